@@ -1,0 +1,43 @@
+# `make demo` and `make test` are all one needs; both create .venv first.
+#   PYTHON=python3.12 make test          another interpreter (3.11 or newer)
+#   TORCH_BACKEND=cpu make demo          CPU wheels of torch where an index has them (smaller download)
+
+PYTHON ?= python3
+TORCH_BACKEND ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+COMPAT := .venv/compat-transformers-4.57
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: install demo test check lint bench soak fuzz clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt install.sh
+	@PYTHON="$(PYTHON)" TORCH_BACKEND="$(TORCH_BACKEND)" sh install.sh
+
+demo: $(INSTALLED)
+	$(BIN)/python -m demo
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+check: lint
+	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+test: lint $(COMPAT)
+	$(BIN)/python -m pytest -m "not gpu"
+
+# transformers 4.57 beside the installed one, for the tests that load an export with it
+$(COMPAT): $(INSTALLED) constraints-4.57.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --target $@ -r constraints-4.57.txt
+	@touch $@
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv build *.egg-info

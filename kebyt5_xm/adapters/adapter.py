@@ -1,0 +1,122 @@
+"""The contract of an adapter: features and their mask become calibrated slots.
+
+Shapes: B items, N features each (padded), M slots each (padded), F = `in_dim`, D = `d_model`.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from kebyt5_xm.errors import UserError
+
+# T5's own layer-norm epsilon (`layer_norm_epsilon` in every published byt5 config.json).
+EPSILON = 1e-6
+
+
+class Adapter(nn.Module, ABC):
+    """Maps the features of an encoder to slots: vectors that stand among the byte embeddings.
+
+    A subclass takes `in_dim` and `d_model` first and writes two methods, `map` and `count`. Everything else
+    is the same for all adapters and done here:
+
+    - features that the mask calls invalid are set to zero before `map` sees them, so that nothing an encoder
+      left there (not even a NaN) can reach a valid slot;
+    - the valid slots of every item are moved to the left, and with `begin_end` a learned vector stands before
+      the first and another one right behind the last;
+    - with `modality_vector` one learned vector (zero at first) is added to every slot;
+    - the last step is a root-mean-square norm with a learned gain per dimension, for every slot, begin and
+      end vectors included. `calibrate` starts the gain at the scale of the byte embeddings.
+    """
+
+    def __init__(self, in_dim: int, d_model: int, begin_end: bool = False, modality_vector: bool = False):
+        super().__init__()
+        if in_dim < 1 or d_model < 1:
+            raise UserError(f"found in_dim {in_dim} and d_model {d_model}, expected widths of at least 1")
+        self.in_dim = in_dim
+        self.d_model = d_model
+        self.begin = nn.Parameter(torch.randn(d_model)) if begin_end else None
+        self.end = nn.Parameter(torch.randn(d_model)) if begin_end else None
+        self.modality_vector = nn.Parameter(torch.zeros(d_model)) if modality_vector else None
+        self.gain = nn.Parameter(torch.ones(d_model))
+
+    @abstractmethod
+    def map(self, features: Tensor, mask: Tensor, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
+        """Map features [B, N, F] with their bool mask [B, N] to vectors [B, M, D] with theirs [B, M].
+
+        Invalid features are zero. With a grid, N is rows x columns, row by row, and a smaller item fills its
+        top-left corner; without one, valid features may stand anywhere and count in their order.
+        """
+
+    @abstractmethod
+    def count(self, size: tuple[int, ...]) -> int:
+        """Return how many valid vectors `map` makes of one item of `size`: (n,) or (rows, columns)."""
+
+    def num_slots(self, size: tuple[int, ...]) -> int:
+        """Return the exact number of slots of an item of `size`, begin and end vectors included.
+
+        `size` is what the encoder's preprocessor says: (features,) or (rows, columns).
+        Raises `UserError` for another size, or one that this adapter cannot map.
+        """
+        if len(size) not in (1, 2) or min(size) < 0:
+            raise UserError(
+                f"found size {size}, expected (features,) or (rows, columns): correct the encoder"
+            )
+        return self.count(size) + (0 if self.begin is None else 2)
+
+    def calibrate(self, rms: float) -> None:
+        """Start the gain at `rms`, the root mean square of the rows of the byte embedding."""
+        assert 0 < rms < math.inf, rms
+        with torch.no_grad():
+            self.gain.fill_(rms)
+
+    def forward(
+        self, features: Tensor, mask: Tensor, grid: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return slots [B, M, D] (zero where invalid) and their bool mask [B, M], valid slots first.
+
+        `features` [B, N, F] and `mask` [B, N] (bool, True = valid) and `grid` are those of `Encoded`.
+        """
+        assert features.ndim == 3, features.shape
+        assert features.shape[2] == self.in_dim, (features.shape, self.in_dim)
+        assert mask.shape == features.shape[:2], (mask.shape, features.shape)
+        assert grid is None or math.prod(grid) == mask.shape[1], (grid, mask.shape)
+        # A frozen encoder may run in another precision than the adapter is trained in.
+        features = features.to(self.gain.dtype).masked_fill(~mask[..., None], 0.0)
+        vectors, mask = left_aligned(*self.map(features, mask, grid))  # [B, M, D], [B, M]
+        if self.begin is not None and self.end is not None:
+            vectors, mask = _enclosed(vectors, mask, self.begin, self.end)  # [B, M + 2, D], [B, M + 2]
+        if self.modality_vector is not None:
+            vectors = vectors + self.modality_vector
+        vectors = nn.functional.rms_norm(vectors.float(), (self.d_model,), eps=EPSILON)
+        vectors = vectors.to(self.gain.dtype) * self.gain
+        return vectors.masked_fill(~mask[..., None], 0.0), mask
+
+
+def left_aligned(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the valid vectors of every item to the front, in their order: [B, M, D], [B, M] -> the same."""
+    # A stable sort keeps the order, and no shape depends on the data: nothing waits for a GPU.
+    order = torch.argsort(~mask, dim=1, stable=True)
+    return vectors.gather(1, order[..., None].expand_as(vectors)), mask.gather(1, order)
+
+
+def scale_ratio(vectors: Tensor, mask: Tensor, rms: float) -> Tensor:
+    """Return the root mean square of the valid slots, divided by that of the byte embeddings: one number.
+
+    1.0 says that slots are as large as bytes. It is NaN if no slot is valid.
+    """
+    valid = mask[..., None]
+    squares = vectors.detach().float().square().masked_fill(~valid, 0.0)
+    return (squares.sum() / (valid.sum() * vectors.shape[-1])).sqrt() / rms
+
+
+def _enclosed(vectors: Tensor, mask: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    batch, _, width = vectors.shape
+    lengths = mask.sum(dim=1, keepdim=True)  # [B, 1]
+    vectors = torch.cat(
+        [begin.to(vectors.dtype).expand(batch, 1, width), vectors, vectors.new_zeros(batch, 1, width)], dim=1
+    )
+    position = torch.arange(vectors.shape[1], device=vectors.device)  # [M + 2]
+    at_end = position == lengths + 1  # [B, M + 2]
+    return torch.where(at_end[..., None], end.to(vectors.dtype), vectors), position < lengths + 2

@@ -1,0 +1,67 @@
+"""An adapter that shortens a sequence with strided convolutions."""
+
+import itertools
+import math
+
+from torch import Tensor, nn
+
+from kebyt5_xm.adapters.adapter import Adapter, left_aligned
+from kebyt5_xm.errors import UserError
+
+
+class StridedConvolution(Adapter):
+    """`layers` convolutions of `stride`, each with a GELU, then a linear layer.
+
+    A layer makes ceil(n / stride) vectors of n: window j starts (kernel - stride) // 2 features before
+    feature j x stride, and what lies outside the item counts as zero, whether the batch is padded there or
+    not. So the count is exact for every length, each feature is seen and no padding is. A grid is read row by
+    row.
+    `kernel` must not be below `stride`. `hidden` is the width of the convolutions; left out, it is `d_model`.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        d_model: int,
+        stride: int = 2,
+        kernel: int = 3,
+        layers: int = 2,
+        hidden: int | None = None,
+        begin_end: bool = False,
+        modality_vector: bool = False,
+    ):
+        super().__init__(in_dim, d_model, begin_end, modality_vector)
+        hidden = d_model if hidden is None else hidden
+        if min(stride, layers, hidden) < 1:
+            raise UserError(
+                f"found stride {stride}, layers {layers}, hidden {hidden}, expected each at least 1"
+            )
+        if kernel < stride:
+            raise UserError(
+                f"found kernel {kernel} below stride {stride}, which skips features: raise kernel"
+            )
+        self.stride = stride
+        self.kernel = kernel
+        widths = [in_dim] + [hidden] * layers
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(before, after, kernel, stride) for before, after in itertools.pairwise(widths)
+        )
+        self.projection = nn.Linear(hidden, d_model)
+
+    def map(self, features: Tensor, mask: Tensor, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
+        features, mask = left_aligned(features, mask)
+        sequence = features.transpose(1, 2)  # [B, F, N]
+        before = (self.kernel - self.stride) // 2
+        for convolution in self.convolutions:
+            mask, old = mask[:, :: self.stride], mask.shape[1]
+            behind = max(mask.shape[1] - 1, 0) * self.stride + self.kernel - before - old
+            sequence = nn.functional.gelu(convolution(nn.functional.pad(sequence, (before, behind))))
+            # The bias made something of the padding; the next layer must see zeros there.
+            sequence = sequence[..., : mask.shape[1]].masked_fill(~mask[:, None], 0.0)
+        return self.projection(sequence.transpose(1, 2)), mask
+
+    def count(self, size: tuple[int, ...]) -> int:
+        count = math.prod(size)
+        for _ in self.convolutions:
+            count = math.ceil(count / self.stride)
+        return count

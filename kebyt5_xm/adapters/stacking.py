@@ -1,0 +1,92 @@
+"""Adapters that lay neighbouring features side by side: fewer, wider features, then two linear layers."""
+
+import math
+
+from torch import Tensor, nn
+
+from kebyt5_xm.adapters.adapter import Adapter, left_aligned
+from kebyt5_xm.adapters.pointwise import two_layers
+from kebyt5_xm.errors import UserError
+
+
+class FrameStacking(Adapter):
+    """Every `stack` features in a row become one slot: the usual way to shorten speech.
+
+    The last slot of an item is filled up with zeros. A grid is read row by row.
+    `hidden` is the width between the two layers; left out, it is `d_model`.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        d_model: int,
+        stack: int = 4,
+        hidden: int | None = None,
+        begin_end: bool = False,
+        modality_vector: bool = False,
+    ):
+        super().__init__(in_dim, d_model, begin_end, modality_vector)
+        if stack < 1:
+            raise UserError(f"found stack {stack}, expected at least 1")
+        self.stack = stack
+        self.projection = two_layers(stack * in_dim, hidden, d_model)
+
+    def map(self, features: Tensor, mask: Tensor, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
+        features, mask = left_aligned(features, mask)
+        missing = -features.shape[1] % self.stack
+        features = nn.functional.pad(features, (0, 0, 0, missing))
+        mask = nn.functional.pad(mask, (0, missing))[:, :: self.stack]
+        stacked = features.reshape(*mask.shape, self.stack * self.in_dim)  # [B, M, stack x F]
+        return self.projection(stacked), mask
+
+    def count(self, size: tuple[int, ...]) -> int:
+        return math.ceil(math.prod(size) / self.stack)
+
+
+class PixelShuffle(Adapter):
+    """Every square of `factor` x `factor` features of a grid becomes one slot (space to depth).
+
+    The inverse of the upsampling of Shi et al. 2016, on vision features as in InternVL (Chen et al. 2024).
+    A grid whose sides are not multiples of `factor` is filled up with zeros at the bottom and on the right.
+    `hidden` is the width between the two layers; left out, it is `d_model`.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        d_model: int,
+        factor: int = 2,
+        hidden: int | None = None,
+        begin_end: bool = False,
+        modality_vector: bool = False,
+    ):
+        super().__init__(in_dim, d_model, begin_end, modality_vector)
+        if factor < 1:
+            raise UserError(f"found factor {factor}, expected at least 1")
+        self.factor = factor
+        self.projection = two_layers(factor * factor * in_dim, hidden, d_model)
+
+    def map(self, features: Tensor, mask: Tensor, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
+        if grid is None:
+            raise UserError(_NO_GRID)
+        bottom, right = (-side % self.factor for side in grid)
+        features = nn.functional.pad(features.unflatten(1, grid), (0, 0, 0, right, 0, bottom))
+        mask = nn.functional.pad(mask.unflatten(1, grid), (0, right, 0, bottom))
+        # Items fill the top-left corner of the grid, so a square has something valid if its first feature is.
+        mask = mask[:, :: self.factor, :: self.factor]
+        batch, rows, columns = mask.shape
+        squares = features.reshape(batch, rows, self.factor, columns, self.factor, self.in_dim).transpose(
+            2, 3
+        )
+        return self.projection(squares.reshape(batch, rows * columns, -1)), mask.flatten(1)
+
+    def count(self, size: tuple[int, ...]) -> int:
+        if len(size) != 2:
+            raise UserError(_NO_GRID)
+        return math.prod(math.ceil(side / self.factor) for side in size)
+
+
+_NO_GRID = (
+    "found an encoder that gives no grid of (rows, columns), which PixelShuffle needs: "
+    "use FrameStacking, MLP or PerceiverResampler"
+)

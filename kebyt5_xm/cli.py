@@ -1,0 +1,54 @@
+"""The `kebyt5-xm` command: `kebyt5-xm COMMAND ...`; `kebyt5-xm COMMAND --help` tells the rest."""
+
+import argparse
+import importlib
+import os
+import sys
+
+from kebyt5_xm.errors import UserError, did_you_mean
+
+# command -> (module, one line of help). A module is imported only when its command runs: torch and
+# transformers take ten seconds to import, and `prepare` needs neither.
+COMMANDS = {
+    "prepare": ("kebyt5_xm.data.prepare", "turn text files into a byte store"),
+    "inspect": ("kebyt5_xm.data.inspect", "show what byte stores hold"),
+    "export": ("kebyt5_xm.export", "turn a run into a folder that transformers loads"),
+}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run one command. A `UserError` is printed as one line, with exit code 2."""
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
+        print(_usage())
+        raise SystemExit(0 if args else 2)
+    try:
+        run(args[0], args[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # `kebyt5-xm inspect ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+
+
+def run(command: str, args: list[str]) -> None:
+    """Run `command` with `args`; raises `UserError` for an unknown one."""
+    if command not in COMMANDS:
+        raise UserError(
+            f"no command '{command}'{did_you_mean(command, COMMANDS)}; there are {', '.join(COMMANDS)}"
+        )
+    name, help_line = COMMANDS[command]
+    module = importlib.import_module(name)
+    parser = argparse.ArgumentParser(prog=f"kebyt5-xm {command}", description=module.__doc__ or help_line)
+    module.add_arguments(parser)
+    module.run(parser.parse_args(args))
+
+
+def _usage() -> str:
+    lines = ["usage: kebyt5-xm COMMAND ...", ""]
+    lines += [f"  {name:<10}{help_line}" for name, (_, help_line) in COMMANDS.items()]
+    return "\n".join([*lines, "", "Training is `python train.py fit -c RECIPE`."])

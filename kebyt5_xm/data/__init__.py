@@ -1,0 +1,23 @@
+"""Data: stores, sources, the plan and the data module.
+
+The names a recipe uses are importable from here (`kebyt5_xm.data.Denoising`), but are loaded only when asked
+for, so that preparing a corpus never imports torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kebyt5_xm.data.datamodule import DataModule
+    from kebyt5_xm.data.denoise import Denoising
+    from kebyt5_xm.data.store import Store
+
+_HOMES = {"DataModule": "datamodule", "Denoising": "denoise", "Store": "store"}
+
+__all__ = ["DataModule", "Denoising", "Store"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,39 @@
+"""One example that cannot be used: whoever draws it skips, counts and logs it, and goes on."""
+
+from kebyt5_xm.errors import UserError
+
+
+class BadSample(UserError):
+    """A row, or a file it names, cannot be used. `cause` is one line without the name of the file.
+
+    It is a `UserError`, so a command that was given the one bad file prints it like any other.
+    """
+
+    def __init__(self, cause: str):
+        super().__init__(cause)
+        self.cause = cause
+
+
+class MediaError(BadSample):
+    """An image, a recording or an array cannot be read, or is refused. `path` is what was asked for."""
+
+    def __init__(self, path: str, cause: str):
+        super().__init__(cause)
+        self.path = path
+        self.args = (path, cause)  # what pickle calls the class with, on the way out of a data worker
+
+    def __str__(self) -> str:
+        return f"cannot use {self.path}: {self.cause}"
+
+
+class RowError(BadSample):
+    """A row of a manifest cannot be read. `line` counts from 1."""
+
+    def __init__(self, path: str, line: int, cause: str):
+        super().__init__(cause)
+        self.path = path
+        self.line = line
+        self.args = (path, line, cause)
+
+    def __str__(self) -> str:
+        return f"cannot use line {self.line} of {self.path}: {self.cause}"

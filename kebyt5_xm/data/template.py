@@ -1,0 +1,137 @@
+"""The language of prompts and targets: text with `{column}`, `{column:modality}`, `{{` and `}}`, nothing else.
+
+    {image_path:image}\\n설명: {question}
+
+`{column}` becomes the column's text; `{column:modality}` becomes a slot of that modality, and a column that
+holds a list becomes as many slots as the list is long. A column's name may hold anything but braces and colons.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kebyt5_xm.data.bad_sample import BadSample
+from kebyt5_xm.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of one input of `modality`: a path or URL as the row has it, or the file's own bytes."""
+
+    modality: str
+    reference: str | bytes
+
+
+Segment = str | Slot
+
+
+@dataclass(frozen=True)
+class _Field:
+    column: str
+    modality: str | None
+
+
+# An escaped brace, a field, or a brace that is neither.
+_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}:]+)(?::([^{}:]+))?\}|[{}]")
+
+
+class Template:
+    """A prompt or a target, parsed once; `render` fills it from a row."""
+
+    def __init__(self, text: str):
+        self.text = text
+        self._parts = _parsed(text)
+        fields = [part for part in self._parts if isinstance(part, _Field)]
+        self.columns = tuple(dict.fromkeys(field.column for field in fields))
+        """The columns in use, each once, in order."""
+        self.modalities = tuple(
+            dict.fromkeys(field.modality for field in fields if field.modality is not None)
+        )
+        """The modalities in use, each once, in order."""
+
+    def check(self, columns: Iterable[str], modalities: Iterable[str]) -> None:
+        """Raise `UserError` if the template names a column or modality that is not among the given ones."""
+        for kind, used, known in (
+            ("column", self.columns, sorted(columns)),
+            ("modality", self.modalities, sorted(modalities)),
+        ):
+            for name in used:
+                if name not in known:
+                    raise UserError(
+                        f"found the {kind} '{name}' in {self.text!r}, expected one of: "
+                        f"{', '.join(known) or f'none, there is no {kind}'}{did_you_mean(name, known)}"
+                    )
+
+    def render(self, row: Mapping[str, Any]) -> list[Segment]:
+        """Return the segments of a row: text and slots in order, texts that touch joined, empty texts left out.
+
+        Numbers and other scalars become their `str`. Raises `BadSample` where a column is absent or null,
+        where text would be a list, a mapping or bytes, or holds half a character (a lone surrogate), and where
+        a slot's column is neither a path, nor a file's bytes, nor a mapping with "bytes" or "path" (as in
+        parquet files of Hugging Face datasets), nor a non-empty list of these.
+        """
+        segments: list[Segment] = []
+        for part in self._parts:
+            if isinstance(part, str):
+                added: list[Segment] = [part]
+            elif part.modality is None:
+                added = [_text(part.column, _value(part.column, row))]
+            else:
+                value = _value(part.column, row)
+                items = value if isinstance(value, list | tuple) else [value]
+                if not items:
+                    raise BadSample(f"column '{part.column}' is an empty list, expected at least one file")
+                added = [Slot(part.modality, _reference(part.column, item)) for item in items]
+            for segment in added:
+                if isinstance(segment, str) and segments and isinstance(segments[-1], str):
+                    segments[-1] += segment
+                elif segment:
+                    segments.append(segment)
+        return segments
+
+
+def _parsed(text: str) -> list[str | _Field]:
+    parts: list[str | _Field] = []
+    position = 0
+    for token in _TOKEN.finditer(text):
+        parts.append(text[position : token.start()])
+        position = token.end()
+        if token[1] is not None:
+            parts.append(_Field(token[1], token[2]))
+        elif len(token[0]) == 2:
+            parts.append(token[0][0])
+        else:
+            raise UserError(
+                f"found '{token[0]}' at character {token.start()} of {text!r}, expected {{column}} or "
+                "{column:modality}; write {{ or }} for the brace itself"
+            )
+    parts.append(text[position:])
+    return [part for part in parts if part != ""]
+
+
+def _value(column: str, row: Mapping[str, Any]) -> Any:
+    if column not in row:
+        raise BadSample(f"there is no column '{column}'{did_you_mean(column, row)}")
+    if row[column] is None:
+        raise BadSample(f"column '{column}' is null")
+    return row[column]
+
+
+def _text(column: str, value: Any) -> str:
+    if isinstance(value, list | tuple | Mapping | bytes):
+        raise BadSample(f"column '{column}' is a {type(value).__name__}, expected text or a number")
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadSample(f"column '{column}' holds half a character (a lone surrogate)") from None
+    return text
+
+
+def _reference(column: str, value: Any) -> str | bytes:
+    if isinstance(value, Mapping):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if not isinstance(value, str | bytes) or not value:
+        raise BadSample(f"column '{column}' is {str(value)[:40]!r}, expected the path of a file")
+    return value

@@ -1,0 +1,222 @@
+"""The contract of an encoder: what a feature extractor must offer to become a modality.
+
+Shape suffixes: B batch, N features of one item (padded), D = `out_dim`.
+
+To write one, subclass `Encoder` and `Preprocessor` (docs/encoders.md shows both in under 30 lines) and let
+`kebyt5_xm.contract.EncoderContract` check it.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from kebyt5_xm.errors import UserError
+
+Media = Literal["image", "audio", "array"]
+Size = tuple[int] | tuple[int, int]
+"""The features of one item: `(n,)`, or `(rows, columns)` where they form a grid in row-major order."""
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What the header of an image says, in pixels, orientation applied."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class AudioHeader:
+    """What the header of a recording says: samples of one channel and the rate in Hz."""
+
+    num_samples: int
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """What the header of an array says."""
+
+    shape: tuple[int, ...]
+
+
+Header = ImageHeader | AudioHeader | ArrayHeader
+
+
+def header_of(item: Any) -> Header:
+    """Return the header of a decoded `item`: an RGB image of Pillow, (mono float32, sample_rate) or an array."""
+    if isinstance(item, tuple):
+        return AudioHeader(num_samples=len(item[0]), sample_rate=int(item[1]))
+    if hasattr(item, "width") and hasattr(item, "height"):
+        return ImageHeader(width=item.width, height=item.height)
+    return ArrayHeader(shape=tuple(item.shape))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The features of a batch. `mask` is True where a feature belongs to its item; the rest is padding.
+
+    `grid` is (rows, columns) with N = rows * columns where the features form a grid, else None.
+    """
+
+    features: Tensor  # [B, N, D]
+    mask: Tensor  # [B, N] bool
+    grid: tuple[int, int] | None = None
+
+
+# Sharding wrappers look for tensors inside a module's output; they see into a pytree node, not into a dataclass.
+_pytree.register_pytree_node(
+    Encoded,
+    lambda encoded: ([encoded.features, encoded.mask], encoded.grid),
+    lambda leaves, grid: Encoded(*leaves, grid),
+)
+
+
+def length_mask(lengths: Tensor, num_features: int) -> Tensor:
+    """Return the mask [B, num_features] that is True in the first `lengths[b]` places of row b."""
+    return torch.arange(num_features, device=lengths.device) < lengths[:, None]
+
+
+class Preprocessor(ABC):
+    """Decoded item -> tensor, in the data workers. Small, picklable and without weights.
+
+    Keep it a dataclass of plain values: they are what `fingerprint` is made of.
+    """
+
+    pads: bool = False
+    """Whether items of unequal sizes may share a batch. True is a promise that padding changes no feature."""
+
+    @abstractmethod
+    def size(self, header: Header) -> Size:
+        """Return the exact size of the features of an item with this header.
+
+        Raises `UserError` where no features can be made of it, for instance of a recording that is too short.
+        """
+
+    @abstractmethod
+    def prepare(self, item: Any) -> Tensor:
+        """Resize, resample and normalise one item by itself. The same item gives the same tensor every time."""
+
+    def collate(self, prepared: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the batch [B, ...] and the lengths [B] (int64, along the first axis of an item).
+
+        Unequal first axes are padded with zeros if `pads`; anything else unequal is refused.
+        """
+        lengths = torch.tensor([len(item) for item in prepared])
+        shapes = {tuple(item.shape) for item in prepared}
+        if len(shapes) == 1:
+            return torch.stack(list(prepared)), lengths
+        if not self.pads or len({shape[1:] for shape in shapes}) > 1:
+            raise UserError(
+                f"found items of shapes {sorted(shapes)} in one batch of {type(self).__name__}, expected equal "
+                "ones: padding would change their features; batch them as `group` says"
+            )
+        return nn.utils.rnn.pad_sequence(list(prepared), batch_first=True), lengths
+
+    def group(self, prepared: Sequence[Tensor]) -> list[list[int]]:
+        """Return the indices of the items that may share a batch, in order of first appearance."""
+        if self.pads:
+            return [list(range(len(prepared)))] if prepared else []
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, item in enumerate(prepared):
+            groups.setdefault(tuple(item.shape), []).append(index)
+        return list(groups.values())
+
+    def fingerprint(self) -> str:
+        """Return a hash of the class and its values: equal fingerprints prepare equally and give equal sizes."""
+        values = sorted((name, repr(value)) for name, value in vars(self).items())
+        return hashlib.sha256(
+            f"{type(self).__module__}.{type(self).__qualname__}{values}".encode()
+        ).hexdigest()
+
+
+class Encoder(nn.Module, ABC):
+    """A feature extractor. Subclasses set `media` and `out_dim`, and call `freeze()` last if asked to be frozen."""
+
+    media: Media
+    out_dim: int
+    frozen: bool = False
+    """True after `freeze`: nothing in here learns, so its features may be cached."""
+
+    @abstractmethod
+    def preprocessor(self) -> Preprocessor:
+        """Return what prepares this encoder's input in the data workers."""
+
+    @abstractmethod
+    def forward(self, prepared: Tensor, lengths: Tensor) -> Encoded:
+        """Encode what `preprocessor().collate` returned.
+
+        Row b of the mask must hold as many features as `preprocessor().size` said of item b. Prefix tokens
+        (class token, registers) are no features unless the user asked to keep them.
+        """
+
+    @abstractmethod
+    def dummy(self) -> tuple[Tensor, Tensor]:
+        """Return the shortest valid input, batch 1, on the CPU."""
+
+    def offline(self, init_args: dict[str, Any]) -> dict[str, Any]:
+        """Return `init_args` changed so that they build this encoder's shape without any file or hub.
+
+        An export stores them beside the weights. Override it where the constructor loads pretrained weights.
+        """
+        return dict(init_args)
+
+    def freeze(self) -> Self:
+        """Stop all learning: no gradient, no graph, eval mode for good (dropout off, statistics kept)."""
+        self.frozen = True
+        self.requires_grad_(False)
+        return self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode. A frozen encoder stays in eval mode, and so does batch norm in any encoder.
+
+        Its statistics stay those of pretraining: batches here are grouped by size, padded, sometimes of a
+        single item or a dummy, and one item's features must not depend on its company.
+        """
+        super().train(mode and not self.frozen)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.training = False
+        return self
+
+    def __call__(self, prepared: Tensor, lengths: Tensor) -> Encoded:
+        """Run `forward` in the encoder's own precision, without a graph if frozen, and check what it returns."""
+        weight = next((p for p in self.parameters() if p.is_floating_point()), None)
+        if weight is not None and prepared.is_floating_point():
+            prepared = prepared.to(weight.dtype)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            encoded = super().__call__(prepared, lengths)
+        self._check(encoded, len(prepared))
+        return encoded
+
+    def run_dummy(self, device: torch.device | str) -> Encoded:
+        """Encode `dummy()` on `device`, for a rank that has no input this step.
+
+        Keep the features in the graph, times zero, so that all ranks see the same parameters.
+        """
+        prepared, lengths = self.dummy()
+        return self(prepared.to(device), lengths.to(device))
+
+    def _check(self, encoded: Encoded, batch: int) -> None:
+        name, features, mask = type(self).__name__, encoded.features, encoded.mask
+        if features.ndim != 3 or features.shape[0] != batch or features.shape[2] != self.out_dim:
+            raise UserError(
+                f"found features of shape {list(features.shape)} from {name}, expected "
+                f"[{batch}, N, {self.out_dim}]; correct its forward or its out_dim"
+            )
+        if mask.shape != features.shape[:2] or mask.dtype != torch.bool:
+            raise UserError(
+                f"found a mask of shape {list(mask.shape)} and {mask.dtype} from {name}, expected "
+                f"{list(features.shape[:2])} and torch.bool; correct its forward"
+            )
+        if encoded.grid is not None and encoded.grid[0] * encoded.grid[1] != features.shape[1]:
+            raise UserError(
+                f"found {features.shape[1]} features on a grid of {encoded.grid} from {name}, expected their "
+                "numbers to agree; correct its forward"
+            )

@@ -1,0 +1,1 @@
+"""Evaluation: baselines, tables of samples, metrics and reports."""

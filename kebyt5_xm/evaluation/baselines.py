@@ -1,0 +1,61 @@
+"""What models without context would reach on held-out bytes, in bits per byte."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kebyt5_xm.errors import UserError
+
+BLOCK_BYTES = 1 << 20  # counted at a time; the index arrays made for a block take about 16 MB
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Bits per byte, of which a trained model should be below each.
+
+    uniform: every byte value equally likely, log2(256) = 8.
+    unigram: the entropy H(b_t) of the byte values.
+    bigram: the conditional entropy H(b_t | b_t-1).
+    """
+
+    uniform: float
+    unigram: float
+    bigram: float
+
+
+def baselines(held_out: NDArray[np.uint8]) -> Baselines:
+    """Return the entropies of exactly these bytes: a sequence [bytes] or independent chunks [chunk, bytes].
+
+    They are what the best unigram and bigram model *fitted on these very bytes* would reach, so a little
+    lower than such a model fitted on other text; with few bytes the bigram's is much lower, since it has
+    65,536 counts to remember them by. Bytes pair up inside a chunk, never across two.
+    Reads block by block: a memory-mapped array is never copied whole.
+    Raises UserError for fewer than two bytes a sequence.
+    """
+    assert held_out.dtype == np.uint8
+    assert held_out.ndim in (1, 2)
+    chunks = held_out[None] if held_out.ndim == 1 else held_out
+    num_chunks, length = chunks.shape
+    if num_chunks == 0 or length < 2:
+        raise UserError(
+            f"found held-out bytes of shape {held_out.shape}, expected at least two bytes; hold out more text"
+        )
+    unigrams = np.zeros(256, np.int64)
+    bigrams = np.zeros(256 * 256, np.int64)
+    rows = max(1, BLOCK_BYTES // length)
+    for row in range(0, num_chunks, rows):
+        for start in range(0, length, BLOCK_BYTES):
+            block = chunks[row : row + rows, start : start + BLOCK_BYTES + 1]  # one more, for the last pair
+            unigrams += np.bincount(block[:, :BLOCK_BYTES].ravel(), minlength=256)
+            pairs = block[:, :-1].astype(np.intp) * 256 + block[:, 1:]
+            bigrams += np.bincount(pairs.ravel(), minlength=256 * 256)
+    before = bigrams.reshape(256, 256).sum(axis=1)
+    bigram = _entropy(bigrams) - _entropy(before)  # H(a, b) - H(a) = H(b | a)
+    return Baselines(uniform=8.0, unigram=_entropy(unigrams), bigram=bigram)
+
+
+def _entropy(counts: NDArray[np.int64]) -> float:
+    """Return the entropy in bits of the distribution that the counts make."""
+    p = counts[counts > 0] / counts.sum()
+    return float(-(p * np.log2(p)).sum()) + 0.0  # not -0.0 for a single value

@@ -1,0 +1,79 @@
+"""A table of examples: what the model was given, what it wrote, what was there."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from kebyt5_xm.data.batch import IGNORE_INDEX
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.model import CrossModalT5
+from kebyt5_xm.vocabulary import EOS_ID, render
+
+
+def greedy(model: CrossModalT5, input_ids: Tensor, mask: Tensor | None, max_length: int) -> Tensor:
+    """Return greedily decoded ids [B, T], start id left out, PAD behind the end of sequence.
+
+    It calls `model` itself for every id, without a cache, so that it runs the same under strategies that
+    gather sharded weights in `forward`; every rank makes exactly `max_length` calls. Meant for a few samples.
+    """
+    config = model.backbone.config
+    written = input_ids.new_full((len(input_ids), 1), config.decoder_start_token_id)
+    ended = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+    states = None
+    for _ in range(max_length):
+        logits, states = model(
+            input_ids=input_ids if states is None else None,
+            attention_mask=mask,
+            decoder_input_ids=written,
+            encoder_states=states,
+        )
+        chosen = logits[:, -1].argmax(-1).masked_fill(ended, config.pad_token_id)
+        written = torch.cat([written, chosen[:, None]], dim=1)
+        ended |= chosen == EOS_ID
+    return written[:, 1:]
+
+
+class SampleTable(pl.Callback):
+    """Writes RUN/samples/step=N.md after every validation, and the same table to TensorBoard.
+
+    Args:
+        per_part: held-out examples shown of every part (at most `data.micro_batch_size`).
+        max_length: ids the model may write for each; the reference is shown as far.
+    """
+
+    def __init__(self, per_part: int = 1, max_length: int = 96) -> None:
+        self.per_part = per_part
+        self.max_length = max_length
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        model: CrossModalT5 = pl_module.model  # pyright: ignore[reportAssignmentType]
+        lines = ["| source | input | model | reference |", "|---|---|---|---|"]
+        for number, name in enumerate(data.validation_names):
+            batch = data.validation_batch(number, self.per_part).to(pl_module.device)
+            with torch.no_grad(), trainer.precision_plugin.forward_context():
+                written = greedy(model, batch.input_ids, batch.attention_mask(), self.max_length)
+            for row in range(len(written)):
+                reference = batch.labels[row][batch.labels[row] != IGNORE_INDEX][: self.max_length]
+                cells = [
+                    render(ids.cpu().numpy().astype(np.int64), data.sentinels(number))
+                    for ids in (batch.input_ids[row], written[row], reference)
+                ]
+                lines.append("| " + " | ".join([name, *map(_cell, cells)]) + " |")
+        if trainer.is_global_zero and trainer.state.fn == "fit":
+            self._write(trainer, "\n".join(lines) + "\n")
+
+    def _write(self, trainer: pl.Trainer, table: str) -> None:
+        path = Path(trainer.default_root_dir) / "samples" / f"step={trainer.global_step}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(table, encoding="utf-8")
+        for logger in trainer.loggers:
+            if isinstance(logger, pl.loggers.TensorBoardLogger):
+                logger.experiment.add_text("samples", table, trainer.global_step)
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ⏎ ")

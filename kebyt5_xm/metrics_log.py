@@ -1,0 +1,52 @@
+"""RUN/metrics.csv: every logged figure of a run, one row each, appended.
+
+Lightning's own CSVLogger deletes the file of an earlier start when a run is continued, and rewrites it as
+columns are added; rows of (step, metric, value) need neither, and survive a kill.
+"""
+
+import csv
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+FIELDS = ("step", "metric", "value")
+
+
+class MetricsLog(Logger):
+    """Appends to RUN/metrics.csv. Steps trained again after a kill appear again; the last row counts."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__()
+        self.path = run / "metrics.csv"
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> None:
+        return None
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(FIELDS)
+            writer.writerows(
+                (step, name, repr(float(value))) for name, value in metrics.items() if name != "epoch"
+            )
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the whole recipe is in RUN/config.yaml."""

@@ -1,0 +1,62 @@
+"""Command-line errors of `train.py` for people: one line, the wrong name, the nearest right one."""
+
+import importlib
+import inspect
+import re
+import sys
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from kebyt5_xm.errors import did_you_mean
+
+# How jsonargparse 4.53 and argparse name what they did not expect.
+_UNKNOWN = re.compile(
+    r"unrecognized arguments: --(?P<argument>[^\s=]+)"
+    r"|Option '(?P<option>[^']+)' is not accepted"
+    r"|Key '(?P<key>[^']+)' is not expected"
+    r"|does not accept option '(?P<nested>[^']+)'"
+)
+_CHOICES = re.compile(r"Literal\[(?P<choices>[^\]]+)\].*Given value: (?P<value>\S+)", re.DOTALL)
+_CLASS_PATH = re.compile(r"class_path '([^']+)'")
+
+
+class Parser(LightningArgumentParser):
+    """Takes options by their full names only, and explains errors in one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.allow_abbrev = False  # `--model.backbone.siz small` is a mistake, not a short form
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        print(f"error: {explain(message, self._names())}", file=sys.stderr)
+        raise SystemExit(2)
+
+    def _names(self) -> set[str]:
+        """Return every option and every word in one, of this parser and its subcommands."""
+        names: set[str] = set()
+        subcommands = self._subcommands_action
+        parsers = [self, *(subcommands._name_parser_map.values() if subcommands else [])]
+        for parser in parsers:
+            for action in parser._actions:
+                names.add(action.dest)
+                names.update(action.dest.split("."))
+        return names
+
+
+def explain(message: str, names: set[str]) -> str:
+    """Return a parser's message as one line, with the nearest known name behind an unknown one."""
+    line = "; ".join(part.strip().removesuffix(":") for part in message.splitlines() if part.strip())
+    if choice := _CHOICES.search(message):
+        return line + did_you_mean(choice["value"], re.findall(r"'([^']+)'", choice["choices"]))
+    found = _UNKNOWN.search(message)
+    if not found:
+        return line
+    word = next(value for value in found.groups() if value)
+    for class_path in _CLASS_PATH.findall(message):
+        module, _, name = class_path.rpartition(".")
+        try:
+            names = names | set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+        except (ImportError, AttributeError, ValueError):
+            continue
+    return line + (did_you_mean(word, names) or did_you_mean(word.split(".")[-1], names))

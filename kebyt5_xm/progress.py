@@ -1,0 +1,83 @@
+"""What a run shows of its progress: throughput and the progress bar."""
+
+import sys
+import time
+from typing import ClassVar
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+
+from kebyt5_xm.data.batch import Batch
+
+
+class Throughput(pl.Callback):
+    """Logs `train/bytes_per_second`: input and target ids trained on, without padding and validation.
+
+    One id is one byte, a sentinel or an end of sequence. Ranks are taken to be alike.
+    """
+
+    def __init__(self) -> None:
+        self.ids = self.total_ids = 0
+        self.seconds = self.total_seconds = 0.0
+        self._since = 0.0
+
+    @property
+    def bytes_per_second(self) -> float:
+        """The rate over the whole run so far (of this process's part of it, if it was resumed)."""
+        return self.total_ids / self.total_seconds if self.total_seconds else 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._since = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop_clock()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        self.ids += batch.num_ids * trainer.world_size
+        if batch.next_step == batch.step or trainer.global_step % trainer.log_every_n_steps:  # pyright: ignore
+            return
+        self._stop_clock()
+        pl_module.log("train/bytes_per_second", self.ids / self.seconds, prog_bar=True)
+        self.total_ids, self.total_seconds = self.total_ids + self.ids, self.total_seconds + self.seconds
+        self.ids, self.seconds = 0, 0.0
+
+    def _stop_clock(self) -> None:
+        now = time.perf_counter()
+        self.seconds, self._since = self.seconds + now - self._since, now
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar of micro-batches and time left, with short names: loss, bits per byte, kB a second."""
+
+    _SHORT: ClassVar = {"train/loss": "loss", "val/loss": "val", "val/bits_per_byte": "bits/byte"}
+
+    def __init__(self) -> None:
+        # A terminal wants a moving bar; a log file wants a line now and then.
+        super().__init__(refresh_rate=1 if sys.stderr.isatty() else 100)
+
+    def init_validation_tqdm(self) -> Tqdm:
+        bar = super().init_validation_tqdm()
+        bar.disable = True  # a bar for every held-out part would bury the training's own
+        return bar
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        shown: dict[str, int | str | float | dict[str, float]] = {"step": trainer.global_step}
+        for name, value in trainer.progress_bar_metrics.items():
+            if name == "train/bytes_per_second":
+                shown["kB/s"] = f"{float(value) / 1000:.1f}"
+            else:
+                shown[self._SHORT.get(name, name)] = f"{float(value):.3f}"
+        return shown

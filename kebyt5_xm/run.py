@@ -1,0 +1,217 @@
+"""A run directory: what training leaves behind, and how to read it.
+
+RUN/config.yaml            the merged recipe, which reproduces the run
+RUN/backbone/              what the run started from: config.json, licence and notices (see `origin`)
+RUN/checkpoints/best.ckpt  the best by the monitored metric
+RUN/checkpoints/step=N.ckpt
+RUN/metrics.csv  RUN/tensorboard/  RUN/samples/STEP.md  RUN/results.json
+"""
+
+import csv
+import json
+import pickle
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from kebyt5_xm.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BACKBONE_PREFIX = "model.backbone."
+"""The backbone's keys in a checkpoint of `kebyt5_xm.task.Task` begin with this."""
+
+_STEP = re.compile(r"step=(\d+)\.ckpt")
+
+
+class Run:
+    """A run directory, read only.
+
+    Args:
+        path: the directory.
+        chosen: one checkpoint of it, to be used instead of the best.
+
+    Raises `UserError` if `path` is not a run directory.
+    """
+
+    def __init__(self, path: str | Path, chosen: Path | None = None) -> None:
+        self.path = Path(path)
+        self.chosen = chosen
+        if not (self.path / "config.yaml").is_file():
+            found = "holds no config.yaml" if self.path.is_dir() else "is not a directory"
+            raise UserError(
+                f"'{self.path}' {found}; expected a run directory, as `train.py fit --run` leaves it"
+            )
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The merged recipe."""
+        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")) or {}
+
+    @property
+    def backbone(self) -> Path:
+        """The folder of what the run started from."""
+        return self.path / "backbone"
+
+    @property
+    def best(self) -> Path:
+        """The best checkpoint; `UserError` if there is none yet."""
+        path = self.path / "checkpoints" / "best.ckpt"
+        if not path.exists():
+            raise UserError(f"run '{self.path}' has no best checkpoint yet; it is written at a validation")
+        return path
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint of the highest step; `UserError` if there is none yet."""
+        steps = {
+            int(match[1]): path
+            for path in (self.path / "checkpoints").glob("step=*.ckpt")
+            if (match := _STEP.fullmatch(path.name))
+        }
+        if not steps:
+            raise UserError(f"run '{self.path}' has no checkpoint yet; let it train until it has written one")
+        return steps[max(steps)]
+
+    def checkpoint(self) -> Path:
+        """Return the chosen checkpoint, else the best, else the last; `UserError` if there is none yet."""
+        if self.chosen is not None:
+            return self.chosen
+        best = self.path / "checkpoints" / "best.ckpt"
+        return best if best.exists() else self.last
+
+    def metrics(self) -> dict[str, dict[int, float]]:
+        """Return metric -> step -> value as logged; of steps trained twice after a kill, the later values."""
+        path = self.path / "metrics.csv"
+        if not path.is_file():
+            return {}
+        found: dict[str, dict[int, float]] = {}
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.reader(file):
+                try:
+                    step, metric, value = row
+                    found.setdefault(metric, {})[int(step)] = float(value)
+                except ValueError:  # the header, or a row that a kill cut short
+                    continue
+        return found
+
+    def validation(self, step: int | None = None) -> tuple[int, dict[str, dict[str, float]]]:
+        """Return the step of the last validation at or before `step`, and its figures by held-out part.
+
+        The part `all` is all of them together. Figures are `loss`, `bits_per_byte` and the entropies of the
+        same bytes (`uniform`, `unigram`, `bigram`). The parts are empty if there was no validation.
+        """
+        found, at = {}, 0
+        for metric, values in self.metrics().items():
+            kind, _, rest = metric.partition("/")
+            figure, _, part = rest.partition("/")
+            steps = [s for s in values if step is None or s <= step]
+            if kind in ("val", "baseline") and steps:
+                found.setdefault(part or "all", {})[figure] = values[max(steps)]
+                at = max(at, max(steps)) if kind == "val" else at
+        return at, {part: found[part] for part in sorted(found)}
+
+    def results(self) -> dict[str, Any]:
+        """Return results.json, which training writes; empty if there is none."""
+        path = self.path / "results.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def resolve(argument: str | Path) -> Run:
+    """Return the run that a RUN argument names: a run directory, or one checkpoint within it.
+
+    Of a directory, `checkpoint()` is the best checkpoint, else the last. Raises `UserError`.
+    """
+    path = Path(argument)
+    if path.name.endswith(".ckpt") and path.exists():
+        return Run(path.absolute().parents[1], chosen=path)
+    return Run(path)
+
+
+def backbone_tensors(checkpoint: Path) -> "dict[str, Tensor]":
+    """Return the backbone's tensors of a checkpoint, on the CPU, under transformers' names.
+
+    `checkpoint` is a file, or the directory that DeepSpeed or a sharded FSDP2 run writes. A file is opened
+    without running code from it; directories hold pickles of these libraries, so open only your own. Raises
+    `UserError` for a file that cannot be read or that holds no backbone.
+    """
+    if checkpoint.is_file():
+        state = _read_file(checkpoint)["state_dict"]
+    elif (checkpoint / ".metadata").is_file():
+        state = _read_sharded(checkpoint)
+    elif (checkpoint / "latest").is_file():
+        state = _read_deepspeed(checkpoint)
+    else:
+        raise UserError(
+            f"'{checkpoint}' is not a checkpoint: neither a file nor a sharded checkpoint's directory"
+        )
+    tensors = {k.removeprefix(BACKBONE_PREFIX): v for k, v in state.items() if k.startswith(BACKBONE_PREFIX)}
+    if not tensors:
+        raise UserError(
+            f"checkpoint '{checkpoint}' holds no '{BACKBONE_PREFIX}*' tensors; it is not of this project"
+        )
+    return tensors
+
+
+def checkpoint_step(checkpoint: Path) -> int | None:
+    """Return the optimizer step at which a checkpoint was written; None where only its file would say so."""
+    if match := _STEP.fullmatch(checkpoint.name):
+        return int(match[1])
+    return _read_file(checkpoint)["global_step"] if checkpoint.is_file() else None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint that Lightning wrote as one file."""
+    import torch
+
+    try:  # mapped, so that the optimizer's state beside the weights is never read
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"checkpoint '{path}' holds objects other than tensors and plain values and was not opened: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise UserError(
+            f"checkpoint '{path}' cannot be read ({str(error).splitlines()[0]}); it may be incomplete: "
+            "choose another of the run's checkpoints"
+        ) from error
+    if not isinstance(content, dict) or not {"state_dict", "global_step"} <= content.keys():
+        raise UserError(f"'{path}' is not a checkpoint of Lightning; expected one that train.py wrote")
+    return content
+
+
+def _read_sharded(path: Path) -> "dict[str, Tensor]":
+    """Read the backbone, not the optimizer's state, out of a directory of `torch.distributed.checkpoint`."""
+    import torch
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    prefix = "state_dict."  # Lightning's nesting, flattened with dots by torch.distributed.checkpoint
+    reader = FileSystemReader(path)
+    wanted: dict[str, Any] = {
+        key: torch.empty(tuple(entry.size), dtype=entry.properties.dtype)
+        for key, entry in reader.read_metadata().state_dict_metadata.items()
+        if isinstance(entry, TensorStorageMetadata) and key.startswith(prefix + BACKBONE_PREFIX)
+    }
+    if wanted:
+        load(wanted, storage_reader=reader, no_dist=True)
+    return {key.removeprefix(prefix): tensor for key, tensor in wanted.items()}
+
+
+def _read_deepspeed(path: Path) -> "dict[str, Tensor]":
+    try:
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+    except ImportError as error:
+        raise UserError(
+            f"checkpoint '{path}' was written by DeepSpeed, which is not installed here; install "
+            "'kebyt5-xm[deepspeed]'"
+        ) from error
+    state = get_fp32_state_dict_from_zero_checkpoint(str(path))
+    assert isinstance(state, dict)
+    return state

@@ -1,0 +1,205 @@
+"""The LightningModule: `model` in a recipe."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import T5ForConditionalGeneration
+
+from kebyt5_xm import groups as parameter_groups
+from kebyt5_xm.backbone import Backbone
+from kebyt5_xm.data.batch import IGNORE_INDEX, Batch
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.groups import Group
+from kebyt5_xm.model import CrossModalT5, token_losses
+from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
+from kebyt5_xm.randomness import hash64
+from kebyt5_xm.sharding import shard
+from kebyt5_xm.vocabulary import BYTE_OFFSET
+
+UTF8_END = BYTE_OFFSET + 0xF5
+"""Ids from here on are no bytes of UTF-8 (0xF5 to 0xFF never occur, RFC 3629), so they may be sentinels."""
+
+LN_2 = math.log(2)
+
+OptimizerFactory = Callable[[Iterable], Optimizer]
+ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
+
+
+class Task(pl.LightningModule):
+    """Training of a `CrossModalT5` on whatever mixture the data module holds.
+
+    Args:
+        backbone: size or weights of the T5.
+        optimizer: any torch optimizer; RMS-scaled AdamW for training from scratch (see
+            `kebyt5_xm.optimizers`), AdamW or Adafactor otherwise.
+        schedule: called with the optimizer and `trainer.max_steps`; a constant rate if left out.
+        groups: name -> pattern, learning rate and weight decay of the parameters that differ from the
+            optimizer's own; the last match wins.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerFactory = RMSScaledAdamW,
+        schedule: ScheduleFactory | None = None,
+        groups: dict[str, Group] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.groups = groups or {}
+        self.model: CrossModalT5 | None = None
+        self._step_sums: Tensor | None = None
+
+    # -- building ----------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        if self.model is not None:
+            return
+        self._check_groups()
+        self.model = CrossModalT5(self.backbone.build())
+
+    def _check_groups(self) -> None:
+        """Check every pattern on a model without weights, before any weight is loaded."""
+        with torch.device("meta"):
+            skeleton = CrossModalT5(T5ForConditionalGeneration(self.backbone.config()))
+        parameters = [(name, not self.backbone.frozen) for name, _ in skeleton.named_parameters()]
+        if not any(trainable for _, trainable in parameters):
+            raise UserError("model.backbone.frozen is true and nothing else trains; set it to false")
+        parameter_groups.assign(self.groups, parameters)
+
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:
+            shard(self._model, self.device_mesh)
+
+    def configure_optimizers(self) -> Any:
+        entries = parameter_groups.optimizer_groups(self.groups, self._model.named_parameters())
+        optimizer = self.optimizer(entries)
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy) and not is_elementwise(optimizer):
+            raise UserError(
+                f"{type(optimizer).__name__} needs whole matrices, but DeepSpeed ZeRO hands an optimizer flat "
+                "partitions; use torch.optim.AdamW, or DDP or FSDP2 instead of DeepSpeed"
+            )
+        if self.schedule is None:
+            return optimizer
+        schedule = self.schedule(optimizer, self.trainer.max_steps)
+        frozen = sum(p.numel() for p in self._model.parameters() if not p.requires_grad)
+        rank_zero_info(parameter_groups.table(optimizer.param_groups, frozen))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def _model(self) -> CrossModalT5:
+        assert self.model is not None, "setup() has not been called"
+        return self.model
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Return the negative log-likelihood [B, T] of every target id of a batch, in nats."""
+        logits, _ = self._model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask(),
+            decoder_input_ids=self._model.shift_right(batch.labels),
+        )
+        return token_losses(logits, batch.labels)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Randomness follows the position alone, so a resumed run needs no generator state.
+        seed = hash64(
+            self._seed, batch.step, batch_idx % self.trainer.accumulate_grad_batches, self.global_rank
+        )
+        torch.manual_seed(int(seed >> 1))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.losses(batch)
+        self._count(batch, losses.detach())
+        # Lightning divides by the accumulation and the strategy averages over ranks; undoing both leaves the
+        # sum over the whole global batch divided by the plan's count of target ids.
+        scale = self.trainer.world_size * self.trainer.accumulate_grad_batches / batch.num_targets
+        return losses.sum() * scale
+
+    def _count(self, batch: Batch, losses: Tensor) -> None:
+        """Add up loss and targets by part [part, (nats, targets)] over the micro-batches of a step."""
+        if self._step_sums is None:
+            self._step_sums = torch.zeros(
+                len(self._data.part_names), 2, device=losses.device, dtype=torch.float64
+            )
+        row_sums = torch.stack(
+            [losses.sum(1).double(), (batch.labels != IGNORE_INDEX).sum(1).double()], dim=1
+        )
+        self._step_sums.index_add_(0, batch.part, row_sums)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if batch.next_step == batch.step:
+            return
+        if batch.next_step != self.global_step:
+            raise RuntimeError(f"trained {self.global_step} steps, but the plan says {batch.next_step}")
+        self._data.next_step = batch.next_step
+        if self.global_step % self.trainer.log_every_n_steps == 0:
+            assert self._step_sums is not None
+            sums = self.trainer.strategy.reduce(self._step_sums, reduce_op="sum")
+            for group in self.trainer.optimizers[0].param_groups:
+                self.log(f"lr/{group.get('name', parameter_groups.DEFAULT)}", group["lr"])
+            nats, targets = sums[:, 0], sums[:, 1]  # pyright: ignore
+            self.log("train/loss", nats.sum() / targets.sum(), prog_bar=True)
+            for number, name in enumerate(self._data.part_names):
+                if targets[number] > 0:
+                    self.log(f"train/loss/{name}", nats[number] / targets[number])
+        self._step_sums = None
+
+    @property
+    def _data(self) -> Any:
+        return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def _seed(self) -> int:
+        return self._data.seed
+
+    # -- validation --------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        parts = len(self._data.validation_names)
+        self._validation_sums = torch.zeros(parts, 4, device=self.device, dtype=torch.float64)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        losses = self.losses(batch)
+        is_byte = (batch.labels >= BYTE_OFFSET) & (batch.labels < UTF8_END)
+        self._validation_sums[dataloader_idx] += torch.stack(
+            [
+                losses.double().sum(),
+                (batch.labels != IGNORE_INDEX).sum().double(),
+                losses.double()[is_byte].sum(),
+                is_byte.sum().double(),
+            ]
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        sums = self.trainer.strategy.reduce(self._validation_sums, reduce_op="sum")
+        for number, name in enumerate(self._data.validation_names):
+            nats, targets, byte_nats, num_bytes = sums[number].tolist()  # pyright: ignore
+            self.log(f"val/loss/{name}", nats / targets)
+            self.log(f"val/bits_per_byte/{name}", byte_nats / num_bytes / LN_2)
+        total = sums.sum(0).tolist()  # pyright: ignore
+        self.log("val/loss", total[0] / total[1], prog_bar=True)
+        self.log("val/bits_per_byte", total[2] / total[3] / LN_2, prog_bar=True)
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restate Lightning's counts of micro-batches for the present accumulation.
+
+        A run that is resumed on other ranks takes other micro-batches to a step; steps are what stays.
+        """
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(counts, batches))

@@ -1,0 +1,158 @@
+"""`train.py`: LightningCLI over merged recipes, with a run directory."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from kebyt5_xm import recipes
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation.samples import SampleTable
+from kebyt5_xm.metrics_log import MetricsLog
+from kebyt5_xm.parser import Parser
+from kebyt5_xm.progress import ProgressBar, Throughput
+from kebyt5_xm.results import ResultsWriter
+from kebyt5_xm.run import Run
+from kebyt5_xm.task import Task
+
+
+class SaveRecipe(SaveConfigCallback):
+    """Writes the merged and completed recipe to RUN/config.yaml; the file reproduces the run."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Nothing yet: a run that fails before its first step leaves no trace."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            self.parser.dump(self.config, skip_none=False, skip_link_targets=True), encoding="utf-8"
+        )
+
+
+class TrainingCLI(LightningCLI):
+    """Adds the run directory, its checkpoints, loggers and reports to every run."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run", type=str, default="runs/unnamed", help="Directory of the run.")
+        parser.add_argument(
+            "--checkpoint_every", type=int, default=1000, help="Optimizer steps between two checkpoints."
+        )
+        parser.add_argument(
+            "--monitor",
+            type=str,
+            default="val/bits_per_byte",
+            help="Metric by which the best checkpoint is kept.",
+        )
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        run = Path(config["run"])
+        if config.get("ckpt_path") in ("last", "best"):
+            found = Run(run)
+            config["ckpt_path"] = str(found.last if config["ckpt_path"] == "last" else found.best)
+        elif self.subcommand == "fit" and not config.get("ckpt_path") and (run / "config.yaml").exists():
+            raise UserError(
+                f"'{run}' holds a run already; continue it with --ckpt_path last, or name another with --run"
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        config = self.config[self.subcommand]
+        run = Path(config["run"])
+        fitting = self.subcommand == "fit"
+        callbacks: list[Callback] = [Throughput(), ProgressBar(), SampleTable(), ResultsWriter()]
+        if fitting:
+            callbacks += self._checkpoints(run / "checkpoints")
+        return super().instantiate_trainer(
+            default_root_dir=str(run),
+            logger=[*self._loggers(run), *self._listed("trainer.logger")] if fitting else False,
+            callbacks=[*self._listed("trainer.callbacks"), *callbacks],
+            enable_model_summary=False,  # the table of optimizer groups says it better
+            enable_checkpointing=fitting,
+            **kwargs,
+        )
+
+    def _checkpoints(self, folder: Path) -> list[ModelCheckpoint]:
+        """The two newest by step, and the best by the monitored metric."""
+        config = self.config[self.subcommand]
+        newest = ModelCheckpoint(
+            folder,
+            "step={step}",
+            monitor="step",
+            mode="max",
+            save_top_k=2,
+            every_n_train_steps=config["checkpoint_every"],
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+        best = ModelCheckpoint(folder, "best", monitor=config["monitor"], enable_version_counter=False)
+        return [newest, best]
+
+    def _loggers(self, run: Path) -> list[Logger]:
+        return [TensorBoardLogger(save_dir=run, name=None, version="tensorboard"), MetricsLog(run)]
+
+    def _listed(self, key: str) -> list[Any]:
+        """Return what the recipe gives under `key` as a list; true, false and null give nothing."""
+        value = self._get(self.config_init, key)
+        return value if isinstance(value, list) else [] if value in (None, True, False) else [value]
+
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 1,  # one epoch is the whole run: the plan knows no other
+    "check_val_every_n_epoch": None,  # intervals count steps of the run
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 10,
+    "gradient_clip_val": 1.0,
+}
+
+
+def main(args: list[str]) -> None:
+    """Run `train.py` with `args`; a `UserError` ends it with one line and exit code 2."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            TrainingCLI(
+                Task,
+                DataModule,
+                args=merged_arguments(args, Path(folder)),
+                parser_class=Parser,
+                save_config_callback=SaveRecipe,
+                trainer_defaults=TRAINER_DEFAULTS,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def merged_arguments(args: list[str], folder: Path) -> list[str]:
+    """Replace all `-c/--config FILE` in `args` by one merged file in `folder`, put first."""
+    rest, paths = [], []
+    remaining = iter(args)
+    for word in remaining:
+        option, equals, value = word.partition("=")
+        if option in ("-c", "--config"):
+            paths.append(value if equals else next(remaining, ""))
+        else:
+            rest.append(word)
+    if not paths:
+        return rest
+    merged = folder / "merged.yaml"
+    merged.write_text(
+        yaml.safe_dump(recipes.merge(paths), allow_unicode=True, sort_keys=False), encoding="utf-8"
+    )
+    return [*rest[:1], "--config", str(merged), *rest[1:]]

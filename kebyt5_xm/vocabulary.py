@@ -1,0 +1,155 @@
+"""Text to byte ids and back, and the ids that stand for removed spans.
+
+The vocabulary is ByT5's (Xue et al. 2022, arXiv 2105.13626): three special ids, the 256 bytes, and 125 ids
+that transformers' `ByT5Tokenizer` calls `<extra_id_0>` to `<extra_id_124>`. Nothing here knows special
+spellings: "</s>" in a text is four bytes.
+"""
+
+import re
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kebyt5_xm.errors import UserError, did_you_mean
+
+PAD_ID = 0
+EOS_ID = 1
+UNK_ID = 2
+BYTE_OFFSET = 3
+"""The id of byte b is b + 3."""
+VOCAB_SIZE = 384
+"""3 special ids + 256 bytes + 125 extra ids."""
+
+Sentinels = Literal["descending", "extra_id"]
+"""Which ids stand for removed spans: `descending` is 258, 257, ..., as ByT5 and KEByT5 were pretrained;
+`extra_id` is 259, 260, ..., as `ByT5Tokenizer` numbers `<extra_id_0>`, `<extra_id_1>`, ... The published
+checkpoints never saw ids from 259 on."""
+
+_FIRST = {"descending": 258, "extra_id": 259}
+_STEP = {"descending": -1, "extra_id": 1}
+MAX_SENTINELS: dict[Sentinels, int] = {"descending": 11, "extra_id": 125}
+"""How many sentinels can never be taken for text: the bytes 0xFF down to 0xF5 never occur in UTF-8 (RFC 3629,
+section 1), while 0xF4 begins real characters; every extra id is free."""
+
+_INVALID = re.compile("[\udc80-\udcff]+")
+# One line for one example: line ends and tabs get a visible sign, other control characters their code.
+_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
+    0x09: "⇥",
+    0x0A: "↵",
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+
+
+def encode(text: str) -> NDArray[np.int16]:
+    """Return the byte ids of a text, without an end-of-sequence id.
+
+    Raises UserError for a lone surrogate, which UTF-8 cannot express.
+    """
+    try:
+        return encode_bytes(text.encode())
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"found the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, expected "
+            "Unicode text; read the file as UTF-8, or give text.encode('utf-8', 'replace').decode()"
+        ) from None
+
+
+def encode_bytes(raw: bytes | bytearray | memoryview) -> NDArray[np.int16]:
+    """Return the ids of raw bytes, whether or not they are UTF-8."""
+    return np.add(np.frombuffer(raw, dtype=np.uint8), BYTE_OFFSET, dtype=np.int16)
+
+
+def decode_bytes(ids: ArrayLike) -> bytes:
+    """Return the bytes among the ids of one sequence; special, extra and impossible ids drop out.
+
+    Raises UserError for ids that are not integers or not one sequence, never for the value of an id.
+    """
+    sequence = _sequence(ids)
+    is_byte = (sequence >= BYTE_OFFSET) & (sequence < BYTE_OFFSET + 256)
+    return (sequence[is_byte.astype(bool)] - BYTE_OFFSET).astype(np.uint8).tobytes()
+
+
+def decode(ids: ArrayLike) -> str:
+    """Return the text of one sequence, U+FFFD in place of invalid UTF-8. Takes any ids, as `decode_bytes`."""
+    return decode_bytes(ids).decode("utf-8", "replace")
+
+
+def decode_checked(ids: ArrayLike) -> tuple[str, list[tuple[int, int]]]:
+    """Return the text as `decode` does, and where it was not UTF-8.
+
+    The second part lists the runs [start, end) of invalid bytes as offsets into `decode_bytes(ids)`, in
+    order. It is empty exactly when the bytes are valid.
+    """
+    raw = decode_bytes(ids)
+    # With surrogateescape each invalid byte becomes one surrogate, and valid UTF-8 has none of those.
+    escaped = raw.decode("utf-8", "surrogateescape")
+    invalid = []
+    characters = offset = 0
+    for run in _INVALID.finditer(escaped):
+        offset += len(escaped[characters : run.start()].encode())
+        invalid.append((offset, offset + len(run.group())))
+        characters, offset = run.end(), offset + len(run.group())
+    return raw.decode("utf-8", "replace"), invalid
+
+
+def sentinel_ids(sentinels: Sentinels, count: int) -> NDArray[np.int16]:
+    """Return the first `count` sentinels of a convention, in the order in which spans use them.
+
+    Raises UserError for more than `MAX_SENTINELS` of the convention, and for a convention that is none.
+    """
+    if sentinels not in MAX_SENTINELS:
+        raise UserError(
+            f"found sentinels '{sentinels}', expected one of {list(MAX_SENTINELS)}"
+            f"{did_you_mean(sentinels, MAX_SENTINELS)}"
+        )
+    safe = MAX_SENTINELS[sentinels]
+    if count > safe:
+        remedy = "remove fewer spans" + (", or use sentinels: extra_id" if sentinels == "descending" else "")
+        raise UserError(
+            f"found {count} spans, expected at most {safe}, the {sentinels} sentinels that no text contains; "
+            f"{remedy}"
+        )
+    return (_FIRST[sentinels] + _STEP[sentinels] * np.arange(count)).astype(np.int16)
+
+
+def render(ids: ArrayLike, sentinels: Sentinels) -> str:
+    r"""Return one line for people to read, for tables of samples.
+
+    Sentinels appear as ⟨0⟩, ⟨1⟩, ...; invalid UTF-8 as \xe3; line ends as ↵, tabs as ⇥, other control
+    characters by their code; the unknown id as ⟨unk⟩ and ids that mean nothing in this convention as
+    ⟨id 300⟩. Padding and end of sequence drop out. A text may itself contain these signs.
+    """
+    names = {UNK_ID: "⟨unk⟩", PAD_ID: "", EOS_ID: ""}
+    names |= {
+        int(id_): f"⟨{number}⟩"
+        for number, id_ in enumerate(sentinel_ids(sentinels, MAX_SENTINELS[sentinels]))
+    }
+    pieces: list[str] = []
+    pending = bytearray()
+    for id_ in _sequence(ids).tolist():
+        if id_ not in names and 0 <= id_ - BYTE_OFFSET < 256:
+            pending.append(id_ - BYTE_OFFSET)
+        elif name := names.get(id_, f"⟨id {id_}⟩"):
+            pieces += [_visible(pending), name]
+            pending.clear()
+    return "".join(pieces) + _visible(pending)
+
+
+def _visible(raw: bytearray) -> str:
+    return raw.decode("utf-8", "backslashreplace").translate(_VISIBLE)
+
+
+def _sequence(ids: ArrayLike) -> NDArray[np.integer]:
+    """The ids as a one-dimensional integer array; integers beyond 64 bits stay Python's own."""
+    sequence = np.asarray(ids)
+    if sequence.size == 0:
+        return np.empty(0, dtype=np.int64)
+    if sequence.ndim != 1:
+        raise UserError(f"found ids of shape {sequence.shape}, expected one sequence; decode row by row")
+    if sequence.dtype.kind not in "iuO":
+        raise UserError(
+            f"found ids of type {sequence.dtype}, expected integers; take the argmax of logits first"
+        )
+    return sequence

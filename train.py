@@ -1,0 +1,14 @@
+"""Train, validate and test: `python train.py fit -c RECIPE [-c OVERLAY ...] [--KEY VALUE ...]`.
+
+python train.py fit -c configs/pretrain/small.yaml                                  one process
+torchrun --nproc-per-node 4 train.py fit -c configs/pretrain/small.yaml -c configs/strategy/ddp.yaml
+python train.py fit -c configs/pretrain/small.yaml --ckpt_path last                 continue the run
+python train.py validate -c runs/NAME/config.yaml --ckpt_path best                  measure again
+"""
+
+import sys
+
+from kebyt5_xm.training import main
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
