@@ -1,5 +1,6 @@
 """The backbone: transformers' own T5, in the family's four sizes or as its weights' config.json says."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,6 +76,11 @@ class Backbone:
             raise UserError(
                 "the backbone has neither `size` nor `weights`, nor a complete `shape` (it lacks "
                 f"{', '.join(lacking)}); give one of them"
+            )
+        if given.get("num_decoder_layers", 0) > given.get("num_layers", math.inf):
+            raise UserError(  # transformers' generate makes its cache with as many layers as the encoder has
+                f"the backbone has {given['num_decoder_layers']} decoder layers over {given['num_layers']} encoder "
+                "layers, with which transformers cannot generate; expected no more than in the encoder"
             )
         if not 0 <= self.dropout < 1:
             raise UserError(f"backbone.dropout is {self.dropout}; expected a rate from 0 to below 1")

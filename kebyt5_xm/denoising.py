@@ -21,6 +21,7 @@ from kebyt5_xm.vocabulary import (
     MAX_SENTINELS,
     PAD_ID,
     Sentinels,
+    as_ids,
     decode_bytes,
     encode,
     sentinel_ids,
@@ -245,6 +246,6 @@ def split_targets(ids: ArrayLike, sentinels: Sentinels) -> list[bytes]:
 
 
 def _until_eos(ids: ArrayLike) -> NDArray[np.integer]:
-    sequence = np.asarray(ids)
+    sequence = as_ids(ids)
     ends = np.flatnonzero(sequence == EOS_ID)
     return sequence[: ends[0]] if ends.size else sequence

@@ -8,7 +8,7 @@ To write one, subclass `Encoder` and `Preprocessor` (docs/encoders.md shows both
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -69,13 +69,23 @@ class Encoded:
     mask: Tensor  # [B, N] bool
     grid: tuple[int, int] | None = None
 
+    @classmethod
+    def full(cls, features: Tensor, grid: tuple[int, int] | None = None) -> "Encoded":
+        """Return the features of a batch without padding: all are valid."""
+        return cls(features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device), grid)
+
+
+def _flatten(encoded: Encoded) -> tuple[list[Any], tuple[int, int] | None]:
+    return [encoded.features, encoded.mask], encoded.grid
+
+
+def _unflatten(leaves: Iterable[Any], grid: tuple[int, int] | None) -> Encoded:
+    features, mask = leaves
+    return Encoded(features, mask, grid)
+
 
 # Sharding wrappers look for tensors inside a module's output; they see into a pytree node, not into a dataclass.
-_pytree.register_pytree_node(
-    Encoded,
-    lambda encoded: ([encoded.features, encoded.mask], encoded.grid),
-    lambda leaves, grid: Encoded(*leaves, grid),
-)
+_pytree.register_pytree_node(Encoded, _flatten, _unflatten)
 
 
 def length_mask(lengths: Tensor, num_features: int) -> Tensor:

@@ -6,6 +6,7 @@ from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from kebyt5_xm.data.batch import IGNORE_INDEX
+from kebyt5_xm.vocabulary import PAD_ID
 
 
 class CrossModalT5(nn.Module):
@@ -39,10 +40,8 @@ class CrossModalT5(nn.Module):
 
     def shift_right(self, labels: Tensor) -> Tensor:
         """Return the decoder inputs [B, T] of `labels` [B, T]: one step later, behind the start id."""
-        shifted = labels.new_full(labels.shape, self.backbone.config.decoder_start_token_id)
-        shifted[:, 1:] = labels[:, :-1].masked_fill(
-            labels[:, :-1] == IGNORE_INDEX, self.backbone.config.pad_token_id
-        )
+        shifted = labels.new_full(labels.shape, PAD_ID)  # T5 starts with the pad id
+        shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE_INDEX, PAD_ID)
         return shifted
 
 

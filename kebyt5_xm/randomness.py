@@ -18,8 +18,8 @@ _WORD = (1 << 64) - 1
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
-# Of the Feistel network. Four look random at any size worth shuffling (Luby and Rackoff, 1988); twelve are the
-# fewest for which all orders of 5 and of 6 places came out equally often over 8,000 keys (chi-squared).
+# Of the Feistel network. Four look random at large sizes (Luby and Rackoff, 1988); twelve were the fewest for
+# which all orders of 5 and of 6 places came out equally often over 8,000 keys (chi-squared).
 _ROUNDS = 12
 
 

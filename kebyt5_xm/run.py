@@ -11,6 +11,7 @@ import csv
 import json
 import pickle
 import re
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class Run:
         if not (self.path / "config.yaml").is_file():
             found = "holds no config.yaml" if self.path.is_dir() else "is not a directory"
             raise UserError(
-                f"'{self.path}' {found}; expected a run directory, as `train.py fit --run` leaves it"
+                f"'{self.path}' {found}; expected a run directory, as `train.py fit --run_dir` leaves it"
             )
 
     @cached_property
@@ -84,36 +85,19 @@ class Run:
         best = self.path / "checkpoints" / "best.ckpt"
         return best if best.exists() else self.last
 
-    def metrics(self) -> dict[str, dict[int, float]]:
-        """Return metric -> step -> value as logged; of steps trained twice after a kill, the later values."""
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the rows {step, metric, value} of metrics.csv in the order in which they were logged.
+
+        A step that was trained again after a kill has several rows; the last is the one that counts.
+        """
         path = self.path / "metrics.csv"
         if not path.is_file():
-            return {}
-        found: dict[str, dict[int, float]] = {}
+            return []
         with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.reader(file):
-                try:
-                    step, metric, value = row
-                    found.setdefault(metric, {})[int(step)] = float(value)
-                except ValueError:  # the header, or a row that a kill cut short
-                    continue
-        return found
-
-    def validation(self, step: int | None = None) -> tuple[int, dict[str, dict[str, float]]]:
-        """Return the step of the last validation at or before `step`, and its figures by held-out part.
-
-        The part `all` is all of them together. Figures are `loss`, `bits_per_byte` and the entropies of the
-        same bytes (`uniform`, `unigram`, `bigram`). The parts are empty if there was no validation.
-        """
-        found, at = {}, 0
-        for metric, values in self.metrics().items():
-            kind, _, rest = metric.partition("/")
-            figure, _, part = rest.partition("/")
-            steps = [s for s in values if step is None or s <= step]
-            if kind in ("val", "baseline") and steps:
-                found.setdefault(part or "all", {})[figure] = values[max(steps)]
-                at = max(at, max(steps)) if kind == "val" else at
-        return at, {part: found[part] for part in sorted(found)}
+            return [
+                {"step": int(row["step"]), "metric": row["metric"], "value": float(row["value"])}
+                for row in csv.DictReader(file)
+            ]
 
     def results(self) -> dict[str, Any]:
         """Return results.json, which training writes; empty if there is none."""
@@ -200,7 +184,9 @@ def _read_sharded(path: Path) -> "dict[str, Tensor]":
         if isinstance(entry, TensorStorageMetadata) and key.startswith(prefix + BACKBONE_PREFIX)
     }
     if wanted:
-        load(wanted, storage_reader=reader, no_dist=True)
+        with warnings.catch_warnings():  # that it reads in one process is intended
+            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+            load(wanted, storage_reader=reader, no_dist=True)
     return {key.removeprefix(prefix): tensor for key, tensor in wanted.items()}
 
 

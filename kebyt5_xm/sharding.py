@@ -1,5 +1,6 @@
-"""FSDP2: which modules of the model are sharded units."""
+"""FSDP2: the strategy, and which modules of the model are sharded units."""
 
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
@@ -13,3 +14,23 @@ def shard(model: CrossModalT5, device_mesh: DeviceMesh) -> None:
         for block in stack.block:
             fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+
+
+class FSDP2(ModelParallelStrategy):
+    """Parameters, gradients and optimizer state sharded over all ranks.
+
+    Lightning's `ModelParallelStrategy` makes a mesh of tensor parallelism within a node by default, on which
+    nothing is averaged over the node's ranks; here every rank is data parallel. A checkpoint is one file, which
+    any number of ranks resumes from.
+    """
+
+    def __init__(self, process_group_backend: str | None = None) -> None:
+        super().__init__(
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            process_group_backend=process_group_backend,
+        )
+
+    def setup_environment(self) -> None:
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()

@@ -75,8 +75,8 @@ def to_characters(
     num_rows, length = chunks.shape
     inside = chunks.view(np.int8) < -64  # continuation bytes, 0x80 to 0xBF
     begins = ~inside
-    begins[:, 0] = True
-    # A fourth continuation byte in a row belongs to no character and begins a unit of its own.
+    # A fourth continuation byte in a row belongs to no character and begins a unit of its own. (Nothing is sought
+    # before offset 4, so where the chunk's first unit begins does not matter.)
     begins[:, 3:] |= inside[:, 3:] & inside[:, 2:-1] & inside[:, 1:-2] & inside[:, :-3]
     begins = begins.reshape(-1)
     row = np.arange(0, num_rows * length, length)

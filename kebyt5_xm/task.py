@@ -124,8 +124,10 @@ class Task(pl.LightningModule):
         self._count(batch, losses.detach())
         # Lightning divides by the accumulation and the strategy averages over ranks; undoing both leaves the
         # sum over the whole global batch divided by the plan's count of target ids.
-        scale = self.trainer.world_size * self.trainer.accumulate_grad_batches / batch.num_targets
-        return losses.sum() * scale
+        accumulation = self.trainer.accumulate_grad_batches
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
+            accumulation **= 2  # DeepSpeed divides once more; AdamW hides it, gradient clipping does not
+        return losses.sum() * (self.trainer.world_size * accumulation / batch.num_targets)
 
     def _count(self, batch: Batch, losses: Tensor) -> None:
         """Add up loss and targets by part [part, (nats, targets)] over the micro-batches of a step."""
@@ -144,7 +146,8 @@ class Task(pl.LightningModule):
         if batch.next_step != self.global_step:
             raise RuntimeError(f"trained {self.global_step} steps, but the plan says {batch.next_step}")
         self._data.next_step = batch.next_step
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        log_every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if self.trainer.global_step % log_every == 0:
             assert self._step_sums is not None
             sums = self.trainer.strategy.reduce(self._step_sums, reduce_op="sum")
             for group in self.trainer.optimizers[0].param_groups:

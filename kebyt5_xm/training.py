@@ -43,7 +43,7 @@ class TrainingCLI(LightningCLI):
     """Adds the run directory, its checkpoints, loggers and reports to every run."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--run", type=str, default="runs/unnamed", help="Directory of the run.")
+        parser.add_argument("--run_dir", type=str, default="runs/unnamed", help="Directory of the run.")
         parser.add_argument(
             "--checkpoint_every", type=int, default=1000, help="Optimizer steps between two checkpoints."
         )
@@ -58,22 +58,30 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
 
+    @property
+    def _chosen(self) -> Any:
+        """The configuration of the subcommand that runs."""
+        assert self.subcommand is not None
+        return self.config[self.subcommand]
+
     def before_instantiate_classes(self) -> None:
-        config = self.config[self.subcommand]
-        run = Path(config["run"])
+        config = self._chosen
+        run = Path(config["run_dir"])
         if config.get("ckpt_path") in ("last", "best"):
             found = Run(run)
             config["ckpt_path"] = str(found.last if config["ckpt_path"] == "last" else found.best)
         elif self.subcommand == "fit" and not config.get("ckpt_path") and (run / "config.yaml").exists():
             raise UserError(
-                f"'{run}' holds a run already; continue it with --ckpt_path last, or name another with --run"
+                f"'{run}' holds a run already; continue it with --ckpt_path last, or name another with --run_dir"
             )
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        config = self.config[self.subcommand]
-        run = Path(config["run"])
+        config = self._chosen
+        run = Path(config["run_dir"])
         fitting = self.subcommand == "fit"
-        callbacks: list[Callback] = [Throughput(), ProgressBar(), SampleTable(), ResultsWriter()]
+        callbacks: list[Callback] = [Throughput(), SampleTable(), ResultsWriter()]
+        if config["trainer"]["enable_progress_bar"] is not False:
+            callbacks.append(ProgressBar())
         if fitting:
             callbacks += self._checkpoints(run / "checkpoints")
         return super().instantiate_trainer(
@@ -87,7 +95,7 @@ class TrainingCLI(LightningCLI):
 
     def _checkpoints(self, folder: Path) -> list[ModelCheckpoint]:
         """The two newest by step, and the best by the monitored metric."""
-        config = self.config[self.subcommand]
+        config = self._chosen
         newest = ModelCheckpoint(
             folder,
             "step={step}",

@@ -32,6 +32,8 @@ MAX_SENTINELS: dict[Sentinels, int] = {"descending": 11, "extra_id": 125}
 """How many sentinels can never be taken for text: the bytes 0xFF down to 0xF5 never occur in UTF-8 (RFC 3629,
 section 1), while 0xF4 begins real characters; every extra id is free."""
 
+_BYTE = np.dtype(np.uint8)
+_OFFSET = np.array(BYTE_OFFSET, dtype=np.int16)
 _INVALID = re.compile("[\udc80-\udcff]+")
 # One line for one example: line ends and tabs get a visible sign, other control characters their code.
 _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
@@ -48,17 +50,42 @@ def encode(text: str) -> NDArray[np.int16]:
     Raises UserError for a lone surrogate, which UTF-8 cannot express.
     """
     try:
-        return encode_bytes(text.encode())
+        raw = text.encode()
     except UnicodeEncodeError as error:
         raise UserError(
             f"found the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, expected "
             "Unicode text; read the file as UTF-8, or give text.encode('utf-8', 'replace').decode()"
         ) from None
+    return encode_bytes(raw)
 
 
 def encode_bytes(raw: bytes | bytearray | memoryview) -> NDArray[np.int16]:
     """Return the ids of raw bytes, whether or not they are UTF-8."""
-    return np.add(np.frombuffer(raw, dtype=np.uint8), BYTE_OFFSET, dtype=np.int16)
+    # Cast, then add in place: a third faster than one addition that casts, on short texts and on long ones.
+    ids = np.frombuffer(raw, _BYTE).astype(np.int16)
+    ids += _OFFSET
+    return ids
+
+
+def as_ids(ids: ArrayLike) -> NDArray[np.integer]:
+    """Return the ids of one sequence as an array; integers beyond 64 bits stay Python's own.
+
+    Raises UserError for what is not a sequence of integers.
+    """
+    sequence = np.asarray(ids)
+    if sequence.size == 0:
+        return np.empty(0, dtype=np.int64)
+    if sequence.ndim != 1:
+        raise UserError(f"found ids of shape {sequence.shape}, expected one sequence; decode row by row")
+    if sequence.dtype.kind in "iu":
+        return sequence
+    # NumPy makes floats of lists that mix negative integers and integers beyond 63 bits.
+    whole = np.array(ids, dtype=object)
+    if not all(isinstance(id_, int) for id_ in whole):
+        raise UserError(
+            f"found ids of type {sequence.dtype}, expected integers; take the argmax of logits first"
+        )
+    return whole
 
 
 def decode_bytes(ids: ArrayLike) -> bytes:
@@ -66,7 +93,7 @@ def decode_bytes(ids: ArrayLike) -> bytes:
 
     Raises UserError for ids that are not integers or not one sequence, never for the value of an id.
     """
-    sequence = _sequence(ids)
+    sequence = as_ids(ids)
     is_byte = (sequence >= BYTE_OFFSET) & (sequence < BYTE_OFFSET + 256)
     return (sequence[is_byte.astype(bool)] - BYTE_OFFSET).astype(np.uint8).tobytes()
 
@@ -128,7 +155,7 @@ def render(ids: ArrayLike, sentinels: Sentinels) -> str:
     }
     pieces: list[str] = []
     pending = bytearray()
-    for id_ in _sequence(ids).tolist():
+    for id_ in as_ids(ids).tolist():
         if id_ not in names and 0 <= id_ - BYTE_OFFSET < 256:
             pending.append(id_ - BYTE_OFFSET)
         elif name := names.get(id_, f"⟨id {id_}⟩"):
@@ -139,17 +166,3 @@ def render(ids: ArrayLike, sentinels: Sentinels) -> str:
 
 def _visible(raw: bytearray) -> str:
     return raw.decode("utf-8", "backslashreplace").translate(_VISIBLE)
-
-
-def _sequence(ids: ArrayLike) -> NDArray[np.integer]:
-    """The ids as a one-dimensional integer array; integers beyond 64 bits stay Python's own."""
-    sequence = np.asarray(ids)
-    if sequence.size == 0:
-        return np.empty(0, dtype=np.int64)
-    if sequence.ndim != 1:
-        raise UserError(f"found ids of shape {sequence.shape}, expected one sequence; decode row by row")
-    if sequence.dtype.kind not in "iuO":
-        raise UserError(
-            f"found ids of type {sequence.dtype}, expected integers; take the argmax of logits first"
-        )
-    return sequence

@@ -12,7 +12,7 @@ from kebyt5_xm.backbone import SHAPES, Backbone, backbone_hash
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.untied import EMBEDDING_ALIASES, saved_state, untied, without_weights
 
-SHAPE = {"d_model": 13, "d_ff": 17, "num_heads": 3, "num_layers": 2, "num_decoder_layers": 5, "d_kv": 7}
+SHAPE = {"d_model": 13, "d_ff": 17, "num_heads": 3, "num_layers": 5, "num_decoder_layers": 2, "d_kv": 7}
 
 CONFIG = {
     "architectures": ["T5ForConditionalGeneration"],
@@ -71,7 +71,7 @@ def test_from_scratch():
     torch.manual_seed(3)
     model = Backbone(size="mini", shape={**SHAPE, "d_model": 128}, dropout=0.1, attention="eager").build()
     config = model.config
-    assert (config.d_model, config.num_decoder_layers, config.d_kv, config.dropout_rate) == (128, 5, 7, 0.1)
+    assert (config.d_model, config.num_decoder_layers, config.d_kv, config.dropout_rate) == (128, 2, 7, 0.1)
     assert config._attn_implementation == model.decoder.config._attn_implementation == "eager"
     assert model.encoder.embed_tokens.weight is model.decoder.embed_tokens.weight is model.shared.weight
     assert model.lm_head.weight is not model.shared.weight
@@ -110,7 +110,7 @@ def test_warm_start_trains_and_saves_every_tensor_in_its_place(tmp_path, suffix,
     assert model.training
 
     # One step of SGD on three tensors that are easily taken for one another; the others must not move.
-    moved = ("shared.weight", "lm_head.weight", "decoder.block.3.layer.1.EncDecAttention.k.weight")
+    moved = ("shared.weight", "lm_head.weight", "decoder.block.1.layer.1.EncDecAttention.k.weight")
     optimizer = torch.optim.SGD([p for n, p in model.named_parameters() if n in moved], lr=0.5)
     ids = torch.randint(3, 259, (2, 11), generator=torch.Generator().manual_seed(5))
     model(input_ids=ids, labels=ids.flip(1)).loss.backward()
@@ -192,6 +192,7 @@ def test_hash_covers_names_dtypes_shapes_and_bytes():
         ({"size": "smal"}, "did you mean 'small'"),
         ({"size": "mini", "shape": {"d_modle": 128}}, "did you mean 'd_model'"),
         ({"size": "mini", "shape": {"d_ff": 0}}, r"shape.d_ff is 0"),
+        ({"size": "mini", "shape": {"num_layers": 2}}, "3 decoder layers over 2 encoder layers"),
         ({"size": "mini", "dropout": 1.5}, "dropout is 1.5"),
         ({"size": "mini", "dropout": 0.1, "frozen": True}, "but the backbone is frozen"),
     ],

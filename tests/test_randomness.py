@@ -34,15 +34,15 @@ def test_hash_broadcasts_and_wraps():
     assert table.dtype == np.uint64
     assert [[int(hash64(-13, int(r), int(d))) for d in draws] for r in rows] == table.tolist()
     assert hash64(-13) == hash64(2**64 - 13)
-    assert hash64(7, -1) == hash64(7, 2**64 - 1) == hash64(7, np.int64(-1)) == hash64(7, np.uint64(2**64 - 1))
-    assert hash64(7, np.int16(-5)) == hash64(7, -5)
+    assert hash64(7, -1) == hash64(7, 2**64 - 1) == hash64(7, np.array(-1)) == hash64(7, np.array(2**64 - 1))
+    assert hash64(7, np.array(-5, dtype=np.int16)) == hash64(7, -5)
     assert hash64(7, 2, 3) != hash64(7, 3, 2)
     assert hash64(7, np.arange(0)).shape == (0,)
 
 
 def test_hash_refuses_what_is_no_integer():
     with pytest.raises(TypeError, match="float64, expected integers"):
-        hash64(1, np.arange(3) / 2)
+        hash64(1, np.arange(3) / 2)  # pyright: ignore[reportArgumentType]
 
 
 def test_hash_leaves_its_counters_alone():

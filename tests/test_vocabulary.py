@@ -83,6 +83,7 @@ def test_bytes_round_trip(raw):
 @settings(max_examples=300)
 @given(ids=any_ids)
 @example([2**70, -(2**70), 68])
+@example([2**63, -1, 68])
 @example([3 + 0xED, 3 + 0xA0, 3 + 0x80])  # an encoded surrogate
 @example([3 + 0xE3, PAD_ID, 3 + 0x81, 384, 3 + 0x82])  # what is no byte drops out from inside a character
 def test_decoding_takes_any_ids(ids):
@@ -147,9 +148,9 @@ def test_too_many_sentinels_are_refused(sentinels, count, found):
 
 
 def test_render_shows_what_is_there():
-    ids = [0, 258, *encode("한\n\t\x07|"), 257, 3 + 0xE3, 259, 2, 700, -5, *encode("b"), 1, 0, 0]
-    assert render(ids, "descending") == r"⟨0⟩한↵⇥\x07|⟨1⟩\xe3⟨id 259⟩⟨unk⟩⟨id 700⟩⟨id -5⟩b"
-    assert render(ids, "extra_id") == r"\xff한↵⇥\x07|\xfe\xe3⟨0⟩⟨unk⟩⟨id 700⟩⟨id -5⟩b"
+    ids = [0, 258, *encode("한\n\t\x07|\x7f\x9f"), 257, 3 + 0xE3, 259, 2, 700, -5, *encode("b"), 1, 0, 0]
+    assert render(ids, "descending") == r"⟨0⟩한↵⇥\x07|\x7f\x9f⟨1⟩\xe3⟨id 259⟩⟨unk⟩⟨id 700⟩⟨id -5⟩b"
+    assert render(ids, "extra_id") == r"\xff한↵⇥\x07|\x7f\x9f\xfe\xe3⟨0⟩⟨unk⟩⟨id 700⟩⟨id -5⟩b"
     assert render(np.empty(0, dtype=np.int16), "extra_id") == ""
 
 

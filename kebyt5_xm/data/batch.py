@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kebyt5_xm.data.source import Example
@@ -56,17 +57,26 @@ class Batch:
 
 
 def collate(
-    examples: list[Example], part: np.ndarray, *, num_targets: int, step: int, next_step: int
+    examples: list[Example],
+    part: NDArray[np.int64],
+    *,
+    counted: NDArray[np.bool_],
+    num_targets: int,
+    step: int,
+    next_step: int,
 ) -> Batch:
-    """Pad `examples` to the longest among them. Nothing is ever cut here."""
+    """Pad `examples` to the longest among them. Nothing is ever cut here.
+
+    Rows that are not `counted` get no label: they keep shapes and ranks in step and enter no loss.
+    """
     lengths = np.asarray([len(example.input_ids) for example in examples])
+    target_lengths = np.asarray([len(example.target_ids) for example in examples])
     input_ids = np.full((len(examples), lengths.max()), PAD_ID, dtype=np.int16)
-    labels = np.full(
-        (len(examples), max(len(example.target_ids) for example in examples)), IGNORE_INDEX, dtype=np.int16
-    )
+    labels = np.full((len(examples), target_lengths.max()), IGNORE_INDEX, dtype=np.int16)
     for n, example in enumerate(examples):
         input_ids[n, : lengths[n]] = example.input_ids
-        labels[n, : len(example.target_ids)] = example.target_ids
+        if counted[n]:
+            labels[n, : target_lengths[n]] = example.target_ids
     return Batch(
         input_ids=torch.from_numpy(input_ids),
         lengths=torch.from_numpy(lengths.astype(np.int32)),
@@ -74,7 +84,7 @@ def collate(
         part=torch.from_numpy(part.astype(np.int16)),
         full=bool((lengths == input_ids.shape[1]).all()),
         num_targets=num_targets,
-        num_ids=int(lengths.sum()) + sum(len(example.target_ids) for example in examples),
+        num_ids=int((lengths + target_lengths)[counted].sum()),
         step=step,
         next_step=next_step,
     )

@@ -20,6 +20,7 @@ FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
 }
 COMPRESSIONS: dict[str, Literal["gz", "zst"]] = {".gz": "gz", ".zst": "zst"}
+STORE_MARKS = ("store.json", "unfinished.json")  # in a folder that is a text store, not a corpus
 SMALLEST_SHARD = 32 << 20
 LARGEST_SHARD = 16 << 30
 
@@ -52,10 +53,10 @@ class Piece:
 
 
 def list_files(inputs: Sequence[str], format: Format | Literal["auto"]) -> tuple[list[File], list[str]]:
-    """Return the files that paths, folders, globs and fsspec URLs name, and those left out of folders.
+    """Return the files that paths, folders, globs and fsspec URLs name, and those left out.
 
-    Folders and globs are expanded in the order of their names. In a folder, hidden files (`.` or `_` in
-    front) and files whose names say another format are left out, and named in the second list.
+    Folders and globs are expanded in the order of names. Left out of them, and named in the second list, are
+    hidden files (`.` or `_` in front), those of a text store, and those whose names say another format.
 
     Raises:
         UserError: nothing found, a name that does not tell the format, or one file named twice.
@@ -63,11 +64,16 @@ def list_files(inputs: Sequence[str], format: Format | Literal["auto"]) -> tuple
     files: list[File] = []
     left_out: list[str] = []
     for url in inputs:
-        found, from_folder = _expand(url)
+        found, expanded = _expand(url)
+        stores = {
+            str(PurePosixPath(name).parent) for name in found if PurePosixPath(name).name in STORE_MARKS
+        }
         for name, info in sorted(found.items()):
             compression, told = _told_by_name(name)
             chosen = told if format == "auto" else format
-            if from_folder and (_is_hidden(name) or chosen is None or told not in (None, chosen)):
+            path = PurePosixPath(name)
+            unwanted = path.name.startswith((".", "_")) or str(path.parent) in stores
+            if expanded and (unwanted or chosen is None or told not in (None, chosen)):
                 left_out.append(name)
                 continue
             if chosen is None:
@@ -81,11 +87,7 @@ def list_files(inputs: Sequence[str], format: Format | Literal["auto"]) -> tuple
     if not files:
         raise UserError(
             f"found no file to read in {', '.join(inputs)}"
-            + (
-                f" ({len(left_out)} of other formats, such as {left_out[0]}: choose one with --format)"
-                if left_out
-                else ""
-            )
+            + (f" (left out {len(left_out)}, such as {left_out[0]}: choose a --format)" if left_out else "")
         )
     seen: set[str] = set()
     for file in files:
@@ -96,15 +98,15 @@ def list_files(inputs: Sequence[str], format: Format | Literal["auto"]) -> tuple
 
 
 def _expand(url: str) -> tuple[dict[str, dict[str, Any]], bool]:
-    """Return name -> fsspec's info of the files behind one input, and whether it was a folder."""
+    """Return name -> fsspec's info of the files behind one input, and whether it was a folder or a glob."""
     try:
         fs, path = url_to_fs(url)
         if fs.isfile(path):
-            found, from_folder = {path: fs.info(path)}, False
+            found, expanded = {path: fs.info(path)}, False
         elif fs.isdir(path):
-            found, from_folder = fs.find(path, detail=True), True
+            found, expanded = fs.find(path, detail=True), True
         elif any(character in path for character in "*?["):
-            found, from_folder = fs.glob(path, detail=True), False
+            found, expanded = fs.glob(path, detail=True), True
         else:
             raise UserError(f"found nothing at {url}; expected a file, a folder, a glob or a URL")
     except UserError:
@@ -117,19 +119,15 @@ def _expand(url: str) -> tuple[dict[str, dict[str, Any]], bool]:
         for name, info in found.items()
         if info["type"] == "file"
     }
-    if not files and not from_folder:
-        raise UserError(f"found no file that matches {url}")
-    return files, from_folder
+    if not files:
+        raise UserError(f"found no file in {url}")
+    return files, expanded
 
 
 def _told_by_name(name: str) -> tuple[Literal["gz", "zst"] | None, Format | None]:
     path = PurePosixPath(name.lower())
     compression = COMPRESSIONS.get(path.suffix)
     return compression, FORMATS.get((path.with_suffix("") if compression else path).suffix)
-
-
-def _is_hidden(name: str) -> bool:
-    return PurePosixPath(name).name.startswith((".", "_"))
 
 
 def default_shard_bytes(files: Sequence[File]) -> int:

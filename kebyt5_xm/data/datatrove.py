@@ -90,8 +90,8 @@ class FinishStore(PipelineStep):
         missing = [number for number, report in enumerate(reports) if report is None]
         if missing:
             raise UserError(
-                f"{out}: {len(missing)} of {len(reports)} ranks have not written their shard, first of all rank "
-                f"{missing[0]}: run them again"
+                f"{out}: {len(missing)} of {len(reports)} ranks have not written their shard (first: rank "
+                f"{missing[0]}): run them again"
             )
         finish(
             out,

@@ -81,6 +81,7 @@ class TrainingMicroBatches(Dataset):
         return collate(
             self.mixture.load(rows),
             rows.part,
+            counted=np.ones(len(rows), dtype=bool),
             num_targets=self._num_targets(step),
             step=step,
             next_step=step + (micro == self.accumulation - 1),
@@ -117,11 +118,8 @@ class ValidationMicroBatches(Dataset):
         row = np.where(real, row, 0)
         part = np.full_like(row, self.part)
         rows = Rows(part, np.zeros_like(row), row, row.astype(np.uint64))
-        examples = [
-            example if kept else Example(example.input_ids, example.target_ids[:0])
-            for example, kept in zip(self.mixture.load(rows), real, strict=True)
-        ]
-        return collate(examples, part, num_targets=0, step=number, next_step=number)
+        examples = self.mixture.load(rows)
+        return collate(examples, part, counted=real, num_targets=0, step=number, next_step=number)
 
 
 class Loader:

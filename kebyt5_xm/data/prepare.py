@@ -79,7 +79,10 @@ def prepare_text(
     check_out(out, overwrite)
     files, left_out = list_files(inputs, reading.format)
     if left_out:
-        print(f"left out {len(left_out)} files of other formats, such as {left_out[0]}", file=sys.stderr)
+        print(
+            f"left out {len(left_out)} files, hidden, of stores or of other formats, such as {left_out[0]}",
+            file=sys.stderr,
+        )
     wrong = next((file for file in files if file.format != "txt"), None)
     if reading.document == "file" and wrong:
         raise UserError(f"{wrong.url} is {wrong.format}, expected txt: --document file goes with txt alone")
@@ -168,7 +171,12 @@ def _make(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `kebyt5-xm prepare text`."""
+    """Declare the arguments of `kebyt5-xm prepare`, of which there is `text`."""
+    commands = parser.add_subparsers(dest="what", required=True)
+    _add_text_arguments(commands.add_parser("text", help="text files into a store", description=__doc__))
+
+
+def _add_text_arguments(parser: argparse.ArgumentParser) -> None:
     default = Reading()
     parser.add_argument(
         "inputs", nargs="+", metavar="IN", help="path, folder, glob or URL (s3://, gs://, hf://)"

@@ -15,6 +15,8 @@ from kebyt5_xm.errors import UserError
 if TYPE_CHECKING:
     import pyarrow
 
+MAX_BATCH_ROWS = 8192
+
 
 def read(
     piece: Piece, reading: Reading, progress: Callable[[int], object]
@@ -90,6 +92,8 @@ def _lines(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[list[bytes 
             parts.clear()
         if newline:
             *lines, tail = rest.split(b"\n")
+            if max(map(len, lines), default=0) > max_line_bytes:
+                lines = [_line([line] if len(line) <= max_line_bytes else [], len(line)) for line in lines]
             yield [_line(parts, length), *lines]
             parts, length = [tail], len(tail)
     if length:
@@ -129,13 +133,13 @@ def _parquet_rows(
     left = piece.size
     try:
         with open_file(piece.file.url) as raw:
-            file = pyarrow.parquet.ParquetFile(raw)
+            file = pyarrow.parquet.ParquetFile(raw, page_checksum_verification=True)
             check_column(piece.file.url, field, file.schema_arrow.names)
             groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
             number += sum(group.num_rows for group in groups[: piece.start])
             for i in range(len(groups))[piece.start : piece.stop]:
-                rows = max(groups[i].num_rows, 1)
-                batch_size = max(1, min(8192, BLOCK_BYTES * rows // max(groups[i].total_byte_size, 1)))
+                batch_rows = BLOCK_BYTES * groups[i].num_rows // max(groups[i].total_byte_size, 1)
+                batch_size = max(1, min(batch_rows, MAX_BATCH_ROWS))
                 for batch in file.iter_batches(
                     batch_size, row_groups=[i], columns=[field], use_threads=False
                 ):

@@ -1,4 +1,4 @@
-"""The text store: a corpus as flat files of bytes, read by memory-mapping.
+"""The text store: a corpus as flat files of bytes, read in place.
 
 A store is a folder. `store.json` says what it holds; shard NNNNN is two files beside it:
 
@@ -11,8 +11,7 @@ Bytes are their own tokens, so a store is the corpus. `kebyt5_xm.data.store_writ
 
 import hashlib
 import json
-import mmap
-from collections import OrderedDict
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -27,12 +26,9 @@ FORMAT = "kebyt5-xm text store"
 VERSION = 1
 INDEX_NAME = "store.json"
 UNFINISHED_NAME = "unfinished.json"
-MAX_OPEN_SHARDS = 128
-"""A mapped file keeps its descriptor, and the usual limit is 1024 a process: this leaves room for several
-stores. What is opened beyond it closes the shard that was used longest ago."""
-ROWS_PER_RELEASE = 64
-"""Rows copied before the mapped pages are given back. The kernel maps up to 2 MiB around a byte that is
-touched (ext4, Linux 6), so that reading 30 MB at random had mapped the whole of a 4 GB file."""
+MAX_OPEN_FILES = 128
+"""The usual limit is 1024 descriptors a process: this leaves room for several stores. Of more shards, the one
+that was opened first is closed."""
 
 
 @dataclass(frozen=True)
@@ -50,48 +46,25 @@ class Shard:
     digest: str
 
 
-class _OpenShard:
-    """The mapped files of a shard."""
+class _OpenFile:
+    """A descriptor that is closed with the last reference to it."""
 
-    def __init__(self, directory: Path, shard: Shard) -> None:
-        self._maps: list[mmap.mmap] = []
-        self._offsets_path = directory / f"{shard.name}.offsets"
-        self.bytes = self._map(directory / f"{shard.name}.bytes", "u1")
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
 
-    @cached_property
-    def offsets(self) -> NDArray[np.uint64]:
-        return self._map(self._offsets_path, "<u8")
-
-    def copy(self, starts: NDArray[np.int64], out: NDArray[np.uint8], where: NDArray[np.int64]) -> None:
-        """Copy the bytes [start, start + length) of the shard into the rows `where` of `out` [n, length]."""
-        length = out.shape[1]
-        # Row s of this overlapping view is the bytes [s, s + length): one gather copies a group of rows.
-        windows = np.lib.stride_tricks.as_strided(
-            self.bytes, (len(self.bytes) - length + 1, length), (1, 1), writeable=False
-        )
-        for first in range(0, len(where), ROWS_PER_RELEASE):
-            group = slice(first, first + ROWS_PER_RELEASE)
-            out[where[group]] = windows[starts[group]]
-            self.release()
-
-    def release(self) -> None:
-        """Give mapped pages back; they stay in the page cache, and the next touch maps them again."""
-        for mapped in self._maps:
-            mapped.madvise(mmap.MADV_DONTNEED)
-
-    def _map(self, path: Path, dtype: str) -> NDArray:
-        if path.stat().st_size == 0:  # an empty file cannot be mapped
-            return np.empty(0, dtype)
-        with path.open("rb") as file:
-            self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        return np.frombuffer(self._maps[-1], dtype)
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
 
 class Store:
     """A finished store, read-only. Opening reads `store.json` and compares file sizes with it; nothing else.
 
-    A store may be pickled (workers open it again) and is safe to use after a fork. Resident memory does not
-    grow with the store's size.
+    Bytes are read by position (`pread`) rather than through a memory map: the kernel maps up to 2 MiB around a
+    byte that is touched, so that a map's resident size grew to that of the store after 30 MB read at random;
+    a page fault costs more than the call; and a file cut short ends in an error instead of SIGBUS. What was
+    read stays in the system's page cache either way (benchmarks/store.py measures both).
+
+    A store may be pickled (workers open it again) and is safe to use after a fork and in threads.
 
     Raises:
         UserError: no store at `path`, an unfinished or truncated one, or one of a newer version.
@@ -110,8 +83,9 @@ class Store:
             _check_size(self.path / f"{shard.name}.bytes", shard.bytes)
             _check_size(self.path / f"{shard.name}.offsets", 8 * (shard.documents + 1))
         self._byte_ends = np.cumsum([shard.bytes for shard in self.shards], dtype=np.int64)
+        self._byte_starts = self._byte_ends - [shard.bytes for shard in self.shards]
         self._document_ends = np.cumsum([shard.documents for shard in self.shards], dtype=np.int64)
-        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._open: dict[str, _OpenFile] = {}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -149,29 +123,22 @@ class Store:
         if len(rows) and (rows.min() < 0 or rows.max() >= self.num_chunks(length)):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {self.num_chunks(length)} chunks")
         starts = rows * length
-        first = np.searchsorted(self._byte_ends, starts, side="right")
-        last = np.searchsorted(self._byte_ends, starts + length - 1, side="right")
-        out = np.empty((len(rows), length), dtype=np.uint8)
-        whole = first == last
-        for number in np.unique(first[whole]):
-            where = np.flatnonzero(whole & (first == number))
-            begin = self._byte_ends[number] - self.shards[number].bytes
-            self._shard(int(number)).copy(starts[where] - begin, out, where)
-        for row in np.flatnonzero(~whole):
-            out[row] = np.frombuffer(self._read(int(starts[row]), length), np.uint8)
-        return out
+        numbers = np.searchsorted(self._byte_ends, starts, side="right")
+        offsets = starts - self._byte_starts[numbers]
+        chunks = [
+            self._read(n, offset, length)
+            for n, offset in zip(numbers.tolist(), offsets.tolist(), strict=True)
+        ]
+        return np.frombuffer(bytearray().join(chunks), np.uint8).reshape(len(rows), length)
 
     def document(self, index: int) -> bytes:
         """Return document `index` without its separator. Raises IndexError beyond the last."""
-        shard, start, stop = self._locate(index)
-        document = shard.bytes[start:stop].tobytes()
-        shard.release()
-        return document
+        number, start, stop = self._locate(index)
+        return self._read(number, start, stop - start)
 
     def document_length(self, index: int) -> int:
         """Return the bytes of document `index`, its separator not counted."""
-        shard, start, stop = self._locate(index)
-        shard.release()
+        _, start, stop = self._locate(index)
         return stop - start
 
     def verify(self) -> Iterator[tuple[Shard, bool]]:
@@ -184,35 +151,43 @@ class Store:
                         digest.update(block)
             yield shard, digest.hexdigest() == shard.digest
 
-    def _locate(self, index: int) -> tuple[_OpenShard, int, int]:
-        """Return where in a shard a document begins and ends."""
+    def _locate(self, index: int) -> tuple[int, int, int]:
+        """Return the shard of a document, and where in it the document begins and ends."""
         if not 0 <= index < self.num_documents:
             raise IndexError(f"document {index} of {self.num_documents}")
         number = int(np.searchsorted(self._document_ends, index, side="right"))
-        shard = self._shard(number)
         local = index - int(self._document_ends[number]) + self.shards[number].documents
-        start, stop = (int(offset) for offset in shard.offsets[local : local + 2])
-        return shard, start, stop - len(self.separator)
+        offsets = self._pread(f"{self.shards[number].name}.offsets", 16, 8 * local)
+        start, stop = np.frombuffer(offsets, "<u8").tolist()
+        return number, start, stop - len(self.separator)
 
-    def _read(self, start: int, length: int) -> bytes:
-        """Return bytes that straddle shards."""
-        pieces = []
-        while length > 0:
-            number = int(np.searchsorted(self._byte_ends, start, side="right"))
-            shard = self._shard(number)
-            local = start - int(self._byte_ends[number]) + self.shards[number].bytes
-            pieces.append(shard.bytes[local : local + length].tobytes())
-            shard.release()
-            start, length = start + len(pieces[-1]), length - len(pieces[-1])
-        return b"".join(pieces)
+    def _read(self, number: int, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset` of a shard on, which may go on in the next shards."""
+        pieces: list[bytes] = []
+        while True:
+            piece = self._pread(f"{self.shards[number].name}.bytes", length, offset)
+            if len(piece) == length:
+                return b"".join((*pieces, piece))
+            pieces.append(piece)
+            length -= len(piece)
+            offset += len(piece)
+            if offset == self.shards[number].bytes:
+                number, offset = number + 1, 0
+            elif not piece:
+                raise UserError(f"{self.path} became shorter while it was in use; expected it unchanged")
 
-    def _shard(self, number: int) -> _OpenShard:
-        if number not in self._open:
-            if len(self._open) >= MAX_OPEN_SHARDS:
-                self._open.popitem(last=False)
-            self._open[number] = _OpenShard(self.path, self.shards[number])
-        self._open.move_to_end(number)
-        return self._open[number]
+    def _pread(self, name: str, length: int, offset: int) -> bytes:
+        try:
+            file = self._open.get(name)
+            if file is None:
+                if len(self._open) >= MAX_OPEN_FILES:
+                    self._open.pop(next(iter(self._open)))
+                file = self._open[name] = _OpenFile(os.open(self.path / name, os.O_RDONLY))
+            return os.pread(file.descriptor, length, offset)
+        except OSError as error:
+            raise UserError(
+                f"cannot read {self.path / name}: {error.strerror}; expected the store as it was opened"
+            ) from error
 
     def __reduce__(self) -> tuple:
         return _reopen, (str(self.path), self.fingerprint)
@@ -232,9 +207,7 @@ def read_index(path: Path) -> dict:
         raise UserError(f"found nothing at {path}; expected a text store: {remedy}")
     if not (path / INDEX_NAME).exists():
         if (path / UNFINISHED_NAME).exists():
-            raise UserError(
-                f"{path} is an unfinished text store: run again what was making it"
-            )
+            raise UserError(f"{path} is an unfinished text store: run again what was making it")
         raise UserError(f"{path} is not a text store (it has no {INDEX_NAME}): {remedy}")
     try:
         index = json.loads((path / INDEX_NAME).read_text(encoding="utf-8"))

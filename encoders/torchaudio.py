@@ -1,0 +1,191 @@
+"""wav2vec 2.0, HuBERT, WavLM and XLS-R from torchaudio's bundles: waveform -> features, 20 ms apart."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from encoders.meta import freeze_unreached
+from encoders.pretrained import load_exactly, loading, read_state_dict
+from encoders.waveform import (
+    Convolution,
+    conv_length,
+    refuse_short,
+    resample,
+    resampled_length,
+    shortest_input,
+)
+from kebyt5_xm.encoder import AudioHeader, Encoded, Encoder, Header, Preprocessor, Size, length_mask
+from kebyt5_xm.errors import UserError, did_you_mean
+
+try:
+    from torchaudio import pipelines
+    from torchaudio.models import wav2vec2_model, wavlm_model
+except ImportError as error:
+    raise UserError(
+        "found no torchaudio, which TorchaudioEncoder needs; run: pip install 'kebyt5-xm[audio]'"
+    ) from error
+
+FACTORIES = {"Wav2Vec2": wav2vec2_model, "WavLM": wavlm_model}
+"""The builder of each kind of architecture, under the bundles' own name for it (HuBERT is built as Wav2Vec2)."""
+
+
+@dataclass(frozen=True)
+class WaveformPreprocessor(Preprocessor):
+    """Waveform at any rate -> samples at the model's rate, normalised by themselves where the bundle says so."""
+
+    sample_rate: int
+    normalize: bool
+    stack: tuple[Convolution, ...]
+    pads: bool = False
+
+    def size(self, header: Header) -> Size:
+        assert isinstance(header, AudioHeader)
+        samples = resampled_length(header.num_samples, header.sample_rate, self.sample_rate)
+        refuse_short(samples, shortest_input(self.stack), self.sample_rate)
+        return (conv_length(samples, self.stack),)
+
+    def prepare(self, item: Any) -> Tensor:  # -> [samples]
+        waveform = resample(item[0], item[1], self.sample_rate)
+        # The bundle would take mean and variance over the whole batch, other recordings and padding included.
+        return nn.functional.layer_norm(waveform, waveform.shape) if self.normalize else waveform
+
+
+class TorchaudioEncoder(Encoder):
+    """A self-supervised speech encoder by the name of its bundle, for instance `WAV2VEC2_XLSR_300M`.
+
+    - `pretrained`: load the bundle's weights; `checkpoint_path`: a state dict in torchaudio's names instead.
+    - `shape`: overrides of the architecture's arguments, for untrained models only.
+    - `layer`: None for the final features (normed where the model has a last norm), the index of a transformer
+      layer (negative from the end) for its raw output, or `weighted` for a learned average of all layers.
+    - `frozen` together with `weighted` freezes the bundle's model and lets the layer weights learn.
+
+    Models with group norm over time (the BASE ones and WAV2VEC2_LARGE) never pad, since padding would change
+    their features, and neither does WavLM, whose attention takes no mask here: recordings of unequal lengths are
+    encoded one size at a time.
+    """
+
+    media = "audio"
+    _model_frozen = False
+
+    def __init__(
+        self,
+        bundle: str,
+        pretrained: bool = True,
+        checkpoint_path: str | None = None,
+        frozen: bool = False,
+        layer: int | Literal["weighted"] | None = None,
+        shape: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        found = _bundle(bundle)
+        trained = pretrained and checkpoint_path is None
+        if trained and shape:
+            raise UserError(
+                f"found a shape for the pretrained '{bundle}'; remove shape or set pretrained: false"
+            )
+        if trained:
+            with loading(bundle):
+                model = found.get_model()
+            self.model = getattr(model, "model", model)  # out of the wrapper that normalises over the batch
+        else:
+            self.model = _build(found, shape or {})
+            if checkpoint_path:
+                load_exactly(self.model, read_state_dict(checkpoint_path), checkpoint_path)
+        self.model.aux = None  # the letters of a recogniser
+        self._preprocessor = _preprocessor(found, self.model)
+        layers = self.model.encoder.transformer.layers
+        self.out_dim = self.model.encoder.transformer.pos_conv_embed.embed_dim
+        self.layer_logits = nn.Parameter(torch.zeros(len(layers))) if layer == "weighted" else None
+        self.layer = self._keep_layers(layer, bundle)
+        freeze_unreached(self, self._features, self.dummy()[0])
+        self._model_frozen = frozen
+        self.train()
+        if frozen and self.layer_logits is None:
+            self.freeze()
+        elif frozen:
+            self.model.requires_grad_(False)
+
+    def preprocessor(self) -> WaveformPreprocessor:
+        return self._preprocessor
+
+    def dummy(self) -> tuple[Tensor, Tensor]:
+        samples = shortest_input(self._preprocessor.stack)
+        return torch.zeros(1, samples), torch.tensor([samples])
+
+    def offline(self, init_args: dict[str, Any]) -> dict[str, Any]:
+        return {**init_args, "pretrained": False, "checkpoint_path": None}
+
+    def train(self, mode: bool = True) -> "TorchaudioEncoder":
+        super().train(mode)
+        if self._model_frozen:
+            self.model.eval()
+        return self
+
+    def forward(self, prepared: Tensor, lengths: Tensor) -> Encoded:
+        features = self._features(prepared, lengths if self._preprocessor.pads else None)
+        counts = conv_length(lengths, self._preprocessor.stack)
+        return Encoded(features, length_mask(counts, features.shape[1]))
+
+    def _features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:  # -> [B, N, D]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._model_frozen):
+            # Unlike the model's forward this drops no layer at random, which would leave ranks with unequal graphs.
+            layers, _ = self.model.extract_features(waveforms, lengths)
+            features = layers[-1]
+            transformer = self.model.encoder.transformer
+            if self.layer is None and not transformer.layer_norm_first:  # then the norm comes last
+                features = transformer.layer_norm(features)
+        if self.layer_logits is None:
+            return features
+        weights = self.layer_logits.softmax(0).to(features.dtype)
+        return torch.einsum("lbnd,l->bnd", torch.stack(layers), weights)
+
+    def _keep_layers(
+        self, layer: int | Literal["weighted"] | None, bundle: str
+    ) -> int | Literal["weighted"] | None:
+        if not isinstance(layer, int):
+            return layer
+        transformer = self.model.encoder.transformer
+        count = len(transformer.layers)
+        if not -count <= layer < count:
+            raise UserError(
+                f"found layer: {layer} for '{bundle}', expected {-count} to {count - 1}: it has {count} layers"
+            )
+        transformer.layers = transformer.layers[: layer % count + 1]
+        return layer % count
+
+
+def _bundle(name: str) -> Any:
+    found = getattr(pipelines, name, None)
+    if not isinstance(found, pipelines.Wav2Vec2Bundle):
+        known = [
+            key for key in dir(pipelines) if isinstance(getattr(pipelines, key), pipelines.Wav2Vec2Bundle)
+        ]
+        raise UserError(
+            f"found no bundle '{name}', expected one of {', '.join(known)}{did_you_mean(name, known)}"
+        )
+    return found
+
+
+def _build(bundle: Any, shape: dict[str, Any]) -> Any:
+    """Return the untrained model of a bundle. Its arguments are stored in the bundle and nowhere public."""
+    arguments = bundle._params
+    unknown = [key for key in shape if key not in arguments]
+    if unknown:
+        raise UserError(
+            f"found '{unknown[0]}' in shape, expected one of {', '.join(arguments)}"
+            f"{did_you_mean(unknown[0], arguments)}"
+        )
+    return FACTORIES[bundle._model_type](**{**arguments, "aux_num_out": None, **shape})
+
+
+def _preprocessor(bundle: Any, model: Any) -> WaveformPreprocessor:
+    blocks = model.feature_extractor.conv_layers
+    return WaveformPreprocessor(
+        sample_rate=int(bundle.sample_rate),
+        normalize=bundle._normalize_waveform,
+        stack=tuple((block.kernel_size, block.stride, 0) for block in blocks),
+        pads=bundle._model_type != "WavLM"
+        and not any(isinstance(b.layer_norm, nn.GroupNorm) for b in blocks),
+    )

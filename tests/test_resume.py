@@ -1,0 +1,91 @@
+"""A killed run that is continued gives, to the bit, what the run that was never stopped gives."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_run
+from processes import train
+
+from kebyt5_xm.run import Run, backbone_tensors
+
+
+def recipe(folder: Path, run: str, **trainer: Any) -> dict[str, Any]:
+    contents = tiny_run.recipe(folder, run, **trainer)
+    contents["model"]["backbone"]["dropout"] = 0.1
+    contents["data"]["num_workers"] = 2
+    return contents
+
+
+def fit(folder: Path, contents: dict[str, Any], *args: str, ranks: int = 1) -> list[int]:
+    path = tiny_run.write_recipe(folder, "recipe", contents)
+    return train(["fit", "-c", path, *args], folder / "log", ranks)
+
+
+def train_losses(run: Path) -> dict[tuple[float, str], float]:
+    """Return the last logged value of every loss: steps trained again after a kill are logged again."""
+    return {
+        (row["step"], row["metric"]): row["value"]
+        for row in Run(run).metrics()
+        if row["metric"].startswith("train/loss")
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    tiny_run.write_stores(folder)
+    assert fit(folder, recipe(folder, "whole")) == [0], (folder / "log").read_text()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("micro_batch", [9, 15, 26])
+def test_killed_and_continued_is_bit_identical(folder: Path, micro_batch: int) -> None:
+    """Kills fall inside an accumulation (9, 26) and on a step's end (15); checkpoints are every second step."""
+    name = f"killed-{micro_batch}"
+    kill = {"class_path": "killing.KillAfter", "init_args": {"micro_batch": micro_batch}}
+    assert fit(folder, recipe(folder, name, callbacks=[kill])) == [-signal.SIGKILL]
+    assert max(step for step, _ in train_losses(folder / name)) < tiny_run.STEPS - 1
+    assert fit(folder, recipe(folder, name), "--ckpt_path", "last") == [0], (folder / "log").read_text()
+    assert train_losses(folder / name) == train_losses(folder / "whole")
+    whole, continued = (backbone_tensors(Run(folder / run).last) for run in ("whole", name))
+    assert all(continued[key].equal(whole[key]) for key in whole)
+
+
+@pytest.mark.slow
+def test_continued_on_two_ranks_keeps_the_order(folder: Path) -> None:
+    """Dropout is off here: its masks belong to a rank, so losses would differ although the order is the same."""
+
+    def contents(run: str, **trainer: Any) -> dict[str, Any]:
+        result = recipe(folder, run, **trainer)
+        result["model"]["backbone"]["dropout"] = 0.0
+        return result
+
+    assert fit(folder, contents("one")) == [0]
+    kill = {"class_path": "killing.KillAfter", "init_args": {"micro_batch": 17}}
+    assert fit(folder, contents("moved", callbacks=[kill])) == [-signal.SIGKILL]
+    codes = fit(folder, contents("moved", strategy="ddp", devices=2), "--ckpt_path", "last", ranks=2)
+    assert codes == [0, 0], (folder / "log").read_text()
+    assert train_losses(folder / "moved") == pytest.approx(train_losses(folder / "one"), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_changed_mixture_is_refused_with_the_difference(folder: Path) -> None:
+    contents = recipe(folder, "whole", max_steps=tiny_run.STEPS + 2)
+    contents["data"]["global_batch_size"] = 4
+    contents["data"]["sources"]["text"]["init_args"]["noise_density"] = 0.2
+    assert fit(folder, contents, "--ckpt_path", "last") == [2]
+    message = (folder / "log").read_text()
+    assert "global_batch_size: 8 -> 4" in message
+    assert "text.noise_density: 0.15 -> 0.2" in message
+    assert "accept_changes" in message
+
+
+@pytest.mark.slow
+def test_a_run_is_never_overwritten(folder: Path) -> None:
+    before = (folder / "whole" / "metrics.csv").read_bytes()
+    assert fit(folder, recipe(folder, "whole")) == [2]
+    assert "holds a run already; continue it with --ckpt_path last" in (folder / "log").read_text()
+    assert (folder / "whole" / "metrics.csv").read_bytes() == before
