@@ -9,7 +9,7 @@ from demo.console import table
 from demo.folder import FOLDER, RECIPES, RESULTS
 
 NAMES = {"ko": "Korean", "en": "English", "zh": "Chinese", "ja": "Japanese"}
-_EXPECTED = re.compile(r"^# expect +(?P<value>[\d.]+) .*?\+- (?P<tolerance>[\d.]+)", re.MULTILINE)
+_EXPECTED = re.compile(r"^# expect +(?P<value>[\d.]+) \+- (?P<tolerance>[\d.]+)", re.MULTILINE)
 
 
 def expected(recipe: Path) -> tuple[float, float]:

@@ -95,7 +95,9 @@ class PatchEncoder(Encoder):
         self.patches = nn.Sequential(
             *(
                 # The norm runs over a whole image, which is never padded.
-                nn.Sequential(nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GroupNorm(1, wide), nn.GELU())
+                nn.Sequential(
+                    nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GroupNorm(1, wide), nn.GELU()
+                )
                 for narrow, wide in pairwise(widths)
             )
         )

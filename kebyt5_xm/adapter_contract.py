@@ -45,7 +45,7 @@ class AdapterContract(ABC):
 
     def test_padding_and_company_change_nothing(self, adapter: Adapter) -> None:
         if self.grid_only:
-            pytest.skip("grids are never padded")
+            return  # grids are never padded
         lengths = (17, 2, 11)
         items = [torch.randn(1, n, 5) for n in lengths]
         batch = torch.full((3, 19, 5), torch.nan)  # an encoder may leave anything in its padding

@@ -93,11 +93,32 @@ class Run:
         path = self.path / "metrics.csv"
         if not path.is_file():
             return []
+        rows = []
         with path.open(encoding="utf-8", newline="") as file:
-            return [
-                {"step": int(row["step"]), "metric": row["metric"], "value": float(row["value"])}
-                for row in csv.DictReader(file)
-            ]
+            for row in csv.reader(file):
+                try:
+                    step, metric, value = row
+                    rows.append({"step": int(step), "metric": metric, "value": float(value)})
+                except ValueError:  # the header, or a row that a kill cut short
+                    continue
+        return rows
+
+    def validation(self, step: int | None = None) -> tuple[int, dict[str, dict[str, float]]]:
+        """Return the step of the last validation at or before `step`, and its figures by held-out part.
+
+        The part `all` is all of them together. Figures are `loss`, `bits_per_byte` and the entropies of the
+        same bytes (`uniform`, `unigram`, `bigram`). The parts are empty if there was no validation.
+        """
+        found: dict[str, dict[str, float]] = {}
+        at = 0
+        rows = [row for row in self.metrics() if step is None or row["step"] <= step]
+        for row in sorted(rows, key=lambda row: row["step"]):  # stable: of rows of one step the last counts
+            kind, _, rest = row["metric"].partition("/")
+            figure, _, part = rest.partition("/")
+            if kind in ("val", "baseline"):
+                found.setdefault(part or "all", {})[figure] = row["value"]
+                at = row["step"] if kind == "val" else at
+        return at, {part: found[part] for part in sorted(found)}
 
     def results(self) -> dict[str, Any]:
         """Return results.json, which training writes; empty if there is none."""
@@ -200,4 +221,4 @@ def _read_deepspeed(path: Path) -> "dict[str, Tensor]":
         ) from error
     state = get_fp32_state_dict_from_zero_checkpoint(str(path))
     assert isinstance(state, dict)
-    return state
+    return {name: tensor.detach() for name, tensor in state.items()}

@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from kebyt5_xm import recipes
+from kebyt5_xm.checkpoints import Newest
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.samples import SampleTable
@@ -83,7 +84,11 @@ class TrainingCLI(LightningCLI):
         if config["trainer"]["enable_progress_bar"] is not False:
             callbacks.append(ProgressBar())
         if fitting:
-            callbacks += self._checkpoints(run / "checkpoints")
+            folder = run / "checkpoints"
+            callbacks += [
+                Newest(folder, config["checkpoint_every"]),
+                ModelCheckpoint(folder, "best", monitor=config["monitor"], enable_version_counter=False),
+            ]
         return super().instantiate_trainer(
             default_root_dir=str(run),
             logger=[*self._loggers(run), *self._listed("trainer.logger")] if fitting else False,
@@ -92,22 +97,6 @@ class TrainingCLI(LightningCLI):
             enable_checkpointing=fitting,
             **kwargs,
         )
-
-    def _checkpoints(self, folder: Path) -> list[ModelCheckpoint]:
-        """The two newest by step, and the best by the monitored metric."""
-        config = self._chosen
-        newest = ModelCheckpoint(
-            folder,
-            "step={step}",
-            monitor="step",
-            mode="max",
-            save_top_k=2,
-            every_n_train_steps=config["checkpoint_every"],
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-        )
-        best = ModelCheckpoint(folder, "best", monitor=config["monitor"], enable_version_counter=False)
-        return [newest, best]
 
     def _loggers(self, run: Path) -> list[Logger]:
         return [TensorBoardLogger(save_dir=run, name=None, version="tensorboard"), MetricsLog(run)]

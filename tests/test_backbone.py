@@ -169,7 +169,7 @@ def test_switches_are_applied():
     assert embedded.grad.abs().sum() > 0
 
 
-def test_hash_covers_names_dtypes_shapes_and_bytes():
+def test_hash_changes_with_values_places_and_dtype():
     torch.manual_seed(11)
     model = Backbone(shape=SHAPE).build()
     first = backbone_hash(model)

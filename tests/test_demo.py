@@ -52,7 +52,7 @@ def test_gaps_are_whole_characters():
     lines = ["짧다", "나라의 말이 중국과 달라 문자로 통하지 않는다", "x" * 41, "긴" * 97, "y" * 43]
     gaps = restore.cut_gaps("ko", lines, 2)
     assert [gap.before + gap.was + gap.after for gap in gaps] == lines[1:3]
-    assert gaps[0].was == "중국과 "  # the middle; a fourth syllable would be a thirteenth byte
+    assert gaps[0].was == "과 달라 "  # 11 bytes of the middle; the next syllable would be bytes 12 to 14
     assert gaps[1].was == "x" * 12
 
 

@@ -161,15 +161,17 @@ def test_metrics_survive_a_kill(run):
         "10,train/loss,4.0\n"
         "10,val/loss/text/ko,4.75\n"
         "5,train/loss,6.125\n"
+        "5,val/loss,6.375\n"
     )
-    assert run.metrics()["train/loss"] == {5: 6.125, 10: 4.0}
+    losses = [(row["step"], row["value"]) for row in run.metrics() if row["metric"] == "train/loss"]
+    assert losses == [(5, 6.5), (10, 4.0), (5, 6.125)]
     ko = {"bits_per_byte": 8.5, "loss": 6.0, "unigram": 5.5}
-    assert run.validation(9) == (5, {"all": {"loss": 6.25}, "text/ko": ko})
-    assert run.validation() == (10, {"all": {"loss": 6.25}, "text/ko": {**ko, "loss": 4.75}})
+    assert run.validation(9) == (5, {"all": {"loss": 6.375}, "text/ko": ko})
+    assert run.validation() == (10, {"all": {"loss": 6.375}, "text/ko": {**ko, "loss": 4.75}})
 
 
 def test_a_run_without_figures(run):
-    assert run.metrics() == run.results() == {}
+    assert (run.metrics(), run.results()) == ([], {})
     assert run.validation() == (0, {})
     (run.path / "results.json").write_text(json.dumps({"steps": 17}))
     assert run.results() == {"steps": 17}

@@ -1,0 +1,49 @@
+"""Checkpoints of a run: the newest ones by step, and the last state when training ends."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+
+from kebyt5_xm.data.batch import Batch
+
+KEEP = 2
+"""Newest checkpoints kept: one to continue from, and the one before it in case that one is damaged."""
+
+
+class Newest(pl.Callback):
+    """Writes FOLDER/step=N.ckpt every `every` optimizer steps and at the end, and keeps the newest `KEEP`.
+
+    N is the number of optimizer steps trained; checkpoints lie on step boundaries, never inside an accumulation.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder = folder
+        self.every = every
+        self.written: list[Path] = []
+        self._saved_step = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.written = sorted(self.folder.glob("step=*.ckpt"), key=_step)  # of the run's earlier life
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: Batch, batch_idx: int
+    ) -> None:
+        if batch.next_step > batch.step and trainer.global_step % self.every == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        path = self.folder / f"step={trainer.global_step}.ckpt"
+        if trainer.global_step == self._saved_step:
+            return
+        trainer.save_checkpoint(path)
+        self._saved_step = trainer.global_step
+        self.written = [*(other for other in self.written if other != path), path]
+        while len(self.written) > KEEP:
+            trainer.strategy.remove_checkpoint(self.written.pop(0))
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step="))
