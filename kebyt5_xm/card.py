@@ -175,8 +175,8 @@ def _preprocessing(denoising: dict[str, Any]) -> str:
     objective = SpanDenoising(**denoising)
     return (
         f"Documents were joined end to end and cut into chunks of {objective.chunk_length} bytes, a byte's "
-        f"id being byte + 3. A share of {objective.noise_density:g} of each chunk was removed, in spans of "
-        f"{objective.mean_noise_span_length:g} bytes on average ({objective.num_spans} a chunk), on "
+        f"id being byte + 3. About {objective.num_noise} bytes of each ({objective.noise_density:g}) were removed "
+        f"in {objective.num_spans} spans (mean length {objective.mean_noise_span_length:g}), on "
         f"{objective.boundaries} boundaries, with `{objective.sentinels}` sentinels: inputs of "
         f"{objective.inputs_length} ids, targets of {objective.targets_length}."
     )
@@ -220,14 +220,17 @@ def _speeds(run: Run, model: "T5ForConditionalGeneration", results: dict[str, An
         ("Optimizer steps of this checkpoint", f"{step:,}" if step is not None else UNKNOWN),
         ("Examples seen", examples),
         ("Bytes a second", f"{speed} (input and target ids, all ranks)"),
-        ("Training time", _hours(results)),
+        ("Training time, hours", _hours(results)),
         ("Size of the weights", f"{size / 1e6:,.1f} MB, {str(model.dtype).removeprefix('torch.')}"),
         ("Trained until", results.get("date", UNKNOWN)),
     )
 
 
 def _hours(results: dict[str, Any]) -> str:
-    return f"{results['train_seconds'] / 3600:.2f} hours" if "train_seconds" in results else UNKNOWN
+    if "train_seconds" not in results:
+        return UNKNOWN
+    seconds = results["train_seconds"]
+    return f"{seconds / 3600:.2f}" if seconds >= 360 else f"{seconds / 3600:.4f} ({seconds:.0f} seconds)"
 
 
 def _evaluation(run: Run, step: int | None) -> list[str]:

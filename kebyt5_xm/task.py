@@ -1,7 +1,9 @@
 """The LightningModule: `model` in a recipe."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,9 +18,11 @@ from transformers import T5ForConditionalGeneration
 from kebyt5_xm import groups as parameter_groups
 from kebyt5_xm.backbone import Backbone
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch
+from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.groups import Group
-from kebyt5_xm.model import CrossModalT5, token_losses
+from kebyt5_xm.modality import MediaInterface, Modality, interface
+from kebyt5_xm.model import CrossModalT5, CrossModalT5Config, SlotBias, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
 from kebyt5_xm.randomness import hash64
 from kebyt5_xm.sharding import shard
@@ -38,6 +42,8 @@ class Task(pl.LightningModule):
 
     Args:
         backbone: size or weights of the T5.
+        modalities: name -> encoder and adapter of what enters beside text; none for text alone.
+        slot_bias: relative position bias between slots and everything else: `shared` with text, or `zero`.
         optimizer: any torch optimizer; RMS-scaled AdamW for training from scratch (see
             `kebyt5_xm.optimizers`), AdamW or Adafactor otherwise.
         schedule: called with the optimizer and `trainer.max_steps`; a constant rate if left out.
@@ -48,6 +54,8 @@ class Task(pl.LightningModule):
     def __init__(
         self,
         backbone: Backbone,
+        modalities: dict[str, Modality] | None = None,
+        slot_bias: SlotBias = "shared",
         optimizer: OptimizerFactory = RMSScaledAdamW,
         schedule: ScheduleFactory | None = None,
         groups: dict[str, Group] | None = None,
@@ -57,6 +65,8 @@ class Task(pl.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.groups = groups or {}
+        self.modalities = modalities or {}
+        self.slot_bias: SlotBias = slot_bias
         self.model: CrossModalT5 | None = None
         self._step_sums: Tensor | None = None
 
@@ -65,14 +75,38 @@ class Task(pl.LightningModule):
     def setup(self, stage: str) -> None:
         if self.model is not None:
             return
-        self._check_groups()
-        self.model = CrossModalT5(self.backbone.build())
-
-    def _check_groups(self) -> None:
-        """Check every pattern on a model without weights, before any weight is loaded."""
         with torch.device("meta"):
-            skeleton = CrossModalT5(T5ForConditionalGeneration(self.backbone.config()))
-        parameters = [(name, not self.backbone.frozen) for name, _ in skeleton.named_parameters()]
+            skeleton = self._compose(T5ForConditionalGeneration(self.backbone.config()))
+        self._check_groups(skeleton)
+        self.model = self._compose(self.backbone.build())
+        self.model.calibrate()
+
+    @cached_property
+    def _encoders(self) -> dict[str, Encoder]:
+        return {name: modality.encoder() for name, modality in self.modalities.items()}
+
+    def interfaces(self) -> dict[str, MediaInterface]:
+        """Return what the data side must know of each modality."""
+        d_model = self.backbone.config().d_model
+        return {
+            name: interface(self._encoders[name], modality.adapter, d_model)
+            for name, modality in self.modalities.items()
+        }
+
+    def _compose(self, backbone: T5ForConditionalGeneration) -> CrossModalT5:
+        config = CrossModalT5Config(backbone.config.to_dict(), slot_bias=self.slot_bias)
+        built = {}
+        for name, modality in self.modalities.items():
+            encoder = self._encoders[name]
+            built[name] = encoder, modality.adapter(encoder.out_dim, backbone.config.d_model)
+        return CrossModalT5(config, backbone, built)
+
+    def _check_groups(self, skeleton: CrossModalT5) -> None:
+        """Check every pattern on a model whose backbone has no weights yet, before they are loaded."""
+        parameters = [
+            (name, p.requires_grad and not (self.backbone.frozen and name.startswith("backbone.")))
+            for name, p in skeleton.named_parameters()
+        ]
         if not any(trainable for _, trainable in parameters):
             raise UserError("model.backbone.frozen is true and nothing else trains; set it to false")
         parameter_groups.assign(self.groups, parameters)
@@ -105,12 +139,29 @@ class Task(pl.LightningModule):
 
     def losses(self, batch: Batch) -> Tensor:
         """Return the negative log-likelihood [B, T] of every target id of a batch, in nats."""
-        logits, _ = self._model(
+        output = self._model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask(),
+            media=batch.media,
             decoder_input_ids=self._model.shift_right(batch.labels),
+            idle_modalities=self._idle_modalities(batch),
+            use_cache=False,
         )
-        return token_losses(logits, batch.labels)
+        return token_losses(output.logits, batch.labels)
+
+    def _idle_modalities(self, batch: Batch) -> dict[str, int]:
+        """Return how often each encoder must run on its dummy so that all ranks run it equally often.
+
+        Without that, a rank that has only text would leave the others waiting for its gradients or shards.
+        """
+        if self.trainer.world_size == 1 or not self.modalities:
+            return {}
+        calls = Counter(group.modality for group in batch.media)
+        own = torch.tensor([calls[name] for name in self.modalities], device=self.device)
+        most = own.clone()
+        torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
+        idle = (most.clamp(min=1) - own).tolist()
+        return {name: times for name, times in zip(self.modalities, idle, strict=True) if times}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Randomness follows the position alone, so a resumed run needs no generator state.
@@ -152,6 +203,8 @@ class Task(pl.LightningModule):
             sums = self.trainer.strategy.reduce(self._step_sums, reduce_op="sum")
             for group in self.trainer.optimizers[0].param_groups:
                 self.log(f"lr/{group.get('name', parameter_groups.DEFAULT)}", group["lr"])
+            for name, ratio in self._model.scale_ratios.items():
+                self.log(f"scale_ratio/{name}", ratio)
             nats, targets = sums[:, 0], sums[:, 1]  # pyright: ignore
             self.log("train/loss", nats.sum() / targets.sum(), prog_bar=True)
             for number, name in enumerate(self._data.part_names):

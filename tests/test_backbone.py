@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from kebyt5_xm.backbone import SHAPES, Backbone, backbone_hash
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.pretrained import HubModel
 from kebyt5_xm.untied import EMBEDDING_ALIASES, saved_state, untied, without_weights
 
 SHAPE = {"d_model": 13, "d_ff": 17, "num_heads": 3, "num_layers": 5, "num_decoder_layers": 2, "d_kv": 7}
@@ -294,6 +295,21 @@ class TestHub:
             Backbone(weights="runs/misspelt").config()
         with pytest.raises(UserError, match="nor of the form of a hub id"):
             Backbone(weights="./runs/misspelt").config()
+
+    def test_network_that_is_down_is_waited_for_once(self, monkeypatch):
+        import huggingface_hub
+        from huggingface_hub import errors
+
+        asked = []
+
+        def download(repo_id, filename, local_files_only=False):
+            asked.extend([] if local_files_only else [filename])
+            raise errors.LocalEntryNotFoundError("not cached")
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+        with pytest.raises(UserError, match="no network"):
+            HubModel("a/b").tensors()  # four files would do
+        assert asked == ["model.safetensors"]
 
     @pytest.mark.parametrize(
         ("name", "message"),

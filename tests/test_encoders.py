@@ -44,6 +44,10 @@ def image_model(family, patch=8, **settings):
     return lambda: TransformersEncoder(family, pretrained=False, config={**VIT, **sizes}, **settings)
 
 
+def timm_model(name, **settings):
+    return lambda: TimmEncoder(name, pretrained=False, **settings)
+
+
 def speech_model(family, config, **settings):
     return lambda: TransformersEncoder(family, pretrained=False, config=config, **settings)
 
@@ -59,24 +63,16 @@ ENCODERS = {
     "log-mel at 8 kHz": lambda: LogMelEncoder(out_dim=19, stride=8, num_mels=23, sample_rate=8000),
     "stored sequences": lambda: StoredFeatures(dim=13),
     "stored grids": lambda: StoredFeatures(dim=13, grid=True),
-    "timm ViT": lambda: TimmEncoder("test_vit", pretrained=False, image_size=64),
+    "timm ViT": timm_model("test_vit", image_size=64),
     "timm ViT, layer and prefix": lambda: TimmEncoder(
         "test_vit", layer=-2, keep_prefix=True, image_size=(48, 80)
     ),
-    "timm ViT, final prefix": lambda: TimmEncoder(
-        "test_vit", pretrained=False, keep_prefix=True, image_size=48
-    ),
-    "timm ViT of any size": lambda: TimmEncoder(
-        "test_vit", pretrained=False, image_size=64, keep_aspect_ratio=True
-    ),
-    "timm CNN": lambda: TimmEncoder("test_efficientnet", pretrained=False, image_size=64),
-    "timm CNN, layer": lambda: TimmEncoder(
-        "test_efficientnet", pretrained=False, layer=1, image_size=(32, 64)
-    ),
-    "timm CNN of any size": lambda: TimmEncoder(
-        "test_efficientnet", pretrained=False, image_size=64, keep_aspect_ratio=True
-    ),
-    "timm ConvNeXt": lambda: TimmEncoder("test_convnext", pretrained=False, image_size=64),
+    "timm ViT, final prefix": timm_model("test_vit", keep_prefix=True, image_size=48),
+    "timm ViT of any size": timm_model("test_vit", image_size=64, keep_aspect_ratio=True),
+    "timm CNN": timm_model("test_efficientnet", image_size=64),
+    "timm CNN, layer": timm_model("test_efficientnet", layer=1, image_size=(32, 64)),
+    "timm CNN of any size": timm_model("test_efficientnet", image_size=64, keep_aspect_ratio=True),
+    "timm ConvNeXt": timm_model("test_convnext", image_size=64),
     "torchaudio wav2vec2 base": bundle("WAV2VEC2_BASE"),
     "torchaudio XLS-R": bundle("WAV2VEC2_XLSR_300M"),
     "torchaudio XLS-R, weighted": bundle("WAV2VEC2_XLSR_300M", layer="weighted"),

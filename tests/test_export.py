@@ -222,6 +222,19 @@ def test_nothing_is_overwritten_or_left_half_made(run, tmp_path, monkeypatch):
                 export_run(last, folder, overwrite=True)
     assert backbone_hash(Backbone(weights=str(out)).build()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run-a"]
+
+    move = os.replace
+
+    def interrupted(old, new):
+        if Path(new) == out and Path(old).name == "new":
+            raise KeyboardInterrupt
+        move(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export.os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            export_run(last, out, overwrite=True)
+    assert backbone_hash(Backbone(weights=str(out)).build()) == before
     export_run(last, out, overwrite=True)
     assert backbone_hash(Backbone(weights=str(out)).build()) == backbone_hash(tiny(7))
 
@@ -229,8 +242,11 @@ def test_nothing_is_overwritten_or_left_half_made(run, tmp_path, monkeypatch):
     precious.mkdir()
     export_run(run, precious)  # an empty folder may be used
     (precious / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="not an export of this project"):
-        export_run(run, precious, overwrite=True)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter-1.txt").write_text("years of work")
+    for folder in (precious, tmp_path / "thesis"):
+        with pytest.raises(UserError, match="not an export of this project"):
+            export_run(run, folder, overwrite=True)
 
 
 def test_a_run_without_checkpoint_or_record(run, tmp_path):
@@ -269,12 +285,20 @@ def test_card_is_filled_from_the_run(run, tmp_path):
     ):
         assert heading in headings
     for fact in (
-        *("12,347", "1.50 hours", "4 x abacus", "2031-07-05", "bf16-mixed", "DDPStrategy", "ko-store"),
+        *(
+            "12,347",
+            "Hours used:** 1.50",
+            "4 x abacus",
+            "2031-07-05",
+            "bf16-mixed",
+            "DDPStrategy",
+            "ko-store",
+        ),
         *("0.0137", "RMSScaledAdamW", "seed:** 29", "max_steps:** 101", "global_batch_size:** 23", "2,047"),
         *(
             "| text/ko | 1.2345 | 1.7811 | 5.4321 |",
             "At step 89",
-            "spans of 31 bytes",
+            "in 6 spans (mean length 31)",
             "chunks of 1197 bytes",
         ),
         f"{sum(p.numel() for p in tiny().parameters()):,} parameters",

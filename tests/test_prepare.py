@@ -286,11 +286,9 @@ def test_a_finished_store_is_kept_unless_told(tmp_path):
         prepare_text([str(tmp_path / "a.txt")], tmp_path, "ko", workers=1, overwrite=True)
 
 
-def test_an_unfinished_store_is_continued_only_as_it_was_begun(tmp_path, monkeypatch):
-    inputs = [str(tmp_path / name) for name in ("a.txt", "b.txt", "c.txt")]
-    for name in inputs:
-        Path(name).write_text(f"{Path(name).name}\n")
-    out = tmp_path / "store"
+@pytest.fixture
+def full_disk(monkeypatch):
+    """The disk is full when shard 1 is made."""
     make_shard = prepare.make_shard
 
     def interrupted(directory, number, *rest):
@@ -298,10 +296,31 @@ def test_an_unfinished_store_is_continued_only_as_it_was_begun(tmp_path, monkeyp
             raise OSError(28, "No space left on device")
         return make_shard(directory, number, *rest)
 
-    monkeypatch.setattr(prepare, "make_shard", interrupted)
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare, "make_shard", interrupted)
+        yield patched
+
+
+def test_an_unfinished_store_may_be_begun_otherwise_if_told(tmp_path, full_disk):
+    (tmp_path / "a.txt").write_text("0\n1\n2\n")
+    out = tmp_path / "store"
+    with pytest.raises(UserError, match="No space left"):
+        prepare_text([str(tmp_path / "a.txt")], out, "ko", workers=1, shard_bytes=2)
+    full_disk.undo()
+    for path, told in ((out, {"overwrite": True}), (tmp_path / "fresh", {})):
+        summary = prepare_text([str(tmp_path / "a.txt")], path, "en", separator=b"\0", workers=1, **told)
+        assert summary.shards_found == 0
+    assert contents(out) == contents(tmp_path / "fresh")
+
+
+def test_an_unfinished_store_is_continued_only_as_it_was_begun(tmp_path, full_disk):
+    inputs = [str(tmp_path / name) for name in ("a.txt", "b.txt", "c.txt")]
+    for name in inputs:
+        Path(name).write_text(f"{Path(name).name}\n")
+    out = tmp_path / "store"
     with pytest.raises(UserError, match="No space left on device; finished shards are kept"):
         prepare_text(inputs, out, "ko", workers=1, shard_bytes=6)
-    monkeypatch.undo()
+    full_disk.undo()
     with pytest.raises(UserError, match="unfinished text store"):
         Store(out)
     first = (out / "00000.bytes").stat()

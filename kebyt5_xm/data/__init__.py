@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kebyt5_xm.data.datamodule import DataModule
     from kebyt5_xm.data.denoise import Denoising
+    from kebyt5_xm.data.manifest_source import Manifest
     from kebyt5_xm.data.store import Store
 
-_HOMES = {"DataModule": "datamodule", "Denoising": "denoise", "Store": "store"}
+_HOMES = {"DataModule": "datamodule", "Denoising": "denoise", "Manifest": "manifest_source", "Store": "store"}
 
-__all__ = ["DataModule", "Denoising", "Store"]
+__all__ = ["DataModule", "Denoising", "Manifest", "Store"]
 
 
 def __getattr__(name: str) -> object:

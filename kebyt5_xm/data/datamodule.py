@@ -11,6 +11,7 @@ from kebyt5_xm.data.loader import Loader, Mixture, TrainingMicroBatches, Validat
 from kebyt5_xm.data.plan import Plan, fingerprint
 from kebyt5_xm.data.source import Part, Source
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.modality import MediaInterface
 from kebyt5_xm.vocabulary import Sentinels
 
 
@@ -53,6 +54,7 @@ class DataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         if self.plan is not None:
             return
+        self._connect()
         parts, self.training = self._mixture(held_out=False)
         weights = [
             self.sources[s].weight * part.share
@@ -69,11 +71,22 @@ class DataModule(pl.LightningDataModule):
         parts, source_of_part, part_in_source = [], [], []
         for s, (name, source) in enumerate(zip(self.names, self.sources, strict=True)):
             for p, part in enumerate(source.validation_parts() if held_out else source.parts()):
-                parts.append(Part(f"{name}/{part.name}", part.num_rows, part.share, part.fingerprint))
+                full_name = f"{name}/{part.name}" if part.name else name
+                parts.append(Part(full_name, part.num_rows, part.share, part.fingerprint))
                 source_of_part.append(s)
                 part_in_source.append(p)
         seed = 0 if held_out else self.seed  # held-out spans are the same for every run
-        return parts, Mixture(self.sources, source_of_part, part_in_source, seed, held_out)
+        return parts, Mixture(self.sources, source_of_part, part_in_source, seed, held_out, self.interfaces)
+
+    def _connect(self) -> None:
+        """Tell the sources of the model's modalities."""
+        assert self.trainer is not None
+        self.interfaces: dict[str, MediaInterface] = self.trainer.lightning_module.interfaces()  # pyright: ignore
+        for name, source in zip(self.names, self.sources, strict=True):
+            try:
+                source.connect(self.interfaces)
+            except UserError as error:
+                raise UserError(f"data.sources.{name}: {error}") from error
 
     def _set_accumulation(self) -> None:
         """Set `accumulate_grad_batches`, and turn Lightning's interval in batches into one in steps."""

@@ -1,14 +1,16 @@
 """From the plan to micro-batches: the dataset a worker holds and the iterable Lightning sees."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from kebyt5_xm.data.batch import Batch, collate
-from kebyt5_xm.data.plan import Plan, Rows
+from kebyt5_xm.data.plan import Draws, Plan
 from kebyt5_xm.data.source import Example, Source
+from kebyt5_xm.encoder import Preprocessor
+from kebyt5_xm.modality import MediaInterface
 
 FETCH = 4
 """Micro-batches a worker hands over at a time: fewer, larger transfers between processes."""
@@ -23,8 +25,13 @@ class Mixture:
     part_in_source: list[int]
     seed: int
     held_out: bool = False
+    interfaces: dict[str, MediaInterface] = field(default_factory=dict)
 
-    def load(self, rows: Rows) -> list[Example]:
+    def preprocessors(self) -> dict[str, Preprocessor]:
+        """Return the preprocessor of every modality."""
+        return {name: interface.preprocessor for name, interface in self.interfaces.items()}
+
+    def load(self, rows: Draws) -> list[Example]:
         """Return the examples of `rows`, in their order."""
         examples: list[Example | None] = [None] * len(rows)
         for source, where in self._by_source(rows):
@@ -36,7 +43,7 @@ class Mixture:
                 examples[place] = example
         return [example for example in examples if example is not None]
 
-    def num_targets(self, rows: Rows) -> int:
+    def num_targets(self, rows: Draws) -> int:
         """Return the number of target ids of all `rows` together."""
         total = 0
         for source, where in self._by_source(rows):
@@ -47,7 +54,7 @@ class Mixture:
             total += int(lengths.sum())
         return total
 
-    def _by_source(self, rows: Rows) -> Iterator[tuple[int, np.ndarray]]:
+    def _by_source(self, rows: Draws) -> Iterator[tuple[int, np.ndarray]]:
         source = np.asarray(self.source_of_part)[rows.part]
         for number in np.unique(source):
             yield int(number), np.flatnonzero(source == number)
@@ -81,7 +88,7 @@ class TrainingMicroBatches(Dataset):
         return collate(
             self.mixture.load(rows),
             rows.part,
-            counted=np.ones(len(rows), dtype=bool),
+            preprocessors=self.mixture.preprocessors(),
             num_targets=self._num_targets(step),
             step=step,
             next_step=step + (micro == self.accumulation - 1),
@@ -117,9 +124,15 @@ class ValidationMicroBatches(Dataset):
         real = row < self.num_rows
         row = np.where(real, row, 0)
         part = np.full_like(row, self.part)
-        rows = Rows(part, np.zeros_like(row), row, row.astype(np.uint64))
-        examples = self.mixture.load(rows)
-        return collate(examples, part, counted=real, num_targets=0, step=number, next_step=number)
+        rows = Draws(part, np.zeros_like(row), row, row.astype(np.uint64))
+        examples = [
+            example if kept else replace(example, counted=False)
+            for example, kept in zip(self.mixture.load(rows), real, strict=True)
+        ]
+        preprocessors = self.mixture.preprocessors()
+        return collate(
+            examples, part, preprocessors=preprocessors, num_targets=0, step=number, next_step=number
+        )
 
 
 class Loader:

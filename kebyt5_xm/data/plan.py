@@ -29,8 +29,8 @@ _ORDER, _ROWS = 1, 2  # purposes of a key, so that no two permutations share one
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows of the plan: parallel arrays of one length, in the order in which they are trained on."""
+class Draws:
+    """Draws of the plan: parallel arrays of one length, in the order in which they are trained on."""
 
     part: NDArray[np.int64]
     epoch: NDArray[np.int64]
@@ -40,8 +40,8 @@ class Rows:
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, where: slice | NDArray) -> "Rows":
-        return Rows(self.part[where], self.epoch[where], self.row[where], self.index[where])
+    def __getitem__(self, where: slice | NDArray) -> "Draws":
+        return Draws(self.part[where], self.epoch[where], self.row[where], self.index[where])
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Plan:
                 counts[np.argmin(np.where(counts > 1, gap, np.inf))] -= 1
         return counts
 
-    def rows(self, start: int, stop: int) -> Rows:
+    def rows(self, start: int, stop: int) -> Draws:
         """Return the examples `start` to `stop` (exclusive) of the run."""
         index = np.arange(start, stop, dtype=np.int64)
         block, place = np.divmod(index, BLOCK)
@@ -99,9 +99,9 @@ class Plan:
         for p, e in {(int(p), int(e)) for p, e in zip(part, epoch, strict=True)}:
             here = (part == p) & (epoch == e)
             row[here] = permute(offset[here], self.parts[p].num_rows, _key(self.seed, _ROWS, p, e))
-        return Rows(part, epoch, row, index.astype(np.uint64))
+        return Draws(part, epoch, row, index.astype(np.uint64))
 
-    def step(self, step: int) -> Rows:
+    def step(self, step: int) -> Draws:
         """Return the global batch of optimizer step `step`, counted from zero."""
         return self.rows(step * self.global_batch_size, (step + 1) * self.global_batch_size)
 

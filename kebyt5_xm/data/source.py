@@ -2,20 +2,40 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kebyt5_xm.modality import MediaInterface
 
 
 @dataclass(frozen=True)
 class Example:
     """One example, ready to be collated.
 
-    `input_ids` and `target_ids` are byte ids (int16, end-of-sequence included, never padded).
+    `input_ids` and `target_ids` are byte ids (int16, end-of-sequence included, never padded); PAD stands at
+    every slot of `media`. `counted` is False for an example that could not be made: it keeps its place in the
+    batch, without targets.
     """
 
     input_ids: NDArray[np.int16]
     target_ids: NDArray[np.int16]
+    media: "tuple[MediaItem, ...]" = ()
+    counted: bool = True
+
+
+@dataclass(frozen=True)
+class MediaItem:
+    """One prepared medium and its run of slots: `count` encoder positions from `start` on."""
+
+    modality: str
+    prepared: "Tensor"
+    start: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +59,12 @@ class Source(ABC):
     """
 
     weight: float
+
+    def connect(self, interfaces: "dict[str, MediaInterface]") -> None:  # noqa: B027 - text needs none
+        """Take what is known of the model's modalities, before anything is loaded.
+
+        Raises `UserError` if the source names a modality that the model does not have.
+        """
 
     @abstractmethod
     def parts(self) -> list[Part]:

@@ -1,0 +1,52 @@
+"""A modality: a name, an encoder and an adapter, as a recipe gives them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kebyt5_xm.adapters import Adapter
+from kebyt5_xm.encoder import Encoder, Media, Preprocessor, header_of
+
+
+@dataclass
+class Modality:
+    """One entry of `model.modalities` in a recipe.
+
+    Args:
+        encoder: class and arguments of the encoder.
+        adapter: class and arguments of the adapter; `in_dim` and `d_model` come from the model.
+        weights: start the adapter from a saved adapter folder.
+    """
+
+    encoder: Callable[[], Encoder]
+    adapter: Callable[[int, int], Adapter]
+    weights: str | None = None
+
+
+@dataclass
+class MediaInterface:
+    """What the data side knows of a modality: how to prepare a medium, and how many slots it will fill.
+
+    It has no weights and can be sent to data workers: the adapter in it is a twin on the meta device.
+    """
+
+    media: Media
+    preprocessor: Preprocessor
+    adapter: Adapter
+
+    def prepare(self, item: Any) -> tuple[torch.Tensor, int]:
+        """Return the prepared tensor of a decoded medium and the number of slots that it fills.
+
+        Raises `UserError` for a medium of which no features can be made.
+        """
+        slots = self.adapter.num_slots(self.preprocessor.size(header_of(item)))
+        return self.preprocessor.prepare(item), slots
+
+
+def interface(encoder: Encoder, adapter: Callable[[int, int], Adapter], d_model: int) -> MediaInterface:
+    """Return the data side of a modality."""
+    with torch.device("meta"):
+        twin = adapter(encoder.out_dim, d_model)
+    return MediaInterface(encoder.media, encoder.preprocessor(), twin)

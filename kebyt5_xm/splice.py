@@ -1,0 +1,65 @@
+"""The splice: adapter vectors take their places in the embedded byte sequence.
+
+One function, used by training and by generation. Shape suffixes: B rows, S encoder positions, D d_model,
+N items of one encoder call, M slots of an item (padded).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from kebyt5_xm.errors import UserError
+
+
+@dataclass
+class MediaGroup:
+    """The media of one modality in one micro-batch that share one encoder call, and where their slots are."""
+
+    modality: str
+    prepared: Tensor  # [N, ...] as the encoder's preprocessor collated it
+    lengths: Tensor  # [N]
+    row: Tensor  # [N] row of the batch
+    start: Tensor  # [N] first encoder position of the slots
+    count: Tensor  # [N] number of slots
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "MediaGroup":
+        """Return the group with `function` applied to every tensor."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: function(v) for k, v in values.items() if isinstance(v, Tensor)})
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "MediaGroup":
+        """Return the group on `device`."""
+        return self.map(lambda t: t.to(device, non_blocking=non_blocking))
+
+
+def splice(embedded: Tensor, vectors: Tensor, mask: Tensor, group: MediaGroup) -> Tensor:
+    """Return `embedded` [B, S, D] with `vectors` [N, M, D] written at the slots of `group`.
+
+    `mask` [N, M] tells the valid vectors, which stand first. Raises `UserError` with row and modality where an
+    item has not exactly as many vectors as slots: it is never clamped.
+    """
+    found = mask.sum(1)
+    if not torch.equal(found, group.count.to(found)):
+        item = int((found != group.count.to(found)).nonzero()[0])
+        raise UserError(
+            f"modality '{group.modality}': item {item} of row {int(group.row[item])} fills {int(group.count[item])} "
+            f"slots, but its adapter made {int(found[item])} vectors; the encoder's size() and forward() disagree"
+        )
+    item, place = mask.nonzero(as_tuple=True)
+    positions = (group.row[item], group.start[item] + place)
+    return embedded.index_put(positions, vectors[item, place].to(embedded.dtype))
+
+
+def slot_positions(shape: torch.Size, groups: list[MediaGroup], device: torch.device) -> Tensor:
+    """Return [B, S] bool, True at every slot."""
+    slots = torch.zeros(shape, dtype=torch.bool, device=device)
+    position = torch.arange(shape[1], device=device)
+    for group in groups:
+        inside = (position >= group.start[:, None]) & (
+            position < (group.start + group.count)[:, None]
+        )  # [N, S]
+        item, place = inside.nonzero(as_tuple=True)
+        slots[group.row[item], place] = True
+    return slots
