@@ -17,7 +17,10 @@ FIELDS = ("step", "metric", "value")
 
 
 class MetricsLog(Logger):
-    """Appends to RUN/metrics.csv. Steps trained again after a kill appear again; the last row counts."""
+    """Appends to RUN/metrics.csv. Steps trained again after a kill appear again; the last row counts.
+
+    `step` is the number of optimizer steps trained, as in the names of checkpoints.
+    """
 
     def __init__(self, run: Path) -> None:
         super().__init__()
@@ -38,6 +41,7 @@ class MetricsLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        trained = 0 if step is None else step + 1  # Lightning counts from zero
         new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8", newline="") as file:
@@ -45,7 +49,7 @@ class MetricsLog(Logger):
             if new:
                 writer.writerow(FIELDS)
             writer.writerows(
-                (step, name, repr(float(value))) for name, value in metrics.items() if name != "epoch"
+                (trained, name, repr(float(value))) for name, value in metrics.items() if name != "epoch"
             )
 
     @rank_zero_only

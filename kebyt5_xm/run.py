@@ -23,6 +23,9 @@ from kebyt5_xm.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+MODEL_PREFIX = "model."
+"""The keys of the whole model in a checkpoint of `kebyt5_xm.task.Task` begin with this."""
+
 BACKBONE_PREFIX = "model.backbone."
 """The backbone's keys in a checkpoint of `kebyt5_xm.task.Task` begin with this."""
 
@@ -144,21 +147,28 @@ def backbone_tensors(checkpoint: Path) -> "dict[str, Tensor]":
     without running code from it; directories hold pickles of these libraries, so open only your own. Raises
     `UserError` for a file that cannot be read or that holds no backbone.
     """
+    return _tensors(checkpoint, BACKBONE_PREFIX)
+
+
+def model_tensors(checkpoint: Path) -> "dict[str, Tensor]":
+    """Return all tensors of the model in a checkpoint, by the names of `CrossModalT5`; as `backbone_tensors`."""
+    return _tensors(checkpoint, MODEL_PREFIX)
+
+
+def _tensors(checkpoint: Path, wanted: str) -> "dict[str, Tensor]":
     if checkpoint.is_file():
         state = _read_file(checkpoint)["state_dict"]
     elif (checkpoint / ".metadata").is_file():
-        state = _read_sharded(checkpoint)
+        state = _read_sharded(checkpoint, wanted)
     elif (checkpoint / "latest").is_file():
         state = _read_deepspeed(checkpoint)
     else:
         raise UserError(
             f"'{checkpoint}' is not a checkpoint: neither a file nor a sharded checkpoint's directory"
         )
-    tensors = {k.removeprefix(BACKBONE_PREFIX): v for k, v in state.items() if k.startswith(BACKBONE_PREFIX)}
+    tensors = {k.removeprefix(wanted): v for k, v in state.items() if k.startswith(wanted)}
     if not tensors:
-        raise UserError(
-            f"checkpoint '{checkpoint}' holds no '{BACKBONE_PREFIX}*' tensors; it is not of this project"
-        )
+        raise UserError(f"checkpoint '{checkpoint}' holds no '{wanted}*' tensors; it is not of this project")
     return tensors
 
 
@@ -190,8 +200,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_sharded(path: Path) -> "dict[str, Tensor]":
-    """Read the backbone, not the optimizer's state, out of a directory of `torch.distributed.checkpoint`."""
+def _read_sharded(path: Path, beginning: str) -> "dict[str, Tensor]":
+    """Read tensors of the model, not the optimizer's state, out of a `torch.distributed.checkpoint` directory."""
     import torch
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
@@ -202,7 +212,7 @@ def _read_sharded(path: Path) -> "dict[str, Tensor]":
     wanted: dict[str, Any] = {
         key: torch.empty(tuple(entry.size), dtype=entry.properties.dtype)
         for key, entry in reader.read_metadata().state_dict_metadata.items()
-        if isinstance(entry, TensorStorageMetadata) and key.startswith(prefix + BACKBONE_PREFIX)
+        if isinstance(entry, TensorStorageMetadata) and key.startswith(prefix + beginning)
     }
     if wanted:
         with warnings.catch_warnings():  # that it reads in one process is intended

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import T5ForConditionalGeneration
 
 from kebyt5_xm import groups as parameter_groups
+from kebyt5_xm.adapter_folder import load_adapter
 from kebyt5_xm.backbone import Backbone
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch
 from kebyt5_xm.encoder import Encoder
@@ -26,6 +27,7 @@ from kebyt5_xm.model import CrossModalT5, CrossModalT5Config, SlotBias, token_lo
 from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
 from kebyt5_xm.randomness import hash64
 from kebyt5_xm.sharding import shard
+from kebyt5_xm.untied import without_weights
 from kebyt5_xm.vocabulary import BYTE_OFFSET
 
 UTF8_END = BYTE_OFFSET + 0xF5
@@ -75,11 +77,12 @@ class Task(pl.LightningModule):
     def setup(self, stage: str) -> None:
         if self.model is not None:
             return
-        with torch.device("meta"):
-            skeleton = self._compose(T5ForConditionalGeneration(self.backbone.config()))
-        self._check_groups(skeleton)
+        self._check_groups(self._compose(without_weights(self.backbone.config())))
         self.model = self._compose(self.backbone.build())
         self.model.calibrate()
+        for name, modality in self.modalities.items():
+            if modality.weights is not None:
+                load_adapter(self.model, name, modality.weights)
 
     @cached_property
     def _encoders(self) -> dict[str, Encoder]:
@@ -98,7 +101,8 @@ class Task(pl.LightningModule):
         built = {}
         for name, modality in self.modalities.items():
             encoder = self._encoders[name]
-            built[name] = encoder, modality.adapter(encoder.out_dim, backbone.config.d_model)
+            with backbone.device:  # a skeleton's adapters have no weights either
+                built[name] = encoder, modality.adapter(encoder.out_dim, backbone.config.d_model)
         return CrossModalT5(config, backbone, built)
 
     def _check_groups(self, skeleton: CrossModalT5) -> None:
@@ -169,6 +173,28 @@ class Task(pl.LightningModule):
             self._seed, batch.step, batch_idx % self.trainer.accumulate_grad_batches, self.global_rank
         )
         torch.manual_seed(int(seed >> 1))
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._model.scale_ratios.clear()
+        self._next_step = batch.next_step
+        # The step that loggers see; after a resume Lightning's own count may be one off (2.6.6).
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Give weights that no example of this step reached a gradient of zero, as dummies do on many ranks.
+
+        An optimizer passes over what has none: no decay, no moments, and other results on other ranks.
+        """
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # its flat partitions have them
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        # Here, not at the batch's end: callbacks that save a checkpoint run before the module's own hook.
+        self._data.next_step = self._next_step
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch)
@@ -196,20 +222,24 @@ class Task(pl.LightningModule):
             return
         if batch.next_step != self.global_step:
             raise RuntimeError(f"trained {self.global_step} steps, but the plan says {batch.next_step}")
-        self._data.next_step = batch.next_step
         log_every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if self.trainer.global_step % log_every == 0:
             assert self._step_sums is not None
             sums = self.trainer.strategy.reduce(self._step_sums, reduce_op="sum")
-            for group in self.trainer.optimizers[0].param_groups:
-                self.log(f"lr/{group.get('name', parameter_groups.DEFAULT)}", group["lr"])
-            for name, ratio in self._model.scale_ratios.items():
-                self.log(f"scale_ratio/{name}", ratio)
             nats, targets = sums[:, 0], sums[:, 1]  # pyright: ignore
-            self.log("train/loss", nats.sum() / targets.sum(), prog_bar=True)
+            loss = nats.sum() / targets.sum().clamp(min=1)
+            self.log("train/loss", loss, prog_bar=True, logger=False)
+            # Not by `self.log`: it would repeat a part's last value in steps that have no example of it.
+            metrics = {"train/loss": loss}
             for number, name in enumerate(self._data.part_names):
                 if targets[number] > 0:
-                    self.log(f"train/loss/{name}", nats[number] / targets[number])
+                    metrics[f"train/loss/{name}"] = nats[number] / targets[number]
+            for group in self.trainer.optimizers[0].param_groups:
+                metrics[f"lr/{group.get('name', parameter_groups.DEFAULT)}"] = group["lr"]
+            for name, ratio in self._model.scale_ratios.items():
+                metrics[f"scale_ratio/{name}"] = ratio
+            for logger in self.trainer.loggers:
+                logger.log_metrics({name: float(value) for name, value in metrics.items()}, batch.step)
         self._step_sums = None
 
     @property
@@ -242,11 +272,14 @@ class Task(pl.LightningModule):
         sums = self.trainer.strategy.reduce(self._validation_sums, reduce_op="sum")
         for number, name in enumerate(self._data.validation_names):
             nats, targets, byte_nats, num_bytes = sums[number].tolist()  # pyright: ignore
+            if not num_bytes:  # not one example of the part could be made
+                continue
             self.log(f"val/loss/{name}", nats / targets)
             self.log(f"val/bits_per_byte/{name}", byte_nats / num_bytes / LN_2)
         total = sums.sum(0).tolist()  # pyright: ignore
-        self.log("val/loss", total[0] / total[1], prog_bar=True)
-        self.log("val/bits_per_byte", total[2] / total[3] / LN_2, prog_bar=True)
+        if total[3]:
+            self.log("val/loss", total[0] / total[1], prog_bar=True)
+            self.log("val/bits_per_byte", total[2] / total[3] / LN_2, prog_bar=True)
 
     # -- state -------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from kebyt5_xm import recipes
+from kebyt5_xm import origin, recipes
 from kebyt5_xm.checkpoints import Newest
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
@@ -33,6 +33,8 @@ class SaveRecipe(SaveConfigCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
+        assert isinstance(pl_module, Task)
+        origin.record(pl_module.backbone, Path(trainer.default_root_dir) / "backbone")
         path = Path(trainer.default_root_dir) / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(

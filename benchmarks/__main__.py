@@ -1,0 +1,28 @@
+"""All benchmarks, one after the other: `make bench`, or `python -m benchmarks NAME ...` for some of them.
+
+Each prints its figures, ratios against a peer in the same run, and writes benchmarks/results/NAME.json.
+"""
+
+import argparse
+import importlib
+
+NAMES = ("bytes", "denoising", "store")
+
+
+def main() -> None:
+    """Run the benchmarks named on the command line, or all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all if none is given"
+    )
+    names = parser.parse_args().names
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        parser.error(f"no benchmark '{unknown[0]}'; there are {', '.join(NAMES)}")
+    for name in names or NAMES:
+        print(f"\n{name}")
+        importlib.import_module(f"benchmarks.{name}").main()
+
+
+if __name__ == "__main__":
+    main()
