@@ -10,8 +10,12 @@ class FirstValidation(pl.Callback):
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step == 0:
-            # As Lightning's own loop does it between two steps (2.6, _TrainingEpochLoop.on_advance_end).
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
+        if trainer.global_step > 0:
+            return
+        epoch_loop = trainer.fit_loop.epoch_loop
+        # Loggers are told the step counted from zero, N - 1 after N steps; so it is -1 before the first.
+        epoch_loop._batches_that_stepped = -1
+        trainer.validating = True  # as Lightning's own loop does it between two steps (2.6)
+        epoch_loop.val_loop.run()
+        trainer.training = True
+        epoch_loop._batches_that_stepped = 0

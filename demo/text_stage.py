@@ -73,7 +73,7 @@ def prepare() -> dict[str, CorpusFiles]:
     corpora = write_corpora(DATA)
     for language, files in corpora.items():
         for text in (files.train, files.heldout):
-            words = [text, "--out", text.with_suffix(""), "--language", language, "--workers", "1"]
+            words = ["text", text, "--out", text.with_suffix(""), "--language", language, "--workers", "1"]
             console.command("kebyt5-xm", "prepare", *words)
             with console.summary_left_out():
                 cli.run("prepare", [str(word) for word in words])

@@ -121,7 +121,9 @@ class PatchEncoder(Encoder):
         patches = self.patches(prepared)  # [B, D, rows, columns]
         grid = (patches.shape[2], patches.shape[3])
         features = self.mix_channels(patches.flatten(2).transpose(1, 2))  # [B, N, D]
-        features = self.norm(features + self.place(grid_positions(*grid, self.out_dim).to(features)))
+        features = self.norm(
+            features + self.place(grid_positions(*grid, self.out_dim, features.device).to(features.dtype))
+        )
         features = features + self.mlp(features)
         return Encoded.full(features, grid)
 
@@ -226,13 +228,13 @@ def power_of_two(number: int, name: str) -> int:
     return exponent
 
 
-def grid_positions(rows: int, columns: int, dim: int) -> Tensor:
+def grid_positions(rows: int, columns: int, dim: int, device: torch.device) -> Tensor:
     """Return sines and cosines [rows * columns, dim] of row and column, half of the width each.
 
     Wavelengths run from 2 pi to 2 pi * 10,000 places, as in Vaswani et al. 2017 (arXiv 1706.03762).
     """
-    rates = 10_000.0 ** -torch.linspace(0, 1, dim // 4)
-    halves = [torch.arange(n)[:, None] * rates for n in (rows, columns)]
+    rates = 10_000.0 ** -torch.linspace(0, 1, dim // 4, device=device)
+    halves = [torch.arange(n, device=device)[:, None] * rates for n in (rows, columns)]
     row, column = (torch.cat([half.sin(), half.cos()], dim=1) for half in halves)
     return torch.cat([row.repeat_interleave(columns, 0), column.repeat(rows, 1)], dim=1)
 

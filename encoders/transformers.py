@@ -73,7 +73,7 @@ class TransformersEncoder(Encoder):
             if given:
                 raise UserError(f"found {given} for '{model}', which encodes audio; remove it")
             self.inputs = self._audio(model, pretrained, preprocessing or {})
-        probe = self._probe()
+        probe = self.inputs.probe()
         shape = output_on_meta(self.model, self._hidden, probe).shape  # [B, N, D] or [B, D, rows, columns]
         self.out_dim = shape[1] if len(shape) == 4 else shape[2]
         freeze_unreached(self.model, self._hidden, probe)
@@ -121,11 +121,6 @@ class TransformersEncoder(Encoder):
         finally:
             hook.remove()
         return outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
-
-    def _probe(self) -> Tensor:
-        """Return one item as the model itself takes it."""
-        prepared, _ = self.inputs.shortest()
-        return prepared[0] if isinstance(self.inputs, WhisperChunks) else prepared
 
     def _pixels(self, processor: Any, name: str, keep_prefix: bool) -> Pixels:
         from PIL import Image

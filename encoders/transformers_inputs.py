@@ -40,6 +40,10 @@ class Inputs(Preprocessor):
     def shortest(self) -> tuple[Tensor, Tensor]:
         """Return the shortest valid batch, of one item."""
 
+    def probe(self) -> Tensor:
+        """Return zeros in the shape of one item as the model itself takes it."""
+        return self.shortest()[0]
+
     @abstractmethod
     def encode(self, hidden: Hidden, prepared: Tensor, lengths: Tensor) -> Encoded:
         """Pass a batch through the model."""
@@ -136,6 +140,9 @@ class WhisperChunks(Inputs):
 
     def shortest(self) -> tuple[Tensor, Tensor]:
         return self.collate([torch.zeros(self.processor.hop_length)])
+
+    def probe(self) -> Tensor:
+        return torch.zeros(1, self.processor.feature_size, self.processor.nb_max_frames)
 
     def encode(self, hidden: Hidden, prepared: Tensor, lengths: Tensor) -> Encoded:
         chunks = -(-lengths // self.processor.n_samples)

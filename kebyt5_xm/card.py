@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from kebyt5_xm.card_modalities import getting_started as cross_modal_start
+from kebyt5_xm.card_modalities import modalities_section
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.origin import Origin
 from kebyt5_xm.run import Run
@@ -15,6 +17,8 @@ from kebyt5_xm.snippets import getting_started
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
+
+    from kebyt5_xm.model import CrossModalT5
 
 UNKNOWN = "not recorded"
 
@@ -38,6 +42,7 @@ def model_card(
     step: int | None,
     denoising: dict[str, Any],
     origin: Origin,
+    cross_modal: "CrossModalT5 | None" = None,
 ) -> str:
     """Return the text of README.md.
 
@@ -48,6 +53,7 @@ def model_card(
         step: the optimizer step of the exported checkpoint, if it is known.
         denoising: as in `kebyt5_xm.export.export_backbone`; empty if the run had no denoising source.
         origin: what the run started from.
+        cross_modal: the whole model, where it is exported and not `model`, its backbone, alone.
     """
     results = run.results()
     stores = _stores(run)
@@ -55,10 +61,11 @@ def model_card(
     sections = [
         _front_matter(languages, origin),
         f"# {name}",
-        *_details(model, languages, origin),
-        *_uses(denoising),
+        *_details(cross_modal or model, languages, origin),
+        *(["### Modalities", modalities_section(cross_modal)] if cross_modal else []),
+        *_uses(denoising, bool(cross_modal)),
         "## How to Get Started with the Model",
-        getting_started(denoising),
+        cross_modal_start(cross_modal) if cross_modal else getting_started(denoising),
         "## Training Details",
         "### Training Data",
         _training_data(stores),
@@ -68,7 +75,7 @@ def model_card(
         "#### Training Hyperparameters",
         _hyperparameters(run, results),
         "#### Speeds, Sizes, Times",
-        _speeds(run, model, results, step),
+        _speeds(run, cross_modal or model, results, step),
         *_evaluation(run, step),
         "## Environmental Impact",
         _bullets(
@@ -94,7 +101,9 @@ def _front_matter(languages: list[str], origin: Origin) -> str:
     return "---\n" + yaml.safe_dump(content, allow_unicode=True, sort_keys=False) + "---"
 
 
-def _details(model: "T5ForConditionalGeneration", languages: list[str], origin: Origin) -> list[str]:
+def _details(
+    model: "T5ForConditionalGeneration | CrossModalT5", languages: list[str], origin: Origin
+) -> list[str]:
     if origin.started_from:
         start = " <- ".join(origin.started_from)
         licence = (
@@ -110,7 +119,7 @@ def _details(model: "T5ForConditionalGeneration", languages: list[str], origin: 
         _bullets(
             (
                 "Model type",
-                f"encoder-decoder (`T5ForConditionalGeneration`), {model.num_parameters():,} parameters",
+                f"encoder-decoder (`{type(model).__name__}`), {model.num_parameters():,} parameters",
             ),
             ("Language(s)", ", ".join(languages) or UNKNOWN),
             ("License", licence),
@@ -119,8 +128,9 @@ def _details(model: "T5ForConditionalGeneration", languages: list[str], origin: 
     ]
 
 
-def _uses(denoising: dict[str, Any]) -> list[str]:
-    direct = "Restoring removed spans of text, as below" if denoising else "The task it was fine-tuned on"
+def _uses(denoising: dict[str, Any], cross_modal: bool) -> list[str]:
+    restores = denoising and not cross_modal
+    direct = "Restoring removed spans of text, as below" if restores else "The tasks it was trained on"
     return [
         "## Uses",
         "### Direct Use",
@@ -211,7 +221,9 @@ def _block(name: str, block: Any) -> dict[str, Any]:
     return {name: block.get("class_path")} | {f"{name}.{key}": value for key, value in init_args.items()}
 
 
-def _speeds(run: Run, model: "T5ForConditionalGeneration", results: dict[str, Any], step: int | None) -> str:
+def _speeds(
+    run: Run, model: "T5ForConditionalGeneration | CrossModalT5", results: dict[str, Any], step: int | None
+) -> str:
     batch = run.config.get("data", {}).get("global_batch_size") or results.get("global_batch_size")
     examples = f"{step * batch:,}" if step is not None and batch else UNKNOWN
     size = sum(p.numel() * p.element_size() for p in model.parameters())

@@ -56,8 +56,9 @@ class EncoderContract(ABC):
             sizes = ((37, 53), (101, 29), (64, 64))
             return [Image.fromarray(numbers.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
         if media == "audio":
-            # Rates on purpose above, below and at 16 kHz; no length is a round number of frames.
-            clips = ((7919, 16000), (11027, 22050), (5003, 8000))
+            # Rates above, below and at 16 kHz; lengths that leave odd and even numbers after every halving, so
+            # that a window which reaches over an end is met somewhere.
+            clips = ((7919, 16000), (11027, 22050), (5003, 8000), (6901, 16000), (6001, 16000))
             return [(numbers.standard_normal(n).astype(np.float32) * 0.1, rate) for n, rate in clips]
         raise NotImplementedError("an encoder of arrays: override `items`")
 

@@ -1,11 +1,17 @@
-"""`kebyt5-xm export`: the backbone of a run as a folder that transformers loads."""
+"""`kebyt5-xm export`: a run as a folder to keep, publish and start from.
+
+A text-only run gives a plain T5 that transformers loads by itself. A run with modalities gives a `CrossModalT5`,
+and each of its adapters alone:
+
+    OUT/config.json  OUT/model.safetensors  OUT/processor_config.json  OUT/adapters/NAME/
+"""
 
 import argparse
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +27,8 @@ from kebyt5_xm.untied import saved_config, saved_state
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
+
+    from kebyt5_xm.model import CrossModalT5
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -46,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="import the run's classes of this package too",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -59,13 +74,20 @@ def run(args: argparse.Namespace) -> None:
                 f"--checkpoint is '{args.checkpoint}'; expected best, last or an existing checkpoint"
             )
         found = Run(found.path, Path(args.checkpoint))
-    export_run(found, args.out, overwrite=args.overwrite, dtype=args.dtype)
+    export_run(found, args.out, overwrite=args.overwrite, dtype=args.dtype, trusted_modules=args.trust)
     print(f"exported {found.checkpoint()} to {args.out}")
 
 
-def export_run(run: Run, out: Path, overwrite: bool = False, dtype: Dtype = "float32") -> None:
-    """Export the backbone of a run's chosen, best or last checkpoint, with a model card filled from the run.
+def export_run(
+    run: Run,
+    out: Path,
+    overwrite: bool = False,
+    dtype: Dtype = "float32",
+    trusted_modules: Sequence[str] = (),
+) -> None:
+    """Export the model of a run's chosen, best or last checkpoint, with a model card filled from the run.
 
+    `trusted_modules` are packages, beside this project's own, that hold the encoders and adapters of the run.
     Raises `UserError` if there is no checkpoint, if it does not fit, or if `out` must not be written.
     """
     import torch
@@ -74,9 +96,16 @@ def export_run(run: Run, out: Path, overwrite: bool = False, dtype: Dtype = "flo
     checkpoint = run.checkpoint()
     recorded = RunBackbone(run).config
     origin = Origin.read(recorded)
-    model = Backbone(weights=str(checkpoint), dropout=recorded.get("dropout_rate", 0.0)).build()
-    model.to(getattr(torch, dtype))
     denoising = run_denoising(run) or origin.denoising
+    whole = None
+    if (run.config.get("model") or {}).get("modalities"):
+        from kebyt5_xm.saving import load_run
+
+        whole = load_run(run, trusted_modules)
+        model = whole.to(getattr(torch, dtype)).backbone
+    else:
+        model = Backbone(weights=str(checkpoint), dropout=recorded.get("dropout_rate", 0.0)).build()
+        model.to(getattr(torch, dtype))
     card = model_card(
         run,
         model,
@@ -84,7 +113,12 @@ def export_run(run: Run, out: Path, overwrite: bool = False, dtype: Dtype = "flo
         step=checkpoint_step(checkpoint),
         denoising=denoising,
         origin=origin,
+        cross_modal=whole,
     )
+    if whole is not None:
+        whole.config.denoising = denoising
+        _export_whole(whole, out, card=card, origin=run.backbone, overwrite=overwrite)
+        return
     export_backbone(model, out, denoising=denoising, card=card, origin=run.backbone, overwrite=overwrite)
 
 
@@ -130,6 +164,28 @@ def export_backbone(
         (folder / "README.md").write_text(card, encoding="utf-8")
         if origin is not None:
             origins.copy_terms(origin, folder)
+
+
+def _export_whole(model: "CrossModalT5", out: Path, *, card: str, origin: Path, overwrite: bool) -> None:
+    """Write a `CrossModalT5` with its processor's settings, its adapters, its card and what it inherits."""
+    from kebyt5_xm.adapter_folder import save_adapter
+    from kebyt5_xm.processor import CrossModalProcessor
+    from kebyt5_xm.saving import save
+
+    recorded = Origin.read(json.loads((origin / "config.json").read_text(encoding="utf-8")))
+    about = {
+        "backbone_hash": backbone_hash(model.backbone),
+        "started_from": recorded.started_from,
+        "licence": recorded.licence,
+        "denoising": model.config.denoising,
+    }
+    with _complete_or_absent(out, overwrite) as folder:
+        save(model, folder, about)
+        CrossModalProcessor.of(model).save_pretrained(folder)
+        for name in model.modalities:
+            save_adapter(model, name, folder / "adapters" / name)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        origins.copy_terms(origin, folder)
 
 
 def run_denoising(run: Run) -> dict[str, Any]:

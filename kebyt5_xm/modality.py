@@ -17,7 +17,8 @@ class Modality:
     Args:
         encoder: class and arguments of the encoder.
         adapter: class and arguments of the adapter; `in_dim` and `d_model` come from the model.
-        weights: start the adapter from a saved adapter folder.
+        weights: start from a folder of `kebyt5_xm.adapter_folder.save_adapter`, such as EXPORT/adapters/NAME; the
+            backbone must be the one that it was trained on.
     """
 
     encoder: Callable[[], Encoder]

@@ -1,7 +1,9 @@
 """The model: a T5 backbone and the modalities whose vectors enter its byte embeddings."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +13,22 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.adapters.adapter import scale_ratio
-from kebyt5_xm.backbone import t5_config
 from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.saving import build_modalities, load, save
 from kebyt5_xm.slot_bias import zero_bias_at_slots
 from kebyt5_xm.splice import MediaGroup, slot_positions, splice
-from kebyt5_xm.vocabulary import PAD_ID
+from kebyt5_xm.untied import t5_config, untied
+from kebyt5_xm.vocabulary import PAD_ID, decode
+
+if TYPE_CHECKING:
+    from kebyt5_xm.processor import CrossModalProcessor, Segments
 
 SlotBias = Literal["shared", "zero"]
+
+ANSWER_LENGTH = 256
+"""Ids that `answer` may write unless told otherwise; transformers' own 20 would cut nearly every answer."""
 
 
 class CrossModalT5Config(PreTrainedConfig):
@@ -31,6 +40,7 @@ class CrossModalT5Config(PreTrainedConfig):
         slot_bias: relative position bias of slots, `shared` with text or `zero`.
         denoising: the settings of span denoising the backbone was trained with, the sentinel convention
             among them.
+        byte_rms: root mean square of the byte embeddings, against which the scale of slots is told.
     """
 
     model_type = "kebyt5_xm"
@@ -41,14 +51,20 @@ class CrossModalT5Config(PreTrainedConfig):
         modalities: dict[str, dict[str, Any]] | None = None,
         slot_bias: SlotBias = "shared",
         denoising: dict[str, Any] | None = None,
+        byte_rms: float = 1.0,
         **kwargs: Any,
     ) -> None:
         self.backbone = backbone or {}
         self.modalities = modalities or {}
         self.slot_bias = slot_bias
         self.denoising = denoising or {}
+        self.byte_rms = byte_rms
         kwargs = {"is_encoder_decoder": True, "pad_token_id": 0, "eos_token_id": 1, **kwargs}
         super().__init__(**{"decoder_start_token_id": 0, "tie_word_embeddings": False, **kwargs})
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """Return the T5's: `generate` asks it for the number of layers to cache and the vocabulary."""
+        return t5_config(self.backbone)
 
 
 class ModalityModule(nn.Module):
@@ -66,8 +82,8 @@ class ModalityModule(nn.Module):
 
     def dummy(self, device: torch.device) -> Tensor:
         """Return a zero that depends on every weight here, for a rank that has no input."""
-        encoded = self.encoder.run_dummy(device)
-        vectors, _ = self.adapter(encoded.features, encoded.mask, encoded.grid)
+        prepared, lengths = self.encoder.dummy()
+        vectors, _ = self(prepared.to(device), lengths.to(device))  # by the same calls, which ZeRO-3 compares
         return vectors.sum() * 0.0
 
 
@@ -88,11 +104,24 @@ class CrossModalEncoder(nn.Module):
         **kwargs: Any,
     ) -> BaseModelOutput:
         """Return the states [B, S, D]; see `CrossModalT5.forward`."""
+        slots = slot_positions(input_ids.shape, media or [], input_ids.device)
+        if attention_mask is not None and not attention_mask[slots].all():
+            raise UserError(
+                "the attention_mask hides slots, where the id is PAD although something stands there; pass the "
+                "processor's: model.generate(**processor(segments))"
+            )
         return self._owner[0].encode(input_ids, attention_mask, media)
 
 
 class CrossModalT5(PreTrainedModel, GenerationMixin):
-    """An encoder-decoder over bytes and media. Without modalities it computes exactly what its backbone does."""
+    """An encoder-decoder over bytes and media. Without modalities it computes exactly what its backbone does.
+
+    Args:
+        config: what it is made of.
+        backbone: the T5; made from `config.backbone`, with random weights, if left out.
+        modalities: name -> encoder and adapter; made from `config.modalities` if left out.
+        trusted_modules: packages, beside this project's own, whose classes `config.modalities` may name.
+    """
 
     config_class = CrossModalT5Config
     base_model_prefix = "model"
@@ -104,14 +133,15 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
         config: CrossModalT5Config,
         backbone: T5ForConditionalGeneration | None = None,
         modalities: Mapping[str, tuple[Encoder, Adapter]] | None = None,
+        trusted_modules: Sequence[str] = (),
     ) -> None:
         super().__init__(config)
-        self.backbone = backbone or T5ForConditionalGeneration(t5_config(config.backbone))
+        self.backbone = backbone or untied(t5_config(config.backbone))
+        if modalities is None:
+            d_model = self.backbone.config.d_model
+            modalities = build_modalities(config.modalities, d_model, trusted_modules)
         self.modalities = nn.ModuleDict(
-            {
-                name: ModalityModule(encoder, adapter)
-                for name, (encoder, adapter) in (modalities or {}).items()
-            }
+            {name: ModalityModule(encoder, adapter) for name, (encoder, adapter) in modalities.items()}
         )
         self.generation_config = self.backbone.generation_config
         self.scale_ratios: dict[str, Tensor] = {}
@@ -134,19 +164,24 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
         """
         embedded = self.backbone.shared(input_ids)
         media = media or []
-        for group in media:
-            vectors, mask = self._modality(group.modality)(group.prepared, group.lengths)
-            self.scale_ratios[group.modality] = scale_ratio(vectors, mask, self.byte_rms())
-            embedded = splice(embedded, vectors, mask, group)
-        for name, times in (idle_modalities or {}).items():
-            for _ in range(times):
-                embedded = embedded + self._modality(name).dummy(embedded.device).to(embedded.dtype)
+        idle = idle_modalities or {}
+        for name in {**dict.fromkeys(group.modality for group in media), **idle}:
+            self.modality(name)  # refuses an unknown one
+        for name in self.modalities:  # in one order on every rank, dummies or not: sharded weights meet here
+            for group in media:
+                if group.modality == name:
+                    vectors, mask = self.modality(name)(group.prepared, group.lengths)
+                    self.scale_ratios[name] = scale_ratio(vectors, mask, self.byte_rms())
+                    embedded = splice(embedded, vectors, mask, group)
+            for _ in range(idle.get(name, 0)):
+                embedded = embedded + self.modality(name).dummy(embedded.device).to(embedded.dtype)
         extra = {}
         if self.config.slot_bias == "zero":
             extra["slots"] = slot_positions(input_ids.shape, media, input_ids.device)
         return self.backbone.encoder(inputs_embeds=embedded, attention_mask=attention_mask, **extra)
 
-    def _modality(self, name: str) -> ModalityModule:
+    def modality(self, name: str) -> ModalityModule:
+        """Return the weights of a modality; raise `UserError` if the model has none of that name."""
         if name not in self.modalities:
             known = ", ".join(self.modalities) or "none"
             raise UserError(
@@ -157,16 +192,19 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
         return module
 
     def byte_rms(self) -> float:
-        """Return the root mean square of the byte embeddings as they were when the adapters were calibrated."""
-        return self._byte_rms
+        """Return the root mean square of the byte embeddings as they were when it was last measured."""
+        return self.config.byte_rms
 
-    _byte_rms: float = 1.0
+    def measure_bytes(self) -> float:
+        """Measure the root mean square of the byte embeddings anew, remember and return it."""
+        self.config.byte_rms = float(self.backbone.shared.weight.detach().float().square().mean().sqrt())
+        return self.config.byte_rms
 
     def calibrate(self) -> None:
         """Measure the byte embeddings and start every adapter's gain at their scale."""
-        self._byte_rms = float(self.backbone.shared.weight.detach().float().square().mean().sqrt())
+        rms = self.measure_bytes()
         for name in self.modalities:
-            self._modality(name).adapter.calibrate(self._byte_rms)
+            self.modality(name).adapter.calibrate(rms)
 
     # -- forward --------------------------------------------------------------------------------------
 
@@ -209,6 +247,59 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
         shifted = labels.new_full(labels.shape, PAD_ID)  # T5 starts with the pad id
         shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE_INDEX, PAD_ID)
         return shifted
+
+    # -- using it ---------------------------------------------------------------------------------------
+
+    @property
+    def processor(self) -> "CrossModalProcessor":
+        """What turns segments into this model's inputs."""
+        from kebyt5_xm.processor import CrossModalProcessor
+
+        return CrossModalProcessor.of(self)
+
+    def answer(self, segments: "Segments | Sequence[Segments]", **generate_kwargs: Any) -> str | list[str]:
+        """Return what the model writes for a list of segments, or for each of a batch of such lists.
+
+        Segments are as `CrossModalProcessor` takes them; the other arguments are `generate`'s (greedy, at most
+        `ANSWER_LENGTH` ids unless they say otherwise). Raises `UserError` as the processor does.
+        """
+        processor = self.processor
+        if not {"max_length", "max_new_tokens", "generation_config"} & generate_kwargs.keys():
+            generate_kwargs["max_new_tokens"] = ANSWER_LENGTH
+        inputs = processor(segments).to(self.backbone.shared.weight.device)
+        written = self.generate(**inputs, **generate_kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        ids = written if isinstance(written, Tensor) else written.sequences
+        texts = [decode(row) for row in ids.cpu().numpy()]
+        return texts if len(texts) > 1 or processor.is_batch(segments) else texts[0]
+
+    # -- saving -----------------------------------------------------------------------------------------
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:  # pyright: ignore
+        """Write config.json and model.safetensors into a folder, every tensor bit by bit.
+
+        Raises `UserError` if `config.modalities` does not say of which classes the modalities are.
+        """
+        save(self, Path(save_directory))
+
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        trusted_modules: Sequence[str] = (),
+    ) -> Self:
+        """Return a saved model in eval mode, on the CPU, in the dtypes in which it was saved.
+
+        Args:
+            pretrained_model_name_or_path: an export or a hub id of one, a plain byte-level T5, a run, or one
+                checkpoint of a run.
+            trusted_modules: packages, beside this project's own, whose classes may be imported.
+
+        Raises `UserError`; for a class that is not trusted, before anything of it is imported.
+        """
+        model = load(os.fspath(pretrained_model_name_or_path), trusted_modules)
+        assert isinstance(model, cls)
+        return model
 
     # -- what transformers asks for ---------------------------------------------------------------------
 

@@ -18,6 +18,12 @@ _UNKNOWN = re.compile(
     r"|does not accept option '(?P<nested>[^']+)'"
 )
 _CHOICES = re.compile(r"Literal\[(?P<choices>[^\]]+)\].*Given value: (?P<value>\S+)", re.DOTALL)
+_NO_CLASS = re.compile(
+    r"callable class: (?P<cause>No module named '[^']+'"
+    r"|module '(?P<module>[^']+)' has no attribute '(?P<name>[^']+)')"
+    r".*class_path='(?P<class_path>[^']+)'",
+    re.DOTALL,
+)
 _CLASS_PATH = re.compile(r"class_path '([^']+)'")
 
 
@@ -49,6 +55,14 @@ def explain(message: str, names: set[str]) -> str:
     line = "; ".join(part.strip().removesuffix(":") for part in message.splitlines() if part.strip())
     if choice := _CHOICES.search(message):
         return line + did_you_mean(choice["value"], re.findall(r"'([^']+)'", choice["choices"]))
+    if failed := _NO_CLASS.search(message):
+        near = (
+            did_you_mean(failed["name"], dir(importlib.import_module(failed["module"])))
+            if failed["name"]
+            else ""
+        )
+        remedy = near or "; install the package that it is in, or correct the class_path"
+        return f"cannot import {failed['class_path']}: {failed['cause']}{remedy}"
     found = _UNKNOWN.search(message)
     if not found:
         return line

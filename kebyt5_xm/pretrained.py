@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """In the order tried; NAME.index.json names the shards of a large one. transformers' names."""
 
+CROSS_MODAL = "kebyt5_xm"
+"""`model_type` of a saved CrossModalT5, of which the T5 is one part."""
+
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -35,8 +38,8 @@ class Pretrained(ABC):
         """Return all tensors by transformers' names, on the CPU, as stored. Raises `UserError`."""
 
     @cached_property
-    def config(self) -> dict[str, Any]:
-        """The content of config.json. Raises `UserError`."""
+    def content(self) -> dict[str, Any]:
+        """The content of config.json, whatever model it is of. Raises `UserError`."""
         path = self.file("config.json")
         if path is None:
             raise self.lacks("config.json")
@@ -44,6 +47,14 @@ class Pretrained(ABC):
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"config.json of '{self.name}' is not JSON: {error}") from error
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The backbone's config.json: that of a CrossModalT5 holds it. Raises `UserError`."""
+        content = self.content
+        if content.get("model_type") != CROSS_MODAL:
+            return content
+        return {**content.get("backbone", {}), "kebyt5_xm": content.get("kebyt5_xm", {})}
 
     def lacks(self, file: str) -> UserError:
         """Return the error to raise where `file` is needed and missing."""
@@ -155,6 +166,14 @@ def open_pretrained(weights: str) -> Pretrained:
 
 
 def _read_weights(source: Pretrained) -> "dict[str, Tensor]":
+    tensors = _read_all_weights(source)
+    if source.content.get("model_type") != CROSS_MODAL:
+        return tensors
+    part = "backbone."
+    return {key.removeprefix(part): tensor for key, tensor in tensors.items() if key.startswith(part)}
+
+
+def _read_all_weights(source: Pretrained) -> "dict[str, Tensor]":
     for name in WEIGHT_FILES:
         if (path := source.file(name)) is not None:
             return _read_weight_file(path)

@@ -77,12 +77,18 @@ class Task(pl.LightningModule):
     def setup(self, stage: str) -> None:
         if self.model is not None:
             return
-        self._check_groups(self._compose(without_weights(self.backbone.config())))
-        self.model = self._compose(self.backbone.build())
-        self.model.calibrate()
+        self.check_groups()
+        self.model = self.build()
+
+    def build(self) -> CrossModalT5:
+        """Return the model with its weights, in training mode. Raises `UserError` where they cannot be had."""
+        model = self._compose(self.backbone.build())
+        model.calibrate()
         for name, modality in self.modalities.items():
             if modality.weights is not None:
-                load_adapter(self.model, name, modality.weights)
+                load_adapter(model, name, modality.weights)
+        model.train()  # modules begin in training mode unasked; here encoders hold part of themselves back
+        return model
 
     @cached_property
     def _encoders(self) -> dict[str, Encoder]:
@@ -105,8 +111,12 @@ class Task(pl.LightningModule):
                 built[name] = encoder, modality.adapter(encoder.out_dim, backbone.config.d_model)
         return CrossModalT5(config, backbone, built)
 
-    def _check_groups(self, skeleton: CrossModalT5) -> None:
-        """Check every pattern on a model whose backbone has no weights yet, before they are loaded."""
+    def check_groups(self) -> None:
+        """Check every pattern on a model whose backbone has no weights yet, before they are loaded.
+
+        Raises `UserError` for a pattern without a trainable parameter, and if nothing trains at all.
+        """
+        skeleton = self._compose(without_weights(self.backbone.config()))
         parameters = [
             (name, p.requires_grad and not (self.backbone.frozen and name.startswith("backbone.")))
             for name, p in skeleton.named_parameters()
@@ -127,11 +137,11 @@ class Task(pl.LightningModule):
                 f"{type(optimizer).__name__} needs whole matrices, but DeepSpeed ZeRO hands an optimizer flat "
                 "partitions; use torch.optim.AdamW, or DDP or FSDP2 instead of DeepSpeed"
             )
+        frozen = sum(p.numel() for p in self._model.parameters() if not p.requires_grad)
+        rank_zero_info(parameter_groups.table(optimizer.param_groups, frozen))
         if self.schedule is None:
             return optimizer
         schedule = self.schedule(optimizer, self.trainer.max_steps)
-        frozen = sum(p.numel() for p in self._model.parameters() if not p.requires_grad)
-        rank_zero_info(parameter_groups.table(optimizer.param_groups, frozen))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @property

@@ -1,6 +1,9 @@
 """The contract test itself: every promise, broken by hand, turns it red."""
 
+import importlib
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -228,3 +231,18 @@ class TestPixelShuffle(AdapterContract):
 
     def make(self, in_dim, d_model):
         return adapters.PixelShuffle(in_dim, d_model, factor=2)
+
+
+def test_the_documented_encoder_is_short_and_passes(tmp_path, monkeypatch):
+    """The example of docs/encoders.md, run as its reader would: every test of the contract."""
+    page = (Path(__file__).parents[1] / "docs" / "encoders.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    body = example[example.index("@dataclass") : example.index("class TestMyEncoder")]
+    assert len([line for line in body.splitlines() if line.strip()]) < 30
+    (tmp_path / "documented_encoder.py").write_text(example, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    suite = importlib.import_module("documented_encoder").TestMyEncoder()
+    tests = [name for name in dir(suite) if name.startswith("test_")]
+    assert len(tests) > 10
+    for name in tests:
+        getattr(suite, name)(suite.make().eval())

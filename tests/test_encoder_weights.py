@@ -92,6 +92,21 @@ def test_real_weights_are_those_of_the_file(lite0, image):
     torch.testing.assert_close(encode(encoder, image).features, expected)
 
 
+def test_timm_parity(image):
+    """Patches without the class token, in rows and columns; a layer is what timm itself shows there."""
+    torch.manual_seed(5)
+    encoder = TimmEncoder("test_vit", pretrained=False, image_size=(32, 80))
+    library = encoder.model.eval()
+    pixels = encoder.preprocessor().prepare(image)[None]
+    encoded = encode(encoder, image)
+    assert encoded.grid == (2, 5)
+    assert encoded.features.equal(library.forward_features(pixels)[:, 1:])
+    torch.manual_seed(5)
+    second = TimmEncoder("test_vit", pretrained=False, image_size=(32, 80), layer=-5)
+    expected = library.forward_intermediates(pixels, indices=[1], intermediates_only=True)[0]
+    torch.testing.assert_close(encode(second, image).features, expected.flatten(2).transpose(1, 2))
+
+
 def test_transformers_folder_of_images_and_text(tmp_path, image):
     """The image half of a checkpoint, prepared by its own processor, gives what the whole model gives."""
     torch.manual_seed(5)
@@ -308,3 +323,8 @@ def test_aspect_ratio_is_kept_within_the_area():
         (5000, 3, 1, 64),
     ):
         assert preprocessor.size(ImageHeader(width, height)) == (rows, columns)
+    for width in range(1, 400, 7):
+        for height in range(1, 400, 11):
+            rows, columns = preprocessor.size(ImageHeader(width, height))
+            assert rows * columns <= 64
+            assert rows == 1 or rows * 8 <= height

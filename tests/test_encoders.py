@@ -64,9 +64,7 @@ ENCODERS = {
     "stored sequences": lambda: StoredFeatures(dim=13),
     "stored grids": lambda: StoredFeatures(dim=13, grid=True),
     "timm ViT": timm_model("test_vit", image_size=64),
-    "timm ViT, layer and prefix": lambda: TimmEncoder(
-        "test_vit", layer=-2, keep_prefix=True, image_size=(48, 80)
-    ),
+    "timm ViT, layer and prefix": timm_model("test_vit", layer=-2, keep_prefix=True, image_size=(48, 80)),
     "timm ViT, final prefix": timm_model("test_vit", keep_prefix=True, image_size=48),
     "timm ViT of any size": timm_model("test_vit", image_size=64, keep_aspect_ratio=True),
     "timm CNN": timm_model("test_efficientnet", image_size=64),

@@ -54,7 +54,19 @@ class DataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         if self.plan is not None:
             return
-        self._connect()
+        assert self.trainer is not None
+        self.connect(self.trainer.lightning_module.interfaces())  # pyright: ignore
+        if stage == "fit":
+            self._set_accumulation()
+
+    def connect(self, interfaces: dict[str, MediaInterface]) -> None:
+        """Tell the sources of the model's modalities, and make the plan. Raises `UserError`."""
+        self.interfaces = interfaces
+        for name, source in zip(self.names, self.sources, strict=True):
+            try:
+                source.connect(interfaces)
+            except UserError as error:
+                raise UserError(f"data.sources.{name}: {error}") from error
         parts, self.training = self._mixture(held_out=False)
         weights = [
             self.sources[s].weight * part.share
@@ -64,8 +76,6 @@ class DataModule(pl.LightningDataModule):
         self.part_names = [part.name for part in parts]
         self.validation_parts, self.validating = self._mixture(held_out=True)
         self.validation_names = [part.name for part in self.validation_parts]
-        if stage == "fit":
-            self._set_accumulation()
 
     def _mixture(self, held_out: bool) -> tuple[list[Part], Mixture]:
         parts, source_of_part, part_in_source = [], [], []
@@ -77,16 +87,6 @@ class DataModule(pl.LightningDataModule):
                 part_in_source.append(p)
         seed = 0 if held_out else self.seed  # held-out spans are the same for every run
         return parts, Mixture(self.sources, source_of_part, part_in_source, seed, held_out, self.interfaces)
-
-    def _connect(self) -> None:
-        """Tell the sources of the model's modalities."""
-        assert self.trainer is not None
-        self.interfaces: dict[str, MediaInterface] = self.trainer.lightning_module.interfaces()  # pyright: ignore
-        for name, source in zip(self.names, self.sources, strict=True):
-            try:
-                source.connect(self.interfaces)
-            except UserError as error:
-                raise UserError(f"data.sources.{name}: {error}") from error
 
     def _set_accumulation(self) -> None:
         """Set `accumulate_grad_batches`, and turn Lightning's interval in batches into one in steps."""

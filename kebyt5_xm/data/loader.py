@@ -96,7 +96,8 @@ class TrainingMicroBatches(Dataset):
 
     def _num_targets(self, step: int) -> int:
         if self._counted[0] != step:
-            self._counted = step, self.mixture.num_targets(self.plan.step(step))
+            # At least one: a step without a single good example has a loss of zero, not of 0 / 0.
+            self._counted = step, max(1, self.mixture.num_targets(self.plan.step(step)))
         return self._counted[1]
 
 

@@ -1,5 +1,7 @@
 """The manifest source: rows of a table as examples, by a prompt and a target."""
 
+import logging
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,7 @@ from kebyt5_xm.errors import UserError
 from kebyt5_xm.modality import MediaInterface
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 
+_LOG = logging.getLogger(__name__)
 _EMPTY = np.asarray([EOS_ID], dtype=np.int16)
 
 
@@ -98,7 +101,8 @@ class Manifest(Source):
     def _example(self, rows: Rows, number: int) -> Example:
         try:
             return self.example(rows, number)
-        except BadSample:
+        except BadSample as error:
+            _LOG.warning("%s, line %d is left out: %s", rows.path, rows.line(number), error)
             return Example(_EMPTY, _EMPTY, counted=False)
 
     def example(self, rows: Rows, number: int) -> Example:

@@ -1,0 +1,100 @@
+"""One adapter alone as a folder, bound to the backbone that it was trained on.
+
+FOLDER/adapter.json          classes and arguments, widths, hash of the backbone
+FOLDER/adapter.safetensors   the adapter's tensors
+FOLDER/encoder.safetensors   the encoder's, where it was trained too (a frozen one comes from its library)
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from kebyt5_xm.backbone import backbone_hash
+from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.saving import load_tensors, offline_spec, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from kebyt5_xm.model import CrossModalT5
+
+
+def save_adapter(model: "CrossModalT5", name: str, folder: str | Path) -> None:
+    """Write the adapter of modality `name` into `folder`, and its encoder too unless that is frozen."""
+    module, folder = model.modality(name), Path(folder)
+    content = {
+        "modality": name,
+        **offline_spec(model, name),
+        "in_dim": module.adapter.in_dim,
+        "d_model": module.adapter.d_model,
+        "backbone_hash": backbone_hash(model.backbone),
+        "backbone_dtype": str(model.backbone.dtype).removeprefix("torch."),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(module.adapter, folder / "adapter.safetensors")
+    if not module.encoder.frozen:
+        write_tensors(module.encoder, folder / "encoder.safetensors")
+    (folder / "adapter.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def load_adapter(model: "CrossModalT5", name: str, folder: str | Path) -> None:
+    """Load what `save_adapter` wrote into modality `name` of a model with the same backbone.
+
+    Raises `UserError`, with both hashes, if the backbone is another: the adapter would speak to it in a
+    language that it never learned, without any error. Likewise for another class, width or shape.
+    """
+    module, folder = model.modality(name), Path(folder)
+    content = _content(folder)
+    for key, part in (("encoder", module.encoder), ("adapter", module.adapter)):
+        if key == "encoder" and not (folder / "encoder.safetensors").is_file():
+            continue
+        theirs = content[key]["class_path"]
+        if theirs.rpartition(".")[2] != type(part).__name__:
+            raise UserError(
+                f"the {key} in '{folder}' is a {theirs}, modality '{name}' has a {type(part).__name__}; give the "
+                "modality the same class and arguments, or leave its weights out"
+            )
+    theirs = (content["in_dim"], content["d_model"])
+    ours = (module.adapter.in_dim, module.adapter.d_model)
+    if theirs != ours:
+        raise UserError(
+            f"the adapter in '{folder}' maps {theirs[0]} to {theirs[1]}, that of modality '{name}' {ours[0]} to "
+            f"{ours[1]}; give the encoder and the backbone it was trained with"
+        )
+    found = _hash_in(model.backbone, getattr(torch, content["backbone_dtype"]))
+    if found != content["backbone_hash"]:
+        raise UserError(
+            f"the adapter in '{folder}' was trained on the backbone {content['backbone_hash']}, modality '{name}' "
+            f"would use it on {found}; start from the backbone it belongs to (model.backbone.weights), or leave "
+            "the modality's weights out"
+        )
+    files: list[tuple[str, nn.Module]] = [("adapter", module.adapter), ("encoder", module.encoder)]
+    for file, part in files:
+        path = folder / f"{file}.safetensors"
+        if path.is_file():
+            dtype = next((p.dtype for p in part.parameters()), torch.float32)
+            load_tensors(part, read_tensors(path), str(path))
+            part.to(dtype)
+        elif file == "adapter":
+            raise UserError(f"'{folder}' holds no adapter.safetensors; it is incomplete")
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    path = folder / "adapter.json"
+    if not path.is_file():
+        inside = [p.parent.name for p in folder.glob("adapters/*/adapter.json")]
+        near = did_you_mean(folder.name, [p.parent.name for p in folder.parent.glob("*/adapter.json")])
+        remedy = f"; expected one of its folders adapters/{{{','.join(sorted(inside))}}}" if inside else near
+        raise UserError(f"'{folder}' holds no adapter.json, so it is not the folder of an adapter{remedy}")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    keys = ("encoder", "adapter", "in_dim", "d_model", "backbone_hash", "backbone_dtype")
+    if lacking := [key for key in keys if key not in content]:
+        raise UserError(f"'{path}' lacks {', '.join(lacking)}; it may be incomplete")
+    return content
+
+
+def _hash_in(backbone: Any, dtype: torch.dtype) -> str:
+    """Return the backbone's hash as saved in `dtype`: training turns a bfloat16 export into float32."""
+    return backbone_hash(backbone if backbone.dtype == dtype else copy.deepcopy(backbone).to(dtype))

@@ -1,0 +1,52 @@
+"""The order of the checks, and what can still be told after one has failed."""
+
+from collections.abc import Iterator
+
+from kebyt5_xm.data.source import Example
+from kebyt5_xm.doctor.configured import configured
+from kebyt5_xm.doctor.costs import check_gradients, estimates, training_pass
+from kebyt5_xm.doctor.findings import Finding
+from kebyt5_xm.doctor.modalities import check_modality
+from kebyt5_xm.doctor.samples import PER_SOURCE, batch_of, check_samples, first_examples
+from kebyt5_xm.errors import UserError
+
+
+def examine(paths: list[str], random_weights: bool) -> list[Finding]:
+    """Return all findings on the recipes at `paths`. Raises `UserError` for what cannot be read or built."""
+    return list(_examine(paths, random_weights))
+
+
+def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
+    task, data = configured(paths, random_weights)
+    data.connect(task.interfaces())
+    try:
+        task.check_groups()
+    except UserError as error:
+        yield Finding("what trains", "FAILED", str(error), "change model.groups, or what is frozen")
+    else:
+        groups = ", ".join(task.groups) or "none, all at the optimizer's own rate"
+        yield Finding("what trains", "ok", f"groups: {groups}")
+    try:
+        model = task.build()
+    except UserError as error:
+        hint = "" if random_weights else "; --random-weights tries the shape without them"
+        raise UserError(f"{error}{hint}") from error
+
+    for name, interface in data.interfaces.items():
+        yield from check_modality(name, model.modality(name), interface, model.byte_rms())
+    chosen: list[Example] = []
+    for name, source in zip(data.names, data.sources, strict=True):
+        examples, finding = first_examples(name, source, data.seed)
+        yield finding
+        chosen += examples[:PER_SOURCE]
+    if not chosen:
+        yield Finding("model", "skipped", "no source gives an example that can be used")
+        return
+    try:
+        yield from check_samples(model, data, chosen)
+        done = training_pass(model, batch_of(chosen, data))
+    except UserError as error:
+        yield Finding("model: real samples", "FAILED", str(error), "change the modality that it names")
+        return
+    yield check_gradients(model, done)
+    yield from estimates(model, done, task.optimizer, data.micro_batch_size, data.global_batch_size)

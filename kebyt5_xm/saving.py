@@ -1,0 +1,237 @@
+"""A `CrossModalT5` as a folder, and back: config.json and model.safetensors, nothing that runs code.
+
+FOLDER/config.json        the T5's config, each modality's classes and arguments, and the settings
+FOLDER/model.safetensors  every tensor once
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kebyt5_xm.adapters import Adapter
+from kebyt5_xm.backbone import Backbone
+from kebyt5_xm.encoder import Encoder
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.pretrained import CROSS_MODAL, Pretrained, RunBackbone, open_pretrained
+from kebyt5_xm.run import Run, model_tensors
+from kebyt5_xm.specs import build
+from kebyt5_xm.untied import saved_config, t5_config, without_weights
+
+if TYPE_CHECKING:
+    from kebyt5_xm.model import CrossModalT5, CrossModalT5Config
+
+WEIGHTS = "model.safetensors"
+
+SAVED = ("backbone", "modalities", "slot_bias", "denoising", "byte_rms")
+"""The keys of config.json that make a CrossModalT5Config."""
+
+Parts = tuple[Encoder, Adapter]
+
+
+def build_modalities(
+    specs: dict[str, dict[str, Any]], d_model: int, trusted_modules: Sequence[str] = ()
+) -> dict[str, Parts]:
+    """Return encoder and adapter of every modality of a config.json or a recipe, on the CPU."""
+    built = {}
+    for name, spec in specs.items():
+        where = f"modalities.{name}"
+        encoder = build(spec.get("encoder"), Encoder, trusted_modules, where=f"{where}.encoder")
+        widths = (encoder.out_dim, d_model)
+        adapter = build(spec.get("adapter"), Adapter, trusted_modules, where=f"{where}.adapter", first=widths)
+        built[name] = (encoder, adapter)
+    return built
+
+
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers as they are saved, each once under the first of its names."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor
+    return found
+
+
+def load_tensors(module: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
+    """Put `tensors` in the place of the module's own, in their dtype; ties and `requires_grad` stay.
+
+    `name` is what errors call them. Raises `UserError` if one is missing, unknown or of another shape.
+    """
+    own, names = own_tensors(module), set(module.state_dict())
+    problems = [f"{key} is missing" for key in own if key not in tensors]
+    problems += [f"{key} is unknown" for key in tensors if key not in names]
+    problems += [
+        f"{key} is {tuple(tensors[key].shape)}, expected {tuple(tensor.shape)}"
+        for key, tensor in own.items()
+        if key in tensors and tensors[key].shape != tensor.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(
+            f"the tensors of '{name}' do not fit its configuration: {'; '.join(problems[:3])}{more}; expected both "
+            "of one model"
+        )
+    for key, tensor in own.items():
+        tensor.data = tensors[key].contiguous()
+
+
+def write_tensors(module: nn.Module, path: Path) -> None:
+    """Write the module's tensors as safetensors; the file appears complete or not at all."""
+    from safetensors.torch import save_file
+
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in own_tensors(module).items()}
+    # Parameters that are views of one memory, and not the same object, would be refused.
+    memory = [tensor.untyped_storage().data_ptr() for tensor in state.values()]
+    state = {
+        key: tensor.clone() if memory.count(tensor.untyped_storage().data_ptr()) > 1 else tensor
+        for key, tensor in state.items()
+    }
+    partial = path.with_name(f".{path.name}.partial")  # tensors that were loaded may still map the old file
+    save_file(state, partial, metadata={"format": "pt"})
+    os.replace(partial, path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file; raise `UserError` if it cannot be read."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"'{path}' cannot be read ({str(error).splitlines()[0]}); it may be incomplete: fetch it again"
+        ) from error
+
+
+def offline_spec(model: "CrossModalT5", name: str) -> dict[str, Any]:
+    """Return {encoder, adapter} of a modality, such that building them needs no hub and no file."""
+    module = model.modality(name)
+    spec = model.config.modalities.get(name)
+    if spec is None:
+        raise UserError(
+            f"the model's config does not say of which classes modality '{name}' is; give {{'encoder': {{class_path, "
+            "init_args}, 'adapter': ...}} under its name to CrossModalT5Config(modalities=...), or export the run"
+        )
+    parts = {}
+    for key, part in (("encoder", module.encoder), ("adapter", module.adapter)):
+        class_path, init_args = spec[key]["class_path"], spec[key].get("init_args") or {}
+        if class_path.rpartition(".")[2] != type(part).__name__:
+            raise UserError(
+                f"the config says that the {key} of modality '{name}' is {class_path}, found a "
+                f"{type(part).__name__}; correct config.modalities"
+            )
+        init_args = part.offline(init_args) if isinstance(part, Encoder) else init_args
+        parts[key] = {"class_path": class_path, "init_args": init_args}
+    return parts
+
+
+def save(model: "CrossModalT5", folder: Path, about: dict[str, Any] | None = None) -> None:
+    """Write config.json and model.safetensors; `about` is kept in config.json under `kebyt5_xm`."""
+    config = model.config
+    content = {
+        "architectures": ["CrossModalT5"],
+        "model_type": config.model_type,
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": False,
+        "backbone": saved_config(model.backbone.config),
+        "modalities": {name: offline_spec(model, name) for name in model.modalities},
+        "slot_bias": config.slot_bias,
+        "denoising": config.denoising,
+        "byte_rms": model.byte_rms(),
+        "kebyt5_xm": about or {},
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(model, folder / WEIGHTS)
+    (folder / "config.json").write_text(text, encoding="utf-8")
+
+
+def load(source: str, trusted_modules: Sequence[str] = ()) -> "CrossModalT5":
+    """Return the model, in eval mode on the CPU, that `source` names.
+
+    That is a folder that `save` wrote (or one on the hub), a byte-level T5 (an export of a text-only run, or
+    google/byt5-small), a run, or one checkpoint of a run. Raises `UserError`.
+    """
+    found = open_pretrained(source)
+    if isinstance(found, RunBackbone):
+        return load_run(found.run, trusted_modules)
+    if found.content.get("model_type") == CROSS_MODAL:
+        return _load_saved(found, trusted_modules)
+    from kebyt5_xm.model import CrossModalT5, CrossModalT5Config
+
+    backbone = Backbone(weights=source).build()
+    fields = {"denoising": found.config.get("kebyt5_xm", {}).get("denoising")}
+    return CrossModalT5(CrossModalT5Config(saved_config(backbone.config), **fields), backbone).eval()
+
+
+def load_run(run: Run, trusted_modules: Sequence[str] = ()) -> "CrossModalT5":
+    """Return the model of a run's chosen, best or last checkpoint, in eval mode on the CPU.
+
+    Encoders are built as the recipe says, so pretrained ones are read from where training had them.
+    """
+    from kebyt5_xm.export import run_denoising
+    from kebyt5_xm.model import CrossModalT5Config
+
+    recipe = run.config.get("model") or {}
+    checkpoint = run.checkpoint()
+    if (run.backbone / "config.json").is_file():
+        backbone = RunBackbone(run).config
+    else:
+        backbone = saved_config(Backbone(**recipe["backbone"]).config())
+    config = CrossModalT5Config(
+        backbone,
+        {
+            name: {key: modality[key] for key in ("encoder", "adapter")}
+            for name, modality in (recipe.get("modalities") or {}).items()
+        },
+        slot_bias=recipe.get("slot_bias") or "shared",
+        denoising=run_denoising(run),
+    )
+    model = _assemble(config, model_tensors(checkpoint), str(checkpoint), trusted_modules)
+    model.measure_bytes()
+    return model
+
+
+def read_config(source: str) -> dict[str, Any]:
+    """Return the content of config.json of a saved `CrossModalT5`. Raises `UserError` if it is of another."""
+    return _content(open_pretrained(source))
+
+
+def _content(source: Pretrained) -> dict[str, Any]:
+    lacking = [key for key in SAVED if key not in source.content]
+    if lacking:
+        raise UserError(
+            f"config.json of '{source.name}' lacks {', '.join(lacking)}; expected that of a saved CrossModalT5"
+        )
+    return source.content
+
+
+def _load_saved(source: Pretrained, trusted_modules: Sequence[str]) -> "CrossModalT5":
+    from kebyt5_xm.model import CrossModalT5Config
+
+    content = _content(source)
+    config = CrossModalT5Config(**{key: content[key] for key in SAVED})
+    path = source.file(WEIGHTS)
+    if path is None:
+        raise source.lacks(WEIGHTS)
+    return _assemble(config, read_tensors(path), source.name, trusted_modules)
+
+
+def _assemble(
+    config: "CrossModalT5Config", tensors: dict[str, Tensor], name: str, trusted_modules: Sequence[str]
+) -> "CrossModalT5":
+    from kebyt5_xm.model import CrossModalT5
+
+    backbone = without_weights(t5_config(config.backbone))
+    modalities = build_modalities(config.modalities, backbone.config.d_model, trusted_modules)
+    backbone.to_empty(device=torch.device("cpu"))  # no time is spent on random weights
+    model = CrossModalT5(config, backbone, modalities)
+    load_tensors(model, tensors, name)
+    return model.eval()

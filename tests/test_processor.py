@@ -1,0 +1,124 @@
+"""CrossModalProcessor: the same ids, media and slots as training makes, and errors that help."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_model import IMAGE_SLOTS, ROWS, SAMPLE_RATE, SPECS, picture, recording, tiny_model, write_files
+
+from kebyt5_xm.data import Manifest
+from kebyt5_xm.data.media import Limits, MediaError
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model import CrossModalT5
+from kebyt5_xm.processor import CrossModalProcessor, Medium
+from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
+
+
+@pytest.fixture(scope="module")
+def model() -> CrossModalT5:
+    return tiny_model()
+
+
+def test_an_example_is_what_training_makes_of_it(model, tmp_path):
+    write_files(tmp_path)
+    row = {"picture": ["a.png", "a.png"], "sound": "b.wav", "language": "日本"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    prompt = "{sound:speech}은 {picture:image}{language}:"
+    source = Manifest(str(tmp_path / "rows.jsonl"), prompt=prompt, target="x")
+    source.connect(model.processor.interfaces)
+    trained = source.example(source.rows, 0)
+
+    image, audio = tmp_path / "a.png", tmp_path / "b.wav"
+    for segments in (
+        [audio, "은 ", image, image, "日本:"],
+        [("speech", str(audio)), "은 ", picture(5), Medium("image", image.read_bytes()), "日", "本:"],
+        [(torch.from_numpy(recording(7)[0]), SAMPLE_RATE), "은 ", image, ("image", picture(5)), "日本:"],
+    ):
+        example = model.processor.example(segments)
+        assert example.input_ids.tolist() == trained.input_ids.tolist()
+        assert len(example.media) == len(trained.media) == 3
+        for ours, theirs in zip(example.media, trained.media, strict=True):
+            assert (ours.modality, ours.start, ours.count) == (theirs.modality, theirs.start, theirs.count)
+            assert ours.prepared.equal(theirs.prepared)
+
+
+def test_inputs_of_a_batch(model):
+    inputs = model.processor(ROWS)
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    assert ids.dtype == mask.dtype == torch.int64
+    assert ids[4].tolist() == [*encode("x"), EOS_ID, *[PAD_ID] * (ids.shape[1] - 2)]
+    assert mask[4].tolist() == [1, 1, *[0] * (ids.shape[1] - 2)]
+    assert ids[1, : mask[1].sum()].tolist() == [PAD_ID] * IMAGE_SLOTS + [*encode(" ko:"), EOS_ID]
+    assert mask[1].sum() == IMAGE_SLOTS + 5
+    assert {(g.modality, *g.row.tolist()) for g in inputs["media"]} == {("image", 1, 3, 3), ("speech", 2, 3)}
+    assert model.processor("x")["input_ids"].tolist() == ids[4:, :2].tolist()
+    assert model.processor(["x"])["input_ids"].shape == (1, 2)
+
+    moved = inputs.to("meta")
+    tensors = [moved["input_ids"], moved["attention_mask"]]
+    tensors += [t for g in moved["media"] for t in (g.prepared, g.lengths, g.row, g.start, g.count)]
+    assert {t.device.type for t in tensors} == {"meta"}
+    assert ids.device.type == "cpu"
+
+
+def test_saved_beside_the_model(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    model.processor.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()  # no weight is needed
+    processor = CrossModalProcessor.from_pretrained(tmp_path)
+    ours, theirs = processor(ROWS), model.processor(ROWS)
+    assert ours["input_ids"].equal(theirs["input_ids"])
+    for mine, other in zip(ours["media"], theirs["media"], strict=True):
+        assert mine.prepared.equal(other.prepared)
+    path = tmp_path / "processor_config.json"
+    path.write_text(
+        path.read_text().replace(model.processor.interfaces["image"].preprocessor.fingerprint(), "0")
+    )
+    with pytest.warns(UserWarning, match="'image' is not what it was"):
+        CrossModalProcessor.from_pretrained(tmp_path)
+
+
+def test_what_cannot_be_used_is_refused_with_the_remedy(model, tmp_path):
+    two = tiny_model({**SPECS, "page": SPECS["image"]}).processor
+    one = tiny_model({"image": SPECS["image"]}).processor
+    text = tiny_model({}).processor
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    refused = [
+        (two, [picture(1)], r"image and page both take.*\('image', item\)"),
+        (one, [recording(1)], "no modality takes audio; the model has 'image' \\(image\\)"),
+        (text, [picture(1)], "the model has none, only text"),
+        (one, [("imge", picture(1))], "no modality 'imge'; did you mean 'image'"),
+        (one, [("image", recording(1))], "'image' takes image, found a tuple"),
+        (one, [Path(tmp_path / "broken.png")], "broken.png.*no readable image"),
+        (one, [Path(tmp_path / "gone.png")], "gone.png: there is no such file"),
+        (two, [Path(tmp_path / "a.xyz")], "a.xyz' among the segments, of which the kind is not known"),
+        (one, [17], "a int among the segments"),
+        (one, [np.zeros(3)], "no modality takes array"),
+        (one, [], "expected a list of segments"),
+        (one, [["a"], []], "expected a list of segments"),
+        (one, ["\udc80"], "lone surrogate"),
+        (model.processor, [(np.zeros(7, np.int16), SAMPLE_RATE)], "found int16.*expected floats"),
+        (model.processor, [(np.full(7, np.nan), SAMPLE_RATE)], "NaN"),
+    ]
+    for processor, segments, message in refused:
+        with pytest.raises(UserError, match=message):
+            processor(segments)
+    assert two([("page", picture(1))])["media"][0].modality == "page"
+    picture(1).save(tmp_path / "a.xyz", format="png")
+    assert one([Path(tmp_path / "a.xyz")])["media"][0].modality == "image"
+    with pytest.raises(MediaError, match="max_pixels"):
+        CrossModalProcessor.of(model, Limits(max_pixels=100))([("image", tmp_path / "a.xyz")])
+
+
+def test_too_short_for_one_feature_names_the_modality(tmp_path):
+    from encoders.stored import StoredFeatures
+
+    spec = {"class_path": f"encoders.stored.{StoredFeatures.__name__}", "init_args": {"dim": 5}}
+    model = tiny_model({"table": {"encoder": spec, "adapter": SPECS["image"]["adapter"]}})
+    with pytest.raises(UserError, match=r"modality 'table' cannot take a ndarray.*expected"):
+        model.processor([np.zeros((3, 7), np.float32)])
+    np.save(tmp_path / "c.npy", np.ones((3, 5)))
+    (group,) = model.processor([tmp_path / "c.npy", "?"])["media"]
+    assert group.count.tolist() == [3]

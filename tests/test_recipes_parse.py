@@ -1,0 +1,93 @@
+"""Every YAML under configs/ is what the real signatures accept, on top of what its header's commands name.
+
+The parser of `train.py` is built once and only parses: no weight, store or device is touched.
+"""
+
+import itertools
+import re
+import shlex
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from kebyt5_xm import training
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
+COMMAND = re.compile(r"(?:python|torchrun [^#\n]*?) ?train\.py (fit|validate|test) ((?:[^#\n ]| (?! ))*)")
+"""Its arguments; what stands two spaces behind it explains it."""
+
+
+class Built(Exception):
+    """Carries the finished parser out of LightningCLI's constructor."""
+
+
+class ParserAlone(training.TrainingCLI):
+    def parse_arguments(self, parser: Any, args: Any) -> NoReturn:
+        raise Built(parser)
+
+
+@pytest.fixture(scope="module")
+def parser() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "TrainingCLI", ParserAlone)
+        with pytest.raises(Built) as built:
+            training.main(["fit"])
+    return built.value.args[0]
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def header(path: str) -> str:
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    return "\n".join(lines[:end])
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the arguments to train.py of every command in a text."""
+    text = re.sub(r"\\\n#? *", "", text)  # lines that go on
+    return [[kind, *shlex.split(rest)] for kind, rest in COMMAND.findall(text)]
+
+
+def files(words: list[str]) -> list[str]:
+    return [after for word, after in itertools.pairwise(words) if word in ("-c", "--config")]
+
+
+def parse(parser: Any, words: list[str], folder: Path) -> Any:
+    try:
+        return parser.parse_args(training.merged_arguments(words, folder))[words[0]]
+    except SystemExit:
+        pytest.fail(f"train.py {' '.join(words)} is refused; its message is on stderr")
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_header_and_signatures(parser: Any, path: str, tmp_path: Path) -> None:
+    text = header(path)
+    found = commands(text)
+    assert found, "the header has no command of train.py"
+    assert any(path in files(words) for words in found), "no command in the header names the file itself"
+    for words in found:
+        assert [name for name in files(words) if not (ROOT / name).is_file()] == []
+        config = parse(parser, words, tmp_path)
+        assert config["run_dir"] != "runs/unnamed"
+    if not text.startswith("# Overlay"):
+        assert re.search(r"^# hardware +\S", text, re.MULTILINE), "a recipe's header says its hardware"
+
+
+@pytest.mark.parametrize("words", commands((ROOT / "docs" / "pretraining.md").read_text()), ids=" ".join)
+def test_commands_of_the_page_on_pretraining(parser: Any, words: list[str], tmp_path: Path) -> None:
+    parse(parser, words, tmp_path)
+
+
+def test_a_refused_recipe_fails_here(parser: Any, tmp_path: Path) -> None:
+    """What the tests above rest on: parsing sees into the arguments of classes."""
+    path = tmp_path / "wrong.yaml"
+    path.write_text("data: {sources: {text: {init_args: {inputs_lenght: 1024}}}}")
+    with pytest.raises(pytest.fail.Exception):
+        parse(parser, ["fit", "-c", "configs/pretrain/mini.yaml", "-c", str(path)], tmp_path)
