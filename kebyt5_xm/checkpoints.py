@@ -26,7 +26,12 @@ class Newest(pl.Callback):
         self.written = sorted(self.folder.glob("step=*.ckpt"), key=_step)  # of the run's earlier life
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: Batch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         if batch.next_step > batch.step and trainer.global_step % self.every == 0:
             self._save(trainer)

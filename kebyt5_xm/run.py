@@ -157,7 +157,7 @@ def model_tensors(checkpoint: Path) -> "dict[str, Tensor]":
 
 def _tensors(checkpoint: Path, wanted: str) -> "dict[str, Tensor]":
     if checkpoint.is_file():
-        state = _read_file(checkpoint)["state_dict"]
+        state = read_checkpoint(checkpoint)["state_dict"]
     elif (checkpoint / ".metadata").is_file():
         state = _read_sharded(checkpoint, wanted)
     elif (checkpoint / "latest").is_file():
@@ -176,10 +176,10 @@ def checkpoint_step(checkpoint: Path) -> int | None:
     """Return the optimizer step at which a checkpoint was written; None where only its file would say so."""
     if match := _STEP.fullmatch(checkpoint.name):
         return int(match[1])
-    return _read_file(checkpoint)["global_step"] if checkpoint.is_file() else None
+    return read_checkpoint(checkpoint)["global_step"] if checkpoint.is_file() else None
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint that Lightning wrote as one file."""
     import torch
 

@@ -87,7 +87,8 @@ class Cosine(Schedule):
         """Return the warm-up's or the cosine's value; after the last step it stays at `final_fraction`."""
         if step <= self.warmup_steps:
             return self._warmup(step)
-        progress = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
+        decay_steps = max(1, self.total_steps - self.warmup_steps)  # none if all of the run warms up
+        progress = min(1.0, (step - self.warmup_steps) / decay_steps)
         return self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
 
 

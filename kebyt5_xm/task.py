@@ -1,6 +1,5 @@
 """The LightningModule: `model` in a recipe."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -18,7 +17,7 @@ from transformers import T5ForConditionalGeneration
 from kebyt5_xm import groups as parameter_groups
 from kebyt5_xm.adapter_folder import load_adapter
 from kebyt5_xm.backbone import Backbone
-from kebyt5_xm.data.batch import IGNORE_INDEX, Batch
+from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.groups import Group
@@ -27,13 +26,8 @@ from kebyt5_xm.model import CrossModalT5, CrossModalT5Config, SlotBias, token_lo
 from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
 from kebyt5_xm.randomness import hash64
 from kebyt5_xm.sharding import shard
+from kebyt5_xm.tally import Tally
 from kebyt5_xm.untied import without_weights
-from kebyt5_xm.vocabulary import BYTE_OFFSET
-
-UTF8_END = BYTE_OFFSET + 0xF5
-"""Ids from here on are no bytes of UTF-8 (0xF5 to 0xFF never occur, RFC 3629), so they may be sentinels."""
-
-LN_2 = math.log(2)
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
@@ -70,7 +64,6 @@ class Task(pl.LightningModule):
         self.modalities = modalities or {}
         self.slot_bias: SlotBias = slot_bias
         self.model: CrossModalT5 | None = None
-        self._step_sums: Tensor | None = None
 
     # -- building ----------------------------------------------------------------------------------
 
@@ -185,6 +178,7 @@ class Task(pl.LightningModule):
         torch.manual_seed(int(seed >> 1))
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self._model.scale_ratios.clear()
+            self._tally = Tally(len(self._data.part_names), self.device)
         self._next_step = batch.next_step
         # The step that loggers see; after a resume Lightning's own count may be one off (2.6.6).
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
@@ -208,24 +202,13 @@ class Task(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch)
-        self._count(batch, losses.detach())
+        self._tally.add(batch, losses)
         # Lightning divides by the accumulation and the strategy averages over ranks; undoing both leaves the
         # sum over the whole global batch divided by the plan's count of target ids.
         accumulation = self.trainer.accumulate_grad_batches
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             accumulation **= 2  # DeepSpeed divides once more; AdamW hides it, gradient clipping does not
         return losses.sum() * (self.trainer.world_size * accumulation / batch.num_targets)
-
-    def _count(self, batch: Batch, losses: Tensor) -> None:
-        """Add up loss and targets by part [part, (nats, targets)] over the micro-batches of a step."""
-        if self._step_sums is None:
-            self._step_sums = torch.zeros(
-                len(self._data.part_names), 2, device=losses.device, dtype=torch.float64
-            )
-        row_sums = torch.stack(
-            [losses.sum(1).double(), (batch.labels != IGNORE_INDEX).sum(1).double()], dim=1
-        )
-        self._step_sums.index_add_(0, batch.part, row_sums)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if batch.next_step == batch.step:
@@ -234,23 +217,22 @@ class Task(pl.LightningModule):
             raise RuntimeError(f"trained {self.global_step} steps, but the plan says {batch.next_step}")
         log_every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if self.trainer.global_step % log_every == 0:
-            assert self._step_sums is not None
-            sums = self.trainer.strategy.reduce(self._step_sums, reduce_op="sum")
-            nats, targets = sums[:, 0], sums[:, 1]  # pyright: ignore
-            loss = nats.sum() / targets.sum().clamp(min=1)
-            self.log("train/loss", loss, prog_bar=True, logger=False)
-            # Not by `self.log`: it would repeat a part's last value in steps that have no example of it.
-            metrics = {"train/loss": loss}
-            for number, name in enumerate(self._data.part_names):
-                if targets[number] > 0:
-                    metrics[f"train/loss/{name}"] = nats[number] / targets[number]
-            for group in self.trainer.optimizers[0].param_groups:
-                metrics[f"lr/{group.get('name', parameter_groups.DEFAULT)}"] = group["lr"]
-            for name, ratio in self._model.scale_ratios.items():
-                metrics[f"scale_ratio/{name}"] = ratio
-            for logger in self.trainer.loggers:
-                logger.log_metrics({name: float(value) for name, value in metrics.items()}, batch.step)
-        self._step_sums = None
+            self._log_step(batch.step)
+
+    def _log_step(self, step: int) -> None:
+        parts, whole = self._tally.totals(self.trainer.strategy)
+        self.log("train/loss", whole.loss, prog_bar=True, logger=False)
+        # Not by `self.log`: it would repeat a part's last value in steps that have no example of it.
+        metrics = {"train/loss": whole.loss}
+        for name, part in zip(self._data.part_names, parts, strict=True):
+            if part.targets:
+                metrics[f"train/loss/{name}"] = part.loss
+        for group in self.trainer.optimizers[0].param_groups:
+            metrics[f"lr/{group.get('name', parameter_groups.DEFAULT)}"] = float(group["lr"])
+        for name, ratio in self._model.scale_ratios.items():
+            metrics[f"scale_ratio/{name}"] = float(ratio)
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics, step)
 
     @property
     def _data(self) -> Any:
@@ -263,33 +245,20 @@ class Task(pl.LightningModule):
     # -- validation --------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        parts = len(self._data.validation_names)
-        self._validation_sums = torch.zeros(parts, 4, device=self.device, dtype=torch.float64)
+        self._validation = Tally(len(self._data.validation_names), self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        losses = self.losses(batch)
-        is_byte = (batch.labels >= BYTE_OFFSET) & (batch.labels < UTF8_END)
-        self._validation_sums[dataloader_idx] += torch.stack(
-            [
-                losses.double().sum(),
-                (batch.labels != IGNORE_INDEX).sum().double(),
-                losses.double()[is_byte].sum(),
-                is_byte.sum().double(),
-            ]
-        )
+        self._validation.add(batch, self.losses(batch))
 
     def on_validation_epoch_end(self) -> None:
-        sums = self.trainer.strategy.reduce(self._validation_sums, reduce_op="sum")
-        for number, name in enumerate(self._data.validation_names):
-            nats, targets, byte_nats, num_bytes = sums[number].tolist()  # pyright: ignore
-            if not num_bytes:  # not one example of the part could be made
-                continue
-            self.log(f"val/loss/{name}", nats / targets)
-            self.log(f"val/bits_per_byte/{name}", byte_nats / num_bytes / LN_2)
-        total = sums.sum(0).tolist()  # pyright: ignore
-        if total[3]:
-            self.log("val/loss", total[0] / total[1], prog_bar=True)
-            self.log("val/bits_per_byte", total[2] / total[3] / LN_2, prog_bar=True)
+        parts, whole = self._validation.totals(self.trainer.strategy)
+        for name, part in zip(self._data.validation_names, parts, strict=True):
+            if part.bytes:  # else not one example of the part could be made
+                self.log(f"val/loss/{name}", part.loss)
+                self.log(f"val/bits_per_byte/{name}", part.bits_per_byte)
+        if whole.bytes:
+            self.log("val/loss", whole.loss, prog_bar=True)
+            self.log("val/bits_per_byte", whole.bits_per_byte, prog_bar=True)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -302,3 +271,8 @@ class Task(pl.LightningModule):
         batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):
             counts.update(dict.fromkeys(counts, batches))
+        progress["is_last_batch"] = False
+        # A finished run that is given more steps goes on in its one epoch; else Lightning would end at once.
+        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        for counts in (epochs["total"], epochs["current"]):
+            counts.update(processed=0, completed=0)

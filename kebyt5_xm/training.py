@@ -10,6 +10,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kebyt5_xm import origin, recipes
 from kebyt5_xm.checkpoints import Newest
@@ -20,7 +21,7 @@ from kebyt5_xm.metrics_log import MetricsLog
 from kebyt5_xm.parser import Parser
 from kebyt5_xm.progress import ProgressBar, Throughput
 from kebyt5_xm.results import ResultsWriter
-from kebyt5_xm.run import Run
+from kebyt5_xm.run import Run, read_checkpoint
 from kebyt5_xm.task import Task
 
 
@@ -61,6 +62,9 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
 
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would read a whole checkpoint here for hyperparameters, and the recipe has them."""
+
     @property
     def _chosen(self) -> Any:
         """The configuration of the subcommand that runs."""
@@ -70,13 +74,23 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self._chosen
         run = Path(config["run_dir"])
-        if config.get("ckpt_path") in ("last", "best"):
-            found = Run(run)
-            config["ckpt_path"] = str(found.last if config["ckpt_path"] == "last" else found.best)
-        elif self.subcommand == "fit" and not config.get("ckpt_path") and (run / "config.yaml").exists():
+        if run.exists() and not run.is_dir():
+            raise UserError(f"run_dir '{run}' is a file; name another directory with --run_dir")
+        if config.get("ckpt_path"):
+            config["ckpt_path"] = str(self._checkpoint(run, config["ckpt_path"]))
+        elif self.subcommand == "fit" and (run / "config.yaml").exists():
             raise UserError(
                 f"'{run}' holds a run already; continue it with --ckpt_path last, or name another with --run_dir"
             )
+
+    def _checkpoint(self, run: Path, name: str) -> Path:
+        """Return the checkpoint that `--ckpt_path` names, after a look into it; raise `UserError` for none."""
+        path = {"last": lambda: Run(run).last, "best": lambda: Run(run).best}.get(name, lambda: Path(name))()
+        if not path.exists():
+            raise UserError(f"found no checkpoint '{name}'; expected a path, or last or best of the run")
+        if path.is_file():
+            read_checkpoint(path)
+        return path
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self._chosen
@@ -91,14 +105,19 @@ class TrainingCLI(LightningCLI):
                 Newest(folder, config["checkpoint_every"]),
                 ModelCheckpoint(folder, "best", monitor=config["monitor"], enable_version_counter=False),
             ]
-        return super().instantiate_trainer(
-            default_root_dir=str(run),
-            logger=[*self._loggers(run), *self._listed("trainer.logger")] if fitting else False,
-            callbacks=[*self._listed("trainer.callbacks"), *callbacks],
-            enable_model_summary=False,  # the table of optimizer groups says it better
-            enable_checkpointing=fitting,
-            **kwargs,
-        )
+        try:
+            return super().instantiate_trainer(
+                default_root_dir=str(run),
+                logger=[*self._loggers(run), *self._listed("trainer.logger")] if fitting else False,
+                callbacks=[*self._listed("trainer.callbacks"), *callbacks],
+                enable_model_summary=False,  # the table of optimizer groups says it better
+                enable_checkpointing=fitting,
+                **kwargs,
+            )
+        except UserError:
+            raise
+        except (MisconfigurationException, ValueError) as error:  # no such device, no such strategy
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
     def _loggers(self, run: Path) -> list[Logger]:
         return [TensorBoardLogger(save_dir=run, name=None, version="tensorboard"), MetricsLog(run)]

@@ -186,6 +186,11 @@ def test_command_lines_of_training(refused: Callable[..., str], tmp_path: Path) 
     assert "did you mean 'trainer.max_steps'" in refused(training.main, *words, "--trainer.max_step", "3")
     assert "absent.yaml" in refused(training.main, "fit", "-c", "absent.yaml")
     assert "not a directory" in refused(training.main, *words, "--ckpt_path", "last")
+    (tmp_path / "broken.ckpt").write_bytes(b"PK")
+    assert "absent.ckpt" in refused(training.main, *words, "--ckpt_path", "absent.ckpt")
+    assert "cannot be read" in refused(training.main, *words, "--ckpt_path", "broken.ckpt")
+    assert "is a file" in refused(training.main, *words, "--run_dir", "recipe.yaml")
+    assert "strategy" in refused(training.main, *words, "--trainer.strategy", "dpp")
 
 
 def test_commands(refused: Callable[..., str], tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ LABELS = torch.tensor([[70, 80, 90, 1]])
 class FromFile(PatchEncoder):
     """An encoder of a stranger's that reads a file when it is made."""
 
-    def __init__(self, path: str | None, frozen: bool = False) -> None:
+    def __init__(self, path: str | None, frozen: bool = False, crop: tuple[int, int] | None = None) -> None:
         super().__init__(16, 8, 12, frozen=frozen)
+        assert crop is None or isinstance(crop, tuple), "JSON has no tuples, but the class asks for one"
         if path is not None:
             Path(path).read_text()
 
@@ -66,6 +67,7 @@ def test_a_strangers_encoder_is_stored_so_that_it_needs_no_file(tmp_path):
     weights = tmp_path / "pretrained"
     weights.write_text("weights")
     encoder = {"class_path": "test_model.FromFile", "init_args": {"path": str(weights), "frozen": True}}
+    encoder["init_args"] |= {"crop": (5, 7)}
     model = tiny_model({"image": {**SPECS["image"], "encoder": encoder}})
     model.save_pretrained(tmp_path / "out")
     weights.unlink()
@@ -242,6 +244,7 @@ def test_gradients_reach_what_trains_and_nothing_that_is_frozen():
             assert parameter.grad.any(), name
     assert not frozen.training
 
+    frozen.requires_grad_(True)  # what a bare model.requires_grad_() does
     for name, keeps in (("image", False), ("speech", True)):
         group = next(group for group in inputs["media"] if group.modality == name)
         saved: list[torch.Tensor] = []

@@ -162,6 +162,8 @@ def test_every_command_runs(folder: Path) -> None:
     write_checkpoint(folder / "google" / "byt5-small")
     for number, command in enumerate(commands()):
         execute(command, folder / f"{number}.log")
+    last = max(Path("runs/pretrain-small/checkpoints").glob("step=*.ckpt"))
+    assert last.name == "step=3.ckpt", "a finished run that is given another step must train it"
     for kind, text in blocks(README):
         if kind == "python" and not re.match(r"# \S+\n", text):
             exec(text, {})
@@ -219,10 +221,6 @@ def measured_rows() -> list[str]:
 def test_results_are_those_that_were_measured() -> None:
     missing = [row for row in measured_rows() if row not in README]
     assert not missing, "README's table of results lacks:\n" + "\n".join(missing)
-    header = (ROOT / "configs" / "demo" / "text.yaml").read_text(encoding="utf-8")
-    expected = re.search(r"# expect +([\d.]+) \+- ([\d.]+) bits per byte", header)
-    assert expected
-    assert f"{expected[1]} ± {expected[2]} bits per byte" in README
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,7 @@ STRATEGIES = {
 
 def losses(run: Run) -> dict[str, float]:
     return {
-        f"{row['step']} {row['metric']}": row["value"]
-        for row in run.metrics()
-        if "loss" in row["metric"]
+        f"{row['step']} {row['metric']}": row["value"] for row in run.metrics() if "loss" in row["metric"]
     }
 
 
@@ -42,7 +40,7 @@ def test_two_ranks_equal_one(folder: Path, name: str) -> None:
     codes = train(["fit", "-c", tiny_run.write_recipe(folder, name, contents)], log, ranks=2)
     assert codes == [0, 0], log.read_text()[-3000:]
     single, other = Run(folder / "single"), Run(folder / name)
-    assert len(losses(single)) == tiny_run.STEPS * 3 + 2 * 3
+    assert f"{tiny_run.STEPS} train/loss" in losses(single)
     assert losses(other) == pytest.approx(losses(single), rel=1e-5)
     expected = backbone_tensors(single.last)
     found = backbone_tensors(other.last)

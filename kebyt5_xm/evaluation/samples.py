@@ -5,6 +5,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -76,7 +77,7 @@ class SampleTable(pl.Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(table, encoding="utf-8")
         for logger in trainer.loggers:
-            if isinstance(logger, pl.loggers.TensorBoardLogger):
+            if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("samples", table, trainer.global_step)
 
 

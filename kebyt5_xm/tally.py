@@ -1,0 +1,56 @@
+"""Losses added up by part of the mixture, over micro-batches and ranks."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from lightning.pytorch.strategies import Strategy
+from torch import Tensor
+
+from kebyt5_xm.data.batch import IGNORE_INDEX, Batch
+from kebyt5_xm.vocabulary import BYTE_OFFSET
+
+UTF8_END = BYTE_OFFSET + 0xF5
+"""Ids from here on are no bytes of UTF-8 (0xF5 to 0xFF never occur, RFC 3629), so they may be sentinels."""
+
+
+@dataclass(frozen=True)
+class Total:
+    """What the targets of one part came to. A part without targets has a loss of NaN."""
+
+    nats: float
+    targets: float
+    byte_nats: float
+    bytes: float
+
+    @property
+    def loss(self) -> float:
+        """Negative log-likelihood of a target id in nats."""
+        return self.nats / self.targets if self.targets else math.nan
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits for a byte of text; sentinels and ends of sequence are left out."""
+        return self.byte_nats / self.bytes / math.log(2) if self.bytes else math.nan
+
+
+class Tally:
+    """Sums [part, (nats, targets, nats of bytes, bytes)], kept on the device until they are asked for."""
+
+    def __init__(self, num_parts: int, device: torch.device) -> None:
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        self._sums = torch.zeros(num_parts, 4, device=device, dtype=dtype)
+
+    def add(self, batch: Batch, losses: Tensor) -> None:
+        """Add the losses [B, T] of a batch."""
+        losses = losses.detach().to(self._sums.dtype)
+        is_target = batch.labels != IGNORE_INDEX
+        is_byte = (batch.labels >= BYTE_OFFSET) & (batch.labels < UTF8_END)
+        rows = [losses.sum(1), is_target.sum(1), (losses * is_byte).sum(1), is_byte.sum(1)]
+        self._sums.index_add_(0, batch.part, torch.stack([row.to(self._sums.dtype) for row in rows], dim=1))
+
+    def totals(self, strategy: Strategy) -> tuple[list[Total], Total]:
+        """Return the totals of every part and of all together, over all ranks. Every rank must call it."""
+        sums = strategy.reduce(self._sums, reduce_op="sum")
+        assert isinstance(sums, Tensor)
+        return [Total(*row) for row in sums.tolist()], Total(*sums.sum(0).tolist())
