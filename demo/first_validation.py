@@ -9,7 +9,7 @@ class FirstValidation(pl.Callback):
     A run that is resumed is past it.
     """
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step > 0:
             return
         epoch_loop = trainer.fit_loop.epoch_loop

@@ -3,16 +3,17 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel, T5ForConditionalGeneration
+from transformers import GenerationMixin, PreTrainedModel, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.adapters.adapter import scale_ratio
+from kebyt5_xm.configuration import CrossModalT5Config
 from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError, did_you_mean
@@ -25,46 +26,8 @@ from kebyt5_xm.vocabulary import PAD_ID, decode
 if TYPE_CHECKING:
     from kebyt5_xm.processor import CrossModalProcessor, Segments
 
-SlotBias = Literal["shared", "zero"]
-
 ANSWER_LENGTH = 256
 """Ids that `answer` may write unless told otherwise; transformers' own 20 would cut nearly every answer."""
-
-
-class CrossModalT5Config(PreTrainedConfig):
-    """Configuration of a `CrossModalT5`.
-
-    Args:
-        backbone: the fields of the T5Config.
-        modalities: name -> {encoder, adapter}, each {class_path, init_args}, as in a recipe.
-        slot_bias: relative position bias of slots, `shared` with text or `zero`.
-        denoising: the settings of span denoising the backbone was trained with, the sentinel convention
-            among them.
-        byte_rms: root mean square of the byte embeddings, against which the scale of slots is told.
-    """
-
-    model_type = "kebyt5_xm"
-
-    def __init__(
-        self,
-        backbone: dict[str, Any] | None = None,
-        modalities: dict[str, dict[str, Any]] | None = None,
-        slot_bias: SlotBias = "shared",
-        denoising: dict[str, Any] | None = None,
-        byte_rms: float = 1.0,
-        **kwargs: Any,
-    ) -> None:
-        self.backbone = backbone or {}
-        self.modalities = modalities or {}
-        self.slot_bias = slot_bias
-        self.denoising = denoising or {}
-        self.byte_rms = byte_rms
-        kwargs = {"is_encoder_decoder": True, "pad_token_id": 0, "eos_token_id": 1, **kwargs}
-        super().__init__(**{"decoder_start_token_id": 0, "tie_word_embeddings": False, **kwargs})
-
-    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
-        """Return the T5's: `generate` asks it for the number of layers to cache and the vocabulary."""
-        return t5_config(self.backbone)
 
 
 class ModalityModule(nn.Module):

@@ -28,7 +28,7 @@ class Throughput(pl.Callback):
         return self.total_ids / self.total_seconds if self.total_seconds else 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._since = time.perf_counter()
+        self.seconds, self._since = 0.0, time.perf_counter()  # a validation before training is none of it
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop_clock()

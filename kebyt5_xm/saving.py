@@ -23,7 +23,8 @@ from kebyt5_xm.specs import build
 from kebyt5_xm.untied import saved_config, t5_config, without_weights
 
 if TYPE_CHECKING:
-    from kebyt5_xm.model import CrossModalT5, CrossModalT5Config
+    from kebyt5_xm.configuration import CrossModalT5Config
+    from kebyt5_xm.model import CrossModalT5
 
 WEIGHTS = "model.safetensors"
 
@@ -164,7 +165,8 @@ def load(source: str, trusted_modules: Sequence[str] = ()) -> "CrossModalT5":
         return load_run(found.run, trusted_modules)
     if found.content.get("model_type") == CROSS_MODAL:
         return _load_saved(found, trusted_modules)
-    from kebyt5_xm.model import CrossModalT5, CrossModalT5Config
+    from kebyt5_xm.configuration import CrossModalT5Config
+    from kebyt5_xm.model import CrossModalT5
 
     backbone = Backbone(weights=source).build()
     fields = {"denoising": found.config.get("kebyt5_xm", {}).get("denoising")}
@@ -176,8 +178,8 @@ def load_run(run: Run, trusted_modules: Sequence[str] = ()) -> "CrossModalT5":
 
     Encoders are built as the recipe says, so pretrained ones are read from where training had them.
     """
+    from kebyt5_xm.configuration import CrossModalT5Config
     from kebyt5_xm.export import run_denoising
-    from kebyt5_xm.model import CrossModalT5Config
 
     recipe = run.config.get("model") or {}
     checkpoint = run.checkpoint()
@@ -214,7 +216,7 @@ def _content(source: Pretrained) -> dict[str, Any]:
 
 
 def _load_saved(source: Pretrained, trusted_modules: Sequence[str]) -> "CrossModalT5":
-    from kebyt5_xm.model import CrossModalT5Config
+    from kebyt5_xm.configuration import CrossModalT5Config
 
     content = _content(source)
     config = CrossModalT5Config(**{key: content[key] for key in SAVED})

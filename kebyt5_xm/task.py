@@ -17,12 +17,13 @@ from transformers import T5ForConditionalGeneration
 from kebyt5_xm import groups as parameter_groups
 from kebyt5_xm.adapter_folder import load_adapter
 from kebyt5_xm.backbone import Backbone
+from kebyt5_xm.configuration import CrossModalT5Config, SlotBias
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.groups import Group
 from kebyt5_xm.modality import MediaInterface, Modality, interface
-from kebyt5_xm.model import CrossModalT5, CrossModalT5Config, SlotBias, token_losses
+from kebyt5_xm.model import CrossModalT5, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
 from kebyt5_xm.randomness import hash64
 from kebyt5_xm.sharding import shard

@@ -11,8 +11,9 @@ from tiny_model import IMAGE_SLOTS, ROWS, SPECS, picture, recording, tiny_model
 from encoders.stems import PatchEncoder
 from kebyt5_xm.adapter_folder import load_adapter, save_adapter
 from kebyt5_xm.backbone import backbone_hash
+from kebyt5_xm.configuration import CrossModalT5Config
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model import CrossModalT5, CrossModalT5Config
+from kebyt5_xm.model import CrossModalT5
 
 LABELS = torch.tensor([[70, 80, 90, 1]])
 

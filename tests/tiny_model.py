@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from kebyt5_xm.backbone import Backbone
-from kebyt5_xm.model import CrossModalT5, CrossModalT5Config
+from kebyt5_xm.configuration import CrossModalT5Config
+from kebyt5_xm.model import CrossModalT5
 from kebyt5_xm.untied import saved_config
 
 SHAPE = {"d_model": 29, "d_ff": 37, "num_heads": 3, "num_layers": 3, "num_decoder_layers": 2, "d_kv": 7}
