@@ -15,7 +15,6 @@ from demo import console, folder, report, requirements
 from demo.results import Results
 from kebyt5_xm.errors import UserError
 
-
 THREADS = {
     "OMP_NUM_THREADS": "2",  # more gain nothing on matrices as small as these, and the figures would differ
     "OMP_WAIT_POLICY": "PASSIVE",  # else, on cores shared with others, waiting threads take ten times the time
