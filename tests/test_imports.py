@@ -1,0 +1,40 @@
+"""The core stands alone: it imports, and its commands answer, without the libraries of the extras."""
+
+import subprocess
+import sys
+
+import pytest
+
+EXTRAS = ("timm", "torchvision", "torchaudio", "soundfile", "PIL", "deepspeed", "datatrove", "pytest")
+
+PROGRAM = """
+import sys
+for name in {blocked!r}:
+    sys.modules[name] = None  # importing it raises ImportError
+import importlib
+for name in {modules!r}:
+    importlib.import_module(name)
+print(sorted(sys.modules.keys() & {{"torch", "transformers", "lightning"}}))
+"""
+
+
+def imported(modules: tuple[str, ...], blocked: tuple[str, ...] = EXTRAS) -> str:
+    """Import `modules` in a process of its own; return which of the heavy libraries came along."""
+    program = PROGRAM.format(blocked=blocked, modules=modules)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+@pytest.mark.slow
+def test_the_core_imports_without_the_extras() -> None:
+    imported(
+        ("kebyt5_xm.training", "kebyt5_xm.export", "kebyt5_xm.model", "kebyt5_xm.processor", "encoders.stems")
+    )
+
+
+def test_preparing_a_corpus_imports_no_heavy_library() -> None:
+    assert (
+        imported(("kebyt5_xm.cli", "kebyt5_xm.data.prepare", "kebyt5_xm.data.inspect", "kebyt5_xm.denoising"))
+        == "[]"
+    )
