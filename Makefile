@@ -8,6 +8,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 COMPAT := .venv/compat-transformers-4.57
 export TOKENIZERS_PARALLELISM := false
+# On cores shared with others, waiting OpenMP threads that spin make small steps many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: install demo test check lint bench soak fuzz clean

@@ -66,5 +66,7 @@ def restore(export: Path, gaps: Sequence[Gap]) -> list[str]:
 def _first_span(ids: list[int], eos: int) -> str:
     """Return the text between the first sentinel and the second, or the end."""
     start = ids.index(FIRST) + 1 if FIRST in ids else 0
-    stop = next((n for n in range(start, len(ids)) if ids[n] in (SECOND, eos)), len(ids))
-    return decode(ids[start:stop])
+    ends = [n for n in range(start, len(ids)) if ids[n] in (SECOND, eos)]
+    if ends:
+        return decode(ids[start : ends[0]])
+    return decode(ids[start:]).rstrip("\ufffd")  # cut at MAX_NEW_TOKENS, within a character perhaps

@@ -43,7 +43,7 @@ class Newest(pl.Callback):
         path = self.folder / f"step={trainer.global_step}.ckpt"
         if trainer.global_step == self._saved_step:
             return
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         self._saved_step = trainer.global_step
         self.written = [*(other for other in self.written if other != path), path]
         while len(self.written) > KEEP:

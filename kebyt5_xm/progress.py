@@ -67,9 +67,7 @@ class ProgressBar(TQDMProgressBar):
         super().__init__(refresh_rate=1 if sys.stderr.isatty() else 100)
 
     def init_validation_tqdm(self) -> Tqdm:
-        bar = super().init_validation_tqdm()
-        bar.disable = True  # a bar for every held-out part would bury the training's own
-        return bar
+        return Tqdm(disable=True)  # a bar for every held-out part would bury the training's own
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule

@@ -91,7 +91,7 @@ def test_all_stages(capfd: pytest.CaptureFixture[str]):
     documented = set(re.findall(r"[a-z_]+", Results.__doc__ or ""))
     assert keys(results) - {"ko", "en", "zh", "ja"} <= documented
     text = results["text"]
-    assert (text["steps"], text["step"], text["global_batch_size"]) == (3, 3, 16)
+    assert (text["steps"], text["step"], text["global_batch_size"]) == (3, 3, 8)
     assert list(text["languages"]) == ["ko", "en", "zh", "ja"]
     for language, part in text["languages"].items():
         assert part["uniform"] == 8 > part["unigram"] > part["bigram"] > 0
