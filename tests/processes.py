@@ -47,7 +47,7 @@ def _train(args: list[str], output: str, rank: int, ranks: int, port: int) -> No
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ["DS_ACCELERATOR"] = "cpu"
-    multiprocessing.set_start_method("fork", force=True)  # data workers as in a plain start, not by this server
+    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a plain start
     if ranks > 1:  # what torchrun sets
         os.environ.update(
             RANK=str(rank),

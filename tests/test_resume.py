@@ -72,6 +72,12 @@ def test_continued_on_two_ranks_keeps_the_order(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_newest_two_checkpoints_are_kept_and_the_end_is_one(folder: Path) -> None:
+    found = {path.name for path in (folder / "whole" / "checkpoints").iterdir()}
+    assert found == {"best.ckpt", "step=6.ckpt", f"step={tiny_run.STEPS}.ckpt"}
+
+
+@pytest.mark.slow
 def test_a_changed_mixture_is_refused_with_the_difference(folder: Path) -> None:
     contents = recipe(folder, "whole", max_steps=tiny_run.STEPS + 2)
     contents["data"]["global_batch_size"] = 4
