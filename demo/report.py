@@ -53,7 +53,7 @@ def text_summary(text: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield text_table(text)
-    yield "uniform, unigram, bigram: entropies of the same held-out bytes, what a model without context reaches"
+    yield "uniform, unigram, bigram: entropies of the same held-out bytes, what counting bytes or pairs reaches"
     value, tolerance = expected(RECIPES / "text.yaml")
     met = abs(text["bits_per_byte"] - value) <= tolerance
     yield (

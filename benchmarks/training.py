@@ -1,0 +1,109 @@
+"""A training step: attention by sdpa against eager, in bytes and model FLOP a second.
+
+    python -m benchmarks.training                            CUDA: small, bf16; CPU: a tiny shape, fp32
+    python -m benchmarks.training --size base --batch 32     on a GPU
+
+A step is forward, backward and RMS-scaled AdamW on inputs of 1024 and targets of 189 ids (those of ByT5's
+denoising) on a GPU; shorter ones on a CPU.
+"""
+
+import argparse
+
+import torch
+
+from benchmarks.report import seconds, write
+from kebyt5_xm.backbone import SHAPES, Backbone
+from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.denoising import SpanDenoising
+from kebyt5_xm.doctor.costs import step_flops
+from kebyt5_xm.model import CrossModalT5, CrossModalT5Config, token_losses
+from kebyt5_xm.optimizers import RMSScaledAdamW
+
+TINY = {"d_model": 128, "d_ff": 256, "num_heads": 4, "num_layers": 3, "num_decoder_layers": 2, "d_kv": 32}
+
+
+def batch_of(size: int, objective: SpanDenoising, device: str) -> Batch:
+    """Return random full rows, as denoising makes them."""
+    torch.manual_seed(0)
+    return Batch(
+        input_ids=torch.randint(3, 248, (size, objective.inputs_length)),
+        lengths=torch.full((size,), objective.inputs_length),
+        labels=torch.randint(3, 248, (size, objective.targets_length)),
+        part=torch.zeros(size),
+        full=True,
+        num_targets=size * objective.targets_length,
+        num_ids=size * (objective.inputs_length + objective.targets_length),
+        step=0,
+        next_step=1,
+    ).to(device)
+
+
+class Step:
+    """One optimizer step of a fresh model."""
+
+    def __init__(self, backbone: Backbone, batch: Batch, device: str) -> None:
+        t5 = backbone.build()
+        self.config = t5.config
+        self.model = CrossModalT5(CrossModalT5Config(t5.config.to_dict()), t5, {})
+        self.model.to(torch.device(device))  # pyright: ignore[reportArgumentType] - its decorator hides `self`
+        self.optimizer = RMSScaledAdamW(self.model.parameters(), lr=1e-3)
+        self.batch = batch
+        self.device = device
+
+    def __call__(self) -> None:
+        batch = self.batch
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+            logits = self.model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask(),
+                decoder_input_ids=self.model.shift_right(batch.labels),
+                use_cache=False,
+            ).logits
+        loss = token_losses(logits, batch.labels).sum() / batch.num_targets
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the benchmark; see the head of this file."""
+    cuda = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
+    parser.add_argument("--size", choices=sorted(SHAPES), default="small" if cuda else None)
+    parser.add_argument("--batch", type=int, default=16 if cuda else 8, help="examples of a step")
+    parser.add_argument("--inputs-length", type=int, default=1024 if cuda else 256)
+    options = parser.parse_args([] if args is None else args)
+    device = "cuda" if cuda else "cpu"
+    objective = SpanDenoising(inputs_length=options.inputs_length)
+    batch = batch_of(options.batch, objective, device)
+    shape = None if options.size else TINY
+    steps = {
+        kind: Step(Backbone(size=options.size, shape=shape, attention=kind), batch, device)
+        for kind in ("sdpa", "eager")
+    }
+    taken = seconds(steps)
+    flops = options.batch * step_flops(
+        steps["sdpa"].config, objective.inputs_length, objective.targets_length
+    )
+    figures = {
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "size": options.size or "tiny",
+        "examples": options.batch,
+        "inputs_length": objective.inputs_length,
+        **{
+            kind: {"bytes_per_s": batch.num_ids / time, "model_tflop_per_s": flops / time / 1e12}
+            for kind, time in taken.items()
+        },
+        "ratio_sdpa_to_eager": taken["eager"] / taken["sdpa"],
+    }
+    if cuda:
+        figures["peak_memory_gb_of_both"] = torch.cuda.max_memory_allocated() / 1e9
+    write("training", figures)
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])
