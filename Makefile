@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM := false
 export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo test check lint bench soak fuzz clean
+.PHONY: install demo test test-gpu check lint bench clean
 
 install: $(INSTALLED)
 
@@ -32,6 +32,9 @@ check: lint
 
 test: lint $(COMPAT)
 	$(BIN)/python -m pytest -m "not gpu"
+
+test-gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m gpu
 
 # transformers 4.57 beside the installed one, for the tests that load an export with it
 $(COMPAT): $(INSTALLED) constraints-4.57.txt
