@@ -67,7 +67,8 @@ class ResultsWriter(pl.Callback):
         data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         throughput = next(c for c in trainer.callbacks if isinstance(c, Throughput))  # pyright: ignore
-        sizes = [(p.numel(), p.requires_grad) for p in pl_module.parameters()]
+        # ZeRO 3 leaves empty tensors behind between passes, which remember their size as `ds_numel`.
+        sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in pl_module.parameters()]
         return {
             "date": datetime.date.today().isoformat(),
             "steps": trainer.global_step,

@@ -114,15 +114,6 @@ def test_the_fingerprint_tells_contents_apart_but_not_places(tmp_path):
     assert write(tmp_path / "5").fingerprint == fingerprints[0]
 
 
-def test_split_holds_out_the_end(tmp_path):
-    opened = write(tmp_path / "store", [b"x" * 1009], separator=b"")
-    train, held_out = opened.split(0.1, 7)
-    assert (train, held_out) == (range(130), range(130, 144))
-    for share in (0.0, 0.001, 1.0):
-        with pytest.raises(UserError, match="at least one each"):
-            opened.split(share, 7)
-
-
 def test_what_is_not_a_store_is_refused_in_one_line(tmp_path):
     def refusal(path: Path) -> str:
         with pytest.raises(UserError) as caught:

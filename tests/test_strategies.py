@@ -40,8 +40,13 @@ def test_two_ranks_equal_one(folder: Path, name: str) -> None:
     codes = train(["fit", "-c", tiny_run.write_recipe(folder, name, contents)], log, ranks=2)
     assert codes == [0, 0], log.read_text()[-3000:]
     single, other = Run(folder / "single"), Run(folder / name)
-    assert f"{tiny_run.STEPS} train/loss" in losses(single)
+    assert [key for key in losses(single) if key.endswith(" train/loss")] == [
+        f"{step} train/loss" for step in range(1, tiny_run.STEPS + 1)
+    ]
+    assert {key for key in losses(single) if key.endswith(" val/loss")} == {"3 val/loss", "6 val/loss"}
     assert losses(other) == pytest.approx(losses(single), rel=1e-5)
+    for key in ("parameters", "trainable_parameters", "steps"):
+        assert other.results()[key] == single.results()[key], key
     expected = backbone_tensors(single.last)
     found = backbone_tensors(other.last)
     assert found.keys() == expected.keys()

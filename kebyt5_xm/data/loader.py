@@ -34,30 +34,23 @@ class Mixture:
     def load(self, rows: Draws) -> list[Example]:
         """Return the examples of `rows`, in their order."""
         examples: list[Example | None] = [None] * len(rows)
-        for source, where in self._by_source(rows):
-            part = np.asarray(self.part_in_source)[rows.part[where]]
-            loaded = self.sources[source].load(
-                part, rows.row[where], rows.index[where], self.seed, self.held_out
-            )
-            for place, example in zip(where, loaded, strict=True):
+        for source, where, wanted in self._by_source(rows):
+            for place, example in zip(where, source.load(*wanted), strict=True):
                 examples[place] = example
         return [example for example in examples if example is not None]
 
     def num_targets(self, rows: Draws) -> int:
         """Return the number of target ids of all `rows` together."""
-        total = 0
-        for source, where in self._by_source(rows):
-            part = np.asarray(self.part_in_source)[rows.part[where]]
-            lengths = self.sources[source].target_lengths(
-                part, rows.row[where], rows.index[where], self.seed, self.held_out
-            )
-            total += int(lengths.sum())
-        return total
+        return sum(int(source.target_lengths(*wanted).sum()) for source, _, wanted in self._by_source(rows))
 
-    def _by_source(self, rows: Draws) -> Iterator[tuple[int, np.ndarray]]:
+    def _by_source(self, rows: Draws) -> Iterator[tuple[Source, np.ndarray, tuple]]:
+        """Yield each source, the places of its rows, and what its `load` and `target_lengths` are called with."""
         source = np.asarray(self.source_of_part)[rows.part]
+        part = np.asarray(self.part_in_source)[rows.part]
         for number in np.unique(source):
-            yield int(number), np.flatnonzero(source == number)
+            where = np.flatnonzero(source == number)
+            wanted = part[where], rows.row[where], rows.index[where], self.seed, self.held_out
+            yield self.sources[number], where, wanted
 
 
 @dataclass

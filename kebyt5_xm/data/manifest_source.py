@@ -31,7 +31,7 @@ class Manifest(Source):
         weight: share of this source's examples in the mixture, relative to the other sources.
         validation: a held-out manifest with the same columns.
         max_validation_examples: rows of it that are used.
-        max_source_length: longest input in bytes, slots not counted; a longer example is skipped and counted.
+        max_source_length: longest input in bytes, slots not counted; a longer example is left out with a warning.
         max_target_length: longest target in bytes, likewise.
         limits: largest media that are opened.
         allow_remote: media may be URLs (any that fsspec opens).

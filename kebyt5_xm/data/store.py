@@ -97,22 +97,6 @@ class Store:
         """Return how many whole chunks of `length` bytes the store holds; the rest at its end is left out."""
         return self.num_bytes // length
 
-    def split(self, share: float, length: int) -> tuple[range, range]:
-        """Return the chunk rows to train on and those held out: the last `share` of the store's chunks.
-
-        Raises:
-            UserError: one of the two would be empty.
-        """
-        num_chunks = self.num_chunks(length)
-        first = num_chunks - int(num_chunks * share)
-        if not 0 < first < num_chunks:
-            raise UserError(
-                f"{self.path} has {num_chunks} chunks of {length} bytes: {first} to train on and "
-                f"{num_chunks - first} to validate on at a share of {share}, expected at least one each; "
-                "change the share, shorten the inputs or add text"
-            )
-        return range(first), range(first, num_chunks)
-
     def chunks(self, rows: NDArray[np.int64], length: int) -> NDArray[np.uint8]:
         """Return the bytes [row * length, (row + 1) * length) of all shards end to end, as uint8 [n, length].
 
