@@ -1,5 +1,6 @@
 """A modality: a name, an encoder and an adapter, as a recipe gives them."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 
 from kebyt5_xm.adapters import Adapter
-from kebyt5_xm.encoder import Encoder, Media, Preprocessor, header_of
+from kebyt5_xm.encoder import Encoder, Header, Media, Preprocessor, header_of
 
 
 @dataclass
@@ -37,12 +38,23 @@ class MediaInterface:
     preprocessor: Preprocessor
     adapter: Adapter
 
+    def num_slots(self, header: Header) -> int:
+        """Return the exact number of slots of a medium with this header; raises `UserError` for an impossible one."""
+        return self.adapter.num_slots(self.preprocessor.size(header))
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that decides what is prepared and how many slots it fills."""
+        plain = (bool, int, float, str, tuple, list, type(None))
+        values = sorted((k, repr(v)) for k, v in vars(self.adapter).items() if isinstance(v, plain))
+        text = f"{self.preprocessor.fingerprint()}{type(self.adapter).__qualname__}{values}"
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
     def prepare(self, item: Any) -> tuple[torch.Tensor, int]:
         """Return the prepared tensor of a decoded medium and the number of slots that it fills.
 
         Raises `UserError` for a medium of which no features can be made.
         """
-        slots = self.adapter.num_slots(self.preprocessor.size(header_of(item)))
+        slots = self.num_slots(header_of(item))
         return self.preprocessor.prepare(item), slots
 
 

@@ -17,6 +17,8 @@ from kebyt5_xm.configuration import CrossModalT5Config
 from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.packing import Packing, check_attention
+from kebyt5_xm.packing import decode as decode_packed
 from kebyt5_xm.saving import build_modalities, load, save
 from kebyt5_xm.slot_bias import zero_bias_at_slots
 from kebyt5_xm.splice import MediaGroup, slot_positions, splice
@@ -122,6 +124,7 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
     ) -> BaseModelOutput:
         """Return the encoder's states [B, S, D] for byte ids [B, S], PAD at every slot, and the media of the slots.
 
+        `attention_mask` is [B, S], or [B, 1, S, S] bool where rows are packed.
         `idle_modalities` says how many times a modality's encoder is to run on its dummy besides, so that it
         runs equally often on every rank.
         """
@@ -181,13 +184,22 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
         encoder_outputs: BaseModelOutput | tuple | None = None,
         labels: Tensor | None = None,
         idle_modalities: Mapping[str, int] | None = None,
+        packing: Packing | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Return transformers' Seq2SeqLMOutput: logits [B, T, V], the loss if `labels` [B, T] are given.
 
         Give `input_ids` [B, S] with `media`, or the `encoder_outputs` of an earlier call; `attention_mask`
-        [B, S] belongs to either. The other arguments are T5's.
+        [B, S] belongs to either. `packing` says that rows hold several examples each, and then takes its place;
+        it goes with `decoder_input_ids` of its own `shift_right`, and gives no loss. The other arguments are T5's.
         """
+        if packing is not None:
+            assert input_ids is not None
+            assert decoder_input_ids is not None
+            check_attention(self.backbone.config._attn_implementation)
+            states = self.encode(input_ids, packing.encoder_mask(), media, idle_modalities).last_hidden_state
+            assert states is not None
+            return Seq2SeqLMOutput(logits=decode_packed(self.backbone, states, decoder_input_ids, packing))
         if encoder_outputs is None:
             assert input_ids is not None
             encoder_outputs = self.encode(input_ids, attention_mask, media, idle_modalities)

@@ -46,8 +46,11 @@ class Tally:
         losses = losses.detach().to(self._sums.dtype)
         is_target = batch.labels != IGNORE_INDEX
         is_byte = (batch.labels >= BYTE_OFFSET) & (batch.labels < UTF8_END)
-        rows = [losses.sum(1), is_target.sum(1), (losses * is_byte).sum(1), is_byte.sum(1)]
-        self._sums.index_add_(0, batch.part, torch.stack([row.to(self._sums.dtype) for row in rows], dim=1))
+        figures = torch.stack([losses, is_target, losses * is_byte, is_byte], dim=-1).to(self._sums.dtype)
+        if batch.part.ndim == 1:
+            self._sums.index_add_(0, batch.part, figures.sum(1))
+        else:  # packed rows hold examples of several parts
+            self._sums.index_add_(0, batch.part.flatten(), figures.flatten(0, 1))
 
     def totals(self, strategy: Strategy) -> tuple[list[Total], Total]:
         """Return the totals of every part and of all together, over all ranks. Every rank must call it."""

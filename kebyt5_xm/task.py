@@ -151,7 +151,8 @@ class Task(pl.LightningModule):
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask(),
             media=batch.media,
-            decoder_input_ids=self._model.shift_right(batch.labels),
+            packing=batch.packing,
+            decoder_input_ids=(batch.packing or self._model).shift_right(batch.labels),
             idle_modalities=self._idle_modalities(batch),
             use_cache=False,
         )
@@ -180,7 +181,7 @@ class Task(pl.LightningModule):
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self._model.scale_ratios.clear()
             self._tally = Tally(len(self._data.part_names), self.device)
-        self._next_step = batch.next_step
+        self._position = batch.next_step, batch.next_index
         # The step that loggers see; after a resume Lightning's own count may be one off (2.6.6).
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
 
@@ -199,7 +200,7 @@ class Task(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         # Here, not at the batch's end: callbacks that save a checkpoint run before the module's own hook.
-        self._data.next_step = self._next_step
+        self._data.next_step, self._data.next_index = self._position
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch)

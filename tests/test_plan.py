@@ -8,9 +8,9 @@ from kebyt5_xm.data.source import Part
 from kebyt5_xm.errors import UserError
 
 
-def plan(weights=(5.0, 3.0, 1.0), rows=(1013, 499, 10**11), seed=7, global_batch_size=23) -> Plan:
+def plan(weights=(5.0, 3.0, 1.0), rows=(1013, 499, 10**11), seed=7) -> Plan:
     parts = tuple(Part(f"p{n}", size, 1.0, "f") for n, size in enumerate(rows))
-    return Plan(parts, weights, seed, global_batch_size)
+    return Plan(parts, weights, seed)
 
 
 def test_any_window_equals_the_same_window_of_a_longer_one() -> None:
@@ -57,17 +57,12 @@ def test_order_is_shuffled_and_depends_on_the_seed() -> None:
     assert (np.diff(first.part) != 0).mean() > 0.3
 
 
-def test_steps_are_consecutive_windows() -> None:
-    np.testing.assert_array_equal(plan().step(3).index, np.arange(3 * 23, 4 * 23))
-
-
 def test_fingerprint_sees_every_ingredient() -> None:
     variants = [
         plan(),
         plan(seed=8),
         plan(weights=(5.0, 3.0, 2.0)),
         plan(rows=(1013, 503, 10**11)),
-        plan(global_batch_size=29),
     ]
     assert len({fingerprint(p.description()) for p in variants}) == len(variants)
 
@@ -77,7 +72,6 @@ def test_fingerprint_sees_every_ingredient() -> None:
     [
         ({"rows": (1013, 0, 7)}, "'p1' has no training rows"),
         ({"weights": (1.0, 0.0, 1.0)}, "'p1' has weight 0"),
-        ({"global_batch_size": 0}, "global_batch_size is 0"),
     ],
 )
 def test_impossible_plans_are_refused(change: dict, words: str) -> None:

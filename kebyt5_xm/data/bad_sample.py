@@ -1,6 +1,20 @@
 """One example that cannot be used: whoever draws it skips, counts and logs it, and goes on."""
 
+from dataclasses import dataclass
+
 from kebyt5_xm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Why the place of an example stays empty. `path` is the manifest, or the medium that is at fault.
+
+    `line` is the line of the manifest, from 1.
+    """
+
+    line: int
+    path: str
+    cause: str
 
 
 class BadSample(UserError):

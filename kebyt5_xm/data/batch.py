@@ -4,7 +4,7 @@ Ids travel as int16 (a byte id needs nine bits), a quarter of what int64 would c
 the bus; `Batch.to` widens them on the device.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kebyt5_xm.data.bad_sample import Skip
 from kebyt5_xm.data.source import Example
 from kebyt5_xm.encoder import Preprocessor
+from kebyt5_xm.packing import Packing
 from kebyt5_xm.splice import MediaGroup
 from kebyt5_xm.vocabulary import PAD_ID
 
@@ -26,18 +28,22 @@ class Batch:
     """One micro-batch. Shape suffixes: B rows, S encoder positions, T decoder positions.
 
     `num_targets` is the plan's count of target ids in the whole global batch of the step: the loss is
-    normalised by it. `next_step` is the first step that has not been trained on once this batch is done.
+    normalised by it. `next_step` is the first step that has not been trained on once this batch is done, and
+    `next_index` the first example of the run that no finished step has drawn.
     """
 
     input_ids: Tensor  # [B, S] byte ids, padded with PAD
     lengths: Tensor  # [B] encoder positions in use
     labels: Tensor  # [B, T] byte ids, IGNORE_INDEX where there is no target
-    part: Tensor  # [B] index of the row's part in the mixture
+    part: Tensor  # [B] index of the row's part in the mixture; [B, T] where rows are packed
     full: bool  # no row is padded, so no mask is needed
     num_targets: int
     num_ids: int  # input and target ids of this micro-batch, padding left out
     step: int
     next_step: int
+    next_index: int = 0
+    skipped: list[tuple[int, Skip]] = field(default_factory=list)  # (part, why its place is empty)
+    packing: Packing | None = None  # where rows hold several examples
     media: list[MediaGroup] = field(default_factory=list)  # one entry for every encoder call
 
     def attention_mask(self) -> Tensor | None:
@@ -62,7 +68,9 @@ class Batch:
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
         changed = {k: function(v) for k, v in tensors.items() if isinstance(v, Tensor)}
-        return replace(self, **changed, media=[group.map(function) for group in self.media])
+        packing = None if self.packing is None else self.packing.map(function)
+        media = [group.map(function) for group in self.media]
+        return replace(self, **changed, packing=packing, media=media)
 
 
 def collate(
@@ -73,35 +81,68 @@ def collate(
     num_targets: int,
     step: int,
     next_step: int,
+    next_index: int = 0,
+    packed_row: NDArray[np.int64] | None = None,
+    skipped: Sequence[tuple[int, Skip]] = (),
 ) -> Batch:
-    """Pad `examples` to the longest among them. Nothing is ever cut here.
+    """Pad `examples` to the longest row. Nothing is ever cut here.
 
-    Examples that are not `counted` get no label: they keep shapes and ranks in step and enter no loss.
+    Each example is a row, or stands in the row that `packed_row` says, behind those before it. Examples that are
+    not `counted` get no label: they keep shapes and ranks in step and enter no loss. Their causes are appended to
+    `skipped`.
     """
-    lengths = np.asarray([len(example.input_ids) for example in examples])
-    target_lengths = np.asarray([len(example.target_ids) for example in examples])
-    input_ids = np.full((len(examples), lengths.max()), PAD_ID, dtype=np.int16)
-    labels = np.full((len(examples), target_lengths.max()), IGNORE_INDEX, dtype=np.int16)
+    lengths = np.asarray([[len(example.input_ids), len(example.target_ids)] for example in examples])
+    row = np.arange(len(examples)) if packed_row is None else packed_row
+    used = np.zeros((int(row.max()) + 1, 2), dtype=np.int64)
+    np.add.at(used, row, lengths)
+    shape, target_shape = (len(used), used[:, 0].max()), (len(used), used[:, 1].max())
+    input_ids = np.full(shape, PAD_ID, dtype=np.int16)
+    labels = np.full(target_shape, IGNORE_INDEX, dtype=np.int16)
+    segments, target_segments = np.zeros(shape, dtype=np.int16), np.zeros(target_shape, dtype=np.int16)
+    target_part = np.zeros(target_shape, dtype=np.int16)
+    first, number = (
+        np.zeros_like(used),
+        np.zeros(len(used), dtype=np.int64),
+    )  # of the next example of each row
+    starts = np.zeros(len(examples), dtype=np.int64)
     for n, example in enumerate(examples):
-        input_ids[n, : lengths[n]] = example.input_ids
+        r = row[n]
+        (start, target_start), (end, target_end) = first[r], first[r] + lengths[n]
+        input_ids[r, start:end] = example.input_ids
         if example.counted:
-            labels[n, : target_lengths[n]] = example.target_ids
+            labels[r, target_start:target_end] = example.target_ids
+        number[r] += 1
+        segments[r, start:end] = target_segments[r, target_start:target_end] = number[r]
+        target_part[r, target_start:target_end] = part[n]
+        starts[n], first[r] = start, (end, target_end)
     counted = np.asarray([example.counted for example in examples])
+    found = [(int(p), e.skipped) for p, e in zip(part, examples, strict=True) if e.skipped is not None]
+    packing = None
+    if packed_row is not None:
+        packing = Packing(torch.from_numpy(segments), torch.from_numpy(target_segments))
     return Batch(
         input_ids=torch.from_numpy(input_ids),
-        lengths=torch.from_numpy(lengths.astype(np.int32)),
+        lengths=torch.from_numpy(used[:, 0].astype(np.int32)),
         labels=torch.from_numpy(labels),
-        part=torch.from_numpy(part.astype(np.int16)),
-        full=bool((lengths == input_ids.shape[1]).all()),
+        part=torch.from_numpy(part.astype(np.int16) if packing is None else target_part),
+        full=bool((used[:, 0] == input_ids.shape[1]).all()),
         num_targets=num_targets,
-        num_ids=int((lengths + target_lengths)[counted].sum()),
+        num_ids=int(lengths[counted].sum()),
         step=step,
         next_step=next_step,
-        media=_group_media(examples, preprocessors),
+        next_index=next_index,
+        skipped=[*skipped, *found],
+        packing=packing,
+        media=_group_media(examples, row, starts, preprocessors),
     )
 
 
-def _group_media(examples: list[Example], preprocessors: Mapping[str, Preprocessor]) -> list[MediaGroup]:
+def _group_media(
+    examples: list[Example],
+    row: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    preprocessors: Mapping[str, Preprocessor],
+) -> list[MediaGroup]:
     """Collect the media of a micro-batch, one group for each encoder call that its preprocessor asks for."""
     groups = []
     for modality, preprocessor in preprocessors.items():
@@ -116,8 +157,8 @@ def _group_media(examples: list[Example], preprocessors: Mapping[str, Preprocess
                     modality,
                     prepared,
                     lengths,
-                    row=torch.tensor([row for row, _ in chosen]),
-                    start=torch.tensor([medium.start for _, medium in chosen]),
+                    row=torch.tensor([int(row[n]) for n, _ in chosen]),
+                    start=torch.tensor([int(starts[n]) + medium.start for n, medium in chosen]),
                     count=torch.tensor([medium.count for _, medium in chosen]),
                 )
             )

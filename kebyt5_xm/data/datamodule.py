@@ -1,15 +1,26 @@
 """The data module: `data` in a recipe."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
+from tqdm import tqdm
 
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.data.loader import Loader, Mixture, TrainingMicroBatches, ValidationMicroBatches
+from kebyt5_xm.data.loader import (
+    Loader,
+    Mixture,
+    TrainingMicroBatches,
+    TrainingOrders,
+    ValidationMicroBatches,
+)
 from kebyt5_xm.data.plan import Plan, fingerprint
+from kebyt5_xm.data.pool import num_cores
 from kebyt5_xm.data.source import Part, Source
+from kebyt5_xm.data.steps import Budget, BudgetedSteps, CountedSteps, Steps
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.modality import MediaInterface
 from kebyt5_xm.vocabulary import Sentinels
@@ -20,22 +31,32 @@ class DataModule(pl.LightningDataModule):
 
     Args:
         sources: name -> source. The names appear in logs (`train/loss/NAME/PART`).
-        global_batch_size: examples of one optimizer step, over all ranks and accumulated micro-batches.
+        temperature: sources are drawn with p ~ weight^(1 / temperature). 1 takes the weights as they are.
+        global_batch_size: examples of one optimizer step, over all ranks and accumulated micro-batches; 128 unless
+            given, or a `budget` in its place.
         micro_batch_size: examples of one forward pass on one rank. Gradients are accumulated over as many
             micro-batches as it takes; `trainer.accumulate_grad_batches` is set from these two.
+        budget: a global batch by length instead of by number, padded or packed; `micro_batch_size` is then that of
+            validation alone.
         num_workers: data processes of each rank; the order never depends on it.
+        timeout: seconds after which a worker that gives nothing ends the run; 0 waits for ever.
         seed: decides order, spans and dropout.
+        max_skipped: largest share of a source's examples that may be impossible to make before the run stops.
         accept_changes: resume although sources, seed or global batch have changed; the new plan starts at the
-            same step.
+            same example.
     """
 
     def __init__(
         self,
         sources: dict[str, Source],
-        global_batch_size: int = 128,
+        temperature: float = 1.0,
+        global_batch_size: int | None = None,
         micro_batch_size: int = 8,
+        budget: Budget | None = None,
         num_workers: int = 2,
+        timeout: float = 600.0,
         seed: int = 0,
+        max_skipped: float = 0.01,
         accept_changes: bool = False,
     ) -> None:
         super().__init__()
@@ -43,13 +64,43 @@ class DataModule(pl.LightningDataModule):
             raise UserError("data.sources is empty; expected at least one source")
         self.names = list(sources)
         self.sources = list(sources.values())
-        self.global_batch_size = global_batch_size
+        self.temperature = temperature
+        if budget is not None and global_batch_size is not None:
+            raise UserError(
+                f"found data.global_batch_size {global_batch_size} and data.budget, expected one of them; set "
+                "data.global_batch_size: null for the budget"
+            )
+        if budget is not None:
+            budget.check()
+        if not temperature > 0:
+            raise UserError(f"data.temperature is {temperature}; expected more than 0")
+        if not 0 <= max_skipped <= 1:
+            raise UserError(f"data.max_skipped is {max_skipped}; expected a share from 0 to 1")
+        self.global_batch_size = global_batch_size or (
+            128 if global_batch_size is None and budget is None else 0
+        )
         self.micro_batch_size = micro_batch_size
+        self.budget = budget
         self.num_workers = num_workers
+        self.timeout = timeout
         self.seed = seed
+        self.max_skipped = max_skipped
         self.accept_changes = accept_changes
         self.next_step = 0
+        self.next_index = 0
         self.plan: Plan | None = None
+
+    def prepare_data(self) -> None:
+        """Make the sources' length tables, in one process of every machine while the others wait."""
+        assert self.trainer is not None
+        self.prepare(self.trainer.lightning_module.interfaces())  # pyright: ignore
+
+    def prepare(self, interfaces: dict[str, MediaInterface]) -> None:
+        """Make what the sources need made once, with a progress bar if it takes longer than a moment."""
+        self._connect_sources(interfaces)
+        with tqdm(unit=" rows", desc="lengths", disable=None, delay=2.0) as bar:
+            for source in self.sources:
+                source.prepare(max(1, num_cores()), bar.update)
 
     def setup(self, stage: str) -> None:
         if self.plan is not None:
@@ -61,28 +112,31 @@ class DataModule(pl.LightningDataModule):
 
     def connect(self, interfaces: dict[str, MediaInterface]) -> None:
         """Tell the sources of the model's modalities, and make the plan. Raises `UserError`."""
+        self._connect_sources(interfaces)
+        parts, self.training = self._mixture(held_out=False)
+        weights = [
+            self.sources[s].weight ** (1 / self.temperature) * part.share
+            for s, part in zip(self.training.source_of_part, parts, strict=True)
+        ]
+        self.plan = Plan(tuple(parts), tuple(weights), self.seed)
+        self.part_names = [part.name for part in parts]
+        self.validation_parts, self.validating = self._mixture(held_out=True)
+        self.validation_names = [part.name for part in self.validation_parts]
+
+    def _connect_sources(self, interfaces: dict[str, MediaInterface]) -> None:
         self.interfaces = interfaces
         for name, source in zip(self.names, self.sources, strict=True):
             try:
                 source.connect(interfaces)
             except UserError as error:
                 raise UserError(f"data.sources.{name}: {error}") from error
-        parts, self.training = self._mixture(held_out=False)
-        weights = [
-            self.sources[s].weight * part.share
-            for s, part in zip(self.training.source_of_part, parts, strict=True)
-        ]
-        self.plan = Plan(tuple(parts), tuple(weights), self.seed, self.global_batch_size)
-        self.part_names = [part.name for part in parts]
-        self.validation_parts, self.validating = self._mixture(held_out=True)
-        self.validation_names = [part.name for part in self.validation_parts]
 
     def _mixture(self, held_out: bool) -> tuple[list[Part], Mixture]:
         parts, source_of_part, part_in_source = [], [], []
         for s, (name, source) in enumerate(zip(self.names, self.sources, strict=True)):
             for p, part in enumerate(source.validation_parts() if held_out else source.parts()):
                 full_name = f"{name}/{part.name}" if part.name else name
-                parts.append(Part(full_name, part.num_rows, part.share, part.fingerprint))
+                parts.append(replace(part, name=full_name))
                 source_of_part.append(s)
                 part_in_source.append(p)
         seed = 0 if held_out else self.seed  # held-out spans are the same for every run
@@ -101,51 +155,85 @@ class DataModule(pl.LightningDataModule):
                 f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}; leave it out, it "
                 "follows from data.global_batch_size and data.micro_batch_size"
             )
-        round_size = self.micro_batch_size * trainer.world_size
-        if self.micro_batch_size < 1 or self.global_batch_size % round_size:
+        if self.micro_batch_size < 1:
+            raise UserError(f"data.micro_batch_size is {self.micro_batch_size}; expected at least 1")
+        if self.budget is None:
+            round_size = self.micro_batch_size * trainer.world_size
+            if self.global_batch_size < 1 or self.global_batch_size % round_size:
+                raise UserError(
+                    f"data.global_batch_size {self.global_batch_size} is not a multiple of data.micro_batch_size "
+                    f"{self.micro_batch_size} x {trainer.world_size} ranks; change one of them"
+                )
+        elif self.steps.num_micro_batches % trainer.world_size:
             raise UserError(
-                f"data.global_batch_size {self.global_batch_size} is not a multiple of data.micro_batch_size "
-                f"{self.micro_batch_size} x {trainer.world_size} ranks; change one of them"
+                f"data.budget makes {self.steps.num_micro_batches} micro-batches a step, which {trainer.world_size} "
+                "ranks cannot share evenly; change global_length or micro_length"
             )
-        trainer.accumulate_grad_batches = self.global_batch_size // round_size
+        self._check_end(trainer.max_steps)
+        trainer.accumulate_grad_batches = self.steps.num_micro_batches // trainer.world_size
         if isinstance(trainer.val_check_interval, int):
             trainer.val_check_interval *= trainer.accumulate_grad_batches
 
+    def _check_end(self, max_steps: int) -> None:
+        """Raise `UserError` if the sources end before the run does."""
+        assert self.plan is not None
+        if self.plan.num_examples is None:
+            return
+        done = start = 0
+        while done < max_steps:
+            try:
+                start = self.steps.batch(start).stop
+            except UserError as error:
+                raise UserError(
+                    f"trainer.max_steps is {max_steps}, but the sources end after {done} whole steps; set it to "
+                    f"{done}, or `epochs` of a source higher, or to null"
+                ) from error
+            done += 1
+
+    @property
+    def steps(self) -> Steps:
+        """The run's optimizer steps."""
+        assert self.plan is not None
+        if self.budget is not None:
+            return BudgetedSteps(self.plan, self.training.lengths, self.budget)
+        num_micro_batches = self.global_batch_size // self.micro_batch_size
+        return CountedSteps(self.plan, self.training.lengths, self.micro_batch_size, num_micro_batches)
+
     def train_dataloader(self) -> Loader:
-        trainer, plan = self.trainer, self.plan
+        trainer = self.trainer
         assert trainer is not None
-        assert plan is not None
-        dataset = TrainingMicroBatches(
-            self.training,
-            plan,
-            self.micro_batch_size,
+        orders = TrainingOrders(
+            self.steps,
             trainer.global_rank,
             trainer.world_size,
-            trainer.accumulate_grad_batches,
+            self.next_step,
+            self.next_index,
             trainer.max_steps,
         )
-        return self._loader(dataset, self.next_step * trainer.accumulate_grad_batches)
+        length = trainer.max_steps * trainer.accumulate_grad_batches
+        return self._loader(TrainingMicroBatches(self.training), orders, length)
 
     def val_dataloader(self) -> list[Loader]:
         assert self.trainer is not None
-        return [
-            self._loader(
-                ValidationMicroBatches(
-                    self.validating,
-                    number,
-                    part.num_rows,
-                    self.micro_batch_size,
-                    self.trainer.global_rank,
-                    self.trainer.world_size,
-                )
+        loaders = []
+        for number, part in enumerate(self.validation_parts):
+            dataset = ValidationMicroBatches(
+                self.validating,
+                number,
+                part.num_rows,
+                self.micro_batch_size,
+                self.trainer.global_rank,
+                self.trainer.world_size,
             )
-            for number, part in enumerate(self.validation_parts)
-        ]
+            loaders.append(self._loader(dataset, range(len(dataset)), len(dataset)))
+        return loaders
 
-    def _loader(self, dataset: TrainingMicroBatches | ValidationMicroBatches, start: int = 0) -> Loader:
+    def _loader(
+        self, dataset: TrainingMicroBatches | ValidationMicroBatches, orders: Iterable[Any], length: int
+    ) -> Loader:
         assert self.trainer is not None
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
-        return Loader(dataset, start, self.num_workers, pin_memory=on_gpu)
+        return Loader(dataset, orders, length, self.num_workers, pin_memory=on_gpu, timeout=self.timeout)
 
     def description(self) -> dict[str, Any]:
         """Return, as plain values, all that decides which examples a run sees and in which order."""
@@ -155,10 +243,11 @@ class DataModule(pl.LightningDataModule):
             for name, source in zip(self.names, self.sources, strict=True)
             for key, value in source.settings().items()
         }
-        return {**self.plan.description(), **settings}
+        size = f"{self.global_batch_size} examples" if self.budget is None else str(self.budget)
+        return {"global_batch": size, **self.plan.description(), **settings}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"next_step": self.next_step, "description": self.description()}
+        return {"next_step": self.next_step, "next_index": self.next_index, "description": self.description()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         old, new = state_dict["description"], self.description()
@@ -172,9 +261,9 @@ class DataModule(pl.LightningDataModule):
                 "the checkpoint was trained on other data: "
                 + "; ".join(changes)
                 + "; undo the change, or set "
-                "data.accept_changes: true to go on with the new data from the same step"
+                "data.accept_changes: true to go on with the new data from the same example"
             )
-        self.next_step = state_dict["next_step"]
+        self.next_step, self.next_index = state_dict["next_step"], state_dict["next_index"]
         rank_zero_info(f"data: continues at step {self.next_step}, fingerprint {self.fingerprint()}")
 
     def fingerprint(self) -> str:

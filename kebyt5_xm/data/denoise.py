@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.source import Example, Part, Source
+from kebyt5_xm.data.source import Example, Part, Selection, Source
 from kebyt5_xm.data.store import Store
 from kebyt5_xm.denoising import SpanDenoising
 from kebyt5_xm.errors import UserError
@@ -18,6 +18,8 @@ class Denoising(Source):
     Args:
         stores: language -> folder of a store made by `kebyt5-xm prepare text`.
         weight: share of this source's examples in the mixture, relative to the other sources.
+        epochs: after so many passes over a language's chunks it gives no more and the others fill its place; null
+            repeats it for ever.
         temperature: languages are drawn with p ~ bytes^(1 / temperature). The default is ByT5's and mT5's
             1 / 0.3 (mT5, section 3.2); 1 draws by size, a large value draws all alike.
         validation: the share of every store that is held out (its last chunks), or language -> store.
@@ -30,6 +32,7 @@ class Denoising(Source):
         self,
         stores: dict[str, str],
         weight: float = 1.0,
+        epochs: int | None = None,
         temperature: float = 1 / 0.3,
         validation: float | dict[str, str] = 0.01,
         max_validation_examples: int = 1000,
@@ -46,6 +49,7 @@ class Denoising(Source):
         if isinstance(validation, float) and not 0 <= validation < 1:
             raise UserError(f"validation is {validation}; expected a share from 0 to below 1, or stores")
         self.weight = weight
+        self.epochs = epochs
         self.temperature = temperature
         self.validation = validation
         self.max_validation_examples = max_validation_examples
@@ -68,7 +72,7 @@ class Denoising(Source):
         shares = sizes ** (1 / self.temperature)
         shares /= shares.sum()
         return [
-            Part(language, self._first_held_out(store), float(share), store.fingerprint)
+            Part(language, self._first_held_out(store), float(share), store.fingerprint, self.epochs)
             for language, store, share in zip(self.languages, self.stores, shares, strict=True)
         ]
 
@@ -81,31 +85,22 @@ class Denoising(Source):
                 parts.append(Part(language, num_rows, 1.0, store.fingerprint))
         return parts
 
-    def load(
-        self,
-        part: NDArray[np.int64],
-        row: NDArray[np.int64],
-        index: NDArray[np.uint64],
-        seed: int,
-        held_out: bool,
-    ) -> list[Example]:
-        chunks = self.chunks(part, row, held_out)
-        inputs, targets = self.objective.corrupt(chunks, seed, index)
+    def load(self, selection: Selection) -> list[Example]:
+        chunks = self.chunks(selection.part, selection.row, selection.held_out)
+        inputs, targets = self.objective.corrupt(chunks, selection.seed, selection.index)
         if self.objective.boundaries == "byte":
             return [Example(i, t) for i, t in zip(inputs, targets, strict=True)]
         return [Example(_unpadded(i), _unpadded(t)) for i, t in zip(inputs, targets, strict=True)]
 
-    def target_lengths(
-        self,
-        part: NDArray[np.int64],
-        row: NDArray[np.int64],
-        index: NDArray[np.uint64],
-        seed: int,
-        held_out: bool,
-    ) -> NDArray[np.int64]:
+    def lengths(self, selection: Selection) -> NDArray[np.int64]:
         if self.objective.boundaries == "byte":
-            return np.full(len(row), self.objective.targets_length, dtype=np.int64)
-        return self.objective.target_lengths(self.chunks(part, row, held_out), seed, index)
+            inputs, targets = self.objective.inputs_length, self.objective.targets_length
+            return np.tile(np.asarray([inputs, targets], dtype=np.int64), (len(selection), 1))
+        chunks = self.chunks(selection.part, selection.row, selection.held_out)
+        targets = self.objective.target_lengths(chunks, selection.seed, selection.index)
+        # Every byte is on one side, every sentinel and an end of sequence on both.
+        both = self.objective.chunk_length + 2 * (self.objective.num_spans + 1)
+        return np.stack([both - targets, targets], axis=1)
 
     def chunks(self, part: NDArray[np.int64], row: NDArray[np.int64], held_out: bool) -> NDArray[np.uint8]:
         """Return the raw bytes [n, chunk_length] of the rows."""

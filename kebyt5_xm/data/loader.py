@@ -1,15 +1,20 @@
 """From the plan to micro-batches: the dataset a worker holds and the iterable Lightning sees."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from kebyt5_xm.data.bad_sample import Skip
 from kebyt5_xm.data.batch import Batch, collate
-from kebyt5_xm.data.plan import Draws, Plan
-from kebyt5_xm.data.source import Example, Source
+from kebyt5_xm.data.plan import Draws
+from kebyt5_xm.data.source import Example, Selection, Source
+from kebyt5_xm.data.steps import MicroBatch, Steps
 from kebyt5_xm.encoder import Preprocessor
+from kebyt5_xm.errors import UserError
 from kebyt5_xm.modality import MediaInterface
 
 FETCH = 4
@@ -31,67 +36,111 @@ class Mixture:
         """Return the preprocessor of every modality."""
         return {name: interface.preprocessor for name, interface in self.interfaces.items()}
 
-    def load(self, rows: Draws) -> list[Example]:
-        """Return the examples of `rows`, in their order."""
-        examples: list[Example | None] = [None] * len(rows)
-        for source, where, wanted in self._by_source(rows):
-            for place, example in zip(where, source.load(*wanted), strict=True):
+    def load(self, draws: Draws) -> list[Example]:
+        """Return the examples of `draws`, in their order."""
+        examples: list[Example | None] = [None] * len(draws)
+        for source, where, selection in self._by_source(draws):
+            for place, example in zip(where, source.load(selection), strict=True):
                 examples[place] = example
         return [example for example in examples if example is not None]
 
-    def num_targets(self, rows: Draws) -> int:
-        """Return the number of target ids of all `rows` together."""
-        return sum(int(source.target_lengths(*wanted).sum()) for source, _, wanted in self._by_source(rows))
+    def lengths(self, draws: Draws) -> NDArray[np.int64]:
+        """Return [n, 2]: encoder positions and target ids of each of `draws`; zeros for an impossible one."""
+        lengths = np.zeros((len(draws), 2), dtype=np.int64)
+        for source, where, selection in self._by_source(draws):
+            lengths[where] = source.lengths(selection)
+        return lengths
 
-    def _by_source(self, rows: Draws) -> Iterator[tuple[Source, np.ndarray, tuple]]:
-        """Yield each source, the places of its rows, and what its `load` and `target_lengths` are called with."""
-        source = np.asarray(self.source_of_part)[rows.part]
-        part = np.asarray(self.part_in_source)[rows.part]
+    def skips(self, draws: Draws) -> list[tuple[int, Skip]]:
+        """Return (part, cause) of draws that give no example, or one that is too long for a micro-batch."""
+        skips = []
+        for part, row, example in zip(draws.part, draws.row, self.load(draws), strict=True):
+            length = max(len(example.input_ids), len(example.target_ids))
+            cause = f"{length} positions or target ids, more than a micro-batch or a packed row has room for"
+            path = self.sources[self.source_of_part[part]].place(int(row))
+            skips.append((int(part), example.skipped or Skip(path[1], path[0], cause)))
+        return skips
+
+    def _by_source(self, draws: Draws) -> Iterator[tuple[Source, np.ndarray, Selection]]:
+        """Yield each source, the places of its draws among `draws`, and those draws."""
+        source = np.asarray(self.source_of_part)[draws.part]
+        part = np.asarray(self.part_in_source)[draws.part]
         for number in np.unique(source):
             where = np.flatnonzero(source == number)
-            wanted = part[where], rows.row[where], rows.index[where], self.seed, self.held_out
-            yield self.sources[number], where, wanted
+            selection = Selection(part[where], draws.row[where], draws.index[where], self.seed, self.held_out)
+            yield self.sources[number], where, selection
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a data worker is asked for: one micro-batch and its place in the run."""
+
+    micro_batch: MicroBatch
+    num_targets: int
+    step: int
+    next_step: int
+    next_index: int
+
+
+@dataclass
+class TrainingOrders:
+    """The micro-batches of one rank from `step` on, whose first example is `start`, in the order of training.
+
+    It runs in the process of the model, so that no worker has to know what the others do; it costs arithmetic
+    and a look into the length tables.
+    """
+
+    steps: Steps
+    rank: int
+    world_size: int
+    step: int
+    start: int
+    num_steps: int
+
+    def __iter__(self) -> Iterator[Order]:
+        start = self.start
+        for step in range(self.step, self.num_steps):
+            batch = self.steps.batch(start)
+            mine = batch.micro_batches[self.rank :: self.world_size]
+            for number, micro_batch in enumerate(mine):
+                last = number == len(mine) - 1
+                yield Order(
+                    micro_batch,
+                    # At least one: a step without a single good example has a loss of zero, not of 0 / 0.
+                    num_targets=max(1, batch.num_targets),
+                    step=step,
+                    next_step=step + last,
+                    next_index=batch.stop if last else start,
+                )
+            start = batch.stop
 
 
 @dataclass
 class TrainingMicroBatches(Dataset):
-    """Micro-batch i of one rank, for every i of the run.
-
-    A global batch is cut into `accumulation` rounds of `world_size` micro-batches, so the same examples enter
-    an optimizer step however many ranks share it.
-    """
+    """Makes the micro-batches that it is given orders for."""
 
     mixture: Mixture
-    plan: Plan
-    micro_batch_size: int
-    rank: int
-    world_size: int
-    accumulation: int
-    num_steps: int
-    _counted: tuple[int, int] = field(default=(-1, 0), repr=False)
 
-    def __len__(self) -> int:
-        return self.num_steps * self.accumulation
-
-    def __getitem__(self, number: int) -> Batch:
-        step, micro = divmod(number, self.accumulation)
-        start = step * self.plan.global_batch_size
-        start += (micro * self.world_size + self.rank) * self.micro_batch_size
-        rows = self.plan.rows(start, start + self.micro_batch_size)
+    def __getitem__(self, order: Order) -> Batch:
+        micro_batch = order.micro_batch
+        draws = micro_batch.draws
+        skipped = [] if micro_batch.left_out is None else self.mixture.skips(micro_batch.left_out)
+        examples = self.mixture.load(draws)
+        part, packed_row = draws.part, micro_batch.packed_row
+        if not examples:  # the rank has a place and nothing to put there
+            examples, part = [Example.empty()], np.zeros(1, dtype=np.int64)
+            packed_row = None if packed_row is None else np.zeros(1, dtype=np.int64)
         return collate(
-            self.mixture.load(rows),
-            rows.part,
+            examples,
+            part,
             preprocessors=self.mixture.preprocessors(),
-            num_targets=self._num_targets(step),
-            step=step,
-            next_step=step + (micro == self.accumulation - 1),
+            num_targets=order.num_targets,
+            step=order.step,
+            next_step=order.next_step,
+            next_index=order.next_index,
+            packed_row=packed_row,
+            skipped=skipped,
         )
-
-    def _num_targets(self, step: int) -> int:
-        if self._counted[0] != step:
-            # At least one: a step without a single good example has a loss of zero, not of 0 / 0.
-            self._counted = step, max(1, self.mixture.num_targets(self.plan.step(step)))
-        return self._counted[1]
 
 
 @dataclass
@@ -120,39 +169,78 @@ class ValidationMicroBatches(Dataset):
         part = np.full_like(row, self.part)
         rows = Draws(part, np.zeros_like(row), row, row.astype(np.uint64))
         examples = [
-            example if kept else replace(example, counted=False)
+            example if kept else replace(example, counted=False, skipped=None)
             for example, kept in zip(self.mixture.load(rows), real, strict=True)
         ]
         preprocessors = self.mixture.preprocessors()
         return collate(
-            examples, part, preprocessors=preprocessors, num_targets=0, step=number, next_step=number
+            examples,
+            part,
+            preprocessors=preprocessors,
+            num_targets=0,
+            step=number,
+            next_step=number,
+            next_index=0,
         )
 
 
 class Loader:
-    """An iterable of micro-batches with a length, starting at any of them.
+    """An iterable of micro-batches with a length.
 
-    `len` is that of the whole run, also when it starts in the middle: Lightning counts the micro-batches that
-    a resumed run has behind it against it.
+    `length` is that of the whole run, also when `orders` begins in the middle: Lightning counts the micro-batches
+    that a resumed run has behind it against it. `timeout` in seconds is how long a worker may take for one fetch.
+    Raises `UserError` where a worker was killed or took too long.
     """
 
-    def __init__(self, dataset: Dataset, start: int, num_workers: int, pin_memory: bool) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        orders: Iterable[Any],
+        length: int,
+        num_workers: int,
+        pin_memory: bool,
+        timeout: float = 0.0,
+    ) -> None:
         self.dataset = dataset
-        self.start = start
+        self.orders = orders
+        self.length = length
         self.num_workers = num_workers
         self.pin_memory = pin_memory
+        self.timeout = timeout
 
     def __len__(self) -> int:
-        return len(self.dataset)  # pyright: ignore[reportArgumentType]
+        return self.length
 
     def __iter__(self) -> Iterator[Batch]:
         fetches = DataLoader(
             self.dataset,
             batch_size=FETCH if self.num_workers else 1,
-            sampler=range(self.start, len(self)),
+            sampler=self.orders,
             collate_fn=list,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
+            timeout=self.timeout if self.num_workers else 0.0,
         )
-        for fetched in fetches:
+        iterator = iter(fetches)
+        while True:
+            try:
+                fetched = next(iterator, None)
+            except RuntimeError as error:
+                raise self._explained(error) from error
+            if fetched is None:
+                return
             yield from fetched
+
+    def _explained(self, error: RuntimeError) -> Exception:
+        """Return what PyTorch says of a dead or slow worker as an error for people; anything else as it is."""
+        if "DataLoader worker" in str(error) and ("exited" in str(error) or "killed" in str(error)):
+            return UserError(
+                "a data worker was killed (by the system, if memory ran out); continue with --ckpt_path last, with "
+                "a smaller data.num_workers if it was memory"
+            )
+        if "timed out" in str(error):
+            return UserError(
+                f"a data worker gave nothing for {self.timeout:g} seconds: a file system or a URL that does not "
+                "answer; continue with --ckpt_path last, with a larger data.timeout if it is only slow"
+            )
+        return error

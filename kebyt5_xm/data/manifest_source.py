@@ -1,23 +1,24 @@
 """The manifest source: rows of a table as examples, by a prompt and a target."""
 
-import logging
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.bad_sample import BadSample, MediaError, RowError
+from kebyt5_xm.data.bad_sample import BadSample, MediaError, RowError, Skip
+from kebyt5_xm.data.lengths import LengthTable, find_table, make_table, table_key
 from kebyt5_xm.data.manifest import open_rows
-from kebyt5_xm.data.media import open_media
-from kebyt5_xm.data.reference import Limits, resolve
+from kebyt5_xm.data.media import header, open_media
+from kebyt5_xm.data.pool import Progress
+from kebyt5_xm.data.reference import Limits, Readable, resolve
 from kebyt5_xm.data.rows import Rows
-from kebyt5_xm.data.source import Example, MediaItem, Part, Source
+from kebyt5_xm.data.source import Example, MediaItem, Part, Selection, Source
 from kebyt5_xm.data.template import Slot, Template
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.modality import MediaInterface
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 
-_LOG = logging.getLogger(__name__)
-_EMPTY = np.asarray([EOS_ID], dtype=np.int16)
+_EOS = np.asarray([EOS_ID], dtype=np.int16)
 
 
 class Manifest(Source):
@@ -29,6 +30,8 @@ class Manifest(Source):
             recording; `{{` is a brace. Nothing else is special.
         target: the text to be written, with `{column}` alike.
         weight: share of this source's examples in the mixture, relative to the other sources.
+        epochs: after so many passes over the rows the source gives no more and the others fill its place; null
+            repeats it for ever.
         validation: a held-out manifest with the same columns.
         max_validation_examples: rows of it that are used.
         max_source_length: longest input in bytes, slots not counted; a longer example is left out with a warning.
@@ -44,6 +47,7 @@ class Manifest(Source):
         prompt: str,
         target: str,
         weight: float = 1.0,
+        epochs: int | None = None,
         validation: str | None = None,
         max_validation_examples: int = 1000,
         max_source_length: int = 1024,
@@ -53,6 +57,7 @@ class Manifest(Source):
         allow_outside: bool = False,
     ) -> None:
         self.weight = weight
+        self.epochs = epochs
         self.prompt = Template(prompt)
         self.target = Template(target)
         if self.target.modalities:
@@ -79,7 +84,7 @@ class Manifest(Source):
         self.interfaces = {name: interfaces[name] for name in self.prompt.modalities}
 
     def parts(self) -> list[Part]:
-        return [Part("", len(self.rows), 1.0, self.rows.fingerprint)]
+        return [Part("", len(self.rows), 1.0, self.rows.fingerprint, self.epochs)]
 
     def validation_parts(self) -> list[Part]:
         if self.held_out is None:
@@ -87,60 +92,71 @@ class Manifest(Source):
         num_rows = min(len(self.held_out), self.max_validation_examples)
         return [Part("", num_rows, 1.0, self.held_out.fingerprint)]
 
-    def load(
-        self,
-        part: NDArray[np.int64],
-        row: NDArray[np.int64],
-        index: NDArray[np.uint64],
-        seed: int,
-        held_out: bool,
-    ) -> list[Example]:
-        rows = self._tables()[held_out]
-        return [self._example(rows, int(number)) for number in row]
+    def load(self, selection: Selection) -> list[Example]:
+        rows = self._tables()[selection.held_out]
+        promised = self.lengths(selection)
+        return [
+            self._example(rows, int(number), tuple(lengths))
+            for number, lengths in zip(selection.row, promised.tolist(), strict=True)
+        ]
 
-    def _example(self, rows: Rows, number: int) -> Example:
+    def _example(self, rows: Rows, number: int, promised: tuple[int, ...]) -> Example:
         try:
-            return self.example(rows, number)
+            example = self.example(rows, number)
+            found = len(example.input_ids), len(example.target_ids)
+            if found != promised:
+                raise RowError(
+                    str(rows.path),
+                    rows.line(number),
+                    f"{found[0]} positions and {found[1]} target ids, but {promised[0]} and {promised[1]} when the "
+                    "length table was made: a file has changed since; delete the table to make it anew",
+                )
         except BadSample as error:
-            _LOG.warning("%s, line %d is left out: %s", rows.path, rows.line(number), error)
-            return Example(_EMPTY, _EMPTY, counted=False)
+            path = error.path if isinstance(error, MediaError) else str(rows.path)
+            return Example.empty(Skip(rows.line(number), path, error.cause))
+        return example
 
     def example(self, rows: Rows, number: int) -> Example:
         """Return the example of one row; raises `BadSample` with the cause if it cannot be made."""
         row = rows.row(number)
         target_ids = self._target_ids(row, rows, number)
+        segments = self._rendered(self.prompt, row, rows, number)
+        self._check_text(segments, rows, number)
         ids: list[NDArray[np.int16]] = []
         media: list[MediaItem] = []
-        position = num_text = 0
-        for segment in self._rendered(self.prompt, row, rows, number):
+        position = 0
+        for segment in segments:
             if isinstance(segment, Slot):
-                item = self._open(segment, rows)
-                ids.append(np.full(item[1], PAD_ID, dtype=np.int16))
-                media.append(MediaItem(segment.modality, item[0], position, item[1]))
+                prepared, count = self._open(segment, rows)
+                ids.append(np.full(count, PAD_ID, dtype=np.int16))
+                media.append(MediaItem(segment.modality, prepared, position, count))
             else:
                 ids.append(encode(segment))
-                num_text += len(ids[-1])
             position += len(ids[-1])
+        return Example(np.concatenate([*ids, _EOS]), target_ids, tuple(media))
+
+    def _check_text(self, segments: list, rows: Rows, number: int) -> int:
+        """Return the bytes of text among `segments`; raise `RowError` if they are too many."""
+        num_text = sum(len(s.encode()) for s in segments if isinstance(s, str))
         if num_text > self.max_source_length:
-            raise RowError(
-                str(rows.path),
-                rows.line(number),
-                f"input of {num_text} bytes, limit {self.max_source_length}",
-            )
-        return Example(np.concatenate([*ids, _EMPTY]), target_ids, tuple(media))
+            cause = f"input of {num_text} bytes, limit {self.max_source_length}"
+            raise RowError(str(rows.path), rows.line(number), cause)
+        return num_text
 
     def _open(self, slot: Slot, rows: Rows) -> tuple:
         interface = self.interfaces[slot.modality]
-        source = slot.reference
-        if isinstance(source, str):
-            source = resolve(rows.path.parent, source, self.allow_remote, self.allow_outside)
-        item = open_media(source, interface.media, self.limits)
+        item = open_media(self._readable(slot, rows), interface.media, self.limits)
         try:
             return interface.prepare(item)
         except BadSample:
             raise
         except UserError as error:  # too short for one feature, say: this sample's fault
             raise MediaError(str(slot.reference)[:200], str(error)) from error
+
+    def _readable(self, slot: Slot, rows: Rows) -> Readable:
+        if isinstance(slot.reference, bytes):
+            return slot.reference
+        return resolve(rows.path.parent, slot.reference, self.allow_remote, self.allow_outside)
 
     def _rendered(self, template: Template, row: dict, rows: Rows, number: int) -> list:
         try:
@@ -157,33 +173,74 @@ class Manifest(Source):
                 rows.line(number),
                 f"target of {len(ids)} bytes, limit {self.max_target_length}",
             )
-        return np.concatenate([ids, _EMPTY])
+        return np.concatenate([ids, _EOS])
 
-    def target_lengths(
-        self,
-        part: NDArray[np.int64],
-        row: NDArray[np.int64],
-        index: NDArray[np.uint64],
-        seed: int,
-        held_out: bool,
-    ) -> NDArray[np.int64]:
+    def place(self, row: int) -> tuple[str, int]:
+        return str(self.rows.path), self.rows.line(row)
+
+    # -- lengths -----------------------------------------------------------------------------------
+
+    def prepare(self, workers: int, progress: Progress) -> None:
+        for held_out in range(len(self._tables())):
+            self._table(held_out, workers, progress)
+
+    def lengths(self, selection: Selection) -> NDArray[np.int64]:
+        if selection.held_out not in self._opened:
+            self._opened[selection.held_out] = self._table(selection.held_out).lengths
+        return self._opened[selection.held_out][selection.row].astype(np.int64)
+
+    @cached_property
+    def _opened(self) -> dict[bool, NDArray[np.int32]]:
+        return {}
+
+    def _table(
+        self, held_out: bool | int, workers: int = 1, progress: Progress = lambda _: None
+    ) -> LengthTable:
         rows = self._tables()[held_out]
-        lengths = np.zeros(len(row), dtype=np.int64)
-        for place, number in enumerate(row):
-            try:
-                lengths[place] = len(self._target_ids(rows.row(int(number)), rows, int(number)))
-            except BadSample:
-                continue
-        return lengths
+        settings = {"manifest": rows.fingerprint, **self._deciding()}
+        key = table_key(settings)
+        measure = partial(self._measure, bool(held_out))
+        return find_table(rows.path, key, len(rows)) or make_table(
+            rows.path, key, len(rows), measure, workers, progress
+        )
+
+    def _measure(self, held_out: bool, number: int) -> tuple[int, int] | str:
+        """Return encoder positions and target ids of a row from its media's headers, or why there are none."""
+        rows = self._tables()[held_out]
+        try:
+            row = rows.row(number)
+            num_targets = len(self._target_ids(row, rows, number))
+            segments = self._rendered(self.prompt, row, rows, number)
+            positions = self._check_text(segments, rows, number) + len(_EOS)
+            for segment in segments:
+                if isinstance(segment, Slot):
+                    interface = self.interfaces[segment.modality]
+                    found = header(self._readable(segment, rows), interface.media, self.limits)
+                    positions += interface.num_slots(found)
+        except BadSample as error:
+            return error.cause
+        except UserError as error:  # too short for one feature, say
+            return str(error)
+        return positions, num_targets
+
+    def _deciding(self) -> dict[str, object]:
+        return {
+            **self.settings_without_table(),
+            "limits": repr(self.limits),
+            "allow": [self.allow_remote, self.allow_outside],
+        }
 
     def settings(self) -> dict[str, object]:
+        return {**self.settings_without_table(), "lengths": self._table(False).digest}
+
+    def settings_without_table(self) -> dict[str, object]:
         return {
             "prompt": self.prompt.text,
             "target": self.target.text,
             "max_source_length": self.max_source_length,
             "max_target_length": self.max_target_length,
             **{
-                f"{name}.preprocessing": interface.preprocessor.fingerprint()[:16]
+                f"{name}.preprocessing": interface.fingerprint()
                 for name, interface in self.interfaces.items()
             },
         }

@@ -1,4 +1,4 @@
-"""The plan: the pure function from a step to the examples of its global batch.
+"""The plan: the pure function from a number to the example that a run draws at that place.
 
 Example n of a run is (part, epoch, row) by arithmetic alone:
 
@@ -6,8 +6,8 @@ Example n of a run is (part, epoch, row) by arithmetic alone:
   a keyed permutation of the block decides;
 - the k-th example of a part is row `permute(k mod rows, key=epoch)` of epoch `k div rows`.
 
-So nothing has to be stored or replayed: any step is found at once, on any rank and in any worker, and
-shuffling 10^11 rows needs no memory.
+So nothing has to be stored or replayed: any example is found at once, on any rank and in any worker, and
+shuffling 10^11 rows needs no memory. `kebyt5_xm.data.steps` says which of them make an optimizer step.
 """
 
 import hashlib
@@ -46,53 +46,77 @@ class Draws:
 
 @dataclass(frozen=True)
 class Plan:
-    """The order of a whole run.
+    """The order of a whole run: `parts` are the mixture's parts, `weights` theirs at any positive scale.
 
-    `parts` are the mixture's parts with their final weights (any positive scale); `global_batch_size` is the
-    number of examples of one optimizer step over all ranks and accumulated micro-batches.
+    Parts that end after their epochs give their last rows in full; their place is the others' from there on, in
+    proportion to their weights.
     """
 
     parts: tuple[Part, ...]
     weights: tuple[float, ...]
     seed: int
-    global_batch_size: int
 
     def __post_init__(self) -> None:
         if not self.parts:
             raise UserError("no source gives any training example; add one under data.sources")
-        if self.global_batch_size < 1:
-            raise UserError(f"global_batch_size is {self.global_batch_size}; expected at least 1")
         for part, weight in zip(self.parts, self.weights, strict=True):
             if part.num_rows < 1:
                 raise UserError(f"'{part.name}' has no training rows; its corpus is shorter than one example")
+            if part.epochs is not None and part.epochs < 1:
+                raise UserError(f"'{part.name}' has epochs {part.epochs}; expected 1 or more, or null")
             if not weight > 0:
                 raise UserError(f"'{part.name}' has weight {weight}; expected more than 0 (or leave it out)")
 
     @cached_property
-    def counts(self) -> NDArray[np.int64]:
-        """How many examples of a block each part gets: the largest remainders of the exact shares."""
+    def phases(self) -> "list[Phase]":
+        """The runs of blocks of one composition. There is one unless parts end after their epochs."""
         weights = np.asarray(self.weights, dtype=np.float64)
-        exact = weights / weights.sum() * BLOCK
-        counts = np.maximum(np.floor(exact).astype(np.int64), 1)
-        while (missing := BLOCK - counts.sum()) != 0:
-            gap = exact - counts
-            if missing > 0:
-                counts[np.argsort(-gap, kind="stable")[:missing]] += 1
-            else:
-                counts[np.argmin(np.where(counts > 1, gap, np.inf))] -= 1
-        return counts
+        limits = np.asarray(
+            [np.inf if part.epochs is None else float(part.num_rows * part.epochs) for part in self.parts]
+        )
+        used = np.zeros(len(weights), dtype=np.int64)
+        phases: list[Phase] = []
+        block = 0
+        while (left := np.subtract(limits, used, dtype=np.float64)).any():
+            counts = _shares(np.where(left > 0, weights, 0.0), BLOCK)
+            ending = np.isfinite(left) & (left > 0)
+            whole = int((left[ending] // counts[ending]).min()) if ending.any() else None
+            if whole is None:
+                phases.append(Phase(block, counts, used))
+                break
+            if whole:
+                phases.append(Phase(block, counts, used))
+            else:  # some part ends inside this block; the others fill its place
+                counts, whole = _last_block(weights, left), 1
+                phases.append(Phase(block, counts, used))
+            used = used + whole * counts
+            block += whole
+        return phases
+
+    @cached_property
+    def num_examples(self) -> int | None:
+        """How many examples there are, or None if a part is repeated for ever."""
+        if any(part.epochs is None for part in self.parts):
+            return None
+        return sum(part.num_rows * (part.epochs or 0) for part in self.parts)
 
     def rows(self, start: int, stop: int) -> Draws:
-        """Return the examples `start` to `stop` (exclusive) of the run."""
+        """Return the examples `start` to `stop` (exclusive) of the run, as far as there are any."""
+        if self.num_examples is not None:
+            stop = max(start, min(stop, self.num_examples))
         index = np.arange(start, stop, dtype=np.int64)
         block, place = np.divmod(index, BLOCK)
-        drawn = np.empty_like(place)
+        part, nth = np.empty_like(place), np.empty_like(place)
+        phase = np.searchsorted([phase.block for phase in self.phases], block, side="right") - 1
         for number in np.unique(block):
             here = block == number
-            drawn[here] = permute(place[here], BLOCK, _key(self.seed, _ORDER, int(number)))
-        ends = np.cumsum(self.counts)
-        part = np.searchsorted(ends, drawn, side="right").astype(np.int64)
-        nth = block * self.counts[part] + drawn - (ends - self.counts)[part]
+            composition = self.phases[int(phase[np.argmax(here)])]
+            size = int(composition.counts.sum())  # less than BLOCK in the last block of a run that ends
+            drawn = permute(place[here], size, _key(self.seed, _ORDER, int(number)))
+            ends = np.cumsum(composition.counts)
+            part[here] = np.searchsorted(ends, drawn, side="right")
+            before = composition.used + (number - composition.block) * composition.counts
+            nth[here] = before[part[here]] + drawn - (ends - composition.counts)[part[here]]
         num_rows = np.asarray([p.num_rows for p in self.parts], dtype=np.int64)[part]
         epoch, offset = np.divmod(nth, num_rows)
         row = np.empty_like(offset)
@@ -101,21 +125,59 @@ class Plan:
             row[here] = permute(offset[here], self.parts[p].num_rows, _key(self.seed, _ROWS, p, e))
         return Draws(part, epoch, row, index.astype(np.uint64))
 
-    def step(self, step: int) -> Draws:
-        """Return the global batch of optimizer step `step`, counted from zero."""
-        return self.rows(step * self.global_batch_size, (step + 1) * self.global_batch_size)
-
     def description(self) -> dict[str, object]:
         """Return, as plain values, everything that decides the order."""
         total = sum(self.weights)
         return {
             "seed": self.seed,
-            "global_batch_size": self.global_batch_size,
             **{
                 f"parts.{part.name}": f"{part.num_rows} rows, share {weight / total:.6f}, {part.fingerprint}"
+                + ("" if part.epochs is None else f", {part.epochs} epochs")
                 for part, weight in zip(self.parts, self.weights, strict=True)
             },
         }
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Blocks of one composition, from `block` on. Arrays have an entry a part."""
+
+    block: int
+    counts: NDArray[np.int64]  # examples of a block
+    used: NDArray[np.int64]  # examples given before
+
+
+def _shares(weights: NDArray[np.float64], size: int) -> NDArray[np.int64]:
+    """Return how many of `size` examples each part gets: the largest remainders of the exact shares.
+
+    A part of positive weight gets one at least, one of weight zero none.
+    """
+    exact = weights / weights.sum() * size
+    least = (weights > 0).astype(np.int64)
+    counts = np.maximum(np.floor(exact).astype(np.int64), least)
+    while (missing := size - counts.sum()) != 0:
+        gap = np.where(weights > 0, exact - counts, -np.inf)
+        if missing > 0:
+            counts[np.argsort(-gap, kind="stable")[:missing]] += 1
+        else:
+            counts[np.argmin(np.where(counts > 1, gap, np.inf))] -= 1
+    return counts
+
+
+def _last_block(weights: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the counts of a block in which at least one part has fewer examples `left` than its share."""
+    counts = np.zeros(len(weights), dtype=np.int64)
+    open_parts = left > 0
+    while open_parts.any():
+        size = BLOCK - counts[~open_parts].sum()
+        shares = _shares(np.where(open_parts, weights, 0.0), int(size))
+        ending = open_parts & (left <= shares)
+        if not ending.any():
+            counts[open_parts] = shares[open_parts]
+            break
+        counts[ending] = left[ending].astype(np.int64)
+        open_parts &= ~ending
+    return counts
 
 
 def fingerprint(description: dict[str, object]) -> str:

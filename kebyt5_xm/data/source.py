@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.bad_sample import Skip
+from kebyt5_xm.data.pool import Progress
+from kebyt5_xm.vocabulary import EOS_ID
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -18,14 +22,23 @@ class Example:
     """One example, ready to be collated.
 
     `input_ids` and `target_ids` are byte ids (int16, end-of-sequence included, never padded); PAD stands at
-    every slot of `media`. `counted` is False for an example that could not be made: it keeps its place in the
-    batch, without targets.
+    every slot of `media`. `counted` is False for an example that only fills a place: it has no labels in the
+    batch. One that could not be made says why in `skipped`.
     """
 
     input_ids: NDArray[np.int16]
     target_ids: NDArray[np.int16]
     media: "tuple[MediaItem, ...]" = ()
     counted: bool = True
+    skipped: Skip | None = None
+
+    @classmethod
+    def empty(cls, skipped: Skip | None = None) -> "Example":
+        """Return an example that fills the place of one that could not be made."""
+        return cls(_END, _END, counted=False, skipped=skipped)
+
+
+_END = np.asarray([EOS_ID], dtype=np.int16)
 
 
 @dataclass(frozen=True)
@@ -42,13 +55,37 @@ class MediaItem:
 class Part:
     """A run of rows that is shuffled by itself: one store of a denoising source, or one manifest.
 
-    `share` is the part's share of its own source's examples; the shares of a source sum to one.
+    `share` is the part's share of its own source's examples; the shares of a source sum to one. After `epochs`
+    the part gives no more, and the others fill its place; None repeats it for ever.
     """
 
     name: str
     num_rows: int
     share: float
     fingerprint: str
+    epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which examples of a source are meant: parallel arrays of one length.
+
+    Attributes:
+        part: number of the part in `parts()`, or in `validation_parts()` if `held_out`.
+        row: row of the part.
+        index: number of the example in the run; randomness may depend on `(seed, index)` alone.
+        seed: of the run.
+        held_out: rows to validate on.
+    """
+
+    part: NDArray[np.int64]
+    row: NDArray[np.int64]
+    index: NDArray[np.uint64]
+    seed: int
+    held_out: bool
+
+    def __len__(self) -> int:
+        return len(self.row)
 
 
 class Source(ABC):
@@ -74,34 +111,33 @@ class Source(ABC):
     def validation_parts(self) -> list[Part]:
         """Return the held-out parts (an empty list if there are none)."""
 
-    @abstractmethod
-    def load(
-        self,
-        part: NDArray[np.int64],
-        row: NDArray[np.int64],
-        index: NDArray[np.uint64],
-        seed: int,
-        held_out: bool,
-    ) -> list[Example]:
-        """Return one example for each entry of `part`, `row` and `index` (all of one length).
+    def prepare(self, workers: int, progress: Progress) -> None:  # noqa: B027 - stores are prepared already
+        """Make what has to be made once before `lengths` answers at once; call it after `connect`.
 
-        Randomness may depend on `(seed, index)` alone, never on the order or the company of the rows.
+        `progress` is told of the rows that are done. In a run on several processes one of them calls this first.
         """
 
     @abstractmethod
-    def target_lengths(
-        self,
-        part: NDArray[np.int64],
-        row: NDArray[np.int64],
-        index: NDArray[np.uint64],
-        seed: int,
-        held_out: bool,
-    ) -> NDArray[np.int64]:
-        """Return the number of target ids of each of the examples that `load` would return."""
+    def load(self, selection: Selection) -> list[Example]:
+        """Return one example for each entry, an empty one with its cause where none can be made.
+
+        What an example holds never depends on the order or the company of the rows.
+        """
+
+    @abstractmethod
+    def lengths(self, selection: Selection) -> NDArray[np.int64]:
+        """Return [n, 2]: encoder positions and target ids of each of the examples that `load` would return.
+
+        Both are zero for an example that is known to be impossible.
+        """
 
     @abstractmethod
     def settings(self) -> dict[str, object]:
         """Return what decides an example besides its row, as plain values: it enters the data fingerprint."""
+
+    def place(self, row: int) -> tuple[str, int]:
+        """Return the file and the line, from 1, of a training row that can be skipped."""
+        raise NotImplementedError(f"{type(self).__name__} has no rows that can be skipped")
 
     def raw_bytes(self, part: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the raw held-out bytes of the rows, [row, bytes], for entropy baselines.

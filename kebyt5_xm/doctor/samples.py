@@ -12,7 +12,7 @@ from kebyt5_xm.data.bad_sample import BadSample
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch, collate
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.manifest_source import Manifest
-from kebyt5_xm.data.source import Example, Source
+from kebyt5_xm.data.source import Example, Selection, Source
 from kebyt5_xm.doctor.findings import Finding, verdict
 from kebyt5_xm.model import CrossModalT5
 
@@ -40,7 +40,8 @@ def first_examples(name: str, source: Source, seed: int) -> tuple[list[Example],
                 causes.append(f"line {source.rows.line(number)}: {error}")
     else:
         rows = np.arange(num_rows)
-        examples = source.load(np.zeros_like(rows), rows, rows.astype(np.uint64), seed, held_out=False)
+        selection = Selection(np.zeros_like(rows), rows, rows.astype(np.uint64), seed, held_out=False)
+        examples = source.load(selection)
     slots = [sum(medium.count for medium in example.media) for example in examples]
     found = f"of {num_rows} examples {len(examples)} can be used"
     if examples:

@@ -1,0 +1,138 @@
+"""Length tables: what headers promise is what decoding gives, and a changed file is found out."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_media
+from PIL import Image
+
+from encoders.stems import LogMelEncoder, PatchEncoder
+from kebyt5_xm.adapters import FrameStacking, Linear
+from kebyt5_xm.data import Manifest
+from kebyt5_xm.data.source import Selection
+from kebyt5_xm.modality import MediaInterface, interface
+
+
+def interfaces(**patches: Any) -> dict[str, MediaInterface]:
+    image = PatchEncoder(**{"image_size": 16, "out_dim": 8, **patches})
+    speech = LogMelEncoder(out_dim=12, sample_rate=tiny_media.SAMPLE_RATE, num_mels=17)
+    return {
+        "image": interface(image, Linear, 20),
+        "speech": interface(
+            speech, lambda in_dim, d_model: FrameStacking(in_dim, d_model, 1, begin_end=True), 20
+        ),
+    }
+
+
+def manifest(folder: Path, modalities: dict[str, MediaInterface] | None = None) -> Manifest:
+    """Rows with a recording, an image, both and none, through one manifest."""
+    if not (folder / "mixed.jsonl").exists():
+        tiny_media.write_media(folder)
+        images = [json.loads(line) for line in (folder / "images.jsonl").read_text().splitlines()]
+        speech = [json.loads(line) for line in (folder / "speech.jsonl").read_text().splitlines()]
+        rows = [
+            {"media": row["picture"], "sound": sound["recording"], "text": "말" * n}
+            for n, (row, sound) in enumerate(zip(images, speech, strict=False))
+        ]
+        tiny_media.write_manifest(folder / "mixed.jsonl", rows)
+    source = Manifest(
+        str(folder / "mixed.jsonl"),
+        prompt="{media:image} 그리고 {sound:speech}",
+        target="{text}",
+        max_target_length=23,
+    )
+    source.connect(modalities or interfaces())
+    return source
+
+
+def everything(source: Manifest) -> Selection:
+    rows = np.arange(source.parts()[0].num_rows)
+    return Selection(np.zeros_like(rows), rows, rows.astype(np.uint64), seed=0, held_out=False)
+
+
+def test_headers_promise_exactly_what_decoding_gives(tmp_path: Path) -> None:
+    source = manifest(tmp_path)
+    lengths = source.lengths(everything(source))
+    examples = source.load(everything(source))
+    for promised, example in zip(lengths.tolist(), examples, strict=True):
+        if example.skipped is None:
+            assert promised == [len(example.input_ids), len(example.target_ids)]
+        else:  # a target of more than 23 bytes
+            assert promised == [0, 0]
+            assert "limit 23" in example.skipped.cause
+    assert len(set(lengths[:, 0].tolist())) > 3, "recordings of many lengths"
+    assert sum(example.skipped is not None for example in examples) == 3
+
+
+def test_the_table_is_made_once_and_in_processes_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = manifest(tmp_path)
+    monkeypatch.setattr("kebyt5_xm.data.lengths.JOB_ROWS", 3)
+    done: list[int] = []
+    source.prepare(workers=2, progress=done.append)
+    assert sum(done) == tiny_media.NUM_RECORDINGS
+    (table,) = tmp_path.glob("mixed.jsonl.lengths-*")
+    expected = source.lengths(everything(source))
+    made = table.stat().st_mtime_ns
+    again = manifest(tmp_path)
+    monkeypatch.setattr(Manifest, "_measure", lambda *_: pytest.fail("measured again"))
+    np.testing.assert_array_equal(again.lengths(everything(again)), expected)
+    assert table.stat().st_mtime_ns == made
+    table.unlink()
+    monkeypatch.undo()
+    np.testing.assert_array_equal(manifest(tmp_path).lengths(everything(source)), expected)
+
+
+@pytest.mark.parametrize("change", [{"image_size": 32}, {"patch_size": 4}])
+def test_other_preprocessing_has_a_table_of_its_own(tmp_path: Path, change: dict[str, int]) -> None:
+    first = manifest(tmp_path)
+    before = first.lengths(everything(first))
+    other = manifest(tmp_path, interfaces(**change))
+    after = other.lengths(everything(other))
+    usable = before[:, 0] > 0
+    assert (after[usable, 0] > before[usable, 0]).all()
+    assert len(list(tmp_path.glob("mixed.jsonl.lengths-*"))) == 2
+    assert first.settings() != other.settings()
+
+
+def test_another_adapter_has_a_table_of_its_own(tmp_path: Path) -> None:
+    first = manifest(tmp_path)
+    first.lengths(everything(first))
+    modalities = interfaces()
+    speech = LogMelEncoder(out_dim=12, sample_rate=tiny_media.SAMPLE_RATE, num_mels=17)
+    modalities["speech"] = interface(speech, lambda f, d: FrameStacking(f, d, begin_end=True, stack=2), 20)
+    other = manifest(tmp_path, modalities)
+    assert not np.array_equal(other.lengths(everything(other)), first.lengths(everything(first)))
+
+
+def test_a_medium_that_changed_since_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    modalities = interfaces(keep_aspect_ratio=True)
+    source = manifest(tmp_path, modalities)
+    source.lengths(everything(source))
+    Image.new("RGB", (97, 11)).save(tmp_path / "2.png")
+    os.remove(tmp_path / "4.png")
+    examples = manifest(tmp_path, modalities).load(everything(source))
+    changed, missing = examples[2].skipped, examples[4].skipped
+    assert changed is not None
+    assert "when the length table was made" in changed.cause
+    assert (changed.line, changed.path) == (3, str(tmp_path / "mixed.jsonl"))
+    assert missing is not None
+    assert missing.path.endswith("4.png")
+    assert not examples[2].counted
+    assert not examples[4].counted
+
+
+def test_a_damaged_table_is_made_anew(tmp_path: Path) -> None:
+    source = manifest(tmp_path)
+    expected = source.lengths(everything(source)).copy()
+    (table,) = tmp_path.glob("mixed.jsonl.lengths-*")
+    whole = table.read_bytes()
+    for damage in (whole[:-8], b"", b"{}" + whole[2:], whole + b"\0"):
+        table.write_bytes(damage)
+        np.testing.assert_array_equal(manifest(tmp_path).lengths(everything(source)), expected)
+        assert table.read_bytes() == whole
