@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.console import table
-from demo.folder import FOLDER, RECIPES, RESULTS
+from demo.folder import DATA, FOLDER, RECIPES, RESULTS
 
 NAMES = {"ko": "Korean", "en": "English", "zh": "Chinese", "ja": "Japanese"}
 _EXPECTED = re.compile(r"^# expect +(?P<value>[\d.]+) \+- (?P<tolerance>[\d.]+)", re.MULTILINE)
@@ -45,6 +45,71 @@ def text_table(text: dict[str, Any]) -> str:
     return table((*header, "train", "held out"), [*rows, total])
 
 
+def image_examples(image: dict[str, Any]) -> str:
+    """Return the table of some held-out images and what the model wrote for them."""
+    return _examples(image, "digits")
+
+
+def joint_examples(joint: dict[str, Any]) -> str:
+    """Return the table of some held-out images and recordings and what the model wrote for them."""
+    return _examples(joint["image"], "digits") + "\n\n" + _examples(joint["speech"], "speech")
+
+
+def _examples(held_out: dict[str, Any], data: str) -> str:
+    rows = [
+        (NAMES[e["language"]], str(DATA / data / e["file"]), _one_line(e["wrote"]), e["was"])
+        for e in held_out["examples"]
+    ]
+    return table(("", "held out", "the model wrote", "right is"), rows, text_columns=4)
+
+
+def media_table(joint: dict[str, Any]) -> str:
+    """Return the table of exact match and character error rate, by modality and language."""
+    header = ("held out", "", "items", "exact", "ignoring it", "edits a character", "ignoring it")
+    rows = []
+    for kind, name in (("image", "handwritten digits"), ("speech", "spoken numbers")):
+        parts = joint[kind]["languages"] | {"all": joint[kind]}
+        for language, part in parts.items():
+            ignoring = part["ignoring"]
+            rows.append(
+                (
+                    name if language == "ko" else "",
+                    NAMES.get(language, language),
+                    str(part["items"]),
+                    f"{part['exact_match']:.1%}",
+                    f"{ignoring['exact_match']:.1%}",
+                    part["character_error_rate"],
+                    ignoring["character_error_rate"],
+                )
+            )
+    return table(header, rows, text_columns=2)
+
+
+def forgetting_table(joint: dict[str, Any]) -> str:
+    """Return the table of bits per byte of held-out text before and after images and speech."""
+    before, after = joint["bits_per_byte_before"], joint["bits_per_byte"]
+    rows = [(NAMES[language], before[language], after[language]) for language in before]
+    return table(("bits per byte of held-out text", "text alone", "after images and speech"), rows)
+
+
+def media_summary(image: dict[str, Any], joint: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines on images and speech."""
+    yield media_table(joint)
+    yield "ignoring it: the best single answer to each language, for whoever neither looks nor listens"
+    yield ""
+    yield forgetting_table(joint)
+    for recipe, stage, found in (
+        ("image", f"images after {image['steps']} steps", image["exact_match"]),
+        ("speech", f"recordings after {joint['steps']} steps more", joint["speech"]["exact_match"]),
+    ):
+        value, tolerance = expected(RECIPES / f"{recipe}.yaml")
+        met = "as expected" if abs(found - value) <= tolerance else "NOT as expected"
+        yield f"expected {value:.2f} +- {tolerance:.2f} of held-out {stage} exact, found {found:.2f}: {met}"
+    yield ""
+    yield f"runs    {image['run']}, {joint['run']}"
+    yield f"export  {joint['export']}  (try: kebyt5-xm generate {joint['export']} --audio a.wav --prompt ' ko:')"
+
+
 def text_summary(text: dict[str, Any]) -> Iterator[str]:
     """Yield the lines on text pretraining."""
     yield (
@@ -67,9 +132,11 @@ def text_summary(text: dict[str, Any]) -> Iterator[str]:
 
 def ending(figures: dict[str, Any]) -> str:
     """Return the demo's last lines."""
-    lines = [*text_summary(figures["text"])]
-    parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in figures["text"]["seconds"].items())
+    lines = [*text_summary(figures["text"]), "", *media_summary(figures["image"], figures["joint"])]
     lines.append(f"figures {RESULTS}")
+    parts = ", ".join(
+        f"{name} {sum(figures[name]['seconds'].values()):.0f}" for name in ("text", "image", "joint")
+    )
     lines.append(f"{figures['seconds']:.0f} s in all: imports {figures['imports']:.0f}, {parts}")
     return "\n".join(lines)
 

@@ -28,6 +28,18 @@ class Results:
       restored[]             gaps in held-out lines that the export was asked to fill: `language`, `before`,
                              `after` (the text around the gap), `wrote` (by the model) and `was` (there)
       seconds.PART           wall-clock time of `prepare`, `train` (validations included), `export`, `restore`
+    image                    the stage of digits beside text: `run`, `steps`, `seconds.PART` (`data`, `train`,
+                             `export`, `evaluate`), and the held-out images as below
+    joint                    the stage of spoken numbers beside both: `run`, `export`, `steps`, `seconds`;
+      bits_per_byte.LANGUAGE         of held-out text after it; `bits_per_byte_before` after the text stage
+      image, speech                  the held-out images and recordings:
+        items                        how many
+        exact_match                  share that the model wrote exactly, greedily
+        character_error_rate         edits a character of the right answer
+        ignoring                     the same two of the best answer to each language that ignores the medium:
+                                     the most frequent one, and the one with the fewest edits
+        languages.LANGUAGE           the same three of one language
+        examples[]                   `language`, `file`, `wrote` (by the model), `was`
     """
 
     figures: dict[str, Any] = field(

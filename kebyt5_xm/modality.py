@@ -1,13 +1,18 @@
 """A modality: a name, an encoder and an adapter, as a recipe gives them."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from kebyt5_xm.adapters import Adapter
+from kebyt5_xm.cache.key import media_key
+from kebyt5_xm.cache.store import CacheMiss, FeatureCache
+from kebyt5_xm.data.media import open_media
+from kebyt5_xm.data.reference import Limits, Readable, contents
 from kebyt5_xm.encoder import Encoder, Header, Media, Preprocessor, header_of
 
 
@@ -20,11 +25,14 @@ class Modality:
         adapter: class and arguments of the adapter; `in_dim` and `d_model` come from the model.
         weights: start from a folder of `kebyt5_xm.adapter_folder.save_adapter`, such as EXPORT/adapters/NAME; the
             backbone must be the one that it was trained on.
+        cache: folder of features that `kebyt5-xm cache` has computed; the encoder must be frozen, and does not run
+            in training.
     """
 
     encoder: Callable[[], Encoder]
     adapter: Callable[[int, int], Adapter]
     weights: str | None = None
+    cache: str | None = None
 
 
 @dataclass
@@ -37,6 +45,39 @@ class MediaInterface:
     media: Media
     preprocessor: Preprocessor
     adapter: Adapter
+    cache: FeatureCache | None = None
+
+    def load(self, readable: Readable, limits: Limits | None = None) -> tuple[torch.Tensor, int]:
+        """Return what `prepare` makes of a file, or its features [n, F] or [rows, columns, F] from the cache.
+
+        Raises `MediaError` if the file cannot be used, and `CacheMiss` if the cache has no features of it.
+        """
+        if self.cache is None:
+            return self.prepare(open_media(readable, self.media, limits))
+        raw = contents(readable)
+        features = self.cache.get(media_key(raw))
+        if features is None:
+            raise CacheMiss(
+                f"found no features of {readable} in the cache '{self.cache.folder.parent}': it is new, has "
+                "changed, or could not be read when the cache was filled; run `kebyt5-xm cache` with the same -c "
+                "options, which names the files that cannot be read"
+            )
+        return features, self.adapter.num_slots(tuple(features.shape[:-1]))
+
+    def collate(self, items: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return items that may share an encoder call as a batch, with their lengths [B]."""
+        if self.cache is None:
+            return self.preprocessor.collate(items)
+        return nn.utils.rnn.pad_sequence(list(items), batch_first=True), torch.tensor([len(i) for i in items])
+
+    def group(self, items: Sequence[torch.Tensor]) -> list[list[int]]:
+        """Return the indices of the items that may share an encoder call."""
+        if self.cache is None:
+            return self.preprocessor.group(items)
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, item in enumerate(items):  # sequences are padded, grids batched by equal size
+            groups.setdefault(tuple(item.shape) if item.ndim == 3 else (), []).append(index)
+        return list(groups.values())
 
     def num_slots(self, header: Header) -> int:
         """Return the exact number of slots of a medium with this header; raises `UserError` for an impossible one."""
@@ -58,8 +99,13 @@ class MediaInterface:
         return self.preprocessor.prepare(item), slots
 
 
-def interface(encoder: Encoder, adapter: Callable[[int, int], Adapter], d_model: int) -> MediaInterface:
+def interface(
+    encoder: Encoder,
+    adapter: Callable[[int, int], Adapter],
+    d_model: int,
+    cache: FeatureCache | None = None,
+) -> MediaInterface:
     """Return the data side of a modality."""
     with torch.device("meta"):
         twin = adapter(encoder.out_dim, d_model)
-    return MediaInterface(encoder.media, encoder.preprocessor(), twin)
+    return MediaInterface(encoder.media, encoder.preprocessor(), twin, cache)

@@ -15,7 +15,7 @@ from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.adapters.adapter import scale_ratio
 from kebyt5_xm.configuration import CrossModalT5Config
 from kebyt5_xm.data.batch import IGNORE_INDEX
-from kebyt5_xm.encoder import Encoder
+from kebyt5_xm.encoder import Encoded, Encoder, length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.packing import Packing, check_attention
 from kebyt5_xm.packing import decode as decode_packed
@@ -40,9 +40,19 @@ class ModalityModule(nn.Module):
         self.encoder = encoder
         self.adapter = adapter
 
-    def forward(self, prepared: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the vectors [N, M, D] of N media and their mask [N, M], valid ones first."""
-        encoded = self.encoder(prepared, lengths)
+    def forward(self, prepared: Tensor, lengths: Tensor, encoded: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the vectors [N, M, D] of N media and their mask [N, M], valid ones first.
+
+        `prepared` is the encoder's input, or with `encoded` its features of earlier: [N, F, C], of which `lengths`
+        are valid, or a grid's [N, R, C, D].
+        """
+        if not encoded:
+            return self._slots(self.encoder(prepared, lengths))
+        if prepared.ndim == 4:
+            return self._slots(Encoded.full(prepared.flatten(1, 2), (prepared.shape[1], prepared.shape[2])))
+        return self._slots(Encoded(prepared, length_mask(lengths, prepared.shape[1])))
+
+    def _slots(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         return self.adapter(encoded.features, encoded.mask, encoded.grid)
 
     def dummy(self, device: torch.device) -> Tensor:
@@ -136,7 +146,7 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
         for name in self.modalities:  # in one order on every rank, dummies or not: sharded weights meet here
             for group in media:
                 if group.modality == name:
-                    vectors, mask = self.modality(name)(group.prepared, group.lengths)
+                    vectors, mask = self.modality(name)(group.prepared, group.lengths, group.encoded)
                     self.scale_ratios[name] = scale_ratio(vectors, mask, self.byte_rms())
                     embedded = splice(embedded, vectors, mask, group)
             for _ in range(idle.get(name, 0)):

@@ -151,9 +151,8 @@ class CrossModalProcessor:
         """
         rows: list[Any] = [*segments] if self.is_batch(segments) else [segments]
         examples = [self.example([row] if isinstance(row, str) else row) for row in rows]
-        preprocessors = {name: interface.preprocessor for name, interface in self.interfaces.items()}
         part = np.zeros(len(examples), dtype=np.int64)
-        batch = collate(examples, part, preprocessors=preprocessors, num_targets=1, step=0, next_step=1)
+        batch = collate(examples, part, interfaces=self.interfaces, num_targets=1, step=0, next_step=1)
         batch = batch.to("cpu")  # widens the ids
         position = torch.arange(batch.input_ids.shape[1])
         mask = (position < batch.lengths[:, None]).long()

@@ -23,6 +23,9 @@ class MediaGroup:
     row: Tensor  # [N] row of the batch
     start: Tensor  # [N] first encoder position of the slots
     count: Tensor  # [N] number of slots
+    encoded: bool = (
+        False  # `prepared` are features [N, F, D] or a grid's [N, R, C, D], and the encoder does not run
+    )
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "MediaGroup":
         """Return the group with `function` applied to every tensor."""

@@ -17,6 +17,8 @@ from transformers import T5ForConditionalGeneration
 from kebyt5_xm import groups as parameter_groups
 from kebyt5_xm.adapter_folder import load_adapter
 from kebyt5_xm.backbone import Backbone
+from kebyt5_xm.cache.key import cache_folder
+from kebyt5_xm.cache.store import FeatureCache
 from kebyt5_xm.configuration import CrossModalT5Config, SlotBias
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.encoder import Encoder
@@ -65,12 +67,19 @@ class Task(pl.LightningModule):
         self.modalities = modalities or {}
         self.slot_bias: SlotBias = slot_bias
         self.model: CrossModalT5 | None = None
+        self._caches: dict[str, FeatureCache] = {}
 
     # -- building ----------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         if self.model is not None:
             return
+        if getattr(self.trainer.strategy, "zero_stage_3", False):
+            for name in (name for name, modality in self.modalities.items() if modality.cache is not None):
+                raise UserError(
+                    f"model.modalities.{name}.cache: ZeRO 3 shards the encoder, which then must run equally often on "
+                    "all ranks; take the cache out, or use ZeRO 2, DDP or FSDP2"
+                )
         self.check_groups()
         self.model = self.build()
 
@@ -88,13 +97,35 @@ class Task(pl.LightningModule):
     def _encoders(self) -> dict[str, Encoder]:
         return {name: modality.encoder() for name, modality in self.modalities.items()}
 
-    def interfaces(self) -> dict[str, MediaInterface]:
-        """Return what the data side must know of each modality."""
+    def encoder(self, name: str) -> Encoder:
+        """Return the encoder of a modality."""
+        return self._encoders[name]
+
+    def interfaces(self, read_caches: bool = True) -> dict[str, MediaInterface]:
+        """Return what the data side must know of each modality.
+
+        Raises `UserError` if a modality's cache has no features of its encoder, unless they are not to be read.
+        """
         d_model = self.backbone.config().d_model
         return {
-            name: interface(self._encoders[name], modality.adapter, d_model)
+            name: interface(
+                self._encoders[name],
+                modality.adapter,
+                d_model,
+                self._cache(name) if read_caches and modality.cache is not None else None,
+            )
             for name, modality in self.modalities.items()
         }
+
+    def _cache(self, name: str) -> FeatureCache:
+        if name not in self._caches:  # the hash of the weights takes a moment
+            try:
+                folder = cache_folder(self.modalities[name].cache, self._encoders[name])
+                self._caches[name] = FeatureCache(folder)
+                self._caches[name].check()
+            except UserError as error:
+                raise UserError(f"model.modalities.{name}.cache: {error}") from error
+        return self._caches[name]
 
     def _compose(self, backbone: T5ForConditionalGeneration) -> CrossModalT5:
         config = CrossModalT5Config(backbone.config.to_dict(), slot_bias=self.slot_bias)

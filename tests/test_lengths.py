@@ -73,6 +73,7 @@ def test_the_table_is_made_once_and_in_processes_alike(
 ) -> None:
     source = manifest(tmp_path)
     monkeypatch.setattr("kebyt5_xm.data.lengths.JOB_ROWS", 3)
+    monkeypatch.setattr("kebyt5_xm.data.lengths.ROWS_FOR_PROCESSES", 1)
     done: list[int] = []
     source.prepare(workers=2, progress=done.append)
     assert sum(done) == tiny_media.NUM_RECORDINGS

@@ -13,6 +13,7 @@ from kebyt5_xm.configuration import CrossModalT5Config, SlotBias
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch, collate
 from kebyt5_xm.data.source import Example, MediaItem
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.modality import MediaInterface
 from kebyt5_xm.model import CrossModalT5, token_losses
 from kebyt5_xm.tally import Tally
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID
@@ -52,12 +53,13 @@ def examples() -> list[Example]:
 
 
 def batch(built: CrossModalT5, chosen: list[Example], rows: np.ndarray | None = None) -> Batch:
-    encoder = built.modality("image").encoder
+    module = built.modality("image")
+    interface = MediaInterface("image", module.encoder.preprocessor(), module.adapter)
     part = np.arange(len(chosen))
     return collate(
         chosen,
         part,
-        preprocessors={"image": encoder.preprocessor()},
+        interfaces={"image": interface},
         num_targets=1,
         step=0,
         next_step=1,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kebyt5_xm.data.bad_sample import Skip
 from kebyt5_xm.data.source import Example
-from kebyt5_xm.encoder import Preprocessor
+from kebyt5_xm.modality import MediaInterface
 from kebyt5_xm.packing import Packing
 from kebyt5_xm.splice import MediaGroup
 from kebyt5_xm.vocabulary import PAD_ID
@@ -77,7 +77,7 @@ def collate(
     examples: list[Example],
     part: NDArray[np.int64],
     *,
-    preprocessors: Mapping[str, Preprocessor],
+    interfaces: Mapping[str, MediaInterface],
     num_targets: int,
     step: int,
     next_step: int,
@@ -133,7 +133,7 @@ def collate(
         next_index=next_index,
         skipped=[*skipped, *found],
         packing=packing,
-        media=_group_media(examples, row, starts, preprocessors),
+        media=_group_media(examples, row, starts, interfaces),
     )
 
 
@@ -141,17 +141,17 @@ def _group_media(
     examples: list[Example],
     row: NDArray[np.int64],
     starts: NDArray[np.int64],
-    preprocessors: Mapping[str, Preprocessor],
+    interfaces: Mapping[str, MediaInterface],
 ) -> list[MediaGroup]:
-    """Collect the media of a micro-batch, one group for each encoder call that its preprocessor asks for."""
+    """Collect the media of a micro-batch, one group for each encoder call that it asks for."""
     groups = []
-    for modality, preprocessor in preprocessors.items():
+    for modality, interface in interfaces.items():
         items = [
             (n, m) for n, example in enumerate(examples) for m in example.media if m.modality == modality
         ]
-        for members in preprocessor.group([medium.prepared for _, medium in items]):
+        for members in interface.group([medium.prepared for _, medium in items]):
             chosen = [items[member] for member in members]
-            prepared, lengths = preprocessor.collate([medium.prepared for _, medium in chosen])
+            prepared, lengths = interface.collate([medium.prepared for _, medium in chosen])
             groups.append(
                 MediaGroup(
                     modality,
@@ -160,6 +160,7 @@ def _group_media(
                     row=torch.tensor([int(row[n]) for n, _ in chosen]),
                     start=torch.tensor([int(starts[n]) + medium.start for n, medium in chosen]),
                     count=torch.tensor([medium.count for _, medium in chosen]),
+                    encoded=interface.cache is not None,
                 )
             )
     return groups

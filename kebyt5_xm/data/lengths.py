@@ -31,6 +31,8 @@ FORMAT, VERSION = "kebyt5-xm length table", 1
 HEADER_BYTES = 4096
 JOB_ROWS = 2048
 """Rows of one job: about a second of headers on a local disk."""
+ROWS_FOR_PROCESSES = 20_000
+"""With fewer rows, processes would take longer to start, torch's import included, than the headers."""
 SHOWN_CAUSES = 5
 ROWS_BETWEEN_UPDATES = 64
 
@@ -80,6 +82,7 @@ def make_table(
         start: partial(_measure_rows, measure, start, min(start + JOB_ROWS, num_rows))
         for start in range(0, num_rows, JOB_ROWS)
     }
+    workers = workers if num_rows >= ROWS_FOR_PROCESSES else 1
     for start, (measured, found) in run_jobs(jobs, workers, progress):
         lengths[start : start + len(measured)] = measured
         causes += found

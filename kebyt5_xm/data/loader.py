@@ -13,7 +13,6 @@ from kebyt5_xm.data.batch import Batch, collate
 from kebyt5_xm.data.plan import Draws
 from kebyt5_xm.data.source import Example, Selection, Source
 from kebyt5_xm.data.steps import MicroBatch, Steps
-from kebyt5_xm.encoder import Preprocessor
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.modality import MediaInterface
 
@@ -31,10 +30,6 @@ class Mixture:
     seed: int
     held_out: bool = False
     interfaces: dict[str, MediaInterface] = field(default_factory=dict)
-
-    def preprocessors(self) -> dict[str, Preprocessor]:
-        """Return the preprocessor of every modality."""
-        return {name: interface.preprocessor for name, interface in self.interfaces.items()}
 
     def load(self, draws: Draws) -> list[Example]:
         """Return the examples of `draws`, in their order."""
@@ -133,7 +128,7 @@ class TrainingMicroBatches(Dataset):
         return collate(
             examples,
             part,
-            preprocessors=self.mixture.preprocessors(),
+            interfaces=self.mixture.interfaces,
             num_targets=order.num_targets,
             step=order.step,
             next_step=order.next_step,
@@ -172,11 +167,10 @@ class ValidationMicroBatches(Dataset):
             example if kept else replace(example, counted=False, skipped=None)
             for example, kept in zip(self.mixture.load(rows), real, strict=True)
         ]
-        preprocessors = self.mixture.preprocessors()
         return collate(
             examples,
             part,
-            preprocessors=preprocessors,
+            interfaces=self.mixture.interfaces,
             num_targets=0,
             step=number,
             next_step=number,
@@ -184,12 +178,25 @@ class ValidationMicroBatches(Dataset):
         )
 
 
+@dataclass
+class _Told(Dataset):
+    """Hands over a `UserError` as a value: raised in a worker, it would arrive wrapped in that worker's traceback."""
+
+    dataset: Dataset
+
+    def __getitem__(self, order: Any) -> Any:
+        try:
+            return self.dataset[order]
+        except UserError as error:
+            return error
+
+
 class Loader:
     """An iterable of micro-batches with a length.
 
     `length` is that of the whole run, also when `orders` begins in the middle: Lightning counts the micro-batches
     that a resumed run has behind it against it. `timeout` in seconds is how long a worker may take for one fetch.
-    Raises `UserError` where a worker was killed or took too long.
+    Raises the data's own `UserError`, and one where a worker was killed or took too long.
     """
 
     def __init__(
@@ -213,7 +220,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         fetches = DataLoader(
-            self.dataset,
+            _Told(self.dataset),
             batch_size=FETCH if self.num_workers else 1,
             sampler=self.orders,
             collate_fn=list,
@@ -229,7 +236,10 @@ class Loader:
                 raise self._explained(error) from error
             if fetched is None:
                 return
-            yield from fetched
+            for batch in fetched:
+                if isinstance(batch, UserError):
+                    raise batch
+                yield batch
 
     def _explained(self, error: RuntimeError) -> Exception:
         """Return what PyTorch says of a dead or slow worker as an error for people; anything else as it is."""

@@ -1,14 +1,16 @@
 """The manifest source: rows of a table as examples, by a prompt and a target."""
 
+from collections.abc import Iterator
 from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.cache.store import CacheMiss
 from kebyt5_xm.data.bad_sample import BadSample, MediaError, RowError, Skip
 from kebyt5_xm.data.lengths import LengthTable, find_table, make_table, table_key
 from kebyt5_xm.data.manifest import open_rows
-from kebyt5_xm.data.media import header, open_media
+from kebyt5_xm.data.media import header
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.reference import Limits, Readable, resolve
 from kebyt5_xm.data.rows import Rows
@@ -145,18 +147,32 @@ class Manifest(Source):
 
     def _open(self, slot: Slot, rows: Rows) -> tuple:
         interface = self.interfaces[slot.modality]
-        item = open_media(self._readable(slot, rows), interface.media, self.limits)
         try:
-            return interface.prepare(item)
-        except BadSample:
+            return interface.load(self.readable(slot.reference, rows), self.limits)
+        except (BadSample, CacheMiss):
             raise
         except UserError as error:  # too short for one feature, say: this sample's fault
             raise MediaError(str(slot.reference)[:200], str(error)) from error
 
-    def _readable(self, slot: Slot, rows: Rows) -> Readable:
-        if isinstance(slot.reference, bytes):
-            return slot.reference
-        return resolve(rows.path.parent, slot.reference, self.allow_remote, self.allow_outside)
+    def readable(self, reference: str | bytes, rows: Rows) -> Readable:
+        """Return what may be opened for a reference in a row; raise `MediaError` for what may not."""
+        if isinstance(reference, bytes):
+            return reference
+        return resolve(rows.path.parent, reference, self.allow_remote, self.allow_outside)
+
+    def references(self, modality: str) -> Iterator[tuple[Rows, str | bytes]]:
+        """Yield every reference to a medium of `modality`, training and held-out, with the table that holds it."""
+        if modality not in self.prompt.modalities:
+            return
+        for rows in self._tables():
+            for number in range(len(rows)):
+                try:
+                    segments = self.prompt.render(rows.row(number))
+                except BadSample:
+                    continue
+                for segment in segments:
+                    if isinstance(segment, Slot) and segment.modality == modality:
+                        yield rows, segment.reference
 
     def _rendered(self, template: Template, row: dict, rows: Rows, number: int) -> list:
         try:
@@ -215,7 +231,7 @@ class Manifest(Source):
             for segment in segments:
                 if isinstance(segment, Slot):
                     interface = self.interfaces[segment.modality]
-                    found = header(self._readable(segment, rows), interface.media, self.limits)
+                    found = header(self.readable(segment.reference, rows), interface.media, self.limits)
                     positions += interface.num_slots(found)
         except BadSample as error:
             return error.cause

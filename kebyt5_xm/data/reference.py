@@ -81,6 +81,12 @@ def reading(source: Readable) -> Iterator[BinaryIO]:
                 yield stream
 
 
+def contents(source: Readable) -> bytes:
+    """Return the bytes of `source`; raise `MediaError` if they cannot be had."""
+    with reading(source) as stream:
+        return stream.read()
+
+
 @contextmanager
 def failures_of(name: str) -> Iterator[None]:
     """Turn every exception of the block into `MediaError(name, cause)`, except a `UserError`.

@@ -68,7 +68,7 @@ def batch_of(examples: list[Example], data: DataModule) -> Batch:
     return collate(
         examples,
         np.zeros(len(examples), dtype=np.int64),
-        preprocessors=data.training.preprocessors(),
+        interfaces=data.interfaces,
         num_targets=1,
         step=0,
         next_step=0,

@@ -1,0 +1,162 @@
+"""Filling caches: one pass over the media of a configuration, apart from training."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from kebyt5_xm.cache.key import cache_folder, media_key
+from kebyt5_xm.cache.store import FeatureCache, Segment
+from kebyt5_xm.data.bad_sample import BadSample
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.manifest_source import Manifest
+from kebyt5_xm.data.media import header, open_media
+from kebyt5_xm.data.reference import contents
+from kebyt5_xm.encoder import Encoder
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.modality import MediaInterface
+
+GB = 1e9
+SEGMENT_BYTES = 1 << 30
+"""Features after which a segment is closed: what a kill can lose at most."""
+SHOWN_CAUSES = 3
+
+Medium = tuple[Manifest, Any, bytes | str]
+"""Where a medium is referred to: the source, its table, the reference."""
+
+
+def fill(paths: list[str], batch_size: int, device: str, max_gb: float, shard: str) -> Iterator[str]:
+    """Fill the cache of every modality that has one, and yield a line about each. Raises `UserError`."""
+    from kebyt5_xm.doctor.configured import configured
+
+    part, parts = _shard(shard)
+    if batch_size < 1:
+        raise UserError(f"found --batch-size {batch_size}, expected 1 or more")
+    task, data = configured(paths, random_weights=False)
+    interfaces = task.interfaces(read_caches=False)
+    data.connect(interfaces)
+    cached = [name for name, modality in task.modalities.items() if modality.cache is not None]
+    if not cached:
+        raise UserError("no modality has a cache; give one: model.modalities.NAME.cache: FOLDER")
+    for name in cached:
+        folder = cache_folder(task.modalities[name].cache, task.encoder(name))
+        media = list(_media(data, name))[part::parts]
+        yield f"{name}: " + _fill_one(
+            folder, task.encoder(name), interfaces[name], media, batch_size, device, max_gb
+        )
+
+
+def _media(data: DataModule, name: str) -> Iterator[Medium]:
+    """Yield every medium of modality `name` that the sources refer to, rows that cannot be used left out."""
+    for source in data.sources:
+        if isinstance(source, Manifest):
+            for table, reference in source.references(name):
+                yield source, table, reference
+
+
+def _fill_one(
+    folder: Path,
+    encoder: Encoder,
+    interface: MediaInterface,
+    media: list[Medium],
+    batch_size: int,
+    device: str,
+    max_gb: float,
+) -> str:
+    weight = next((p for p in encoder.parameters() if p.is_floating_point()), torch.empty(0))
+    description = {
+        "encoder": f"{type(encoder).__module__}.{type(encoder).__qualname__}",
+        "out_dim": encoder.out_dim,
+        "dtype": str(weight.dtype).removeprefix("torch."),
+    }
+    there = FeatureCache(folder) if (folder / "cache.json").exists() else None
+    _check_room(folder, interface, media, encoder.out_dim * weight.dtype.itemsize, there, max_gb)
+    encoder.to(device)
+    segment, pending, causes = Segment(folder, description), [], []
+    done: set[bytes] = set()
+    try:
+        with tqdm(media, unit=" media", desc=folder.parent.name, disable=None) as bar:
+            for source, table, reference in bar:
+                try:
+                    readable = source.readable(reference, table)
+                    raw = contents(readable)
+                    key = media_key(raw)
+                    if key in done or (there is not None and key in there):
+                        continue
+                    done.add(key)
+                    item = open_media(readable, interface.media, source.limits)
+                    pending.append((key, interface.prepare(item)[0]))
+                except (BadSample, UserError) as error:
+                    causes.append(str(error))
+                    continue
+                if len(pending) == batch_size:
+                    _encode(segment, encoder, interface, pending, device)
+                    pending.clear()
+                if segment.num_bytes > SEGMENT_BYTES:
+                    segment.finish()
+                    segment = Segment(folder, description)
+            _encode(segment, encoder, interface, pending, device)
+        segment.finish()
+    except BaseException:
+        segment.discard()
+        raise
+    found = FeatureCache(folder)
+    left_out = f", {len(causes)} left out: {'; '.join(causes[:SHOWN_CAUSES])}" if causes else ""
+    return f"{len(done)} media added, {len(found)} in {folder}, {found.num_bytes / GB:.3f} GB{left_out}"
+
+
+def _encode(
+    segment: Segment,
+    encoder: Encoder,
+    interface: MediaInterface,
+    pending: list[tuple[bytes, Tensor]],
+    device: str,
+) -> None:
+    for members in interface.preprocessor.group([prepared for _, prepared in pending]):
+        prepared, lengths = interface.preprocessor.collate([pending[m][1] for m in members])
+        with torch.no_grad():
+            encoded = encoder(prepared.to(device), lengths.to(device))
+        for row, member in enumerate(members):
+            segment.add(pending[member][0], encoded.features[row][encoded.mask[row]], encoded.grid)
+
+
+def _check_room(
+    folder: Path,
+    interface: MediaInterface,
+    media: list[Medium],
+    feature_bytes: int,
+    there: FeatureCache | None,
+    max_gb: float,
+) -> None:
+    """Raise `UserError` if all the media would take more than is allowed or free, from their headers alone."""
+    needed = 0
+    for source, table, reference in media:
+        try:
+            found = header(source.readable(reference, table), interface.media, source.limits)
+            size = interface.preprocessor.size(found)
+        except UserError:
+            continue
+        needed += size[0] * (size[1] if len(size) == 2 else 1) * feature_bytes
+    if needed > max_gb * GB:
+        raise UserError(
+            f"the features of {len(media)} media take {needed / GB:.3f} GB, more than --max-gb {max_gb:g}; raise it, "
+            "or train without a cache"
+        )
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if needed - (there.num_bytes if there else 0) > free:
+        raise UserError(
+            f"the features take {needed / GB:.3f} GB and {free / GB:.3f} GB are free at '{existing}'; make room, or "
+            "name another folder"
+        )
+
+
+def _shard(shard: str) -> tuple[int, int]:
+    part, _, parts = shard.partition("/")
+    if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
+        raise UserError(f"found --shard {shard}, expected I/N with I from 0 to N - 1, such as 0/4")
+    return int(part), int(parts)
