@@ -4,6 +4,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 
+from kebyt5_xm.checkpoint_io import remove_unfinished
 from kebyt5_xm.data.batch import Batch
 
 KEEP = 2
@@ -23,6 +24,8 @@ class Newest(pl.Callback):
         self._saved_step = -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            remove_unfinished(self.folder)
         self.written = sorted(self.folder.glob("step=*.ckpt"), key=_step)  # of the run's earlier life
 
     def on_train_batch_end(

@@ -13,6 +13,7 @@ import torch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.evaluation.baselines import baselines
 from kebyt5_xm.progress import Throughput
+from kebyt5_xm.skips import Skips
 
 
 class ResultsWriter(pl.Callback):
@@ -30,6 +31,8 @@ class ResultsWriter(pl.Callback):
         loss, bits_per_byte   of the last validation, over all held-out parts together
         parts.NAME            bits_per_byte and loss of a held-out part, with `uniform`, `unigram` and `bigram`:
                               the entropies of the same held-out bytes, bits per byte
+        skipped.NAME          examples of a training part that could not be made, `skipped` of `drawn` (since the last
+                              resume); RUN/skipped.jsonl has them one by one
         data_fingerprint      digest of everything that decided which examples were seen
     """
 
@@ -67,6 +70,7 @@ class ResultsWriter(pl.Callback):
         data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         throughput = next(c for c in trainer.callbacks if isinstance(c, Throughput))  # pyright: ignore
+        skips = next(c for c in trainer.callbacks if isinstance(c, Skips))  # pyright: ignore
         # ZeRO 3 leaves empty tensors behind between passes, which remember their size as `ds_numel`.
         sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in pl_module.parameters()]
         return {
@@ -90,6 +94,7 @@ class ResultsWriter(pl.Callback):
                 }
                 for name in data.validation_names
             },
+            "skipped": {name: {"skipped": s, "drawn": d} for name, (s, d) in skips.totals.items() if s},
             "data_fingerprint": data.fingerprint(),
         }
 

@@ -9,6 +9,7 @@ RUN/metrics.csv  RUN/tensorboard/  RUN/samples/STEP.md  RUN/results.json
 
 import csv
 import json
+import logging
 import pickle
 import re
 import warnings
@@ -18,10 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from kebyt5_xm.digest import is_damaged
 from kebyt5_xm.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_LOG = logging.getLogger(__name__)
 
 MODEL_PREFIX = "model."
 """The keys of the whole model in a checkpoint of `kebyt5_xm.task.Task` begin with this."""
@@ -71,7 +75,10 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """The checkpoint of the highest step; `UserError` if there is none yet."""
+        """The sound checkpoint of the highest step; `UserError` if there is none.
+
+        A damaged newer one is passed over with a warning.
+        """
         steps = {
             int(match[1]): path
             for path in (self.path / "checkpoints").glob("step=*.ckpt")
@@ -79,7 +86,17 @@ class Run:
         }
         if not steps:
             raise UserError(f"run '{self.path}' has no checkpoint yet; let it train until it has written one")
-        return steps[max(steps)]
+        damaged: list[str] = []
+        for _, path in sorted(steps.items(), reverse=True):
+            if path.is_dir() or not is_damaged(path):
+                if damaged:
+                    _LOG.warning("damaged, so passed over: %s; %s is used", ", ".join(damaged), path)
+                return path
+            damaged.append(path.name)
+        raise UserError(
+            f"every checkpoint of run '{self.path}' is damaged ({', '.join(damaged)}); look after the disk, and "
+            "start anew"
+        )
 
     def checkpoint(self) -> Path:
         """Return the chosen checkpoint, else the best, else the last; `UserError` if there is none yet."""
@@ -183,6 +200,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint that Lightning wrote as one file."""
     import torch
 
+    if is_damaged(path):
+        raise UserError(
+            f"checkpoint '{path}' is damaged: its bytes are not those that were written; choose another of the run's "
+            "checkpoints, or --ckpt_path last, which passes it over"
+        )
     try:  # mapped, so that the optimizer's state beside the weights is never read
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:

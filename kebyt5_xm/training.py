@@ -7,12 +7,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import yaml
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from kebyt5_xm import origin, recipes
+from kebyt5_xm.checkpoint_io import DurableCheckpointIO
 from kebyt5_xm.checkpoints import Newest
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
@@ -22,6 +24,7 @@ from kebyt5_xm.parser import Parser
 from kebyt5_xm.progress import ProgressBar, Throughput
 from kebyt5_xm.results import ResultsWriter
 from kebyt5_xm.run import Run, read_checkpoint
+from kebyt5_xm.skips import Skips
 from kebyt5_xm.task import Task
 
 
@@ -96,7 +99,7 @@ class TrainingCLI(LightningCLI):
         config = self._chosen
         run = Path(config["run_dir"])
         fitting = self.subcommand == "fit"
-        callbacks: list[Callback] = [Throughput(), SampleTable(), ResultsWriter()]
+        callbacks: list[Callback] = [Throughput(), Skips(), SampleTable(), ResultsWriter()]
         if config["trainer"]["enable_progress_bar"] is not False:
             callbacks.append(ProgressBar())
         if fitting:
@@ -106,7 +109,7 @@ class TrainingCLI(LightningCLI):
                 ModelCheckpoint(folder, "best", monitor=config["monitor"], enable_version_counter=False),
             ]
         try:
-            return super().instantiate_trainer(
+            trainer = super().instantiate_trainer(
                 default_root_dir=str(run),
                 logger=[*self._loggers(run), *self._listed("trainer.logger")] if fitting else False,
                 callbacks=[*self._listed("trainer.callbacks"), *callbacks],
@@ -118,6 +121,9 @@ class TrainingCLI(LightningCLI):
             raise
         except (MisconfigurationException, ValueError) as error:  # no such device, no such strategy
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # else the user has chosen another
+            trainer.strategy.checkpoint_io = DurableCheckpointIO()
+        return trainer
 
     def _loggers(self, run: Path) -> list[Logger]:
         return [TensorBoardLogger(save_dir=run, name=None, version="tensorboard"), MetricsLog(run)]

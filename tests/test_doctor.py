@@ -69,7 +69,8 @@ def test_a_healthy_configuration(doctor: Any, folder: Path) -> None:
     model = ("batch of 6", "padding", "gradients")
     expected = {f"{name}: {check}" for name in ("image", "speech") for check in per_modality}
     expected |= {f"model: {check}" for check in model} | {"estimate: memory", "estimate: time a step"}
-    expected |= {f"{source}: lengths" for source in ("text", "captions", "speech")} | {"what trains"}
+    expected |= {f"{source}: lengths" for source in ("text", "captions", "speech")}
+    expected |= {"what trains", "image: cache"}
     assert lines.keys() == expected
     assert "longest input 61 positions" in lines["text: lengths"]
     assert "most slots 4" in lines["captions: lengths"]

@@ -213,6 +213,7 @@ def test_a_missing_file_keeps_its_place_and_training_goes_on(folder: Path) -> No
     rows = [{"picture": f"missing-{n}.png", "caption": "?"} for n in range(tiny_media.NUM_IMAGES)]
     tiny_media.write_manifest(folder / "missing.jsonl", rows)
     contents = recipe(folder, "missing")
+    contents["data"]["max_skipped"] = 1.0
     for key in ("path", "validation"):
         contents["data"]["sources"]["captions"]["init_args"][key] = str(folder / "missing.jsonl")
     assert fit(folder, "missing", contents) == [0], log_of(folder, "missing")

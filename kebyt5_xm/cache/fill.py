@@ -76,8 +76,9 @@ def _fill_one(
     there = FeatureCache(folder) if (folder / "cache.json").exists() else None
     _check_room(folder, interface, media, encoder.out_dim * weight.dtype.itemsize, there, max_gb)
     encoder.to(device)
-    segment, pending, causes = Segment(folder, description), [], []
+    segment, pending = Segment(folder, description), []
     done: set[bytes] = set()
+    causes: dict[str, None] = {}
     try:
         with tqdm(media, unit=" media", desc=folder.parent.name, disable=None) as bar:
             for source, table, reference in bar:
@@ -87,11 +88,11 @@ def _fill_one(
                     key = media_key(raw)
                     if key in done or (there is not None and key in there):
                         continue
-                    done.add(key)
                     item = open_media(readable, interface.media, source.limits)
                     pending.append((key, interface.prepare(item)[0]))
+                    done.add(key)
                 except (BadSample, UserError) as error:
-                    causes.append(str(error))
+                    causes[str(error)] = None  # once, however many rows refer to it
                     continue
                 if len(pending) == batch_size:
                     _encode(segment, encoder, interface, pending, device)
@@ -105,7 +106,7 @@ def _fill_one(
         segment.discard()
         raise
     found = FeatureCache(folder)
-    left_out = f", {len(causes)} left out: {'; '.join(causes[:SHOWN_CAUSES])}" if causes else ""
+    left_out = f", {len(causes)} left out: {'; '.join([*causes][:SHOWN_CAUSES])}" if causes else ""
     return f"{len(done)} media added, {len(found)} in {folder}, {found.num_bytes / GB:.3f} GB{left_out}"
 
 

@@ -4,6 +4,7 @@ Ids travel as int16 (a byte id needs nine bits), a quarter of what int64 would c
 the bus; `Batch.to` widens them on the device.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
@@ -42,6 +43,7 @@ class Batch:
     step: int
     next_step: int
     next_index: int = 0
+    drawn: dict[int, int] = field(default_factory=dict)  # part -> examples, those that are skipped included
     skipped: list[tuple[int, Skip]] = field(default_factory=list)  # (part, why its place is empty)
     packing: Packing | None = None  # where rows hold several examples
     media: list[MediaGroup] = field(default_factory=list)  # one entry for every encoder call
@@ -131,6 +133,7 @@ def collate(
         step=step,
         next_step=next_step,
         next_index=next_index,
+        drawn=Counter([*part.tolist(), *(p for p, _ in skipped)]),
         skipped=[*skipped, *found],
         packing=packing,
         media=_group_media(examples, row, starts, interfaces),

@@ -108,7 +108,20 @@ class DataModule(pl.LightningDataModule):
         assert self.trainer is not None
         self.connect(self.trainer.lightning_module.interfaces())  # pyright: ignore
         if stage == "fit":
+            self._check_impossible()
             self._set_accumulation()
+
+    def _check_impossible(self) -> None:
+        """Raise `UserError` if headers alone say that too many rows cannot be used."""
+        for name, source in zip(self.names, self.sources, strict=True):
+            bad, rows = source.impossible()
+            if bad > self.max_skipped * rows:
+                path, _ = source.place(0)
+                raise UserError(
+                    f"data.sources.{name}: {bad} of {rows} rows of {path} give no example, more than "
+                    f"data.max_skipped {self.max_skipped:g} allows; `kebyt5-xm doctor` with the same -c names the "
+                    "first causes: mend the rows, or raise data.max_skipped"
+                )
 
     def connect(self, interfaces: dict[str, MediaInterface]) -> None:
         """Tell the sources of the model's modalities, and make the plan. Raises `UserError`."""

@@ -191,6 +191,9 @@ class Manifest(Source):
             )
         return np.concatenate([ids, _EOS])
 
+    def impossible(self) -> tuple[int, int]:
+        return self._table(False).num_bad, len(self.rows)
+
     def place(self, row: int) -> tuple[str, int]:
         return str(self.rows.path), self.rows.line(row)
 

@@ -135,6 +135,10 @@ class Source(ABC):
     def settings(self) -> dict[str, object]:
         """Return what decides an example besides its row, as plain values: it enters the data fingerprint."""
 
+    def impossible(self) -> tuple[int, int]:
+        """Return how many of the training rows are known to give no example, and how many rows there are."""
+        return 0, 1
+
     def place(self, row: int) -> tuple[str, int]:
         """Return the file and the line, from 1, of a training row that can be skipped."""
         raise NotImplementedError(f"{type(self).__name__} has no rows that can be skipped")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config
 
 from kebyt5_xm.data.batch import Batch
@@ -123,8 +124,33 @@ def step_flops(config: T5Config, inputs: int, targets: int) -> float:
     return 3.0 * (layers + head)
 
 
+def media_flops(model: CrossModalT5, batch: Batch) -> float:
+    """Return the floating-point operations of training on the media of `batch`, as PyTorch counts them.
+
+    A frozen encoder has no backward pass, and one whose features are cached does not run.
+    """
+    total = 0.0
+    for group in batch.media:
+        module = model.modality(group.modality)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(group.prepared, group.lengths, group.encoded)
+        whole = float(counter.get_total_flops())
+        frozen = 0.0
+        if module.encoder.frozen and not group.encoded:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                module.encoder(group.prepared, group.lengths)
+            frozen = float(counter.get_total_flops())
+        total += frozen + 3.0 * (whole - frozen)
+    return total
+
+
 def estimates(
-    model: CrossModalT5, done: Pass, optimizer: OptimizerFactory, micro_batch: int, global_batch: int
+    model: CrossModalT5,
+    done: Pass,
+    batch: Batch,
+    optimizer: OptimizerFactory,
+    micro_batch: int,
+    global_batch: int,
 ) -> Iterator[Finding]:
     """Yield the estimates of memory and of time a step, from the measured pass."""
     total = sum(p.numel() for p in model.parameters())
@@ -139,12 +165,14 @@ def estimates(
         f"{activations / GB:.2f} GB (kept by {done.rows} examples, scaled to a micro-batch of {micro_batch}); lower "
         "data.micro_batch_size, or set model.backbone.gradient_checkpointing, if that is too much",
     )
-    flops = step_flops(model.backbone.config, done.inputs, done.targets) * global_batch
+    text = step_flops(model.backbone.config, done.inputs, done.targets) * global_batch
+    media = media_flops(model, batch) / done.rows * global_batch
+    flops = text + media
     yield Finding(
         "estimate: time a step",
         "ok",
         f"{done.seconds / done.rows * global_batch:.2f} s here (measured: {done.rows} examples in {done.seconds:.2f} "
-        f"s, {torch.get_num_threads()} threads; scaled to {global_batch} examples); {flops / 1e12:.3g} TFLOP in "
-        f"the T5 (media encoders not counted), {flops / A100_FLOPS / COMPILED_SHARE:.2g} s on an A100 at "
-        f"{COMPILED_SHARE:.0%} of its bf16 peak",
+        f"s, {torch.get_num_threads()} threads; scaled to {global_batch} examples); {flops / 1e12:.3g} TFLOP, "
+        f"{media / flops:.0%} of it in media encoders and adapters, {flops / A100_FLOPS / COMPILED_SHARE:.2g} s on "
+        f"an A100 at {COMPILED_SHARE:.0%} of its bf16 peak",
     )

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 
+from kebyt5_xm import recipes
+from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.source import Example
+from kebyt5_xm.doctor.cache_advice import check_cache
 from kebyt5_xm.doctor.configured import configured
 from kebyt5_xm.doctor.costs import check_gradients, estimates, training_pass
 from kebyt5_xm.doctor.findings import Finding
@@ -18,6 +21,7 @@ def examine(paths: list[str], random_weights: bool) -> list[Finding]:
 
 def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
     task, data = configured(paths, random_weights)
+    max_steps = int(recipes.merge(paths).get("trainer", {}).get("max_steps") or 0)
     data.connect(task.interfaces())
     try:
         task.check_groups()
@@ -49,4 +53,15 @@ def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
         yield Finding("model: real samples", "FAILED", str(error), "change the modality that it names")
         return
     yield check_gradients(model, done)
-    yield from estimates(model, done, task.optimizer, data.micro_batch_size, data.global_batch_size)
+    batch = batch_of(chosen, data)
+    for name in data.interfaces:
+        if model.modality(name).encoder.frozen:
+            yield check_cache(name, model, data, batch, done.seconds, max_steps)
+    micro_batch, global_batch = _sizes(data)
+    yield from estimates(model, done, batch, task.optimizer, micro_batch, global_batch)
+
+
+def _sizes(data: DataModule) -> tuple[int, int]:
+    """Return how many examples a micro-batch and a global batch hold; with a budget, the first ones."""
+    first = data.steps.batch(0)
+    return max(len(micro_batch.draws) for micro_batch in first.micro_batches), first.stop

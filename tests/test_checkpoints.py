@@ -1,0 +1,121 @@
+"""Checkpoints survive kills at every moment of a save and full disks; damaged ones are noticed and passed over."""
+
+import errno
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_run
+import torch
+from processes import CONTEXT, train
+from test_resume import train_losses
+
+from kebyt5_xm.checkpoint_io import DurableCheckpointIO, remove_unfinished
+from kebyt5_xm.digest import digest_path, is_damaged
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.run import Run, read_checkpoint
+
+CALLS = 8
+"""Of `os.fsync` and `os.replace` in one save, and one more: nothing is killed then."""
+
+
+def content(value: int) -> dict[str, Any]:
+    return {"state_dict": {"w": torch.full((1009,), float(value))}, "global_step": value}
+
+
+def save_and_die(path: str, value: int, call: int) -> None:
+    """Save, and be killed right before the `call`-th of the calls that make a save durable."""
+    calls = 0
+
+    def counted(function: Any) -> Any:
+        def run(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args)
+
+        return run
+
+    os.fsync, os.replace = counted(os.fsync), counted(os.replace)
+    DurableCheckpointIO().save_checkpoint(content(value), path)
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "best.ckpt"
+    DurableCheckpointIO().save_checkpoint(content(100), path)
+    codes, there = [], []
+    for call in range(1, CALLS + 1):
+        process = CONTEXT.Process(target=save_and_die, args=(str(path), call, call))
+        process.start()
+        process.join(60)
+        codes.append(process.exitcode)
+        assert not is_damaged(path)
+        there.append(read_checkpoint(path)["global_step"])
+    assert codes == [-signal.SIGKILL] * (CALLS - 1) + [0]
+    assert there == [100] * 4 + [5, 6, 7, 8], "old until the rename, new from it on"
+    assert list(tmp_path.glob(".best.ckpt-*"))
+    remove_unfinished(tmp_path)
+    assert {p.name for p in tmp_path.iterdir() if not p.name.startswith(".best.ckpt.digest")} == {
+        "best.ckpt",
+        "best.ckpt.digest",
+    }
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "step=2.ckpt"
+    DurableCheckpointIO().save_checkpoint(content(2), path)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    for target in (path, tmp_path / "step=4.ckpt"):
+        with pytest.raises(UserError, match=r"cannot write the checkpoint .*No space left on device"):
+            DurableCheckpointIO().save_checkpoint(content(4), target)
+    monkeypatch.undo()
+    assert {p.name for p in tmp_path.iterdir()} == {"step=2.ckpt", "step=2.ckpt.digest"}
+    assert read_checkpoint(path)["global_step"] == 2
+
+
+def test_a_flipped_bit_is_noticed_and_a_missing_digest_is_not_held_against_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "step=3.ckpt"
+    DurableCheckpointIO().save_checkpoint(content(3), path)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    assert torch.load(path, weights_only=True)["global_step"] == 3, "torch itself does not notice"
+    with pytest.raises(UserError, match="is damaged: its bytes are not those that were written"):
+        read_checkpoint(path)
+    digest_path(path).unlink()
+    assert read_checkpoint(path)["global_step"] == 3
+
+
+@pytest.mark.slow
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny_run.write_stores(tmp_path)
+    contents = tiny_run.recipe(tmp_path, "run")
+    recipe = tiny_run.write_recipe(tmp_path, "recipe", contents)
+    log = tmp_path / "log"
+    assert train(["fit", "-c", recipe], log) == [0], log.read_text()
+    expected = train_losses(tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    newest, before = folder / "step=7.ckpt", folder / "step=6.ckpt"
+    newest.write_bytes(newest.read_bytes()[:-997])
+    assert Run(tmp_path / "run").last == before
+    assert "damaged, so passed over: step=7.ckpt" in caplog.text
+    assert train(["fit", "-c", recipe, "--ckpt_path", str(newest)], log) == [2]
+    assert "is damaged: its bytes" in log.read_text()
+    assert train(["fit", "-c", recipe, "--ckpt_path", "last"], log) == [0], log.read_text()
+    assert "damaged, so passed over: step=7.ckpt" in log.read_text()
+    assert train_losses(tmp_path / "run") == expected
+    assert not is_damaged(newest), "written anew"
+    for path in (newest, before):
+        path.write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"every checkpoint of run .* is damaged \(step=7.ckpt, step=6.ckpt\)"
+    ):
+        _ = Run(tmp_path / "run").last

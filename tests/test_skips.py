@@ -1,0 +1,89 @@
+"""Examples that cannot be made: written down one by one, counted over ranks, too many of them end a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_media
+import tiny_run
+from processes import train
+
+from kebyt5_xm.recipes import overlay
+from kebyt5_xm.run import Run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Thirteen images, one of which has a sound header and no pixels behind it."""
+    tiny_run.write_stores(tmp_path)
+    tiny_media.write_media(tmp_path)
+    path = tmp_path / "7.png"
+    path.write_bytes(path.read_bytes()[:200])
+    return tmp_path
+
+
+def recipe(folder: Path, run: str, **data: Any) -> dict[str, Any]:
+    contents = overlay(tiny_run.recipe(folder, run), tiny_media.image_overlay(folder, out_dim=8))
+    contents["data"]["sources"]["captions"]["init_args"]["weight"] = 3.0
+    contents["data"] |= data
+    return contents
+
+
+def fit(folder: Path, contents: dict[str, Any], ranks: int = 1) -> tuple[list[int], str]:
+    codes = train(["fit", "-c", tiny_run.write_recipe(folder, "recipe", contents)], folder / "log", ranks)
+    return codes, (folder / "log").read_text()
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "skipped.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [None, {"global_length": 4 * 211, "micro_length": 211}])
+def test_each_skip_is_written_down_and_counted_on_one_rank_or_two(folder: Path, budget: Any) -> None:
+    size = {} if budget is None else {"global_batch_size": None, "budget": budget}
+    found = []
+    for run, more in (("one", {}), ("two", {"strategy": "ddp", "devices": 2})):
+        contents = recipe(folder, run, max_skipped=0.1, **size)
+        contents["trainer"] |= more
+        codes, log = fit(folder, contents, ranks=len(more) or 1)
+        assert set(codes) == {0}, log
+        assert "7.png" not in log, "a row in the file, not a line on the screen"
+        here = rows(folder / run)
+        assert {(row["source"], row["line"], Path(row["path"]).name) for row in here} == {
+            ("captions", 8, "7.png")
+        }
+        assert "truncated" in here[0]["cause"]
+        counted = Run(folder / run).results()["skipped"]["captions"]
+        assert counted["skipped"] == len(here)
+        shares = [r["value"] for r in Run(folder / run).metrics() if r["metric"] == "skipped/captions"]
+        assert shares[-1] == pytest.approx(len(here) / counted["drawn"])
+        found.append((sorted(row["step"] for row in here), counted))
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_too_many_end_the_run_on_every_rank(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in (1, 2, 3, 4, 5, 6):
+        path = folder / f"{n}.png"
+        path.write_bytes(path.read_bytes()[:200])
+    contents = recipe(folder, "many", max_skipped=0.003, global_batch_size=16)
+    contents["trainer"] |= {"strategy": "ddp", "devices": 2}
+    codes, log = fit(folder, contents, ranks=2)
+    assert codes == [2, 2], log
+    assert "examples of 'captions' could not be made, more than data.max_skipped 0.003 allows" in log
+    assert len(rows(folder / "many")) > 3
+
+
+@pytest.mark.slow
+def test_what_headers_tell_is_refused_before_the_first_step(folder: Path) -> None:
+    (folder / "2.png").unlink()
+    codes, log = fit(folder, recipe(folder, "refused"))
+    assert codes == [2]
+    assert "data.sources.captions: 1 of 13 rows of" in log
+    assert "give no example, more than data.max_skipped 0.01 allows" in log
+    assert not (folder / "refused" / "config.yaml").exists()
+    codes, log = fit(folder, recipe(folder, "allowed", max_skipped=0.1))
+    assert codes == [0], log
+    assert {Path(row["path"]).name for row in rows(folder / "allowed")} == {"2.png", "7.png"}
