@@ -84,7 +84,7 @@ def measure(name: str, folder: Path) -> dict[str, float]:
         "cached_images_per_s": NUM_IMAGES / taken["cached"],
         "ratio_cached_to_computed": taken["computed"] / taken["cached"],
         "epochs_until_the_fill_is_earned_back": taken["fill"] / saved if saved > 0 else float("inf"),
-        "kilobytes_an_image": cache.num_bytes / len(cache) / 1000,
+        "kilobytes_an_image": cached.load(paths[0])[0].nbytes / 1000,
     }
 
 

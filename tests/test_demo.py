@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from demo import console, folder, report, requirements, restore
+from demo import console, evaluate, folder, report, requirements, restore
 from demo.results import Results
 from kebyt5_xm.errors import UserError
 
 ROOT = Path(__file__).parents[1]
+NUM_NUMBERS = 3
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,24 @@ def test_columns_hold_wide_characters():
     )
 
 
+def test_figures_of_held_out_items_and_of_ignoring_them():
+    rows = [
+        {"language": language, "caption": caption, "image": f"{language}-{n}.png"}
+        for language in ("ko", "en", "zh", "ja")
+        for n, caption in enumerate(["aaaa", "aaaa", "abcd", "abce", "abcf"])
+    ]
+    wrote = ["aaaa", "aaab", "abcd", "", "abcf"] * 4
+    found = evaluate.figures(rows, wrote, "caption", "image")
+    assert found["items"] == 20
+    assert found["exact_match"] == pytest.approx(12 / 20)
+    assert found["character_error_rate"] == pytest.approx((1 + 4) / 20)
+    ignoring = found["languages"]["ko"]["ignoring"]
+    assert ignoring["exact_match"] == pytest.approx(2 / 5), "aaaa every time"
+    # abcd, say: three edits for each of two, one for each of two others
+    assert ignoring["character_error_rate"] == pytest.approx((3 + 3 + 0 + 1 + 1) / 20)
+    assert [e["file"] for e in found["examples"] if e["language"] == "ja"] == ["ja-0.png", "ja-2.png"]
+
+
 def test_every_recipe_says_what_to_expect():
     for recipe in folder.RECIPES.glob("*.yaml"):
         value, tolerance = report.expected(recipe)
@@ -78,9 +97,8 @@ def test_all_stages(capfd: pytest.CaptureFixture[str]):
         "--data.sources.text.init_args.max_validation_examples=5",
     ]
     # A process of its own, as the demo is meant to run: it filters what Lightning says.
-    script = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from demo.__main__ import run; run({overrides!r})"
-    )
+    path = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+    script = path + f"from demo.__main__ import run; run({overrides!r}, {NUM_NUMBERS})"
     done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", script], check=False)
     out, err = capfd.readouterr()
     assert done.returncode == 0, err
@@ -106,6 +124,19 @@ def test_all_stages(capfd: pytest.CaptureFixture[str]):
     assert made <= {path.name for path in Path(text["run"]).iterdir()}
     assert {p.name for p in (Path(text["run"]) / "samples").iterdir()} == {"step=0.md", "step=3.md"}
     assert {"model.safetensors", "config.json"} <= {path.name for path in Path(text["export"]).iterdir()}
+    joint = results["joint"]
+    assert (results["image"]["steps"], joint["steps"]) == (3, 3)
+    assert set(joint["bits_per_byte"]) == set(joint["bits_per_byte_before"]) == {"ko", "en", "zh", "ja"}
+    for held_out, items in (
+        (results["image"], 371),
+        (joint["image"], 371),
+        (joint["speech"], 4 * NUM_NUMBERS),
+    ):
+        assert held_out["items"] == items == sum(part["items"] for part in held_out["languages"].values())
+        assert 0 <= held_out["exact_match"] <= 1
+        assert 0 < held_out["ignoring"]["character_error_rate"] < 1
+        assert len(held_out["examples"]) == 8
+    assert {"image", "speech"} == {p.name for p in (Path(joint["export"]) / "adapters").iterdir()}
     for told in (str(folder.RESULTS), text["run"], text["export"], "Korean", "NOT as expected"):
         assert told in out
 
