@@ -37,12 +37,13 @@ class Newest(pl.Callback):
         batch_idx: int,
     ) -> None:
         if batch.next_step > batch.step and trainer.global_step % self.every == 0:
-            self._save(trainer)
+            self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer)
+        self.save(trainer)
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write a checkpoint of the present step, unless there is one, and remove the oldest. All ranks call it."""
         path = self.folder / f"step={trainer.global_step}.ckpt"
         if trainer.global_step == self._saved_step:
             return

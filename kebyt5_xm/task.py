@@ -74,8 +74,8 @@ class Task(pl.LightningModule):
     def setup(self, stage: str) -> None:
         if self.model is not None:
             return
-        if getattr(self.trainer.strategy, "zero_stage_3", False):
-            for name in (name for name, modality in self.modalities.items() if modality.cache is not None):
+        for name in (name for name, modality in self.modalities.items() if modality.cache is not None):
+            if getattr(self.trainer.strategy, "zero_stage_3", False):
                 raise UserError(
                     f"model.modalities.{name}.cache: ZeRO 3 shards the encoder, which then must run equally often on "
                     "all ranks; take the cache out, or use ZeRO 2, DDP or FSDP2"
@@ -211,6 +211,7 @@ class Task(pl.LightningModule):
         torch.manual_seed(int(seed >> 1))
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self._model.scale_ratios.clear()
+            self._padding: dict[str, list[tuple[int, int]]] = {}
             self._tally = Tally(len(self._data.part_names), self.device)
         self._position = batch.next_step, batch.next_index
         # The step that loggers see; after a resume Lightning's own count may be one off (2.6.6).
@@ -236,6 +237,8 @@ class Task(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch)
         self._tally.add(batch, losses)
+        for name, share in batch.padding.items():
+            self._padding.setdefault(name, []).append(share)
         # Lightning divides by the accumulation and the strategy averages over ranks; undoing both leaves the
         # sum over the whole global batch divided by the plan's count of target ids.
         accumulation = self.trainer.accumulate_grad_batches
@@ -264,6 +267,9 @@ class Task(pl.LightningModule):
             metrics[f"lr/{group.get('name', parameter_groups.DEFAULT)}"] = float(group["lr"])
         for name, ratio in self._model.scale_ratios.items():
             metrics[f"scale_ratio/{name}"] = float(ratio)
+        for name, shares in self._padding.items():  # of this rank, whose loggers these are
+            used, of_all = map(sum, zip(*shares, strict=True))
+            metrics[f"padding/{name}"] = 1 - used / of_all
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step)
 

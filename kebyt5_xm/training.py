@@ -26,6 +26,7 @@ from kebyt5_xm.results import ResultsWriter
 from kebyt5_xm.run import Run, read_checkpoint
 from kebyt5_xm.skips import Skips
 from kebyt5_xm.task import Task
+from kebyt5_xm.termination import EXIT_CODE, SaveOnTerminate, Terminated
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -104,8 +105,10 @@ class TrainingCLI(LightningCLI):
             callbacks.append(ProgressBar())
         if fitting:
             folder = run / "checkpoints"
+            newest = Newest(folder, config["checkpoint_every"])
             callbacks += [
-                Newest(folder, config["checkpoint_every"]),
+                newest,
+                SaveOnTerminate(newest),
                 ModelCheckpoint(folder, "best", monitor=config["monitor"], enable_version_counter=False),
             ]
         try:
@@ -161,6 +164,9 @@ def main(args: list[str]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Terminated as error:
+        print(f"terminated: saved at step {error.step}; continue with --ckpt_path last", file=sys.stderr)
+        raise SystemExit(EXIT_CODE) from None
 
 
 def merged_arguments(args: list[str], folder: Path) -> list[str]:

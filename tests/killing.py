@@ -1,4 +1,4 @@
-"""A callback that ends its own process, for tests of resuming."""
+"""Callbacks that end their own process, for tests of resuming."""
 
 import os
 import signal
@@ -15,3 +15,18 @@ class KillAfter(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
         if trainer.fit_loop.epoch_loop.total_batch_idx >= self.micro_batch:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class TerminateAfter(pl.Callback):
+    """Sends SIGTERM to its own process on the ranks named, once, when `micro_batch` has been trained on."""
+
+    def __init__(self, micro_batch: int, ranks: list[int]) -> None:
+        self.micro_batch = micro_batch
+        self.ranks = ranks
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
+        if (
+            trainer.global_rank in self.ranks
+            and trainer.fit_loop.epoch_loop.total_batch_idx == self.micro_batch
+        ):
+            os.kill(os.getpid(), signal.SIGTERM)

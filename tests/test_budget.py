@@ -106,3 +106,14 @@ def test_sources_that_end_before_the_run_are_refused_with_the_last_step(folder: 
     assert fit(folder, "ends", contents) == [2]
     message = (folder / "ends.log").read_text()
     assert "trainer.max_steps is 7, but the sources end after" in message
+
+
+@pytest.mark.slow
+def test_padding_is_logged_and_packing_has_less_of_it(folder: Path) -> None:
+    shares = {}
+    for name in BUDGETS:
+        rows = [row for row in Run(folder / name).metrics() if row["metric"] == "padding/text"]
+        assert len(rows) == tiny_run.STEPS
+        shares[name] = sum(row["value"] for row in rows) / len(rows)
+    assert 0 <= shares["packed"] < shares["padded"] < 1
+    assert any(row["metric"] == "padding/speech" for row in Run(folder / "padded").metrics())

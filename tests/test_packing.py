@@ -99,6 +99,14 @@ def test_packed_losses_and_gradients_equal_those_of_rows_alone(slot_bias: SlotBi
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_padding_is_told_by_what_is_padded() -> None:
+    built = model()
+    packed, padded = (batch(built, examples(), rows) for rows in (ROWS, None))
+    used, targets = (sum(size) for size in zip(*SIZES, strict=True))
+    assert packed.padding == {"text": (used, 2 * 37), "targets": (targets, 2 * 26), "image": (6, 6)}
+    assert padded.padding["text"] == (used, 5 * 29)
+
+
 def test_no_gradient_crosses_a_boundary() -> None:
     built = model()
     packed = batch(built, examples(), ROWS)

@@ -43,6 +43,9 @@ class Batch:
     step: int
     next_step: int
     next_index: int = 0
+    padding: dict[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # text, targets, modality -> used, of all
     drawn: dict[int, int] = field(default_factory=dict)  # part -> examples, those that are skipped included
     skipped: list[tuple[int, Skip]] = field(default_factory=list)  # (part, why its place is empty)
     packing: Packing | None = None  # where rows hold several examples
@@ -122,6 +125,7 @@ def collate(
     packing = None
     if packed_row is not None:
         packing = Packing(torch.from_numpy(segments), torch.from_numpy(target_segments))
+    media = _group_media(examples, row, starts, interfaces)
     return Batch(
         input_ids=torch.from_numpy(input_ids),
         lengths=torch.from_numpy(used[:, 0].astype(np.int32)),
@@ -133,11 +137,26 @@ def collate(
         step=step,
         next_step=next_step,
         next_index=next_index,
+        padding={
+            "text": (int(used[:, 0].sum()), input_ids.size),
+            "targets": (int(used[:, 1].sum()), labels.size),
+            **_media_padding(media),
+        },
         drawn=Counter([*part.tolist(), *(p for p, _ in skipped)]),
         skipped=[*skipped, *found],
         packing=packing,
-        media=_group_media(examples, row, starts, interfaces),
+        media=media,
     )
+
+
+def _media_padding(media: list[MediaGroup]) -> dict[str, tuple[int, int]]:
+    """Return, for each modality, the length of its prepared media and what they take with padding."""
+    padding: dict[str, tuple[int, int]] = {}
+    for group in media:
+        used, of_all = padding.get(group.modality, (0, 0))
+        length = int(group.lengths.max())
+        padding[group.modality] = used + int(group.lengths.sum()), of_all + length * len(group.lengths)
+    return padding
 
 
 def _group_media(
