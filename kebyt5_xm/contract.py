@@ -179,13 +179,14 @@ class EncoderContract(ABC):
         parent = nn.ModuleList([encoder]).train()
         training = [name for name, module in encoder.named_modules() if module.training]
         assert not training, f"train() put {training} of a frozen encoder back into training mode"
-        first = _encode(encoder, self.items(encoder.media)[:1]).features
-        assert not first.requires_grad, "a frozen encoder kept a graph"
+        first = _encode(encoder, self.items(encoder.media)[:1])
+        assert not first.features.requires_grad, "a frozen encoder kept a graph"
         for parameter in parent.parameters():
             parameter.requires_grad_(True)  # what a bare model.requires_grad_() does
-        again = _encode(encoder, self.items(encoder.media)[:1]).features
-        assert not again.requires_grad, "a frozen encoder kept a graph"
-        assert first.equal(again), "a frozen encoder gave two results for one item: is dropout still on?"
+        again = _encode(encoder, self.items(encoder.media)[:1])
+        assert not again.features.requires_grad, "a frozen encoder kept a graph"
+        # To tolerance: PyTorch takes other kernels where parameters ask for a gradient, even without a graph.
+        self._same(first, 0, again, "a frozen encoder gave two results for one item: is dropout still on?")
 
     def test_dummy_is_a_valid_input(self, encoder: Encoder) -> None:
         prepared, lengths = encoder.dummy()
