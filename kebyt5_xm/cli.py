@@ -13,6 +13,8 @@ COMMANDS = {
     "prepare": ("kebyt5_xm.data.prepare", "turn text files into a byte store"),
     "inspect": ("kebyt5_xm.data.inspect", "show what byte stores hold"),
     "cache": ("kebyt5_xm.cache", "compute the features of frozen encoders once, for training to read"),
+    "lint": ("kebyt5_xm.lint", "read manifests and stores to the end and list what is wrong with them"),
+    "preview": ("kebyt5_xm.preview", "show the first examples as the model is given them, as a page"),
     "doctor": ("kebyt5_xm.doctor", "try a configuration on this CPU before it trains"),
     "export": ("kebyt5_xm.export", "turn a run into a folder that transformers loads"),
     "generate": ("kebyt5_xm.generate", "let a run or an export answer a prompt, with images and recordings"),

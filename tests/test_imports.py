@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ EXTRAS = ("timm", "torchaudio", "soundfile", "deepspeed", "datatrove", "pytest")
 
 PROGRAM = """
 import sys
+import tomllib
+from pathlib import Path
 for name in {blocked!r}:
     sys.modules[name] = None  # importing it raises ImportError
 import importlib
@@ -39,3 +43,15 @@ def test_preparing_a_corpus_imports_no_heavy_library() -> None:
         imported(("kebyt5_xm.cli", "kebyt5_xm.data.prepare", "kebyt5_xm.data.inspect", "kebyt5_xm.denoising"))
         == "[]"
     )
+
+
+def test_every_package_is_installed() -> None:
+    """An editable install finds a folder that an ordinary one would leave out."""
+    root = Path(__file__).parents[1]
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    found = {
+        ".".join(file.parent.relative_to(root).parts)
+        for name in ("kebyt5_xm", "encoders")
+        for file in (root / name).rglob("__init__.py")
+    }
+    assert found == set(settings["tool"]["setuptools"]["packages"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -290,8 +290,7 @@ class DataModule(pl.LightningDataModule):
 
     def sentinels(self, number: int) -> Sentinels:
         """Return the sentinel convention in which validation part `number` is to be shown."""
-        settings = self.sources[self.validating.source_of_part[number]].settings()
-        return cast(Sentinels, settings.get("sentinels", "descending"))
+        return self.sources[self.validating.source_of_part[number]].sentinels
 
     def held_out_bytes(self, number: int) -> np.ndarray:
         """Return the raw held-out bytes [row, bytes] of validation part `number`; empty if it has none."""

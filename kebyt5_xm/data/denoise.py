@@ -124,6 +124,10 @@ class Denoising(Source):
             "boundaries": self.objective.boundaries,
         }
 
+    @property
+    def sentinels(self) -> Sentinels:
+        return self.objective.sentinels
+
     def _first_held_out(self, store: Store) -> int:
         """Rows before this one train."""
         num_chunks = store.num_chunks(self.objective.chunk_length)

@@ -61,7 +61,7 @@ def judge(
     kept: list[bytes] = []
     problems: list[Problem] = []
     for line, item in enumerate(items, start=number):
-        fault = item if isinstance(item, Fault) else _fault(item, reading.max_document_bytes)
+        fault = item if isinstance(item, Fault) else fault_of(item, reading.max_document_bytes)
         if fault:
             problems.append(Problem(file, line, *fault))
         if isinstance(item, bytes) and item.strip():
@@ -81,8 +81,9 @@ def _are_clean(items: list[bytes | Fault], max_document_bytes: int) -> TypeGuard
     return b"\0" not in joined and (joined.isascii() or _invalid_at(joined) is None)
 
 
-def _fault(document: bytes, max_document_bytes: int) -> Fault | None:
-    if len(document) > max_document_bytes:
+def fault_of(document: bytes, max_document_bytes: int | None = None) -> Fault | None:
+    """Return why a document is not kept as it is, or None."""
+    if max_document_bytes is not None and len(document) > max_document_bytes:
         return Fault(TOO_LONG, f"{len(document)} bytes")
     if (position := document.find(b"\0")) >= 0:
         return Fault(NUL, f"at byte {position}")

@@ -114,9 +114,13 @@ class Manifest(Source):
                     "length table was made: a file has changed since; delete the table to make it anew",
                 )
         except BadSample as error:
-            path = error.path if isinstance(error, MediaError) else str(rows.path)
-            return Example.empty(Skip(rows.line(number), path, error.cause))
+            return self.skipped(rows, number, error)
         return example
+
+    def skipped(self, rows: Rows, number: int, error: BadSample) -> Example:
+        """Return the empty place of a row of which no example can be made."""
+        path = error.path if isinstance(error, MediaError) else str(rows.path)
+        return Example.empty(Skip(rows.line(number), path, error.cause))
 
     def example(self, rows: Rows, number: int) -> Example:
         """Return the example of one row; raises `BadSample` with the cause if it cannot be made."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.data.bad_sample import Skip
 from kebyt5_xm.data.pool import Progress
-from kebyt5_xm.vocabulary import EOS_ID
+from kebyt5_xm.vocabulary import EOS_ID, Sentinels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,6 +134,11 @@ class Source(ABC):
     @abstractmethod
     def settings(self) -> dict[str, object]:
         """Return what decides an example besides its row, as plain values: it enters the data fingerprint."""
+
+    @property
+    def sentinels(self) -> Sentinels:
+        """The sentinel convention in which ids are to be shown."""
+        return "descending"
 
     def impossible(self) -> tuple[int, int]:
         """Return how many of the training rows are known to give no example, and how many rows there are."""

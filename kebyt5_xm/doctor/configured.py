@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import os
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +35,8 @@ class _Reader(TrainingCLI):
 
 def configured(paths: list[str], random_weights: bool) -> tuple[Task, DataModule]:
     """Return what the merged recipes at `paths` configure; raises `UserError`, or exits with 2 as `train.py`."""
+    if os.getcwd() not in sys.path:  # as `python train.py` finds classes beside it, and `kebyt5-xm` would not
+        sys.path.insert(0, os.getcwd())
     merged = recipes.merge(paths)
     if random_weights:
         merged = _without_pretrained_encoders(merged)

@@ -1,0 +1,184 @@
+"""`kebyt5-xm lint` finds everything that is wrong, once, with its line; `kebyt5-xm preview` shows what is drawn."""
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_media
+import tiny_run
+from PIL import Image
+
+from kebyt5_xm import cli
+from kebyt5_xm.data.store_writer import ShardWriter, finish_store
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.lint.histogram import histogram
+from kebyt5_xm.recipes import overlay
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning's calls of jsonargparse
+NUM_BAD = 5
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A manifest of 13 good images with five bad rows behind them, blank lines between, and speech and text."""
+    tiny_media.write_media(tmp_path)
+    tiny_run.write_stores(tmp_path)
+    (tmp_path / "short.png").write_bytes((tmp_path / "3.png").read_bytes()[:401])
+    rows = [
+        {"picture": name, "caption": "짧은 글"} for name in ("short.png", "none.png", "../out.png", "1.wav")
+    ]
+    with (tmp_path / "images.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n\n{broken\n" + "".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def lint(*args: object) -> int:
+    try:
+        cli.run("lint", [str(arg) for arg in args])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def problems(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+EXPECTED = [
+    (16, "images.jsonl", "not JSON: "),
+    (17, "short.png", "truncated"),
+    (18, "none.png", "there is no such file"),
+    (19, "../out.png", "it leaves the manifest's folder"),
+    (20, "1.wav", "found no readable image"),
+]
+
+
+def test_every_problem_is_printed_and_written_with_its_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder / "problems.jsonl"
+    manifest = folder / "images.jsonl"
+    args = (manifest, "--prompt", "{picture:image} 설명", "--target", "{caption}", "--out", out)
+    assert lint(*args) == 1
+    found = problems(out)
+    assert [(row["line"], Path(row["path"]).name) for row in found] == [
+        (line, Path(name).name) for line, name, _ in EXPECTED
+    ]
+    printed = capsys.readouterr().out
+    for line, _, cause in EXPECTED:
+        assert re.search(rf"^{re.escape(str(manifest))}:{line}: .*{re.escape(cause)}", printed, re.MULTILINE)
+    assert f"18 rows, {NUM_BAD} with a problem (27.78%)" in printed
+    assert "target ids: least 9, median 9, 95% 10" in printed
+    assert lint(*args, "--show", 2) == 1
+    assert f"... and {NUM_BAD - 2} problems more in {out}" in capsys.readouterr().out
+    assert problems(out) == found
+
+
+@pytest.mark.slow
+def test_processes_find_what_one_finds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = [{"text": f"문장 {n}"} for n in range(1009)]
+    lines = [json.dumps(row) for row in good]
+    lines[300], lines[997] = "{", "[]"
+    path = folder / "many.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    pages = []
+    for workers in (1, 2):
+        assert lint(path, "--prompt", "{text}", "--workers", workers) == 1
+        pages.append(capsys.readouterr().out)
+    assert pages[0] == pages[1]
+    assert f"{path}:301: not JSON" in pages[0]
+    assert f"{path}:998: found a JSON list" in pages[0]
+
+
+def test_documents_of_a_store_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    writer = ShardWriter(tmp_path, "shard", b"\n")
+    writer.write(["가나다".encode(), b"good", b"bad \xe3\x81", b"nul \0", b"x" * 67])
+    finish_store(tmp_path, "ko", b"\n", [writer.close()], {}, {})
+    assert lint(tmp_path) == 1
+    printed = capsys.readouterr().out
+    assert f"{tmp_path}:3: invalid UTF-8: 0xe3 at byte 4" in printed
+    assert f"{tmp_path}:4: NUL byte: at byte 4" in printed
+    assert "5 rows, 2 with a problem (40.00%)" in printed
+    assert "document bytes: least 4, median 9, 95% 67, 99% 67, most 67, mean 26.7" in printed
+
+
+def recipe(folder: Path) -> str:
+    contents = tiny_run.recipe(folder, "run")
+    for added in (tiny_media.image_overlay(folder), tiny_media.speech_overlay(folder)):
+        contents = overlay(contents, added)
+    return tiny_run.write_recipe(folder, "recipe", contents)
+
+
+def test_a_recipe_is_read_as_training_would(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its slots are counted, its held-out manifest and its stores are read."""
+    assert lint("-c", recipe(folder)) == 1
+    printed = capsys.readouterr().out
+    assert printed.count(f"captions: {folder / 'images.jsonl'}: 18 rows, {NUM_BAD} with a problem") == 1
+    assert f"speech: {folder / 'speech.jsonl'}: 11 rows, nothing wrong" in printed
+    assert "image slots: least 4, median 4" in printed
+    assert "speech slots: least 5," in printed
+    assert re.search(r"^text: .*: \d+ rows, nothing wrong", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "found nothing to read"),
+        (["images.jsonl", "--prompt", "{picture:picture}"], "found the modality 'picture' in --prompt"),
+        (["images.jsonl", "--prompt", "{pictures:image}"], "found the column 'pictures'"),
+        (["images.jsonl", "--show", "-1"], "expected numbers from 0 up"),
+        (["images.jsonl", "--out", "none/x.jsonl"], "cannot write none/x.jsonl"),
+        (["absent.jsonl"], "found no manifest at absent.jsonl"),
+    ],
+)
+def test_wrong_use_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], words: str
+) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match=re.escape(words)):
+        cli.run("lint", args)
+
+
+def test_histogram() -> None:
+    lines = list(histogram("bytes", np.array([9, 2, 3]), np.array([80, 1, 19])))
+    assert lines[0] == "  bytes: least 2, median 9, 95% 9, 99% 9, most 9, mean 7.8"
+    assert [line.split("█")[0].split() for line in lines[1:]] == [
+        ["2", "to", "3", "20"],
+        ["4", "to", "7", "0"],
+        ["8", "to", "15", "80"],
+    ]
+    assert [line.count("█") for line in lines[1:]] == [10, 0, 40]
+
+
+def test_the_preview_shows_what_is_drawn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "page.html"
+    cli.run("preview", ["-c", recipe(folder), "-n", "101", "--out", str(out)])
+    page = out.read_text(encoding="utf-8")
+    num_skipped = int(re.search(r"101 examples, (\d+) of them skipped", capsys.readouterr().out)[1])  # pyright: ignore
+    assert page.count('<article class="skipped">') == num_skipped > 0
+    assert page.count("<article") == 101
+    assert [int(n) for n in re.findall(r"<h2>(\d+) · ", page)] == list(range(101))
+    assert "http" not in page, "it needs no network"
+    assert re.search(r'<mark class="slot">image · 4 slots</mark> 설명: <mark class="end">end</mark>', page)
+    assert re.search(r'<mark class="sentinel">0</mark>', page)
+    assert re.search(r"<dt>target, \d+ ids</dt><dd>number \d+<mark", page)
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)" alt="prepared: 3 x 16 x 16', page)
+    assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).size == (16, 16)
+    assert page.count("<audio controls") == page.count("recording: ") > 0
+
+
+def test_the_preview_of_one_source(folder: Path) -> None:
+    out = folder / "page.html"
+    args = ["-c", recipe(folder), "-n", "3", "--first", "20", "--source", "speech", "--out", str(out)]
+    cli.run("preview", args)
+    heads = re.findall(r"<h2>(\d+) · ([a-z]+)", out.read_text(encoding="utf-8"))
+    assert [name for _, name in heads] == ["speech"] * 3
+    assert int(heads[0][0]) >= 20
+    with pytest.raises(
+        UserError, match=r"found no source 'speach', expected one of .*; did you mean 'speech'"
+    ):
+        cli.run("preview", ["-c", recipe(folder), "--source", "speach"])
