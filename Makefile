@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM := false
 export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo test test-gpu check lint bench clean
+.PHONY: install demo test test-gpu check soak fuzz lint bench clean
 
 install: $(INSTALLED)
 
@@ -35,6 +35,14 @@ test: lint $(COMPAT)
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu
+
+# a run killed over a hundred times, saves killed 60 times, a trainer five times: see tests/test_soak.py
+soak: $(INSTALLED)
+	KEBYT5_XM_SOAK=1 $(BIN)/python -m pytest tests/test_soak.py tests/test_checkpoints.py
+
+# tens of thousands of damaged manifests, images and recordings; FUZZ_EXAMPLES=N of each kind
+fuzz: $(INSTALLED)
+	KEBYT5_XM_FUZZ=$(or $(FUZZ_EXAMPLES),10000) $(BIN)/python -m pytest tests/test_fuzz.py
 
 # transformers 4.57 beside the installed one, for the tests that load an export with it
 $(COMPAT): $(INSTALLED) constraints-4.57.txt

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from kebyt5_xm.data.bad_sample import Skip
 from kebyt5_xm.data.batch import Batch, collate
 from kebyt5_xm.data.plan import Draws
+from kebyt5_xm.data.pool import end_with_parent
 from kebyt5_xm.data.source import Example, Selection, Source
 from kebyt5_xm.data.steps import MicroBatch, Steps
 from kebyt5_xm.errors import UserError
@@ -185,10 +187,20 @@ class _Told(Dataset):
     dataset: Dataset
 
     def __getitem__(self, order: Any) -> Any:
+        # Kernels round differently on other numbers of threads, and a worker has one. What is prepared must not
+        # depend on `num_workers`, so it is prepared on one thread without workers too.
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         try:
             return self.dataset[order]
         except UserError as error:
             return error
+        finally:
+            torch.set_num_threads(num_threads)
+
+
+def _start_worker(number: int) -> None:
+    end_with_parent()
 
 
 class Loader:
@@ -227,6 +239,7 @@ class Loader:
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             timeout=self.timeout if self.num_workers else 0.0,
+            worker_init_fn=_start_worker,
         )
         iterator = iter(fetches)
         while True:

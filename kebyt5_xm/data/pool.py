@@ -72,15 +72,23 @@ def _start_worker(counter: "Synchronized[int]", stop: Event) -> None:
     global _counter, _stop
     _counter, _stop = counter, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and sets `stop`
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    """Without this a worker whose parent was killed waits for work forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+def end_with_parent() -> None:
+    """Let this process end once the one that asked for it is gone, however it went.
+
+    Without this a worker whose parent was killed waits for work for ever. (PyTorch's data workers watch the process
+    that forked them, which under `forkserver`, Python 3.14's default, is a server that waits for them in turn.)
+    """
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _call(job: Callable[[Progress], Result]) -> Result:

@@ -1,0 +1,146 @@
+"""A data engine without a trainer, in a process that kills itself at a chosen moment and can be started again."""
+
+import gzip
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import tiny_media
+import tiny_run
+
+from encoders.stems import LogMelEncoder, PatchEncoder
+from kebyt5_xm.adapters import Linear
+from kebyt5_xm.data import DataModule, Denoising, Manifest
+from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.loader import Loader, TrainingMicroBatches, TrainingOrders
+from kebyt5_xm.data.steps import Budget
+from kebyt5_xm.modality import interface
+
+MICRO_BATCHES = 4
+"""Of a step: 1, 2 and 4 ranks share them."""
+STEPS_BETWEEN_CHECKPOINTS = 2
+KINDS: dict[str, dict[str, Any]] = {
+    "counted": {"global_batch_size": 2 * MICRO_BATCHES, "micro_batch_size": 2},
+    "padded": {"budget": Budget(MICRO_BATCHES * 211, 211)},
+    "packed": {"budget": Budget(MICRO_BATCHES * 2 * 103, 2 * 103, 103)},
+}
+
+
+def write_sources(folder: Path) -> None:
+    """Write what the engine reads: stores, JSON lines plain and compressed, parquet, images and recordings."""
+    tiny_run.write_stores(folder)
+    tiny_media.write_media(folder)
+    rows = [{"question": f"{n} 다음은?", "answer": f"{n + 1}입니다"} for n in range(53)]
+    tiny_media.write_manifest(folder / "plain.jsonl", rows)
+    (folder / "packed.jsonl.gz").write_bytes(gzip.compress((folder / "plain.jsonl").read_bytes()[:-400]))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[:37]), folder / "table.parquet")
+    (folder / "5.png").write_bytes(b"broken")  # an example of every epoch leaves its place empty
+    engine(folder, "counted").prepare(_interfaces())  # the length tables
+
+
+def _interfaces() -> dict[str, Any]:
+    image = PatchEncoder(image_size=16, out_dim=8)
+    speech = LogMelEncoder(out_dim=12, sample_rate=tiny_media.SAMPLE_RATE, num_mels=17)
+    return {"image": interface(image, Linear, 16), "speech": interface(speech, Linear, 16)}
+
+
+def engine(folder: Path, kind: str) -> DataModule:
+    """Return the connected data module of one kind of global batch."""
+
+    def manifest(name: str, prompt: str, target: str, weight: float) -> Manifest:
+        return Manifest(str(folder / name), prompt, target, weight=weight)
+
+    stores = {language: str(folder / language) for language in tiny_run.WORDS}
+    sources = {
+        "text": Denoising(stores, inputs_length=97),
+        "plain": manifest("plain.jsonl", "{question}", "{answer}", 0.7),
+        "gz": manifest("packed.jsonl.gz", "{question}", "{answer}", 0.3),
+        "parquet": manifest("table.parquet", "{question}", "{answer}", 0.5),
+        "images": manifest("images.jsonl", "{picture:image} 설명: ", "{caption}", 0.4),
+        "speech": manifest("speech.jsonl", "{recording:speech}", "{transcript}", 0.4),
+    }
+    data = DataModule(sources, seed=11, **KINDS[kind])
+    data.connect(_interfaces())
+    return data
+
+
+def live(
+    folder: str,
+    run: str,
+    kind: str,
+    ranks: int,
+    workers: int,
+    num_steps: int,
+    kill_at: int | None,
+    method: str,
+) -> None:
+    """Go on from the run's checkpoint to its end, or until moment `kill_at`, then send SIGKILL to this process.
+
+    A moment is after every micro-batch and around every write. RUN/log has a line for every step, with the digests
+    of its micro-batches; what the checkpoint does not know of is cut off at the next start, as a trainer would train
+    on it again.
+    """
+    multiprocessing.set_start_method(method, force=True)
+    os.setpgid(0, 0)  # by which the workers that it leaves behind are found
+    moments = 0
+
+    def moment() -> None:
+        nonlocal moments
+        moments += 1
+        if moments == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    data = engine(Path(folder), kind)
+    place = Path(folder) / run
+    place.mkdir(exist_ok=True)
+    checkpoint = place / "checkpoint"
+    state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "index": 0, "log": 0}
+    loaders = [
+        iter(
+            Loader(
+                TrainingMicroBatches(data.training),
+                TrainingOrders(data.steps, rank, ranks, state["step"], state["index"], num_steps),
+                num_steps * MICRO_BATCHES,
+                workers,
+                pin_memory=False,
+            )
+        )
+        for rank in range(ranks)
+    ]
+    with (place / "log").open("a+", encoding="ascii") as log:
+        log.truncate(state["log"])
+        for step in range(state["step"], num_steps):
+            digests = []
+            for _ in range(MICRO_BATCHES // ranks):
+                for loader in loaders:
+                    batch = next(loader)
+                    digests.append(_digest(batch))
+                    moment()
+            log.write(json.dumps([step, batch.step, batch.next_step, batch.next_index, *digests]) + "\n")
+            log.flush()
+            moment()
+            if batch.next_step % STEPS_BETWEEN_CHECKPOINTS == 0 or batch.next_step == num_steps:
+                state = {"step": batch.next_step, "index": batch.next_index, "log": log.tell()}
+                checkpoint.with_suffix(".new").write_text(json.dumps(state))
+                moment()
+                checkpoint.with_suffix(".new").replace(checkpoint)
+                moment()
+
+
+def _digest(batch: Batch) -> str:
+    """Return a hash of all that a model would be given."""
+    digest = hashlib.blake2b(digest_size=8)
+    tensors = [batch.input_ids, batch.lengths, batch.labels, batch.part]
+    tensors += [group.prepared for group in batch.media]
+    for tensor in tensors:
+        digest.update(repr(tuple(tensor.shape)).encode() + tensor.numpy().tobytes())
+    digest.update(
+        repr((batch.num_targets, batch.num_ids, sorted(batch.drawn.items()), batch.skipped)).encode()
+    )
+    return digest.hexdigest()
