@@ -1,7 +1,6 @@
 """Media: every common file comes out right, every bad one as a `MediaError`, and the header never lies."""
 
 import io
-import math
 import os
 import pickle
 import struct
@@ -15,8 +14,6 @@ import safetensors.numpy
 import safetensors.torch
 import soundfile
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from kebyt5_xm.data.media import (
@@ -475,52 +472,6 @@ def test_a_missing_library_names_the_extra(monkeypatch, picture):
         with pytest.raises(UserError, match=rf"kebyt5-xm\[{extra}\]") as caught:
             open_media(raw, media)
         assert not isinstance(caught.value, MediaError)
-
-
-SAMPLES: dict[str, list[bytes]] = {
-    "image": [
-        encoded(Image.effect_mandelbrot((19, 13), (-2, -1, 1, 1), 20), format)
-        for format in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP")
-    ],
-    "audio": [recording(TONE[:701], format=format) for format in ("WAV", "FLAC", "OGG", "MP3", "AIFF")],
-    "array": [
-        npy(np.ones((3, 5), dtype=np.float32)),
-        safetensors.numpy.save({"x": np.ones((3, 5), dtype=np.float32)}),
-    ],
-}
-
-
-@settings(deadline=None, max_examples=150)
-@given(media=st.sampled_from(sorted(SAMPLES)), data=st.data())
-@pytest.mark.filterwarnings("ignore")  # Pillow's, about damaged files
-def test_mutated_files_are_read_as_the_header_says_or_refused(media, data):
-    raw = bytearray(data.draw(st.sampled_from(SAMPLES[media])))
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, max(0, min(len(raw), 200) - 1)))
-        kind = data.draw(st.sampled_from(["byte", "cut", "insert"]))
-        if kind == "byte" and raw:
-            raw[at] = data.draw(st.integers(0, 255))
-        elif kind == "cut":
-            del raw[at : at + data.draw(st.integers(1, len(raw) + 1))]
-        else:
-            raw[at:at] = data.draw(st.binary(min_size=1, max_size=9))
-    try:
-        said = header(bytes(raw), media)
-        item = open_media(bytes(raw), media)
-    except MediaError as error:
-        refused = str(error)
-    else:
-        refused = None
-    if refused is not None:
-        assert "\n" not in refused
-        return
-    if media == "image":
-        assert item.size == (said.width, said.height)
-    elif media == "audio":
-        assert (len(item[0]), item[1]) == (said.num_samples, said.sample_rate)
-        assert math.isfinite(abs(item[0]).max())
-    else:
-        assert item.shape == said.shape
 
 
 def test_nothing_is_imported_before_it_is_needed():
