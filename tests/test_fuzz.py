@@ -148,12 +148,17 @@ def parquet_bytes() -> bytes:
     return buffer.getvalue()
 
 
-MANIFESTS = {
-    "x.jsonl": LINES,
-    "x.jsonl.gz": gzip.compress(LINES),
-    "x.jsonl.zst": zstandard.compress(LINES),
-    "x.parquet": parquet_bytes(),
+def _same(raw: bytes) -> bytes:
+    return raw
+
+
+MANIFESTS: dict[str, tuple[bytes, Callable[[bytes], bytes]]] = {
+    "x.jsonl": (LINES, _same),
+    "x.jsonl.gz": (LINES, gzip.compress),
+    "x.jsonl.zst": (LINES, zstandard.compress),
+    "x.parquet": (parquet_bytes(), _same),
 }
+"""Each with what compresses it: damage may be on either side of that."""
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
@@ -165,11 +170,13 @@ def test_damaged_manifests_are_counted_row_by_row_or_refused(name: str, tmp_path
     outcomes = {"read": 0, "skipped": 0, "refused": 0}
 
     @settings(FUZZ, max_examples=max(100, EXAMPLES // 3) if name != "x.jsonl" else EXAMPLES)
-    @given(changes=mutations())
-    def check(changes: list[tuple[str, float, bytes]]) -> None:
+    @given(changes=mutations(), before=st.booleans())
+    def check(changes: list[tuple[str, float, bytes]], before: bool) -> None:
         for path in tmp_path.glob("x.*"):
             path.unlink()
-        (tmp_path / name).write_bytes(mutated(MANIFESTS[name], changes))
+        raw, compress = MANIFESTS[name]
+        damaged = compress(mutated(raw, changes)) if before else mutated(compress(raw), changes)
+        (tmp_path / name).write_bytes(damaged)
         try:
             source = Manifest(str(tmp_path / name), "{picture:image} 설명: ", "{caption}")
             source.connect(interfaces)
