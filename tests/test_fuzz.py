@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,11 +153,23 @@ def _same(raw: bytes) -> bytes:
     return raw
 
 
+def tar_bytes() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number in range(len(ROWS)):
+            for name, content in (("picture", image_bytes("PNG")), ("txt", f"그림 {number}".encode())):
+                member = tarfile.TarInfo(f"{number}.{name}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
 MANIFESTS: dict[str, tuple[bytes, Callable[[bytes], bytes]]] = {
     "x.jsonl": (LINES, _same),
     "x.jsonl.gz": (LINES, gzip.compress),
     "x.jsonl.zst": (LINES, zstandard.compress),
     "x.parquet": (parquet_bytes(), _same),
+    "x.tar": (tar_bytes(), _same),
 }
 """Each with what compresses it: damage may be on either side of that."""
 
@@ -178,7 +191,8 @@ def test_damaged_manifests_are_counted_row_by_row_or_refused(name: str, tmp_path
         damaged = compress(mutated(raw, changes)) if before else mutated(compress(raw), changes)
         (tmp_path / name).write_bytes(damaged)
         try:
-            source = Manifest(str(tmp_path / name), "{picture:image} 설명: ", "{caption}")
+            target = "{txt}" if name == "x.tar" else "{caption}"
+            source = Manifest(str(tmp_path / name), "{picture:image} 설명: ", target)
             source.connect(interfaces)
             source.prepare(1, lambda _: None)
         except UserError:

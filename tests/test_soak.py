@@ -108,14 +108,10 @@ def _group(pid: int) -> int:
 def test_a_trainer_killed_five_times_is_bit_identical(tmp_path: Path) -> None:
     tiny_run.write_stores(tmp_path)
     assert test_resume.fit(tmp_path, test_resume.recipe(tmp_path, "whole")) == [0]
-    for number, micro_batch in enumerate([5, 9, 14, 18, 23]):
+    for number, micro_batch in enumerate([9, 11, 14, 18, 23]):
         kill = {"class_path": "killing.KillAfter", "init_args": {"micro_batch": micro_batch}}
         contents = test_resume.recipe(tmp_path, "killed", callbacks=[kill])
-        resume = (
-            ("--ckpt_path", "last")
-            if number and list((tmp_path / "killed/checkpoints").glob("step*"))
-            else ()
-        )
+        resume = ("--ckpt_path", "last") if number else ()
         assert test_resume.fit(tmp_path, contents, *resume) == [-signal.SIGKILL], (
             tmp_path / "log"
         ).read_text()

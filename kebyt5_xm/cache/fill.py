@@ -15,7 +15,7 @@ from kebyt5_xm.data.bad_sample import BadSample
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.manifest_source import Manifest
 from kebyt5_xm.data.media import header, open_media
-from kebyt5_xm.data.reference import contents
+from kebyt5_xm.data.reference import Span, contents
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.modality import MediaInterface
@@ -25,7 +25,7 @@ SEGMENT_BYTES = 1 << 30
 """Features after which a segment is closed: what a kill can lose at most."""
 SHOWN_CAUSES = 3
 
-Medium = tuple[Manifest, Any, bytes | str]
+Medium = tuple[Manifest, Any, bytes | str | Span]
 """Where a medium is referred to: the source, its table, the reference."""
 
 

@@ -3,16 +3,23 @@
 - JSON lines (`.jsonl`, `.ndjson`, `.json`) are read in place, through an index beside the file.
 - The same with `.gz` or `.zst` behind it, and parquet (`.parquet`), which cannot be entered in the middle, are
   written once as a file that can, beside the manifest.
+- WebDataset tar shards (`.tar`) are read in place, through an index of their headers beside the file.
+- A pattern such as `train-{000..127}.tar` or `train-*.jsonl` is all its files as one table.
 
 Opening a manifest whose index is there reads next to nothing, whatever its length. Where several processes are to
 read one, open it in one of them first, so that the index is made once.
 """
 
+from functools import partial
 from pathlib import Path
 
 from kebyt5_xm.data.corpus import COMPRESSIONS, FORMATS
+from kebyt5_xm.data.joined_rows import JoinedRows, expanded
+from kebyt5_xm.data.pool import Progress, num_cores, run_jobs
 from kebyt5_xm.data.rows import Rows
 from kebyt5_xm.errors import UserError
+
+FILES_FOR_PROCESSES = 16
 
 
 def open_rows(path: str | Path) -> Rows:
@@ -21,6 +28,20 @@ def open_rows(path: str | Path) -> Rows:
     The first time, and whenever the file has changed, this reads the whole file to make its index.
     """
     path = Path(path)
+    files = expanded(path)
+    if files is not None:
+        workers = num_cores() if len(files) >= FILES_FOR_PROCESSES else 1
+        list(run_jobs({n: partial(_index, file) for n, file in enumerate(files)}, workers, lambda _: None))
+        return JoinedRows(path, [_open(file) for file in files])
+    return _open(path)
+
+
+def _index(path: Path, progress: Progress) -> None:
+    """Open a table for its index to be made."""
+    _open(path)
+
+
+def _open(path: Path) -> Rows:
     if not path.is_file():
         raise UserError(f"found no manifest at {path}, expected a file; correct the path")
     compressed = path.suffix.lower() in COMPRESSIONS
@@ -33,10 +54,14 @@ def open_rows(path: str | Path) -> Rows:
         from kebyt5_xm.data.parquet_rows import ParquetRows
 
         rows = ParquetRows(path)
+    elif path.suffix.lower() == ".tar":
+        from kebyt5_xm.data.tar_rows import TarRows
+
+        rows = TarRows(path)
     else:
         raise UserError(
             f"found a manifest named {path.name}, expected a name that ends in .jsonl, .ndjson or .json (.gz or "
-            ".zst may follow), or in .parquet: rename or convert it"
+            ".zst may follow), in .parquet or in .tar: rename or convert it"
         )
     if not len(rows):
         raise UserError(f"found no rows in {path}, expected at least one")

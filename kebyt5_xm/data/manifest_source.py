@@ -12,7 +12,7 @@ from kebyt5_xm.data.lengths import LengthTable, find_table, make_table, table_ke
 from kebyt5_xm.data.manifest import open_rows
 from kebyt5_xm.data.media import header
 from kebyt5_xm.data.pool import Progress
-from kebyt5_xm.data.reference import Limits, Readable, resolve
+from kebyt5_xm.data.reference import Limits, Readable, Span, resolve
 from kebyt5_xm.data.rows import Rows
 from kebyt5_xm.data.source import Example, MediaItem, Part, Selection, Source
 from kebyt5_xm.data.template import Slot, Template
@@ -24,10 +24,11 @@ _EOS = np.asarray([EOS_ID], dtype=np.int16)
 
 
 class Manifest(Source):
-    """Examples from a manifest: JSON lines, also .gz and .zst, or parquet.
+    """Examples from a manifest: JSON lines, also .gz and .zst, parquet, or WebDataset tar shards.
 
     Args:
-        path: the manifest; media in it are paths relative to its folder.
+        path: the manifest: JSON lines, parquet, a WebDataset tar shard, or several as `train-{000..127}.tar` or
+            `train-*.tar`; media in it are paths relative to its folder, or files in the shard.
         prompt: the input, with `{column}` for text and `{column:modality}` for the slots of an image or a
             recording; `{{` is a brace. Nothing else is special.
         target: the text to be written, with `{column}` alike.
@@ -108,8 +109,7 @@ class Manifest(Source):
             found = len(example.input_ids), len(example.target_ids)
             if found != promised:
                 raise RowError(
-                    str(rows.path),
-                    rows.line(number),
+                    *rows.place(number),
                     f"{found[0]} positions and {found[1]} target ids, but {promised[0]} and {promised[1]} when the "
                     "length table was made: a file has changed since; delete the table to make it anew",
                 )
@@ -119,8 +119,8 @@ class Manifest(Source):
 
     def skipped(self, rows: Rows, number: int, error: BadSample) -> Example:
         """Return the empty place of a row of which no example can be made."""
-        path = error.path if isinstance(error, MediaError) else str(rows.path)
-        return Example.empty(Skip(rows.line(number), path, error.cause))
+        path, line = rows.place(number)
+        return Example.empty(Skip(line, error.path if isinstance(error, MediaError) else path, error.cause))
 
     def example(self, rows: Rows, number: int) -> Example:
         """Return the example of one row; raises `BadSample` with the cause if it cannot be made."""
@@ -146,7 +146,7 @@ class Manifest(Source):
         num_text = sum(len(s.encode()) for s in segments if isinstance(s, str))
         if num_text > self.max_source_length:
             cause = f"input of {num_text} bytes, limit {self.max_source_length}"
-            raise RowError(str(rows.path), rows.line(number), cause)
+            raise RowError(*rows.place(number), cause)
         return num_text
 
     def _open(self, slot: Slot, rows: Rows) -> tuple:
@@ -158,13 +158,13 @@ class Manifest(Source):
         except UserError as error:  # too short for one feature, say: this sample's fault
             raise MediaError(str(slot.reference)[:200], str(error)) from error
 
-    def readable(self, reference: str | bytes, rows: Rows) -> Readable:
+    def readable(self, reference: str | bytes | Span, rows: Rows) -> Readable:
         """Return what may be opened for a reference in a row; raise `MediaError` for what may not."""
-        if isinstance(reference, bytes):
+        if isinstance(reference, bytes | Span):
             return reference
         return resolve(rows.path.parent, reference, self.allow_remote, self.allow_outside)
 
-    def references(self, modality: str) -> Iterator[tuple[Rows, str | bytes]]:
+    def references(self, modality: str) -> Iterator[tuple[Rows, str | bytes | Span]]:
         """Yield every reference to a medium of `modality`, training and held-out, with the table that holds it."""
         if modality not in self.prompt.modalities:
             return
@@ -182,15 +182,14 @@ class Manifest(Source):
         try:
             return template.render(row)
         except BadSample as error:
-            raise RowError(str(rows.path), rows.line(number), error.cause) from error
+            raise RowError(*rows.place(number), error.cause) from error
 
     def _target_ids(self, row: dict, rows: Rows, number: int) -> NDArray[np.int16]:
         text = "".join(self._rendered(self.target, row, rows, number))
         ids = encode(text)
         if len(ids) > self.max_target_length:
             raise RowError(
-                str(rows.path),
-                rows.line(number),
+                *rows.place(number),
                 f"target of {len(ids)} bytes, limit {self.max_target_length}",
             )
         return np.concatenate([ids, _EOS])
@@ -199,7 +198,7 @@ class Manifest(Source):
         return self._table(False).num_bad, len(self.rows)
 
     def place(self, row: int) -> tuple[str, int]:
-        return str(self.rows.path), self.rows.line(row)
+        return self.rows.place(row)
 
     # -- lengths -----------------------------------------------------------------------------------
 

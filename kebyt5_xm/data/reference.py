@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from kebyt5_xm.data.bad_sample import MediaError
 from kebyt5_xm.errors import UserError
@@ -19,8 +19,21 @@ class Remote:
     url: str
 
 
-Readable = str | os.PathLike[str] | Remote | bytes | BinaryIO
-"""A local path, an allowed URL, a file's bytes, or an open binary file (read from its start, not closed)."""
+@dataclass(frozen=True)
+class Span:
+    """A file inside another one, such as a tar shard: `size` bytes from `start` on. `name` is for messages."""
+
+    path: str
+    start: int
+    size: int
+    name: str
+
+
+Readable = str | os.PathLike[str] | Remote | Span | bytes | BinaryIO
+"""A local path, an allowed URL, a file inside another, a file's bytes, or an open binary file.
+
+The last is read from its start and not closed.
+"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ def reading(source: Readable) -> Iterator[BinaryIO]:
             stream.seek(0)
             yield stream
         else:
-            with _opened(cast("str | os.PathLike[str] | Remote | bytes", source)) as stream:
+            with _opened(cast("str | os.PathLike[str] | Remote | Span | bytes", source)) as stream:
                 yield stream
 
 
@@ -105,7 +118,7 @@ def failures_of(name: str) -> Iterator[None]:
         raise MediaError(name, _one_line(f"{type(error).__name__}: {error}")) from error
 
 
-def _opened(source: str | os.PathLike[str] | Remote | bytes) -> BinaryIO:
+def _opened(source: str | os.PathLike[str] | Remote | Span | bytes) -> BinaryIO:
     if isinstance(source, Remote):
         import fsspec
 
@@ -113,17 +126,61 @@ def _opened(source: str | os.PathLike[str] | Remote | bytes) -> BinaryIO:
         return cast(BinaryIO, filesystem.open(path, "rb"))
     if isinstance(source, bytes):
         return io.BytesIO(source)
+    if isinstance(source, Span):
+        return cast(BinaryIO, io.BufferedReader(_Section(_regular(source.path), source.start, source.size)))
+    return os.fdopen(_regular(source), "rb")
+
+
+def _regular(path: str | os.PathLike[str]) -> int:
+    """Return a descriptor of a regular file."""
     # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
-    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise Refused("found a folder, pipe or device, expected a file")
-    return os.fdopen(descriptor, "rb")
+    return descriptor
+
+
+class _Section(io.RawIOBase):
+    """Part of a file, as a file of its own. It owns the descriptor."""
+
+    def __init__(self, descriptor: int, start: int, size: int) -> None:
+        self._descriptor, self._start, self._size, self._position = descriptor, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"negative seek position {base + offset}")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._size - self._position))
+        found = os.pread(self._descriptor, wanted, self._start + self._position)
+        buffer[: len(found)] = found
+        self._position += len(found)
+        return len(found)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
 
 
 def _name(source: Readable) -> str:
     if isinstance(source, Remote):
         return source.url
+    if isinstance(source, Span):
+        return f"{source.path}: {source.name}"
     if isinstance(source, bytes):
         return f"<{len(source)} bytes>"
     if isinstance(source, str | os.PathLike):

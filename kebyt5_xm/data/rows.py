@@ -35,6 +35,10 @@ class Rows(ABC):
     def line(self, index: int) -> int:
         """Return where row `index` stands in the manifest, from 1: its line, or in parquet its number."""
 
+    def place(self, index: int) -> tuple[str, int]:
+        """Return the file and the line, from 1, of row `index`."""
+        return str(self.path), self.line(index)
+
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The columns of the first hundred rows; raises `UserError` if none of them can be read."""

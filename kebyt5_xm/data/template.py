@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from kebyt5_xm.data.bad_sample import BadSample
+from kebyt5_xm.data.reference import Span
 from kebyt5_xm.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of one input of `modality`: a path or URL as the row has it, or the file's own bytes."""
+    """The place of one input of `modality`: a path or URL as the row has it, a file's bytes, or where it lies."""
 
     modality: str
-    reference: str | bytes
+    reference: str | bytes | Span
 
 
 Segment = str | Slot
@@ -119,6 +120,8 @@ def _value(column: str, row: Mapping[str, Any]) -> Any:
 
 
 def _text(column: str, value: Any) -> str:
+    if isinstance(value, Span):
+        raise BadSample(f"column '{column}' is a file in a shard, expected text: .txt, .text, .cls or .json")
     if isinstance(value, list | tuple | Mapping | bytes):
         raise BadSample(f"column '{column}' is a {type(value).__name__}, expected text or a number")
     text = str(value)
@@ -129,7 +132,9 @@ def _text(column: str, value: Any) -> str:
     return text
 
 
-def _reference(column: str, value: Any) -> str | bytes:
+def _reference(column: str, value: Any) -> str | bytes | Span:
+    if isinstance(value, Span):
+        return value
     if isinstance(value, Mapping):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if not isinstance(value, str | bytes) or not value:

@@ -37,7 +37,7 @@ def first_examples(name: str, source: Source, seed: int) -> tuple[list[Example],
             try:
                 examples.append(source.example(source.rows, number))
             except BadSample as error:
-                causes.append(f"line {source.rows.line(number)}: {error}")
+                causes.append(f"line {source.rows.place(number)[1]}: {error}")
     else:
         rows = np.arange(num_rows)
         selection = Selection(np.zeros_like(rows), rows, rows.astype(np.uint64), seed, held_out=False)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from kebyt5_xm.data.bad_sample import BadSample, MediaError
+from kebyt5_xm.data.bad_sample import BadSample
 from kebyt5_xm.data.denoise import Denoising
 from kebyt5_xm.data.documents import fault_of
 from kebyt5_xm.data.manifest_source import Manifest
@@ -96,8 +96,9 @@ def _read_rows(source: Manifest, rows: Rows, start: int, stop: int, progress: Pr
         try:
             example = source.example(rows, number)
         except BadSample as error:
-            path = error.path if isinstance(error, MediaError) else str(rows.path)
-            found.problems.append(Problem(rows.line(number), path, error.cause))
+            skip = source.skipped(rows, number, error).skipped
+            assert skip is not None
+            found.problems.append(Problem(skip.line, skip.path, skip.cause))
         else:
             lengths: Counter[str] = Counter()
             if source.prompt.text:

@@ -1,0 +1,87 @@
+"""Several tables as one, in the order of their names: the shards of a data set."""
+
+import glob
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kebyt5_xm.data.rows import Rows
+from kebyt5_xm.errors import UserError
+
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+MOST_FILES = 1_000_000
+
+
+class JoinedRows(Rows):
+    """Tables end to end. A row is named by its own table and its line there."""
+
+    def __init__(self, path: Path, parts: Sequence[Rows]):
+        super().__init__(path)
+        self._parts = list(parts)
+        self._ends = np.cumsum([len(part) for part in parts])
+        prints = " ".join(part.fingerprint for part in parts)
+        self.fingerprint = hashlib.blake2b(prints.encode(), digest_size=16).hexdigest()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def row(self, index: int) -> dict[str, Any]:
+        part, local = self._locate(index)
+        return part.row(local)
+
+    def line(self, index: int) -> int:
+        return self.place(index)[1]
+
+    def place(self, index: int) -> tuple[str, int]:
+        part, local = self._locate(index)
+        return part.place(local)
+
+    def _locate(self, index: int) -> tuple[Rows, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[number], index - int(self._ends[number]) + len(self._parts[number])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from kebyt5_xm.data.manifest import open_rows
+
+        return open_rows, (self.path,)
+
+
+def expanded(path: Path) -> list[Path] | None:
+    """Return the files that a pattern names, or None if `path` is none.
+
+    A pattern has `{000..127}` for numbers, both ends included and as wide as the first, or `*`, `?` and `[...]` for
+    files that are there, taken in the order of their names. Only the last part of the path may hold one: media are
+    relative to its folder. Raises `UserError` if it names no file.
+    """
+    if path.exists() or not (_RANGE.search(str(path)) or any(character in str(path) for character in "*?[")):
+        return None
+    if _RANGE.search(str(path.parent)) or any(character in str(path.parent) for character in "*?["):
+        raise UserError(
+            f"found a pattern in the folder of {path}, expected one in the name of the files alone"
+        )
+    names = [path.name]
+    while found := _RANGE.search(names[0]):
+        first, last = int(found[1]), int(found[2])
+        if not 0 <= last - first < MOST_FILES // len(names):
+            raise UserError(
+                f"found the range {found[0]} in {path}, expected a first and a last number after it"
+            )
+        width = len(found[1])
+        names = [_RANGE.sub(f"{n:0{width}}", name, count=1) for name in names for n in range(first, last + 1)]
+    folder = glob.escape(str(path.parent))
+    files = [
+        Path(file)
+        for name in names
+        for file in (
+            sorted(glob.glob(f"{folder}/{name}")) if any(c in name for c in "*?[") else [path.parent / name]
+        )
+    ]
+    if not files:
+        raise UserError(f"found no manifest at {path}, expected files of such names; correct the path")
+    return files
