@@ -5,6 +5,7 @@ overlay adds a modality without repeating the others. A mapping whose `class_pat
 because the old `init_args` belong to the old class.
 """
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,19 @@ import yaml
 from kebyt5_xm.errors import UserError
 
 Recipe = dict[str, Any]
+
+
+def add_config_argument(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Declare `-c RECIPE` of the commands that take recipes, as `config`: a list of paths."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        action="append",
+        required=required,
+        default=[],
+        metavar="RECIPE",
+        help="a recipe or an overlay, as for `train.py fit`; give it as often as you have them",
+    )
 
 
 def load(path: str | Path) -> Recipe:

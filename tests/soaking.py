@@ -78,7 +78,7 @@ def live(
     workers: int,
     num_steps: int,
     kill_at: int | None,
-    method: str,
+    method: str = "fork",
 ) -> None:
     """Go on from the run's checkpoint to its end, or until moment `kill_at`, then send SIGKILL to this process.
 

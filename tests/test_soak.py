@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -27,19 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def lives(
-    folder: Path,
-    run: str,
-    kind: str,
-    ranks: int,
-    workers: int,
-    num_steps: int,
-    kill_at: int | None,
-    method: str = "fork",
-) -> int:
-    """Run one life and return its exit code."""
-    args = (str(folder), run, kind, ranks, workers, num_steps, kill_at, method)
-    process = CONTEXT.Process(target=live, args=args)
+def lives(folder: Path, *args: Any) -> int:
+    """Run one life, `args` as `soaking.live` takes them, and return its exit code."""
+    process = CONTEXT.Process(target=live, args=(str(folder), *args))
     process.start()
     process.join(300)
     assert process.pid is not None

@@ -10,17 +10,12 @@ hash of its file's bytes. So a cache cannot be stale: what has changed is not fo
 
 import argparse
 
+from kebyt5_xm.recipes import add_config_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `kebyt5-xm cache`."""
-    parser.add_argument(
-        "-c",
-        "--config",
-        action="append",
-        required=True,
-        metavar="RECIPE",
-        help="a recipe or overlay, as in training",
-    )
+    add_config_argument(parser)
     parser.add_argument(
         "--batch-size", type=int, default=16, metavar="N", help="media encoded at a time (16)"
     )

@@ -31,7 +31,7 @@ Medium = tuple[Manifest, Any, bytes | str | Span]
 
 def fill(paths: list[str], batch_size: int, device: str, max_gb: float, shard: str) -> Iterator[str]:
     """Fill the cache of every modality that has one, and yield a line about each. Raises `UserError`."""
-    from kebyt5_xm.doctor.configured import configured
+    from kebyt5_xm.configured import configured
 
     part, parts = _shard(shard)
     if batch_size < 1:

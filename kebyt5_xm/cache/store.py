@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kebyt5_xm.cache.key import DIGEST_BYTES, tensor_bytes
+from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 
 ENTRY = np.dtype([("key", f"S{DIGEST_BYTES}"), ("offset", "<u8"), ("rows", "<u4"), ("columns", "<u4")])
@@ -128,9 +129,8 @@ class Segment:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "cache.json"
         if not path.exists():
-            temporary = folder / f".cache.json-{secrets.token_hex(8)}"
-            temporary.write_text(json.dumps(description) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
+            with durably(path) as file:
+                file.write((json.dumps(description) + "\n").encode())
         self.path = folder / f"{secrets.token_hex(8)}.features"
         self._file = self.path.open("xb")
         self._entries: list[tuple[bytes, int, int, int]] = []
@@ -155,12 +155,8 @@ class Segment:
             self.path.unlink()
             return
         index = self.path.with_name(self.path.name.replace(".features", ".index.npy"))
-        temporary = index.with_name(f".{index.name}")
-        with temporary.open("xb") as file:
+        with durably(index) as file:
             np.save(file, np.asarray(self._entries, dtype=ENTRY))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, index)
 
     def discard(self) -> None:
         """Leave nothing behind."""

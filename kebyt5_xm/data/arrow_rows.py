@@ -51,8 +51,8 @@ class ArrowRows(Rows):
         self.fingerprint = about["digest"]
 
     @abstractmethod
-    def _contents(self) -> Contents:
-        """Read the manifest; raise `UserError` if it cannot be read."""
+    def _contents(self, state: dict[str, Any]) -> Contents:
+        """Read the manifest, whose file is in this state; raise `UserError` if it cannot be read."""
 
     def __len__(self) -> int:
         return self._length
@@ -83,7 +83,7 @@ class ArrowRows(Rows):
         return None
 
     def _make(self, state: dict[str, Any]) -> None:
-        digest, num_rows, schema, batches = self._contents()
+        digest, num_rows, schema, batches = self._contents(state)
         about = {"version": VERSION, "state": state, "digest": digest, "rows": num_rows}
         schema = schema.with_metadata({METADATA_KEY: json.dumps(about)})
 

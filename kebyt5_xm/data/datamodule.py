@@ -119,8 +119,8 @@ class DataModule(pl.LightningDataModule):
                 path, _ = source.place(0)
                 raise UserError(
                     f"data.sources.{name}: {bad} of {rows} rows of {path} give no example, more than "
-                    f"data.max_skipped {self.max_skipped:g} allows; `kebyt5-xm doctor` with the same -c names the "
-                    "first causes: mend the rows, or raise data.max_skipped"
+                    f"data.max_skipped {self.max_skipped:g} allows; `kebyt5-xm lint` with the same -c names "
+                    "them all: mend the rows, or raise data.max_skipped"
                 )
 
     def connect(self, interfaces: dict[str, MediaInterface]) -> None:

@@ -5,14 +5,13 @@ They lie beside the manifest, or in the cache folder where that cannot be writte
 half-made one is never found. Processes that make the same one at once waste work, but do no harm.
 """
 
-import contextlib
 import hashlib
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 
 # The ends of a file where an edit that keeps size and time would most likely show.
@@ -45,21 +44,14 @@ def write_derived(path: Path, suffix: str, write: Callable[[BinaryIO], None]) ->
     """
     reasons = []
     for place in places(path, suffix):
-        temporary = place.with_name(f".{place.name}-{secrets.token_hex(8)}")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as file:
+            with durably(place) as file:
                 write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, place)
         except OSError as error:
             reasons.append(f"{place}: {error.strerror or error}")
         else:
             return place
-        finally:
-            with contextlib.suppress(OSError):  # renamed, or never made
-                temporary.unlink()
     raise UserError(
         f"cannot write what is made from {path} ({'; '.join(reasons)}); expected room in one of these places: "
         "make some, or set KEBYT5_XM_CACHE to a folder that can be written"

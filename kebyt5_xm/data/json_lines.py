@@ -27,13 +27,11 @@ from kebyt5_xm.data.bad_sample import RowError
 from kebyt5_xm.data.blocks import DAMAGE, read_blocks
 from kebyt5_xm.data.corpus import COMPRESSIONS, File, Piece
 from kebyt5_xm.data.derived import places, state_of, write_derived
-from kebyt5_xm.data.rows import Rows
+from kebyt5_xm.data.rows import MAX_ROW_BYTES, Rows
 from kebyt5_xm.errors import UserError
 
 FORMAT, VERSION = "kebyt5-xm row index", 1
 HEADER_BYTES = 4096
-# A row holds texts and references, not media. Our own choice, far above any text that would be trained on.
-MAX_ROW_BYTES = 64 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SPACE = np.isin(np.arange(256), list(b" \t\r\n"))
 

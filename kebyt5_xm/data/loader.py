@@ -182,7 +182,10 @@ class ValidationMicroBatches(Dataset):
 
 @dataclass
 class _Told(Dataset):
-    """Hands over a `UserError` as a value: raised in a worker, it would arrive wrapped in that worker's traceback."""
+    """Makes every item on one thread, and hands over a `UserError` as a value.
+
+    Raised in a worker, it would arrive wrapped in that worker's traceback.
+    """
 
     dataset: Dataset
 

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -22,7 +23,7 @@ class ParquetRows(ArrowRows):
 
     suffix = ".rows"
 
-    def _contents(self) -> Contents:
+    def _contents(self, state: dict[str, Any]) -> Contents:
         with self.path.open("rb") as file:
             digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
         try:

@@ -10,6 +10,8 @@ from kebyt5_xm.data.bad_sample import RowError
 from kebyt5_xm.errors import UserError
 
 ROWS_FOR_COLUMNS = 100
+# A row holds texts and references, not media. Our own choice, far above any text that would be trained on.
+MAX_ROW_BYTES = 64 << 20
 
 
 class Rows(ABC):

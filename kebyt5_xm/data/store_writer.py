@@ -16,6 +16,7 @@ from types import TracebackType
 import numpy as np
 
 from kebyt5_xm.data.store import FORMAT, INDEX_NAME, VERSION, Shard
+from kebyt5_xm.durable import sync_folder
 from kebyt5_xm.errors import UserError
 
 SHARD_BYTES = 1 << 30
@@ -176,12 +177,3 @@ def write_json(path: Path, contents: object) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     sync_folder(path.parent)
-
-
-def sync_folder(directory: Path) -> None:
-    """Make renames in a folder survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,15 +19,13 @@ import pyarrow
 
 from kebyt5_xm.data.arrow_rows import ArrowRows, Contents
 from kebyt5_xm.data.bad_sample import RowError
-from kebyt5_xm.data.derived import state_of
 from kebyt5_xm.data.reference import Span, contents
+from kebyt5_xm.data.rows import MAX_ROW_BYTES
 from kebyt5_xm.errors import UserError
 
 TEXT = ("txt", "text", "cls")
 JSON = "json"
 KEY = "__key__"
-# As of a row of JSON lines.
-MAX_TEXT_BYTES = 64 << 20
 SCHEMA = pyarrow.schema(
     [
         (KEY, pyarrow.string()),
@@ -61,8 +59,8 @@ class TarRows(ArrowRows):
         return row
 
     def _text(self, index: int, span: Span) -> str:
-        if span.size > MAX_TEXT_BYTES:
-            raise self._error(index, f"{span.name} has {span.size} bytes, expected at most {MAX_TEXT_BYTES}")
+        if span.size > MAX_ROW_BYTES:
+            raise self._error(index, f"{span.name} has {span.size} bytes, expected at most {MAX_ROW_BYTES}")
         try:
             return contents(span).decode()
         except UnicodeDecodeError as error:
@@ -83,9 +81,8 @@ class TarRows(ArrowRows):
     def _error(self, index: int, cause: str) -> RowError:
         return RowError(str(self.path), self.line(index), cause)
 
-    def _contents(self) -> Contents:
+    def _contents(self, state: dict[str, Any]) -> Contents:
         rows = list(_rows(self.path))
-        state = state_of(self.path)
         digest = hashlib.blake2b(f"{state['size']} {state['ends']}".encode(), digest_size=16)
         digest.update(json.dumps(rows).encode())
         table = pyarrow.Table.from_pylist(rows, schema=SCHEMA)

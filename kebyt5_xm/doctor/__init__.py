@@ -7,17 +7,12 @@ FAILED or skipped, and says what it measured; a failed one names the key of the 
 
 import argparse
 
+from kebyt5_xm.recipes import add_config_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `kebyt5-xm doctor`."""
-    parser.add_argument(
-        "-c",
-        "--config",
-        action="append",
-        required=True,
-        metavar="RECIPE",
-        help="a recipe or an overlay, as for `train.py fit`; give it as often as you have them",
-    )
+    add_config_argument(parser)
     parser.add_argument(
         "--random-weights",
         action="store_true",

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from kebyt5_xm import recipes
+from kebyt5_xm.configured import configured
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.source import Example
 from kebyt5_xm.doctor.cache_advice import check_cache
-from kebyt5_xm.doctor.configured import configured
 from kebyt5_xm.doctor.costs import check_gradients, estimates, training_pass
 from kebyt5_xm.doctor.findings import Finding
 from kebyt5_xm.doctor.modalities import check_modality

@@ -8,20 +8,15 @@ nothing to read.
 
 import argparse
 
+from kebyt5_xm.recipes import add_config_argument
+
 DEFAULT_SHOWN = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `kebyt5-xm lint`."""
     parser.add_argument("paths", nargs="*", metavar="PATH", help="manifests and text stores")
-    parser.add_argument(
-        "-c",
-        "--config",
-        action="append",
-        default=[],
-        metavar="RECIPE",
-        help="a recipe or overlay, as in training",
-    )
+    add_config_argument(parser, required=False)
     parser.add_argument(
         "--prompt",
         default="",

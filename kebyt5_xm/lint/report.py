@@ -1,6 +1,7 @@
 """Reading all subjects in processes, and the page about them."""
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,7 @@ def report(subjects: Sequence[Subject], workers: int, shown: int, out: str | Non
     workers = 1 if num_rows < ROWS_FOR_PROCESSES else workers or num_cores()
     tallies = [_Tally() for _ in subjects]
     try:
-        with open(out or "/dev/null", "w", encoding="utf-8") as file:
+        with open(out or os.devnull, "w", encoding="utf-8") as file:
             for subject, tally, found in _read(subjects, tallies, workers, num_rows):
                 tally.add(found, shown)
                 for problem in found.problems:

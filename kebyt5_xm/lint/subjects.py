@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from kebyt5_xm.data.bad_sample import BadSample
 from kebyt5_xm.data.denoise import Denoising
@@ -18,7 +18,7 @@ from kebyt5_xm.data.rows import Rows
 from kebyt5_xm.data.store import Store
 from kebyt5_xm.errors import UserError
 
-KINDS: tuple[Media, ...] = ("image", "audio", "array")
+KINDS: tuple[Media, ...] = get_args(Media)
 
 
 class Problem(NamedTuple):
@@ -68,7 +68,7 @@ def of_recipes(paths: Sequence[str]) -> Iterator[Subject]:
     """Yield the tables and stores of the sources in the merged recipes at `paths`, held-out ones too."""
     if not paths:
         return
-    from kebyt5_xm.doctor.configured import configured
+    from kebyt5_xm.configured import configured
 
     task, data = configured(list(paths), random_weights=True)
     # What the encoders would make of the files, not what a cache may hold of them already.

@@ -6,17 +6,12 @@ prepared, the recordings as a player and a spectrogram, and the target. What can
 
 import argparse
 
+from kebyt5_xm.recipes import add_config_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `kebyt5-xm preview`."""
-    parser.add_argument(
-        "-c",
-        "--config",
-        action="append",
-        required=True,
-        metavar="RECIPE",
-        help="a recipe or an overlay, as for `train.py fit`; give it as often as you have them",
-    )
+    add_config_argument(parser)
     parser.add_argument("-n", "--number", type=int, default=12, metavar="N", help="examples shown (12)")
     parser.add_argument(
         "--first", type=int, default=0, metavar="I", help="number of the first one in the run (0)"

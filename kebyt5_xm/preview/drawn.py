@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kebyt5_xm.data.bad_sample import BadSample
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.manifest_source import Manifest
-from kebyt5_xm.data.media import open_media
+from kebyt5_xm.data.media import open_audio
 from kebyt5_xm.data.source import Example, Selection, Source
 from kebyt5_xm.data.template import Slot
 from kebyt5_xm.errors import UserError, did_you_mean
@@ -31,7 +31,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Drawn:
-    """An example of the run, and for each of its media what the file decodes to."""
+    """An example of the run; for each of its recordings `decoded` has waveform and rate, to be played."""
 
     index: int
     part: str
@@ -85,8 +85,9 @@ def _drawn(source: Source, part: str, selection: Selection) -> Drawn:
         example = source.example(source.rows, row)
         for segment in source.prompt.render(source.rows.row(row)):
             if isinstance(segment, Slot):
+                heard = source.interfaces[segment.modality].media == "audio"
                 readable = source.readable(segment.reference, source.rows)
-                decoded.append(open_media(readable, source.interfaces[segment.modality].media, source.limits))
+                decoded.append(open_audio(readable, source.limits) if heard else None)
     except BadSample as error:
         return Drawn(index, part, f"{path}:{line}", source.skipped(source.rows, row, error), (), sentinels)
     return Drawn(index, part, f"{path}:{line}", example, tuple(decoded), sentinels)

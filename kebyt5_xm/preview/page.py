@@ -33,7 +33,7 @@ mark { white-space: nowrap; }
 
 def write_page(paths: list[str], number: int, first: int, source: str | None, out: str) -> int:
     """Write the page of `number` examples and return how many of them could not be made. Raises `UserError`."""
-    from kebyt5_xm.doctor.configured import configured
+    from kebyt5_xm.configured import configured
 
     if number < 1 or first < 0:
         raise UserError(f"found --number {number} and --first {first}, expected at least 1 and at least 0")
