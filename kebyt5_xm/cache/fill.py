@@ -54,7 +54,7 @@ def _media(data: DataModule, name: str) -> Iterator[Medium]:
     """Yield every medium of modality `name` that the sources refer to, rows that cannot be used left out."""
     for source in data.sources:
         if isinstance(source, Manifest):
-            for table, reference in source.references(name):
+            for table, reference in source.media_references(name):
                 yield source, table, reference
 
 

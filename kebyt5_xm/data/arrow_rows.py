@@ -39,7 +39,7 @@ class ArrowRows(Rows):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        state = state_of(self.path)
+        state = self.state()
         found = self._find(state)
         if found is None:
             self._make(state)
@@ -49,6 +49,10 @@ class ArrowRows(Rows):
         self._reader, about = found
         self._length: int = about["rows"]
         self.fingerprint = about["digest"]
+
+    def state(self) -> dict[str, Any]:
+        """Return what changes when the files do; raise `UserError` if there are none."""
+        return state_of(self.path)
 
     @abstractmethod
     def _contents(self, state: dict[str, Any]) -> Contents:

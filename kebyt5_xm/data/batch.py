@@ -48,6 +48,7 @@ class Batch:
     )  # text, targets, modality -> used, of all
     drawn: dict[int, int] = field(default_factory=dict)  # part -> examples, those that are skipped included
     skipped: list[tuple[int, Skip]] = field(default_factory=list)  # (part, why its place is empty)
+    row: Tensor | None = None  # [B] held-out rows of a validation part, -1 where only a place is filled
     packing: Packing | None = None  # where rows hold several examples
     media: list[MediaGroup] = field(default_factory=list)  # one entry for every encoder call
 

@@ -169,7 +169,7 @@ class ValidationMicroBatches(Dataset):
             example if kept else replace(example, counted=False, skipped=None)
             for example, kept in zip(self.mixture.load(rows), real, strict=True)
         ]
-        return collate(
+        batch = collate(
             examples,
             part,
             interfaces=self.mixture.interfaces,
@@ -178,6 +178,9 @@ class ValidationMicroBatches(Dataset):
             next_step=number,
             next_index=0,
         )
+        counted = np.asarray([example.counted for example in examples])
+        batch.row = torch.from_numpy(np.where(counted, row, -1))
+        return batch
 
 
 @dataclass

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kebyt5_xm.data.corpus import COMPRESSIONS, FORMATS
 from kebyt5_xm.data.joined_rows import JoinedRows, expanded
+from kebyt5_xm.data.layouts.layout import Layout
 from kebyt5_xm.data.pool import Progress, num_cores, run_jobs
 from kebyt5_xm.data.rows import Rows
 from kebyt5_xm.errors import UserError
@@ -22,12 +23,14 @@ from kebyt5_xm.errors import UserError
 FILES_FOR_PROCESSES = 16
 
 
-def open_rows(path: str | Path) -> Rows:
-    """Open a manifest; raise `UserError` if it does not exist, is of no known kind or holds no rows.
+def open_rows(path: str | Path, layout: Layout | None = None) -> Rows:
+    """Open a manifest, or files of a layout; raise `UserError` if there is none, or none of its kind, or no rows.
 
     The first time, and whenever the file has changed, this reads the whole file to make its index.
     """
     path = Path(path)
+    if layout is not None:
+        return layout.open(path)
     files = expanded(path)
     if files is not None:
         workers = num_cores() if len(files) >= FILES_FOR_PROCESSES else 1

@@ -1,26 +1,33 @@
 """The manifest source: rows of a table as examples, by a prompt and a target."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property, partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.cache.store import CacheMiss
 from kebyt5_xm.data.bad_sample import BadSample, MediaError, RowError, Skip
+from kebyt5_xm.data.example_maker import ExampleMaker
+from kebyt5_xm.data.layouts.layout import Layout
 from kebyt5_xm.data.lengths import LengthTable, find_table, make_table, table_key
 from kebyt5_xm.data.manifest import open_rows
-from kebyt5_xm.data.media import header
 from kebyt5_xm.data.pool import Progress
-from kebyt5_xm.data.reference import Limits, Readable, Span, resolve
+from kebyt5_xm.data.reference import Limits, Readable, Span
 from kebyt5_xm.data.rows import Rows
-from kebyt5_xm.data.source import Example, MediaItem, Part, Selection, Source
+from kebyt5_xm.data.source import Example, Part, Selection, Source
 from kebyt5_xm.data.template import Slot, Template
+from kebyt5_xm.data.words import Words
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.metrics import Metric
 from kebyt5_xm.modality import MediaInterface
-from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 
-_EOS = np.asarray([EOS_ID], dtype=np.int16)
+ROWS_CHECKED = 1000
+"""First rows that labels and metrics are held against before anything is trained; `lint` looks at all."""
+
+T = TypeVar("T")
 
 
 class Manifest(Source):
@@ -29,13 +36,20 @@ class Manifest(Source):
     Args:
         path: the manifest: JSON lines, parquet, a WebDataset tar shard, or several as `train-{000..127}.tar` or
             `train-*.tar`; media in it are paths relative to its folder, or files in the shard.
+        format: how the files are laid out where they are none of these: a class of `kebyt5_xm.data.layouts`.
         prompt: the input, with `{column}` for text and `{column:modality}` for the slots of an image or a
             recording; `{{` is a brace. Nothing else is special.
         target: the text to be written, with `{column}` alike.
+        labels: the only targets that there are, as a list; or what stands in the target as published, and the word
+            to write for it. Written answers are then always one of them.
+        references: a column whose text, or list of texts, is right where answers are judged; the target unless
+            given.
+        metrics: by which written answers to the held-out rows are judged.
         weight: share of this source's examples in the mixture, relative to the other sources.
         epochs: after so many passes over the rows the source gives no more and the others fill its place; null
             repeats it for ever.
         validation: a held-out manifest with the same columns.
+        validation_format: its layout; `format` unless given.
         max_validation_examples: rows of it that are used.
         max_source_length: longest input in bytes, slots not counted; a longer example is left out with a warning.
         max_target_length: longest target in bytes, likewise.
@@ -49,9 +63,14 @@ class Manifest(Source):
         path: str,
         prompt: str,
         target: str,
+        format: Layout | None = None,
+        labels: list[str] | dict[str, str] | None = None,
+        references: str | None = None,
+        metrics: list[Metric] | None = None,
         weight: float = 1.0,
         epochs: int | None = None,
         validation: str | None = None,
+        validation_format: Layout | None = None,
         max_validation_examples: int = 1000,
         max_source_length: int = 1024,
         max_target_length: int = 1024,
@@ -61,30 +80,66 @@ class Manifest(Source):
     ) -> None:
         self.weight = weight
         self.epochs = epochs
-        self.prompt = Template(prompt)
-        self.target = Template(target)
+        self.prompt, self.target = Template(prompt), Template(target)
         if self.target.modalities:
             raise UserError(f"the target {target!r} has a slot; only a prompt can, so take the colon out")
-        self.rows = open_rows(path)
-        self.held_out = open_rows(validation) if validation else None
+        self.rows = open_rows(path, format)
+        self.held_out = open_rows(validation, validation_format or format) if validation else None
+        words = Words.of(labels)
+        self.labels = words.labels if words else None
+        self.metrics = metrics or []
+        self.references_column = references
         self.max_validation_examples = max_validation_examples
-        self.max_source_length = max_source_length
-        self.max_target_length = max_target_length
         self.limits = limits or Limits()
-        self.allow_remote = allow_remote
-        self.allow_outside = allow_outside
-        self.interfaces: dict[str, MediaInterface] = {}
+        self.maker = ExampleMaker(
+            self.prompt,
+            self.target,
+            words,
+            max_source_length,
+            max_target_length,
+            self.limits,
+            allow_remote,
+            allow_outside,
+        )
         for rows in self._tables():
             known = self.prompt.modalities
             self.prompt.check(rows.columns, known)
             self.target.check(rows.columns, ())
+        self._check_answers()
+
+    def _check_answers(self) -> None:
+        """Raise `UserError` if the rows that answers would be judged by do not fit labels or metrics."""
+        if self.metrics and self.held_out is None:
+            raise UserError("found metrics but no held-out rows to judge; give a manifest as `validation`")
+        if self.references_column is not None:
+            for rows in self._tables()[1:]:
+                Template(f"{{{self.references_column}}}").check(rows.columns, ())
+        if self.maker.words is not None:
+            texts = replace(self.maker, words=None)
+            self.maker.words.check(_made(texts.target_text, self.rows))
+        if self.metrics and self.held_out is not None:
+            found = _made(lambda _, row: self.references(row), self.held_out)
+            for metric in self.metrics:
+                metric.check(found, self.labels)
+
+    def references(self, row: int) -> tuple[str, ...]:
+        rows = self.held_out
+        assert rows is not None
+        if self.references_column is None:
+            return (self.maker.target_text(rows, row),)
+        value = rows.row(row).get(self.references_column)
+        texts = value if isinstance(value, list) else [value]
+        found = tuple(str(text) for text in texts if text is not None)
+        if not found:
+            raise RowError(*rows.place(row), f"column '{self.references_column}' has no reference")
+        return tuple(self.maker.word(text, rows, row) for text in found) if self.maker.words else found
 
     def _tables(self) -> list[Rows]:
         return [self.rows, *([self.held_out] if self.held_out is not None else [])]
 
     def connect(self, interfaces: dict[str, MediaInterface]) -> None:
         self.prompt.check(self.rows.columns, interfaces)
-        self.interfaces = {name: interfaces[name] for name in self.prompt.modalities}
+        self.maker.interfaces = {name: interfaces[name] for name in self.prompt.modalities}
 
     def parts(self) -> list[Part]:
         return [Part("", len(self.rows), 1.0, self.rows.fingerprint, self.epochs)]
@@ -124,47 +179,13 @@ class Manifest(Source):
 
     def example(self, rows: Rows, number: int) -> Example:
         """Return the example of one row; raises `BadSample` with the cause if it cannot be made."""
-        row = rows.row(number)
-        target_ids = self._target_ids(row, rows, number)
-        segments = self._rendered(self.prompt, row, rows, number)
-        self._check_text(segments, rows, number)
-        ids: list[NDArray[np.int16]] = []
-        media: list[MediaItem] = []
-        position = 0
-        for segment in segments:
-            if isinstance(segment, Slot):
-                prepared, count = self._open(segment, rows)
-                ids.append(np.full(count, PAD_ID, dtype=np.int16))
-                media.append(MediaItem(segment.modality, prepared, position, count))
-            else:
-                ids.append(encode(segment))
-            position += len(ids[-1])
-        return Example(np.concatenate([*ids, _EOS]), target_ids, tuple(media))
-
-    def _check_text(self, segments: list, rows: Rows, number: int) -> int:
-        """Return the bytes of text among `segments`; raise `RowError` if they are too many."""
-        num_text = sum(len(s.encode()) for s in segments if isinstance(s, str))
-        if num_text > self.max_source_length:
-            cause = f"input of {num_text} bytes, limit {self.max_source_length}"
-            raise RowError(*rows.place(number), cause)
-        return num_text
-
-    def _open(self, slot: Slot, rows: Rows) -> tuple:
-        interface = self.interfaces[slot.modality]
-        try:
-            return interface.load(self.readable(slot.reference, rows), self.limits)
-        except (BadSample, CacheMiss):
-            raise
-        except UserError as error:  # too short for one feature, say: this sample's fault
-            raise MediaError(str(slot.reference)[:200], str(error)) from error
+        return self.maker.example(rows, number)
 
     def readable(self, reference: str | bytes | Span, rows: Rows) -> Readable:
         """Return what may be opened for a reference in a row; raise `MediaError` for what may not."""
-        if isinstance(reference, bytes | Span):
-            return reference
-        return resolve(rows.path.parent, reference, self.allow_remote, self.allow_outside)
+        return self.maker.readable(reference, rows)
 
-    def references(self, modality: str) -> Iterator[tuple[Rows, str | bytes | Span]]:
+    def media_references(self, modality: str) -> Iterator[tuple[Rows, str | bytes | Span]]:
         """Yield every reference to a medium of `modality`, training and held-out, with the table that holds it."""
         if modality not in self.prompt.modalities:
             return
@@ -177,22 +198,6 @@ class Manifest(Source):
                 for segment in segments:
                     if isinstance(segment, Slot) and segment.modality == modality:
                         yield rows, segment.reference
-
-    def _rendered(self, template: Template, row: dict, rows: Rows, number: int) -> list:
-        try:
-            return template.render(row)
-        except BadSample as error:
-            raise RowError(*rows.place(number), error.cause) from error
-
-    def _target_ids(self, row: dict, rows: Rows, number: int) -> NDArray[np.int16]:
-        text = "".join(self._rendered(self.target, row, rows, number))
-        ids = encode(text)
-        if len(ids) > self.max_target_length:
-            raise RowError(
-                *rows.place(number),
-                f"target of {len(ids)} bytes, limit {self.max_target_length}",
-            )
-        return np.concatenate([ids, _EOS])
 
     def impossible(self) -> tuple[int, int]:
         return self._table(False).num_bad, len(self.rows)
@@ -227,29 +232,13 @@ class Manifest(Source):
         )
 
     def _measure(self, held_out: bool, number: int) -> tuple[int, int] | str:
-        """Return encoder positions and target ids of a row from its media's headers, or why there are none."""
-        rows = self._tables()[held_out]
-        try:
-            row = rows.row(number)
-            num_targets = len(self._target_ids(row, rows, number))
-            segments = self._rendered(self.prompt, row, rows, number)
-            positions = self._check_text(segments, rows, number) + len(_EOS)
-            for segment in segments:
-                if isinstance(segment, Slot):
-                    interface = self.interfaces[segment.modality]
-                    found = header(self.readable(segment.reference, rows), interface.media, self.limits)
-                    positions += interface.num_slots(found)
-        except BadSample as error:
-            return error.cause
-        except UserError as error:  # too short for one feature, say
-            return str(error)
-        return positions, num_targets
+        return self.maker.measure(self._tables()[held_out], number)
 
     def _deciding(self) -> dict[str, object]:
         return {
             **self.settings_without_table(),
             "limits": repr(self.limits),
-            "allow": [self.allow_remote, self.allow_outside],
+            "allow": [self.maker.allow_remote, self.maker.allow_outside],
         }
 
     def settings(self) -> dict[str, object]:
@@ -259,10 +248,20 @@ class Manifest(Source):
         return {
             "prompt": self.prompt.text,
             "target": self.target.text,
-            "max_source_length": self.max_source_length,
-            "max_target_length": self.max_target_length,
+            **({"labels": self.maker.words.given} if self.maker.words else {}),
+            "max_source_length": self.maker.max_source_length,
+            "max_target_length": self.maker.max_target_length,
             **{
                 f"{name}.preprocessing": interface.fingerprint()
-                for name, interface in self.interfaces.items()
+                for name, interface in self.maker.interfaces.items()
             },
         }
+
+
+def _made(make: Callable[[Rows, int], T], rows: Rows) -> list[T]:
+    """Return what the first rows give, without those of which it cannot be made."""
+    made = []
+    for number in range(min(ROWS_CHECKED, len(rows))):
+        with suppress(BadSample):
+            made.append(make(rows, number))
+    return made

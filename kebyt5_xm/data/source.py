@@ -1,6 +1,7 @@
 """What a source of examples must offer, and what one example is."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.data.bad_sample import Skip
 from kebyt5_xm.data.pool import Progress
+from kebyt5_xm.metrics import Metric
 from kebyt5_xm.vocabulary import EOS_ID, Sentinels
 
 if TYPE_CHECKING:
@@ -96,6 +98,10 @@ class Source(ABC):
     """
 
     weight: float
+    metrics: Sequence[Metric] = ()
+    """By which written answers to the held-out examples are judged; without any, none are written."""
+    labels: Sequence[str] | None = None
+    """The only answers that there are, or None where they are free."""
 
     def connect(self, interfaces: "dict[str, MediaInterface]") -> None:  # noqa: B027 - text needs none
         """Take what is known of the model's modalities, before anything is loaded.
@@ -147,6 +153,10 @@ class Source(ABC):
     def place(self, row: int) -> tuple[str, int]:
         """Return the file and the line, from 1, of a training row that can be skipped."""
         raise NotImplementedError(f"{type(self).__name__} has no rows that can be skipped")
+
+    def references(self, row: int) -> tuple[str, ...]:
+        """Return the texts that would be right for held-out row `row`; raises `BadSample` if there are none."""
+        raise NotImplementedError(f"{type(self).__name__} has no answers to be judged")
 
     def raw_bytes(self, part: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the raw held-out bytes of the rows, [row, bytes], for entropy baselines.

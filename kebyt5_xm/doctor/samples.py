@@ -52,7 +52,8 @@ def first_examples(name: str, source: Source, seed: int) -> tuple[list[Example],
         )
     limits = ""
     if isinstance(source, Manifest):
-        limits = f" (limits: {source.max_source_length} bytes of input, {source.max_target_length} of target)"
+        maker = source.maker
+        limits = f" (limits: {maker.max_source_length} bytes of input, {maker.max_target_length} of target)"
     key = f"data.sources.{name}.init_args"
     finding = verdict(
         f"{name}: lengths",

@@ -85,7 +85,7 @@ def _drawn(source: Source, part: str, selection: Selection) -> Drawn:
         example = source.example(source.rows, row)
         for segment in source.prompt.render(source.rows.row(row)):
             if isinstance(segment, Slot):
-                heard = source.interfaces[segment.modality].media == "audio"
+                heard = source.maker.interfaces[segment.modality].media == "audio"
                 readable = source.readable(segment.reference, source.rows)
                 decoded.append(open_audio(readable, source.limits) if heard else None)
     except BadSample as error:
