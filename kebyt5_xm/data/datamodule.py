@@ -228,24 +228,23 @@ class DataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> list[Loader]:
         assert self.trainer is not None
-        loaders = []
-        for number, part in enumerate(self.validation_parts):
-            dataset = ValidationMicroBatches(
-                self.validating,
-                number,
-                part.num_rows,
-                self.micro_batch_size,
-                self.trainer.global_rank,
-                self.trainer.world_size,
-            )
-            loaders.append(self._loader(dataset, range(len(dataset)), len(dataset)))
-        return loaders
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return [
+            self.validation_loader(number, rank, world_size) for number in range(len(self.validation_parts))
+        ]
+
+    def validation_loader(self, number: int, rank: int = 0, world_size: int = 1) -> Loader:
+        """Return the micro-batches of validation part `number` of one rank."""
+        num_rows = self.validation_parts[number].num_rows
+        dataset = ValidationMicroBatches(
+            self.validating, number, num_rows, self.micro_batch_size, rank, world_size
+        )
+        return self._loader(dataset, range(len(dataset)), len(dataset))
 
     def _loader(
         self, dataset: TrainingMicroBatches | ValidationMicroBatches, orders: Iterable[Any], length: int
     ) -> Loader:
-        assert self.trainer is not None
-        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return Loader(dataset, orders, length, self.num_workers, pin_memory=on_gpu, timeout=self.timeout)
 
     def description(self) -> dict[str, Any]:
