@@ -19,7 +19,7 @@ from kebyt5_xm.data.loader import (
 )
 from kebyt5_xm.data.plan import Plan, fingerprint
 from kebyt5_xm.data.pool import num_cores
-from kebyt5_xm.data.source import Part, Source
+from kebyt5_xm.data.source import Part, Selection, Source
 from kebyt5_xm.data.steps import Budget, BudgetedSteps, CountedSteps, Steps
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.modality import MediaInterface
@@ -283,6 +283,20 @@ class DataModule(pl.LightningDataModule):
         """Return a short digest of the description."""
         return fingerprint(self.description())
 
+    def validation_source(self, number: int) -> Source:
+        """Return the source of validation part `number`."""
+        return self.sources[self.validating.source_of_part[number]]
+
+    def answer_length(self, number: int) -> int:
+        """Return how many ids an answer to an example of validation part `number` may have.
+
+        Twice the longest target held out: a model that does not end yet should not take all day to show it.
+        """
+        rows = np.arange(self.validation_parts[number].num_rows)
+        part = np.full_like(rows, self.validating.part_in_source[number])
+        selection = Selection(part, rows, rows.astype(np.uint64), self.validating.seed, held_out=True)
+        return 2 * max(8, int(self.validation_source(number).lengths(selection)[:, 1].max(initial=0)))
+
     def validation_batch(self, number: int, num_rows: int) -> Batch:
         """Return the first `num_rows` held-out examples of validation part `number` as one batch."""
         rows = min(num_rows, self.validation_parts[number].num_rows)
@@ -290,10 +304,10 @@ class DataModule(pl.LightningDataModule):
 
     def sentinels(self, number: int) -> Sentinels:
         """Return the sentinel convention in which validation part `number` is to be shown."""
-        return self.sources[self.validating.source_of_part[number]].sentinels
+        return self.validation_source(number).sentinels
 
     def held_out_bytes(self, number: int) -> np.ndarray:
         """Return the raw held-out bytes [row, bytes] of validation part `number`; empty if it has none."""
         rows = np.arange(self.validation_parts[number].num_rows)
-        source = self.sources[self.validating.source_of_part[number]]
+        source = self.validation_source(number)
         return source.raw_bytes(np.full_like(rows, self.validating.part_in_source[number]), rows)
