@@ -41,6 +41,20 @@ ENTITIES = [
     Answer("삼성=OG", ("삼성전자=OG", "삼성=OG")),
 ]
 
+PEOPLE = [
+    Answer("a dog", ("dog",) * 6 + ("puppy",) * 2 + ("The dog.", "cat")),
+    Answer("puppy", ("dog",) * 7 + ("puppy",) * 2 + ("cat",)),
+    Answer("Two", ("2",) * 10),
+    Answer("2.50", ("2.5",) * 9 + ("2.50",)),
+    Answer("1000", ("1,000",) * 3 + ("천",) * 7),
+    Answer("don't know", ("dont know",) * 4 + ("yes",) * 6),
+    Answer("빨간색", ("빨강", "빨간색", "붉은색", "빨간색")),
+    Answer("빨강", ("빨강", "빨간색")),
+    Answer("강아지", ("강아지",)),
+    Answer("", ("none", "0", "없다")),
+    Answer("\ufffd", ("사람",) * 10),
+]
+
 
 def numbers(count: int = 17, seed: int = 3) -> list[Answer]:
     """Return numbers from 0 to 5 that were guessed with an error, two of them as words."""

@@ -21,7 +21,7 @@ from kebyt5_xm.data.source import Example, Part, Selection, Source
 from kebyt5_xm.data.template import Slot, Template
 from kebyt5_xm.data.words import Words
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.metrics import Metric
+from kebyt5_xm.metrics import Metric, check_metrics
 from kebyt5_xm.modality import MediaInterface
 
 ROWS_CHECKED = 1000
@@ -119,8 +119,7 @@ class Manifest(Source):
             self.maker.words.check(_made(texts.target_text, self.rows))
         if self.metrics and self.held_out is not None:
             found = _made(lambda _, row: self.references(row), self.held_out)
-            for metric in self.metrics:
-                metric.check(found, self.labels)
+            check_metrics(self.metrics, found, self.labels)
 
     def references(self, row: int) -> tuple[str, ...]:
         rows = self.held_out
