@@ -56,6 +56,29 @@ PEOPLE = [
 ]
 
 
+def sentences(count: int = 61, seed: int = 23) -> list[Answer]:
+    """Return sentences of Hangul words with words and letters replaced, lost and doubled; one to three references."""
+    draw = np.random.default_rng(seed)
+    letters = [chr(code) for code in draw.integers(0xAC00, 0xD7A4, 19)] + ["。", ",", "A", "a", "7"]
+    words = ["".join(draw.choice(letters, draw.integers(1, 6))) for _ in range(31)]
+
+    def spoilt(sentence: list[str]) -> str:
+        kept = [
+            str(draw.choice(words)) if chance < 0.1 else word
+            for word, chance in zip(sentence, draw.random(len(sentence)), strict=True)
+            if chance < 0.9
+        ]
+        text = list(" ".join(kept))
+        return "".join(letter * int(draw.choice([0, 1, 1, 1, 1, 1, 1, 1, 2])) for letter in text)
+
+    answers = []
+    for _ in range(count):
+        sentence = [str(word) for word in draw.choice(words, draw.integers(1, 14))]
+        others = [spoilt(sentence) or "가" for _ in range(draw.integers(0, 3))]
+        answers.append(Answer(spoilt(sentence), (" ".join(sentence), *others)))
+    return answers
+
+
 def numbers(count: int = 17, seed: int = 3) -> list[Answer]:
     """Return numbers from 0 to 5 that were guessed with an error, two of them as words."""
     draw = np.random.default_rng(seed)

@@ -349,7 +349,17 @@ def test_labels_that_never_are_right_have_no_curve() -> None:
 
 @pytest.mark.parametrize(
     "metric",
-    [CharacterErrorRate(), WordErrorRate(), BLEU(), ChrF(), CharacterF1(), RougeL(), CIDEr(), VQAAccuracy()],
+    [
+        CharacterErrorRate(),
+        WordErrorRate(),
+        BLEU(),
+        ChrF(),
+        CharacterF1(),
+        RougeL(),
+        CIDEr(),
+        VQAAccuracy(),
+        ExactMatch(),
+    ],
 )
 def test_an_empty_reference_is_refused_with_its_number(metric: Metric) -> None:
     metric.check([["가"], ["나", "다"]], None)
@@ -358,6 +368,9 @@ def test_an_empty_reference_is_refused_with_its_number(metric: Metric) -> None:
         UserError, match=r"without .*, found 2 in 4 held-out examples, the first in example 2"
     ):
         metric.check([["가"], ["나", " "], ["다"], [""]], None)
+    if isinstance(metric, ExactMatch):
+        metric.check([["부정"]], LABELS)
+        return
     with pytest.raises(UserError, match=r"the answers of this source are its 5 labels.*use Accuracy"):
         metric.check([["부정"]], LABELS)
 
@@ -410,6 +423,18 @@ def test_options_that_do_not_exist_are_refused() -> None:
         Malformed("number", labels=["가"])
     with pytest.raises(UserError, match="found spaces: remove, expected one of kept, removed; did you mean"):
         CharacterErrorRate(spaces="remove")  # type: ignore[arg-type]
+
+
+def test_a_question_without_an_answer_is_klues() -> None:
+    for metric in (ExactMatch("klue"), RougeW()):
+        metric.check([["가"], [""]], None)
+        assert figure(metric, ("", ""), ("가", "")) == 1 / 2
+
+
+@pytest.mark.parametrize("metric", [Pearson(), ThresholdF1()])
+def test_a_reference_that_is_no_number_never_passes_silently(metric: Metric) -> None:
+    with pytest.raises(UserError, match="found '두 점' in held-out example 2"):
+        figure(metric, ("1", "1"), ("2", "두 점"), ("3", "3"))
 
 
 # -- intervals -------------------------------------------------------------------------------------------

@@ -39,17 +39,12 @@ class ThresholdF1(Metric):
     def statistics(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
         """Return [n, 3]: hits, false alarms and misses."""
         outcomes = np.zeros((len(answers), 3))
-        for row, answer in zip(outcomes, answers, strict=True):
-            right = self._is_positive(answer.references[0])
-            written = self._is_positive(answer.text)
-            if written is None:
-                written = not right
+        references = numbers("ThresholdF1", [answer.references for answer in answers])
+        for row, answer, reference in zip(outcomes, answers, references, strict=True):
+            right, value = reference >= self.threshold, number(answer.text)
+            written = not right if value is None else value >= self.threshold
             row[:] = written and right, written and not right, right and not written
         return outcomes
 
     def value(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         return f1(sums)
-
-    def _is_positive(self, text: str) -> bool | None:
-        value = number(text)
-        return None if value is None else value >= self.threshold
