@@ -10,8 +10,12 @@ import tiny_run
 from processes import train
 from test_strategies import STRATEGIES
 
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation.evaluate import evaluate
 from kebyt5_xm.recipes import overlay
 from kebyt5_xm.run import Run, checkpoint_step
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning's calls of jsonargparse
 
 ROWS = 7
 LAST_VALIDATION = 6  # of seven steps, every third
@@ -59,8 +63,8 @@ def judged(run: Run) -> dict[tuple[int, str], float]:
     return {(row["step"], row["metric"]): row["value"] for row in run.metrics() if row["metric"] in names}
 
 
-def predictions(run: Run) -> list[dict[str, Any]]:
-    path = run.path / "predictions" / f"step={LAST_VALIDATION}.jsonl"
+def predictions(run: Run, step: int | None = LAST_VALIDATION) -> list[dict[str, Any]]:
+    path = run.path / "predictions" / f"step={step}.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -111,3 +115,43 @@ def test_a_monitor_that_nothing_logs_is_refused(folder: Path) -> None:
     log = (folder / "unknown.log").read_text()
     assert "did you mean 'val/accuracy/names'" in log
     assert "Traceback" not in log
+
+
+@pytest.mark.slow
+def test_an_evaluation_finds_what_validation_found(folder: Path) -> None:
+    run = Run(folder / "single")
+    step = checkpoint_step(run.best)
+    evaluation = evaluate(run, num_probed=5, with_robustness=True)
+    found = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
+    assert found["step"] == step
+    for name, metric in (("names", "accuracy"), ("captions", "exact_match")):
+        part = found["sources"][name]
+        score = part["metrics"][metric]
+        assert score["value"] == pytest.approx(judged(run)[step, f"val/{metric}/{name}"])  # pyright: ignore
+        assert score["low"] <= score["value"] <= score["high"]
+        assert (part["examples"], part["skipped"]) == (ROWS, 0)
+        assert {c["kind"] for c in part["robustness"]["curves"]} <= {
+            "image" if name == "captions" else "text"
+        }
+    assert found["sources"]["names"]["labels"] == list(LABELS.values())
+    assert set(found["sources"]["captions"]["modality_use"]["modalities"]) == {"image"}
+    assert "modality_use" not in found["sources"]["names"]
+    metrics = {row["metric"]: row["value"] for row in run.metrics() if row["step"] == step}
+    for name, bits in found["bits_per_byte"].items():
+        assert bits == pytest.approx(metrics[f"val/bits_per_byte/{name}"], rel=1e-4), name
+    lines = (run.path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["prediction"] for row in rows] == [row["prediction"] for row in predictions(run, step)]
+    image, text = rows[3]["prompt"]
+    assert (image["modality"], image["reference"], text) == ("image", "3.png", " 설명: ")
+    assert evaluation.medium(image) == (folder / "3.png").read_bytes()
+    assert rows[3]["line"] == 4
+
+
+@pytest.mark.slow
+def test_classes_of_strangers_are_not_imported_unasked(folder: Path, tmp_path: Path) -> None:
+    contents = recipe(folder, "strange")
+    contents["data"]["sources"]["captions"]["class_path"] = "stranger.Source"
+    (tmp_path / "config.yaml").write_text(json.dumps(contents))
+    with pytest.raises(UserError, match=r"data.sources.captions is 'stranger.Source', and 'stranger' is not"):
+        evaluate(Run(tmp_path))

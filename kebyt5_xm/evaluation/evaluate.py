@@ -12,7 +12,7 @@ import datetime
 import json
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,9 @@ from kebyt5_xm.data.reference import contents
 from kebyt5_xm.data.template import Slot
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation.held_out import EXAMPLES
 from kebyt5_xm.evaluation.judging import Judged, Judging
+from kebyt5_xm.evaluation.probing import probed
 from kebyt5_xm.metrics import score
 from kebyt5_xm.metrics.bootstrap import CONFIDENCE, RESAMPLES
 from kebyt5_xm.modality import MediaInterface
@@ -101,6 +103,10 @@ class Evaluation:
         bits = {name: part.bits_per_byte for name, part in figures if part.bytes}
         return judging.judged(), bits, seconds
 
+    def number(self, part: Judged) -> int:
+        """Return the number of a part among the data's validation parts."""
+        return self.data.validation_names.index(part.name)
+
     def prompt(self, name: str, row: int) -> list[Any]:
         """Return a held-out row's prompt as plain values: texts, and what names each medium."""
         source = self._manifest(name)
@@ -156,11 +162,13 @@ def evaluate(
     run: Run,
     device: str = "cpu",
     trusted_modules: Sequence[str] = (),
-    probe: Callable[[Evaluation, Judged], dict[str, Any]] | None = None,
+    num_probed: int = EXAMPLES,
+    with_robustness: bool = False,
 ) -> Evaluation:
     """Evaluate a run, write its evaluation.json and predictions.jsonl, and return what was opened for it.
 
-    `probe` adds figures of its own to those of each source that is judged. Raises `UserError` as `Evaluation.of`.
+    The use of modalities, and robustness if asked for, are measured over the first `num_probed` held-out examples of
+    each source (see `kebyt5_xm.evaluation.probing`). Raises `UserError` as `Evaluation.of`.
     """
     from kebyt5_xm.results import device_name
 
@@ -177,7 +185,8 @@ def evaluate(
         "confidence": CONFIDENCE,
         "resamples": RESAMPLES,
         "sources": {
-            part.name: figures(evaluation, part) | (probe(evaluation, part) if probe else {})
+            part.name: figures(evaluation, part)
+            | probed(evaluation.model, evaluation.data, evaluation.number(part), num_probed, with_robustness)
             for part in judged
         },
         "bits_per_byte": bits,
@@ -195,7 +204,7 @@ def evaluate(
 
 def figures(evaluation: Evaluation, part: Judged) -> dict[str, Any]:
     """Return a part's metrics with their intervals, and how much was answered."""
-    number = evaluation.data.validation_names.index(part.name)
+    number = evaluation.number(part)
     source = evaluation.data.validation_source(number)
     num_rows = evaluation.data.validation_parts[number].num_rows
     malformed = sum(not written.valid for written in part.written)
@@ -217,7 +226,7 @@ def figures(evaluation: Evaluation, part: Judged) -> dict[str, Any]:
 
 def predictions(evaluation: Evaluation, part: Judged) -> Iterator[dict[str, Any]]:
     """Yield the lines of predictions.jsonl of a part."""
-    number = evaluation.data.validation_names.index(part.name)
+    number = evaluation.number(part)
     source = evaluation.data.validation_source(number)
     for row, answer in zip(part.rows, part.answers, strict=True):
         held_out = source.held_out if isinstance(source, Manifest) else None
