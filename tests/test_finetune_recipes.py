@@ -131,3 +131,34 @@ def test_two_steps_on_rows_as_published(name: str, folder: Path, monkeypatch: py
 
 ODD = {"nsmc": {"column 'document' is null"}}
 """Why rows of the sets here are skipped: an empty review."""
+
+
+DOCS = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_table_of_the_sets_says_what_the_recipe_does(name: str) -> None:
+    recipe = yaml.safe_load((ROOT / "configs" / "finetune" / f"{name}.yaml").read_text(encoding="utf-8"))
+    (line,) = [line for line in DOCS.splitlines() if f"[{name}](../configs/finetune/{name}.yaml)" in line]
+    _, metric, source = recipe["monitor"].split("/")
+    assert f"| `{metric}` |" in line
+    path = recipe["data"]["sources"][source]["init_args"]["path"]
+    assert path.removeprefix("sets/") in line
+
+
+def test_the_layout_of_the_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    for name, block in re.findall(r"^```\w+\n# (faq\.\w+)\n(.*?)^```$", DOCS, re.MULTILINE | re.DOTALL):
+        (folder / name).write_text(block, encoding="utf-8")
+    lines = ["몇 시? => 두 시", "어디? => 서울", "누구? => 나"]
+    published.text(folder / "faq" / "train.txt", lines)
+    published.text(folder / "faq" / "heldout.txt", lines)
+    training.main(["fit", "-c", "configs/finetune/base.yaml", "-c", "faq.yaml", "-c", "tiny.yaml"])
+    assert "val/exact_match/faq" in {row["metric"] for row in Run("runs/faq").metrics()}
+    published.text(folder / "faq" / "heldout.txt", [*lines, "어떻게?"])
+    with pytest.raises(SystemExit) as ended:
+        training.main(
+            ["fit", "-c", "configs/finetune/base.yaml", "-c", "faq.yaml", "-c", "tiny.yaml", "--run_dir", "b"]
+        )
+    assert ended.value.code == 2
