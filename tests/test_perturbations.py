@@ -158,31 +158,41 @@ def test_typos_are_in_letters_alone():
     assert only == "1997年 漢字"
 
 
+class Drawn:
+    """Draws the keystrokes from `first` on, always the same kind of typo, and the first of the keys beside."""
+
+    def __init__(self, action: int, first: int = 0) -> None:
+        self.action, self.first = action, first
+
+    def random(self, size: int) -> np.ndarray:
+        return np.where(np.arange(size) < self.first, 0.9, 0.0)
+
+    def integers(self, bound: int, size: int) -> np.ndarray:
+        assert bound == 4
+        return np.full(size, self.action)
+
+
 @pytest.mark.parametrize(
     ("action", "typed"),
-    [(0, "inserted"), (1, "left out"), (2, "replaced"), (3, "swapped")],
+    [
+        pytest.param(0, "ㄱ다ㅑ gtaqpo", id="inserted"),
+        pytest.param(1, " ", id="left out"),
+        pytest.param(2, "댜 tqo", id="replaced"),
+        pytest.param(3, "ㅏㄱ agp", id="swapped"),
+    ],
 )
 def test_the_four_kinds_of_typos(action, typed):
-    class Drawn:
-        """Draws every keystroke, and always this kind."""
-
-        def random(self, size):
-            return np.zeros(size)
-
-        def integers(self, bound, size):
-            assert bound == 4
-            return np.full(size, action)
-
-    written = Typos().apply("가 gap", 0.5, Drawn())  # pyright: ignore[reportArgumentType]
-    expected = {
-        "inserted": "ㄱ다ㅑ gtaqpo",
-        "left out": " ",
-        "replaced": "댜 tqo",
-        "swapped": "ㅏㄱ agp",
-    }[typed]
     first = {key: NEIGHBOURS[key][0] for key in "ㄱㅏgap"}
     assert first == {"ㄱ": "ㄷ", "ㅏ": "ㅑ", "g": "t", "a": "q", "p": "o"}
-    assert written == expected
+    assert Typos().apply("가 gap", 0.5, Drawn(action)) == typed  # pyright: ignore[reportArgumentType]
+
+
+def test_what_is_not_typed_key_by_key_stays_where_it_is():
+    swapping, replacing = Drawn(3), Drawn(2, first=8)
+    assert Typos().apply("g1 가漢", 0.5, swapping) == "g1 ㅏㄱ漢"  # pyright: ignore[reportArgumentType]
+    # Single jamo that were there before are not drawn into syllables.
+    text = "ㄱㅏ ㅗㅏ각g"
+    assert Typos().apply(text, 0.5, replacing) == text[:-1] + "t"  # pyright: ignore[reportArgumentType]
 
 
 def test_composing_gives_decomposed_text_back():
