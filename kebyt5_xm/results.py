@@ -81,7 +81,7 @@ class ResultsWriter(pl.Callback):
             "trainable_parameters": sum(size for size, trainable in sizes if trainable),
             "train_seconds": round(throughput.total_seconds, 1),
             "bytes_per_second": round(throughput.bytes_per_second),
-            "hardware": f"{trainer.world_size} x {_device_name(trainer)}",
+            "hardware": f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}",
             "precision": str(trainer.precision),
             "strategy": type(trainer.strategy).__name__,
             "loss": metrics.get("val/loss"),
@@ -99,7 +99,8 @@ class ResultsWriter(pl.Callback):
         }
 
 
-def _device_name(trainer: pl.Trainer) -> str:
-    if trainer.strategy.root_device.type == "cuda":
-        return torch.cuda.get_device_name(trainer.strategy.root_device)
+def device_name(device: torch.device) -> str:
+    """Return what a device is, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

@@ -19,7 +19,7 @@ from kebyt5_xm.data.loader import (
 )
 from kebyt5_xm.data.plan import Plan, fingerprint
 from kebyt5_xm.data.pool import num_cores
-from kebyt5_xm.data.source import Part, Source
+from kebyt5_xm.data.source import Part, Selection, Source
 from kebyt5_xm.data.steps import Budget, BudgetedSteps, CountedSteps, Steps
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.modality import MediaInterface
@@ -228,24 +228,23 @@ class DataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> list[Loader]:
         assert self.trainer is not None
-        loaders = []
-        for number, part in enumerate(self.validation_parts):
-            dataset = ValidationMicroBatches(
-                self.validating,
-                number,
-                part.num_rows,
-                self.micro_batch_size,
-                self.trainer.global_rank,
-                self.trainer.world_size,
-            )
-            loaders.append(self._loader(dataset, range(len(dataset)), len(dataset)))
-        return loaders
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return [
+            self.validation_loader(number, rank, world_size) for number in range(len(self.validation_parts))
+        ]
+
+    def validation_loader(self, number: int, rank: int = 0, world_size: int = 1) -> Loader:
+        """Return the micro-batches of validation part `number` of one rank."""
+        num_rows = self.validation_parts[number].num_rows
+        dataset = ValidationMicroBatches(
+            self.validating, number, num_rows, self.micro_batch_size, rank, world_size
+        )
+        return self._loader(dataset, range(len(dataset)), len(dataset))
 
     def _loader(
         self, dataset: TrainingMicroBatches | ValidationMicroBatches, orders: Iterable[Any], length: int
     ) -> Loader:
-        assert self.trainer is not None
-        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return Loader(dataset, orders, length, self.num_workers, pin_memory=on_gpu, timeout=self.timeout)
 
     def description(self) -> dict[str, Any]:
@@ -283,6 +282,20 @@ class DataModule(pl.LightningDataModule):
         """Return a short digest of the description."""
         return fingerprint(self.description())
 
+    def validation_source(self, number: int) -> Source:
+        """Return the source of validation part `number`."""
+        return self.sources[self.validating.source_of_part[number]]
+
+    def answer_length(self, number: int) -> int:
+        """Return how many ids an answer to an example of validation part `number` may have.
+
+        Twice the longest target held out: a model that does not end yet should not take all day to show it.
+        """
+        rows = np.arange(self.validation_parts[number].num_rows)
+        part = np.full_like(rows, self.validating.part_in_source[number])
+        selection = Selection(part, rows, rows.astype(np.uint64), self.validating.seed, held_out=True)
+        return 2 * max(8, int(self.validation_source(number).lengths(selection)[:, 1].max(initial=0)))
+
     def validation_batch(self, number: int, num_rows: int) -> Batch:
         """Return the first `num_rows` held-out examples of validation part `number` as one batch."""
         rows = min(num_rows, self.validation_parts[number].num_rows)
@@ -290,10 +303,10 @@ class DataModule(pl.LightningDataModule):
 
     def sentinels(self, number: int) -> Sentinels:
         """Return the sentinel convention in which validation part `number` is to be shown."""
-        return self.sources[self.validating.source_of_part[number]].sentinels
+        return self.validation_source(number).sentinels
 
     def held_out_bytes(self, number: int) -> np.ndarray:
         """Return the raw held-out bytes [row, bytes] of validation part `number`; empty if it has none."""
         rows = np.arange(self.validation_parts[number].num_rows)
-        source = self.sources[self.validating.source_of_part[number]]
+        source = self.validation_source(number)
         return source.raw_bytes(np.full_like(rows, self.validating.part_in_source[number]), rows)

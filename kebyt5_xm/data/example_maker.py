@@ -103,7 +103,7 @@ class ExampleMaker:
         """Return what may be opened for a reference in a row; raise `MediaError` for what may not."""
         if isinstance(reference, bytes | Span):
             return reference
-        return resolve(rows.path.parent, reference, self.allow_remote, self.allow_outside)
+        return resolve(rows.root, reference, self.allow_remote, self.allow_outside)
 
     def _check_text(self, segments: Sequence[Segment], rows: Rows, number: int) -> int:
         """Return the bytes of text among `segments`; raise `RowError` if they are too many."""

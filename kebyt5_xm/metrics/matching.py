@@ -1,35 +1,41 @@
 """Answers that must be right as a whole."""
 
-import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from kebyt5_xm.metrics.fit import chosen, need_labels
+from kebyt5_xm.metrics.metric import Answer, MeanMetric
+from kebyt5_xm.metrics.normalization import composed, klue, korquad
 
-from kebyt5_xm.errors import UserError
-from kebyt5_xm.metrics.metric import Answer, Metric
-
-
-class ExactMatch(Metric):
-    """Share of the answers that equal a reference, Unicode composed (NFC) and without spaces around them."""
-
-    def statistics(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
-        right = [_plain(a.text) in {_plain(reference) for reference in a.references} for a in answers]
-        return np.stack([np.asarray(right, dtype=np.float64), np.ones(len(answers))], axis=1)
-
-    def value(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        return sums[..., 0] / sums[..., 1]
+Normalization = Literal["none", "korquad", "klue"]
+_NORMAL = {"none": composed, "korquad": korquad, "klue": klue}
 
 
-class Accuracy(ExactMatch):
+class ExactMatch(MeanMetric):
+    """Share of the answers that equal a reference, Unicode composed (NFC) and without spaces around them.
+
+    Args:
+        normalization: what else is done to both before: `none`, or what the official scripts of KorQuAD 1.0
+            (`korquad`) or KLUE-MRC (`klue`) do.
+    """
+
+    def __init__(self, normalization: Normalization = "none"):
+        self.normalization = chosen("normalization", normalization, Normalization)
+
+    @property
+    def name(self) -> str:
+        return "exact_match" if self.normalization == "none" else f"exact_match_{self.normalization}"
+
+    def figure(self, answer: Answer) -> float:
+        normal = _NORMAL[self.normalization]
+        return float(normal(answer.text) in map(normal, answer.references))
+
+
+class Accuracy(MeanMetric):
     """Share of the answers that are the right label; for a source with `labels`."""
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        if labels is None:
-            raise UserError(
-                "Accuracy needs a source with labels, found none; list them under `labels`, or use ExactMatch"
-            )
+        need_labels("Accuracy", labels, "ExactMatch")
 
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip()
+    def figure(self, answer: Answer) -> float:
+        return float(composed(answer.text) in map(composed, answer.references))

@@ -1,0 +1,48 @@
+"""Whether a metric fits a source and its options exist, said before anything is trained."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, get_args
+
+from kebyt5_xm.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+
+def chosen(option: str, value: T, choices: Any) -> T:
+    """Return `value` if it is one of a `Literal`'s; raise `UserError` otherwise."""
+    known = get_args(choices)
+    if value not in known:
+        raise UserError(
+            f"found {option}: {value}, expected one of {', '.join(known)}{did_you_mean(str(value), known)}"
+        )
+    return value
+
+
+def need_labels(metric: str, labels: Sequence[str] | None, instead: str) -> None:
+    """Raise `UserError` if the source's answers are free."""
+    if labels is None:
+        raise UserError(
+            f"{metric} needs a source with labels, found none; list them under `labels`, or use {instead}"
+        )
+
+
+def need_texts(metric: str, labels: Sequence[str] | None) -> None:
+    """Raise `UserError` if the source's answers are labels."""
+    if labels is not None:
+        shown = ", ".join(list(labels)[:4])
+        raise UserError(
+            f"{metric} judges free texts, but the answers of this source are its {len(labels)} labels "
+            f"({shown}{', ...' if len(labels) > 4 else ''}); use Accuracy, MacroF1 or MicroF1"
+        )
+
+
+def need_content(
+    metric: str, references: Sequence[Sequence[str]], content: Callable[[str], object], lacks: str
+) -> None:
+    """Raise `UserError` if a reference has no `content` to compare with, naming the first example that has one."""
+    empty = [number for number, texts in enumerate(references, 1) if not all(map(content, texts))]
+    if empty:
+        raise UserError(
+            f"{metric} cannot judge by a reference without {lacks}, found {len(empty)} in "
+            f"{len(references)} held-out examples, the first in example {empty[0]}; leave those rows out"
+        )
