@@ -43,7 +43,7 @@ def line_chart(title: Child, x_label: Child, lines: Sequence[Line]) -> Markup:
     first, last = min(xs), max(xs)
     if first == last:
         first, last = first - 0.5, last + 0.5
-    x_ticks = [tick for tick in ticks(first, last) if first <= tick <= last]
+    x_ticks = [tick for tick in ticks(first, last, 6) if first <= tick <= last]
 
     def place(x: float, y: float) -> tuple[float, float]:
         return BOX * (x - first) / (last - first), BOX * (high - y) / (high - low)
@@ -95,7 +95,7 @@ def tick_labels(values: Sequence[float]) -> list[str]:
     if len(values) < 2:
         return [number(value) for value in values]
     step = abs(values[1] - values[0])
-    if max(map(abs, values)) >= 1e5 or step < 1e-5:
+    if max(map(abs, values)) >= 1e4 or step < 1e-5:
         return [_short(value) for value in values]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return [f"{value:,.{decimals}f}".replace("-", "−") for value in values]

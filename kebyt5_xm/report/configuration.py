@@ -42,7 +42,7 @@ def _facts(record: Record) -> list[tuple[Child, Child]]:
     return [
         (say("시작점", "Started from"), start if shape else EMPTY),
         (say("시작점의 라이선스", "Licence of the start"), data(origin.licence) if origin.licence else EMPTY),
-        (say("뼈대의 모양", "Shape of the backbone"), _shape(shape)),
+        (say("백본의 모양", "Shape of the backbone"), _shape(shape)),
         (say("매개변수", "Parameters"), _parameters(results)),
         (say("최적화 단계", "Optimizer steps"), _of(results.get("steps"))),
         (
@@ -51,11 +51,11 @@ def _facts(record: Record) -> list[tuple[Child, Child]]:
         ),
         (say("옵티마이저", "Optimizer"), _class(model.get("optimizer"))),
         (say("학습률 일정", "Schedule"), _class(model.get("schedule"))),
-        (say("뼈대 고정", "Backbone frozen"), say("예", "yes") if backbone.get("frozen") else EMPTY),
+        (say("백본 고정", "Backbone frozen"), say("예", "yes") if backbone.get("frozen") else EMPTY),
         (say("드롭아웃", "Dropout"), _of(backbone.get("dropout"))),
         (say("정밀도", "Precision"), _of(results.get("precision") or trainer.get("precision"))),
         (say("분산 방식", "Strategy"), _of(results.get("strategy") or trainer.get("strategy"))),
-        (say("난수 씨앗", "Seed"), _of(config.get("seed_everything"))),
+        (say("난수 시드", "Seed"), _of(config.get("seed_everything"))),
     ]
 
 

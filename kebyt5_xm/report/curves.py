@@ -115,13 +115,13 @@ def _aside(record: Record) -> Iterable[Markup]:
     of_parts = record.below("train/loss/")
     used |= {f"train/loss/{name}" for name in of_parts}
     yield line_chart(
-        say("손실, 자료원별 (내트/바이트)", "Loss by source (nats per byte)"),
+        say("손실, 소스별 (내트/바이트)", "Loss by source (nats per byte)"),
         STEPS,
         [Line(data(name), points) for name, points in of_parts.items()],
     )
     val_loss = record.below("val/loss/")
     yield line_chart(
-        say("평가용 손실, 자료원별 (내트/바이트)", "Held-out loss by source (nats per byte)"),
+        say("평가용 손실, 소스별 (내트/바이트)", "Held-out loss by source (nats per byte)"),
         STEPS,
         [Line(data(name), points) for name, points in val_loss.items()],
     )

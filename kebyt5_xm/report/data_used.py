@@ -33,9 +33,9 @@ def _sources(record: Record) -> Markup:
             ]
         )
     if not rows:
-        return note(say("레시피에 자료원이 없습니다.", "The recipe names no sources."))
+        return note(say("레시피에 소스가 없습니다.", "The recipe names no sources."))
     header = [
-        say("자료원", "Source"),
+        say("소스", "Source"),
         say("종류", "Kind"),
         say("파일", "Files"),
         say("평가용", "Held out"),
@@ -62,7 +62,7 @@ def _held_out(settings: dict[str, Any]) -> Child:
 def _prompt(settings: dict[str, Any]) -> Child:
     prompt, target = settings.get("prompt"), settings.get("target")
     if prompt is None:
-        return say("구간 복원", "span denoising") if "stores" in settings else NONE
+        return say("스팬 복원", "span denoising") if "stores" in settings else NONE
     return join([code(_one_line(prompt)), Markup(" → "), code(_one_line(target))])
 
 
@@ -113,7 +113,7 @@ def _skips(record: Record) -> Markup:
             )
         rows.append([data(name), number(count), share, join(causes)])
     header = [
-        say("자료원", "Source"),
+        say("소스", "Source"),
         say("건너뜀", "Skipped"),
         say("뽑힌 예제 중", "Of those drawn"),
         say("원인", "Causes"),
@@ -135,14 +135,14 @@ def _first(record: Record) -> Markup:
     if not rows:
         return EMPTY
     header = [
-        say("자료원", "Source"),
+        say("소스", "Source"),
         say("단계", "Step"),
         say("파일과 줄", "File and line"),
         say("원인", "Cause"),
     ]
     return folded(
         say(
-            "자료원마다 처음 몇 개 (전부는 skipped.jsonl에)",
+            "소스마다 처음 몇 개 (전부는 skipped.jsonl에)",
             "The first few of each source (all: skipped.jsonl)",
         ),
         table(header, rows, numbers=(1,)),

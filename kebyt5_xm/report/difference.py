@@ -7,7 +7,7 @@ from typing import Literal
 
 from rapidfuzz.distance import Levenshtein
 
-MOST_CHARACTERS = 600
+MOST_CHARACTERS = 400
 """Of a text, as it is shown and aligned."""
 
 

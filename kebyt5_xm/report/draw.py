@@ -43,10 +43,10 @@ def draw(
         ),
         Section("text", say("글 실력의 유지", "Text ability"), kept(record)),
         Section("modalities", say("모달리티 사용", "Use of modalities"), uses(record)),
-        Section("robustness", say("견고함", "Robustness"), robustness(record)),
+        Section("robustness", say("강건성", "Robustness"), robustness(record)),
         Section("curves", say("학습 곡선", "Curves"), curves(record)),
         Section("configuration", say("설정", "Configuration"), configuration(record)),
-        Section("data", say("자료와 건너뜀", "Data and skips"), data_used(record)),
+        Section("data", say("데이터와 건너뜀", "Data and skips"), data_used(record)),
         Section("cost", say("속도, 메모리, 비용", "Speed, memory, cost"), costs(record)),
     ]
     return page(

@@ -1,5 +1,6 @@
 """Predictions beside their references, with their media, and every byte that differs marked."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import PurePath
 
@@ -12,11 +13,13 @@ from kebyt5_xm.report.media import MOST_BYTES, MediaShelf
 from kebyt5_xm.report.numbers import number, percent
 from kebyt5_xm.report.recorded import Record
 from kebyt5_xm.report.scores import not_evaluated
-from kebyt5_xm.report.tables import note
+from kebyt5_xm.report.tables import folded, note
 
 MOST_RUBIES = 6
 """Characters of a text whose bytes are written above them; more would hide the text."""
 MOST_CHANCES = 5
+MOST_OPEN = 6
+"""Examples of a source that are seen at once; the rest opens at a click."""
 MOST_OTHERS = 3
 
 
@@ -29,10 +32,18 @@ def examples(record: Record, shelf: MediaShelf) -> Markup:
         if answers.shown:
             parts += [
                 element("h3", data(name), Markup(" "), element("small", _count(answers))),
-                element("div", *(_example(p, shelf) for p in answers.shown), class_="examples"),
+                *_folded_after(MOST_OPEN, [_example(p, shelf) for p in answers.shown]),
             ]
     parts.append(_limits(record, shelf))
     return join(parts)
+
+
+def _folded_after(count: int, shown: list[Markup]) -> list[Markup]:
+    parts = [element("div", *shown[:count], class_="examples")]
+    if rest := shown[count:]:
+        told = say("{}개 더", "{} more", number(len(rest)))
+        parts.append(folded(told, element("div", *rest, class_="examples")))
+    return parts
 
 
 def _none_recorded() -> Markup:
@@ -70,7 +81,7 @@ def _limits(record: Record, shelf: MediaShelf) -> Markup:
     total = sum(answers.total for answers in record.answers.values())
     shown = sum(len(answers.shown) for answers in record.answers.values())
     told = say(
-        "출력 {}개 중 {}개를 보입니다: 자료원마다 처음 틀린 것들, 그다음 처음 맞은 것 몇 개. 글은 {}자까지, 매체는 "
+        "출력 {}개 중 {}개를 보입니다: 소스마다 처음 틀린 것들, 그다음 처음 맞은 것 몇 개. 글은 {}자까지, 매체는 "
         "모두 합쳐 {} MB까지. 전부는 predictions.jsonl에 있습니다.",
         "{1} of {0} outputs are shown: of each source the first wrong ones, then some of the first right ones. Texts "
         "are cut at {2} characters, media end at {3} MB together. All of them are in predictions.jsonl.",
@@ -147,7 +158,7 @@ def _words(found: Sequence[Piece], kind: str, whole: str) -> Markup:
         elif piece.kind == "byte":
             told = "".join(f"<{byte:02X}>" for c in piece.characters for byte in c.raw)
             shown.append(element("mark", told, class_=f"{kind} bytes"))
-        elif piece.kind == "part" and len(piece.characters) <= rubies:
+        elif piece.kind == "part" and len(piece.characters) <= rubies and _stand_alone(piece):
             rubies -= len(piece.characters)
             shown += [element("mark", element("ruby", *_ruby(c)), class_=kind) for c in piece.characters]
         else:
@@ -157,7 +168,13 @@ def _words(found: Sequence[Piece], kind: str, whole: str) -> Markup:
         shown.append(element("small", say(" … {}자 더", " … {} more characters", left_out)))
     if not whole:
         shown.append(element("small", say("(빈 글)", "(empty)")))
-    return element("p", element("bdi", *shown, lang="", dir="auto"), class_="words")
+    classes = "words ruby" if rubies < MOST_RUBIES else "words"
+    return element("p", element("bdi", *shown, lang="", dir="auto"), class_=classes)
+
+
+def _stand_alone(piece: Piece) -> bool:
+    """Say whether its characters may be drawn one by one: those written from right to left mostly join."""
+    return all(unicodedata.bidirectional(c.text) == "L" for c in piece.characters)
 
 
 def _ruby(character: Character) -> list[Child]:

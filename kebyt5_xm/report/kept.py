@@ -21,7 +21,7 @@ def kept(record: Record) -> Markup:
     if not parts:
         return note(
             say(
-                "재지 않았습니다: 시작할 때와 끝날 때의 바이트당 비트가 results.json에 없습니다. 글 자료원이 섞여 "
+                "재지 않았습니다: 시작할 때와 끝날 때의 바이트당 비트가 results.json에 없습니다. 글 소스가 섞여 "
                 "있고 시작점이 있어야 잴 수 있습니다.",
                 "Not measured: results.json has no bits per byte of the start and the end. It takes a text source in "
                 "the mixture and weights to start from.",

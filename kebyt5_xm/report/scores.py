@@ -63,7 +63,7 @@ def how_to_read(evaluation: Evaluation) -> Markup:
     return note(
         say(
             "대괄호 안은 {} % 신뢰구간: 같은 답들에서 예제를 {}번 다시 뽑은 부트스트랩. 다른 평가용 예제를 "
-            "썼더라도 값이 들어갈 만한 범위이며, 다른 씨앗으로 다시 학습했을 때의 차이는 담지 않습니다.",
+            "썼더라도 값이 들어갈 만한 범위이며, 다른 시드로 다시 학습했을 때의 차이는 담지 않습니다.",
             "In brackets the {} % confidence interval: a bootstrap over the same answers, {} resamples of the "
             "examples. It is the range to expect of other held-out examples; what another seed of training would "
             "change is not in it.",
@@ -90,7 +90,7 @@ def _table(evaluation: Evaluation) -> Markup:
                 ]
             )
     header = [
-        say("자료원", "Source"),
+        say("소스", "Source"),
         say("지표", "Metric"),
         say("값", "Value"),
         say("{} % 구간", "{} % interval", f"{100 * evaluation.confidence:g}"),

@@ -52,7 +52,7 @@ def uses(record: Record) -> Markup:
             _table(found),
             note(
                 say(
-                    "자료원마다 예제 {}개로. 이득은 같은 예제끼리 견준 차이이고, 좋아지는 쪽이 양수입니다.",
+                    "소스마다 예제 {}개로. 이득은 같은 예제끼리 견준 차이이고, 좋아지는 쪽이 양수입니다.",
                     "Over {} examples of a source. Gains compare the same examples, and better is positive.",
                     " – ".join(number(n) for n in sorted(examples)),
                 )
@@ -108,9 +108,9 @@ def sentence(source: str, use: Use) -> Markup:
     )
     verdict = is_used(gain)
     head = {
-        True: ("{}: {} 입력을 쓴다", "{}: it uses {}"),
-        False: ("{}: {} 입력이 오히려 해가 된다", "{}: its {} makes it worse"),
-        None: ("{}: {} 입력을 쓴다고 할 수 없다", "{}: it is not shown to use {}"),
+        True: ("{}: {} 입력을 씁니다", "{}: it uses {}"),
+        False: ("{}: {} 입력이 오히려 해가 됩니다", "{}: its {} makes it worse"),
+        None: ("{}: {} 입력을 쓴다고 할 수 없습니다", "{}: it is not shown to use {}"),
     }[verdict]
     return say(head[0] + tail[0], head[1] + tail[1], *names, *numbers)
 
@@ -136,7 +136,7 @@ def _table(found: list[tuple[str, Use]]) -> Markup:
         for source, use in found
     ]
     header = [
-        say("자료원", "Source"),
+        say("소스", "Source"),
         say("모달리티", "Modality"),
         say("지표", "Metric"),
         say("제 입력", "Own input"),
