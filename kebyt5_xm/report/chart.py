@@ -29,9 +29,18 @@ class Line:
     steady: bool = False
 
 
-def line_chart(title: Child, x_label: Child, lines: Sequence[Line]) -> Markup:
-    """Return a chart with its legend; of more than `MOST_LINES` lines the first, and how many are left out."""
-    drawn = [line for line in lines[:MOST_LINES] if any(map(_defined, line.points))]
+def line_chart(
+    title: Child, x_label: Child, lines: Sequence[Line], colours: Sequence[int] | None = None
+) -> Markup:
+    """Return a chart with its legend; of more than `MOST_LINES` lines the first, and how many are left out.
+
+    Lines take the colours and dashes in turn, or those of the numbers `colours`. Nothing is returned for nothing.
+    """
+    looks = range(len(lines)) if colours is None else colours
+    pairs = [pair for pair in zip(looks, lines, strict=True) if any(map(_defined, pair[1].points))]
+    left_out = len(pairs) - len(pairs[:MOST_LINES])
+    pairs = pairs[:MOST_LINES]
+    drawn = [line for _, line in pairs]
     if not drawn:
         return EMPTY
     points = [point for line in drawn for point in line.points if _defined(point)]
@@ -49,12 +58,11 @@ def line_chart(title: Child, x_label: Child, lines: Sequence[Line]) -> Markup:
         return BOX * (x - first) / (last - first), BOX * (high - y) / (high - low)
 
     drawing: list[Markup] = [_path([place(first, y), place(last, y)], "grid") for y in y_ticks]
-    for index, line in enumerate(drawn):
+    for index, line in pairs:
         drawing += _drawn(line, index, place, (first, last))
     svg = element("svg", *drawing, viewBox=f"0 0 {BOX} {BOX}", preserveAspectRatio="none", aria_hidden="true")
     y_labels = _labels(y_ticks, low, high)
     widest = max(len(label) for label, _ in y_labels)
-    left_out = len(lines) - len(lines[:MOST_LINES])
     return element(
         "figure",
         element("figcaption", title),
@@ -71,7 +79,7 @@ def line_chart(title: Child, x_label: Child, lines: Sequence[Line]) -> Markup:
             style=f"--labels: {widest}ch",
         ),
         element("div", x_label, class_="axis"),
-        element("ul", *(_legend(line, index) for index, line in enumerate(drawn)), class_="legend"),
+        element("ul", *(_legend(line, index) for index, line in pairs), class_="legend"),
         element("p", say("{}개는 그리지 않음", "{} more are not drawn", str(left_out)), class_="note")
         if left_out
         else EMPTY,

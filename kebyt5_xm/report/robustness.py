@@ -80,7 +80,7 @@ def _table(found: Robustness) -> Markup:
         for metric, score in found.clean.items()
     ]
     rows += [
-        [data(curve.perturbation), number(x), data(curve.unit), data(metric), interval(score)]
+        [data(curve.perturbation), f"{x:g}", data(curve.unit), data(metric), interval(score)]
         for curve in found.curves
         for metric, points in curve.points.items()
         for x, score in points
