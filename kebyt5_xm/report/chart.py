@@ -110,10 +110,12 @@ def tick_labels(values: Sequence[float]) -> list[str]:
 
 
 def _short(value: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    scaled, letter = value, ""
+    for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.2g}"
+            scaled, letter = value / size, name
+            break
+    return f"{scaled:.3g}{letter}".replace("-", "−", 1) if scaled < 0 else f"{scaled:.3g}{letter}"
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

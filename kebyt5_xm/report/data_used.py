@@ -95,9 +95,7 @@ def _skips(record: Record) -> Markup:
     heading = element("h3", say("쓰지 못한 예제", "Examples that could not be used"))
     names = list(dict.fromkeys([*record.skipped, *counted]))
     if not names:
-        return heading + note(
-            say("없음: 뽑힌 예제가 모두 쓰였습니다.", "None: every example that was drawn was used.")
-        )
+        return heading + note(say("기록된 것이 없습니다.", "None is recorded."))
     rows = []
     for name in names:
         skipped, entry = record.skipped.get(name, Skipped()), counted.get(name) or {}

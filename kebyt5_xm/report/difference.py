@@ -1,5 +1,6 @@
 """Where an output's bytes and a reference's differ, shown in whole characters wherever the bytes make some."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -9,6 +10,9 @@ from rapidfuzz.distance import Levenshtein
 
 MOST_CHARACTERS = 400
 """Of a text, as it is shown and aligned."""
+
+
+_NO_UTF8 = re.compile("[\ufffd\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def as_bytes(text: str) -> bytes:
 
 def is_malformed(text: str) -> bool:
     """Say whether a model's output was not UTF-8: it holds lone surrogates, or U+FFFD in place of bytes."""
-    return "\ufffd" in text or any(0xD800 <= ord(c) < 0xE000 for c in text)
+    return _NO_UTF8.search(text) is not None
 
 
 def nearest(references: Sequence[str], prediction: str) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from markupsafe import Markup
 
 from kebyt5_xm.report.chart import Line, line_chart
-from kebyt5_xm.report.curves import STEPS
+from kebyt5_xm.report.curves import BASELINES, STEPS
 from kebyt5_xm.report.markup import EMPTY, data, element, join, say
 from kebyt5_xm.report.numbers import change, number, signed
 from kebyt5_xm.report.recorded import Forgotten, Record
@@ -19,7 +19,7 @@ def kept(record: Record) -> Markup:
     """Return the way of each part from its start to its end, the course in between, and the numbers."""
     parts = record.forgetting
     if not parts:
-        return note(
+        missing = note(
             say(
                 "재지 않았습니다: 시작할 때와 끝날 때의 바이트당 비트가 results.json에 없습니다. 글 소스가 섞여 "
                 "있고 시작점이 있어야 잴 수 있습니다.",
@@ -27,7 +27,8 @@ def kept(record: Record) -> Markup:
                 "the mixture and weights to start from.",
             )
         )
-    return join([verdict(parts), kept_chart(parts), _course(record), _table(parts)])
+        return join([missing, _now(record)])
+    return join([verdict(parts), kept_chart(parts), _course(record), _table(parts), _now(record)])
 
 
 def worst_part(parts: Mapping[str, Forgotten]) -> str:
@@ -129,3 +130,28 @@ def _table(parts: Mapping[str, Forgotten]) -> Markup:
         say("가장 나빴을 때", "Worst"),
     ]
     return table(header, rows, numbers=range(1, 6))
+
+
+def _now(record: Record) -> Markup:
+    """Return the bits per byte of the evaluated checkpoint beside what models without context would reach."""
+    measured = record.evaluation.bits_per_byte if record.evaluation else {}
+    if not measured:
+        return EMPTY
+    told = record.results.get("parts") or {}
+    rows = [
+        [data(part), element("b", number(value)), *(number((told.get(part) or {}).get(k)) for k in BASELINES)]
+        for part, value in measured.items()
+    ]
+    header = [
+        say("평가용 글", "Held-out text"),
+        say("바이트당 비트", "Bits per byte"),
+        say("모든 바이트가 고르면", "All bytes alike"),
+        say("앞을 안 보면", "Without context"),
+        say("한 바이트 앞만 보면", "Given one byte"),
+    ]
+    heading = element("h3", say("평가한 체크포인트의 글", "Text at the evaluated checkpoint"))
+    remark = say(
+        "오른쪽 셋은 같은 평가용 바이트의 엔트로피로, 학습 없이 닿을 수 있는 값입니다.",
+        "The last three are entropies of the same held-out bytes: what can be reached without a model.",
+    )
+    return join([heading, table(header, rows, numbers=range(1, 5)), note(remark)])

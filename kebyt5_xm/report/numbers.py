@@ -54,8 +54,7 @@ def change(difference: float, start: float) -> str:
 
 def duration(seconds: float) -> str:
     """Return seconds as hours, minutes and seconds, the two largest of them."""
-    whole = round(seconds)
-    if whole < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(whole, 60)
+    minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60:,} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from kebyt5_xm.errors import UserError
@@ -55,7 +56,7 @@ class Record:
         blocks = section(self.config, "data").get("sources") or {}
         return {name: block for name, block in blocks.items() if isinstance(block, dict)}
 
-    @property
+    @cached_property
     def forgetting(self) -> dict[str, Forgotten]:
         """What training took from the text, by part; empty where it was not measured."""
         found = {}

@@ -198,4 +198,20 @@ def _malformed(record: Record) -> Markup:
         _big(element("span", percent(bad / total), class_="bad" if bad else "good")),
         element("p", say("{}개 중 {}개", "{1} of {0} outputs", number(total), number(bad))),
         *(element("p", remark, class_="note") for remark in remarks),
+        _other_malformed(record),
     )
+
+
+def _other_malformed(record: Record) -> Markup:
+    """Return what the metric `kebyt5_xm.metrics.Malformed` found, where a recipe asks for numbers or labels."""
+    lines = [
+        element(
+            "li",
+            element("span", data(name), " ", element("small", data(metric))),
+            element("b", interval(measured.score), class_="n"),
+        )
+        for name, source in (record.evaluation.sources.items() if record.evaluation else ())
+        for metric, measured in source.metrics.items()
+        if metric.startswith("malformed")
+    ]
+    return element("ul", *lines[:MOST_LINES]) if lines else EMPTY
