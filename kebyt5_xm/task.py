@@ -274,6 +274,7 @@ class Task(pl.LightningModule):
         for name, shares in self._padding.items():  # of this rank, whose loggers these are
             used, of_all = map(sum, zip(*shares, strict=True))
             metrics[f"padding/{name}"] = 1 - used / of_all
+        metrics |= {f"epochs/{name}": epochs for name, epochs in self._data.epochs().items()}
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step)
 

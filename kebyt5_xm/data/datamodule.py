@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
 from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.denoise import Denoising
 from kebyt5_xm.data.loader import (
     Loader,
     Mixture,
@@ -88,7 +89,11 @@ class DataModule(pl.LightningDataModule):
         self.accept_changes = accept_changes
         self.next_step = 0
         self.next_index = 0
+        self.text_factor = 1.0
         self.plan: Plan | None = None
+        self._train_loader: Loader | None = None
+        self._drawn_before: np.ndarray | None = None
+        self._drawn_since = 0
 
     def prepare_data(self) -> None:
         """Make the sources' length tables, in one process of every machine while the others wait."""
@@ -127,14 +132,58 @@ class DataModule(pl.LightningDataModule):
         """Tell the sources of the model's modalities, and make the plan. Raises `UserError`."""
         self._connect_sources(interfaces)
         parts, self.training = self._mixture(held_out=False)
-        weights = [
-            self.sources[s].weight ** (1 / self.temperature) * part.share
-            for s, part in zip(self.training.source_of_part, parts, strict=True)
-        ]
-        self.plan = Plan(tuple(parts), tuple(weights), self.seed)
+        self.parts = tuple(parts)
+        self.plan = self._plan(self.text_factor)
         self.part_names = [part.name for part in parts]
         self.validation_parts, self.validating = self._mixture(held_out=True)
         self.validation_names = [part.name for part in self.validation_parts]
+
+    def _plan(self, text_factor: float) -> Plan:
+        """Return the plan in which the weight of denoising sources is multiplied."""
+        weights = []
+        for s, part in zip(self.training.source_of_part, self.parts, strict=True):
+            factor = text_factor if isinstance(self.sources[s], Denoising) else 1.0
+            weights.append(factor * self.sources[s].weight ** (1 / self.temperature) * part.share)
+        return Plan(self.parts, tuple(weights), self.seed)
+
+    # -- the share of text -------------------------------------------------------------------------
+
+    def text_parts(self) -> list[str]:
+        """Return the names of the held-out parts of denoising sources."""
+        numbers = range(len(self.validation_names))
+        return [self.validation_names[n] for n in numbers if isinstance(self.validation_source(n), Denoising)]
+
+    def text_share(self) -> float:
+        """Return the share of the examples that are drawn from denoising sources now."""
+        assert self.plan is not None
+        pairs = zip(self.training.source_of_part, self.plan.weights, strict=True)
+        text = sum(weight for s, weight in pairs if isinstance(self.sources[s], Denoising))
+        return text / sum(self.plan.weights)
+
+    def set_text_factor(self, factor: float) -> None:
+        """Multiply the weight of denoising sources from the next optimizer step on.
+
+        The rest of the run follows the plan of the changed weights from the same example on, so the state stays a
+        few numbers. Call it on every rank, between two optimizer steps.
+        """
+        assert self.plan is not None
+        self._drawn_before = self.drawn()
+        self._drawn_since = self.next_index
+        self.text_factor = factor
+        self.plan = self._plan(factor)
+        if self._train_loader is not None:
+            self._train_loader.begin_anew(self._orders())
+
+    def drawn(self) -> np.ndarray:
+        """Return how many examples of each training part the finished steps have drawn."""
+        assert self.plan is not None
+        since = self.plan.drawn(self.next_index) - self.plan.drawn(self._drawn_since)
+        return since if self._drawn_before is None else self._drawn_before + since
+
+    def epochs(self) -> dict[str, float]:
+        """Return part -> passes over its rows."""
+        pairs = zip(self.parts, self.drawn(), strict=True)
+        return {part.name: float(drawn) / part.num_rows for part, drawn in pairs}
 
     def _connect_sources(self, interfaces: dict[str, MediaInterface]) -> None:
         self.interfaces = interfaces
@@ -215,16 +264,17 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> Loader:
         trainer = self.trainer
         assert trainer is not None
-        orders = TrainingOrders(
-            self.steps,
-            trainer.global_rank,
-            trainer.world_size,
-            self.next_step,
-            self.next_index,
-            trainer.max_steps,
-        )
         length = trainer.max_steps * trainer.accumulate_grad_batches
-        return self._loader(TrainingMicroBatches(self.training), orders, length)
+        self._train_loader = self._loader(TrainingMicroBatches(self.training), self._orders(), length)
+        return self._train_loader
+
+    def _orders(self) -> TrainingOrders:
+        trainer = self.trainer
+        assert trainer is not None
+        rank, world_size = trainer.global_rank, trainer.world_size
+        return TrainingOrders(
+            self.steps, rank, world_size, self.next_step, self.next_index, trainer.max_steps
+        )
 
     def val_dataloader(self) -> list[Loader]:
         assert self.trainer is not None
@@ -256,10 +306,17 @@ class DataModule(pl.LightningDataModule):
             for key, value in source.settings().items()
         }
         size = f"{self.global_batch_size} examples" if self.budget is None else str(self.budget)
-        return {"global_batch": size, **self.plan.description(), **settings}
+        return {"global_batch": size, **self._plan(1.0).description(), **settings}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"next_step": self.next_step, "next_index": self.next_index, "description": self.description()}
+        return {
+            "next_step": self.next_step,
+            "next_index": self.next_index,
+            "text_factor": self.text_factor,
+            "drawn_since": self._drawn_since,
+            "drawn_before": None if self._drawn_before is None else self._drawn_before.tolist(),
+            "description": self.description(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         old, new = state_dict["description"], self.description()
@@ -276,6 +333,11 @@ class DataModule(pl.LightningDataModule):
                 "data.accept_changes: true to go on with the new data from the same example"
             )
         self.next_step, self.next_index = state_dict["next_step"], state_dict["next_index"]
+        self.text_factor = state_dict.get("text_factor", 1.0)
+        self.plan = self._plan(self.text_factor)
+        before = state_dict.get("drawn_before")
+        if before is not None and len(before) == len(self.parts):
+            self._drawn_before, self._drawn_since = np.asarray(before), state_dict["drawn_since"]
         rank_zero_info(f"data: continues at step {self.next_step}, fingerprint {self.fingerprint()}")
 
     def fingerprint(self) -> str:
