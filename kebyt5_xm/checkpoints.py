@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from kebyt5_xm.checkpoint_io import remove_unfinished
 from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.errors import UserError, did_you_mean
 
 KEEP = 2
 """Newest checkpoints kept: one to continue from, and the one before it in case that one is damaged."""
@@ -42,6 +45,12 @@ class Newest(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.save(trainer)
 
+    def save_again(self, trainer: pl.Trainer) -> None:
+        """Write the checkpoint of the present step anew, if there is one: its data state has changed."""
+        if trainer.global_step == self._saved_step:
+            self._saved_step = -1
+            self.save(trainer)
+
     def save(self, trainer: pl.Trainer) -> None:
         """Write a checkpoint of the present step, unless there is one, and remove the oldest. All ranks call it."""
         path = self.folder / f"step={trainer.global_step}.ckpt"
@@ -52,6 +61,35 @@ class Newest(pl.Callback):
         self.written = [*(other for other in self.written if other != path), path]
         while len(self.written) > KEEP:
             trainer.strategy.remove_checkpoint(self.written.pop(0))
+
+
+class Best(ModelCheckpoint):
+    """Keeps FOLDER/best.ckpt, the best by `monitor`: the lowest, or the highest of a metric that should be high."""
+
+    def __init__(self, folder: Path, monitor: str, data: DataModule) -> None:
+        metrics = {
+            f"val/{metric.name}/{name}": metric
+            for name, source in zip(data.names, data.sources, strict=True)
+            for metric in source.metrics
+        }
+        chosen = metrics.get(monitor)
+        mode = "max" if chosen is not None and chosen.higher_is_better else "min"
+        super().__init__(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
+        self._metrics = list(metrics)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        parts = ["", *(f"/{name}" for name in data.validation_names)]
+        known = [
+            *self._metrics,
+            *(f"val/{figure}{part}" for figure in ("bits_per_byte", "loss") for part in parts),
+        ]
+        assert self.monitor is not None
+        if self.monitor not in known and self.monitor not in trainer.callback_metrics:
+            raise UserError(
+                f"monitor is '{self.monitor}', which no validation of this run logs; expected one of "
+                f"{', '.join(known)}{did_you_mean(self.monitor, known)}"
+            )
 
 
 def _step(path: Path) -> int:

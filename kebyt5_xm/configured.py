@@ -5,6 +5,7 @@ import inspect
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from kebyt5_xm.backbone import SHAPES, Backbone
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.parser import Parser
+from kebyt5_xm.specs import check_trusted
 from kebyt5_xm.task import Task
 from kebyt5_xm.training import TRAINER_DEFAULTS, TrainingCLI
 
@@ -60,6 +62,25 @@ def configured(paths: list[str], random_weights: bool) -> tuple[Task, DataModule
     if random_weights:
         task.backbone = _random(task.backbone)
     return task, data
+
+
+def held_to_trust(recipe: recipes.Recipe, trusted_modules: Sequence[str]) -> None:
+    """Raise `UserError` if a recipe names a class outside what is trusted; nothing is imported for it."""
+    libraries = ("torch", "lightning")
+    for where, class_path in _class_paths(recipe, ""):
+        if not class_path.startswith(tuple(f"{name}." for name in libraries)):
+            check_trusted(class_path, trusted_modules, where)
+
+
+def _class_paths(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        if isinstance(value.get("class_path"), str):
+            yield where, value["class_path"]
+        for key, item in value.items():
+            yield from _class_paths(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _class_paths(item, f"{where}[{number}]")
 
 
 def _without_pretrained_encoders(recipe: recipes.Recipe) -> recipes.Recipe:

@@ -24,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", action=_Medium, metavar="PATH", help="a recording, likewise")
     parser.add_argument("--max-length", type=int, default=256, metavar="N", help="bytes it may write (256)")
     parser.add_argument("--num-beams", type=int, default=1, metavar="N", help="beams; 1 is greedy")
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="answer with one of the labels, each given so, and print the probability of each",
+    )
     parser.add_argument("--device", default="cpu", help="where to compute, such as cuda")
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE", help="import classes of this package too"
@@ -38,6 +45,10 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"found --max-length {args.max_length} and --num-beams {args.num_beams}, expected 1 or more of each"
         )
+    if args.label and args.num_beams > 1:
+        raise UserError(
+            "found --label with --num-beams, expected one of them: labels are scored, not searched"
+        )
     for _, path in given:
         if not Path(path).is_file():
             raise UserError(f"found no file '{path}'; correct the path")
@@ -46,6 +57,12 @@ def run(args: argparse.Namespace) -> None:
 
     model = CrossModalT5.from_pretrained(args.model, trusted_modules=args.trust).to(args.device)
     parts = [(_modality(model, *part), part[1]) if isinstance(part, tuple) else part for part in parts]
+    if args.label:
+        found = model.classify(parts, args.label)
+        assert isinstance(found, dict)
+        for label, probability in sorted(found.items(), key=lambda item: -item[1]):
+            print(f"{probability:.4f}  {label}")
+        return
     print(model.answer(parts, max_new_tokens=args.max_length, num_beams=args.num_beams, do_sample=False))
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedModel, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from kebyt5_xm import asking
 from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.adapters.adapter import scale_ratio
 from kebyt5_xm.configuration import CrossModalT5Config
@@ -23,13 +24,10 @@ from kebyt5_xm.saving import build_modalities, load, save
 from kebyt5_xm.slot_bias import zero_bias_at_slots
 from kebyt5_xm.splice import MediaGroup, slot_positions, splice
 from kebyt5_xm.untied import t5_config, untied
-from kebyt5_xm.vocabulary import PAD_ID, decode
+from kebyt5_xm.vocabulary import PAD_ID
 
 if TYPE_CHECKING:
     from kebyt5_xm.processor import CrossModalProcessor, Segments
-
-ANSWER_LENGTH = 256
-"""Ids that `answer` may write unless told otherwise; transformers' own 20 would cut nearly every answer."""
 
 
 class ModalityModule(nn.Module):
@@ -204,11 +202,12 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
         it goes with `decoder_input_ids` of its own `shift_right`, and gives no loss. The other arguments are T5's.
         """
         if packing is not None:
-            assert input_ids is not None
             assert decoder_input_ids is not None
             check_attention(self.backbone.config._attn_implementation)
-            states = self.encode(input_ids, packing.encoder_mask(), media, idle_modalities).last_hidden_state
-            assert states is not None
+            if encoder_outputs is None:
+                assert input_ids is not None
+                encoder_outputs = self.encode(input_ids, packing.encoder_mask(), media, idle_modalities)
+            states = encoder_outputs[0]
             return Seq2SeqLMOutput(logits=decode_packed(self.backbone, states, decoder_input_ids, packing))
         if encoder_outputs is None:
             assert input_ids is not None
@@ -242,20 +241,20 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
 
         return CrossModalProcessor.of(self)
 
-    def answer(self, segments: "Segments | Sequence[Segments]", **generate_kwargs: Any) -> str | list[str]:
-        """Return what the model writes for a list of segments, or for each of a batch of such lists.
+    def answer(
+        self,
+        segments: "Segments | Sequence[Segments]",
+        labels: Sequence[str] | None = None,
+        **generate_kwargs: Any,
+    ) -> str | list[str]:
+        """Return what the model writes for segments, or which of `labels`: see `kebyt5_xm.asking.answer`."""
+        return asking.answer(self, segments, labels, **generate_kwargs)
 
-        Segments are as `CrossModalProcessor` takes them; the other arguments are `generate`'s (greedy, at most
-        `ANSWER_LENGTH` ids unless they say otherwise). Raises `UserError` as the processor does.
-        """
-        processor = self.processor
-        if not {"max_length", "max_new_tokens", "generation_config"} & generate_kwargs.keys():
-            generate_kwargs["max_new_tokens"] = ANSWER_LENGTH
-        inputs = processor(segments).to(self.backbone.shared.weight.device)
-        written = self.generate(**inputs, **generate_kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        ids = written if isinstance(written, Tensor) else written.sequences
-        texts = [decode(row) for row in ids.cpu().numpy()]
-        return texts if len(texts) > 1 or processor.is_batch(segments) else texts[0]
+    def classify(
+        self, segments: "Segments | Sequence[Segments]", labels: Sequence[str]
+    ) -> dict[str, float] | list[dict[str, float]]:
+        """Return the probability of each label for segments: see `kebyt5_xm.asking.classify`."""
+        return asking.classify(self, segments, labels)
 
     # -- saving -----------------------------------------------------------------------------------------
 

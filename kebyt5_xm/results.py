@@ -12,6 +12,7 @@ import torch
 
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.evaluation.baselines import baselines
+from kebyt5_xm.forgetting import ForgettingMeter
 from kebyt5_xm.progress import Throughput
 from kebyt5_xm.skips import Skips
 
@@ -33,6 +34,8 @@ class ResultsWriter(pl.Callback):
                               the entropies of the same held-out bytes, bits per byte
         skipped.NAME          examples of a training part that could not be made, `skipped` of `drawn` (since the last
                               resume); RUN/skipped.jsonl has them one by one
+        epochs.NAME           passes over the rows of a training part
+        forgetting.NAME       bits per byte of held-out text at the `start`, at the `end` and at their `worst`
         data_fingerprint      digest of everything that decided which examples were seen
     """
 
@@ -81,7 +84,7 @@ class ResultsWriter(pl.Callback):
             "trainable_parameters": sum(size for size, trainable in sizes if trainable),
             "train_seconds": round(throughput.total_seconds, 1),
             "bytes_per_second": round(throughput.bytes_per_second),
-            "hardware": f"{trainer.world_size} x {_device_name(trainer)}",
+            "hardware": f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}",
             "precision": str(trainer.precision),
             "strategy": type(trainer.strategy).__name__,
             "loss": metrics.get("val/loss"),
@@ -95,11 +98,14 @@ class ResultsWriter(pl.Callback):
                 for name in data.validation_names
             },
             "skipped": {name: {"skipped": s, "drawn": d} for name, (s, d) in skips.totals.items() if s},
+            "epochs": {name: round(epochs, 4) for name, epochs in data.epochs().items()},
+            "forgetting": next(c.parts for c in trainer.callbacks if isinstance(c, ForgettingMeter)),  # pyright: ignore
             "data_fingerprint": data.fingerprint(),
         }
 
 
-def _device_name(trainer: pl.Trainer) -> str:
-    if trainer.strategy.root_device.type == "cuda":
-        return torch.cuda.get_device_name(trainer.strategy.root_device)
+def device_name(device: torch.device) -> str:
+    """Return what a device is, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

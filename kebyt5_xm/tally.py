@@ -52,8 +52,8 @@ class Tally:
         else:  # packed rows hold examples of several parts
             self._sums.index_add_(0, batch.part.flatten(), figures.flatten(0, 1))
 
-    def totals(self, strategy: Strategy) -> tuple[list[Total], Total]:
-        """Return the totals of every part and of all together, over all ranks. Every rank must call it."""
-        sums = strategy.reduce(self._sums, reduce_op="sum")
+    def totals(self, strategy: Strategy | None = None) -> tuple[list[Total], Total]:
+        """Return the totals of every part and of all together, over the ranks of `strategy`, which all call it."""
+        sums = self._sums if strategy is None else strategy.reduce(self._sums, reduce_op="sum")
         assert isinstance(sums, Tensor)
         return [Total(*row) for row in sums.tolist()], Total(*sums.sum(0).tolist())

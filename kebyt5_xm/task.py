@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,6 +24,7 @@ from kebyt5_xm.configuration import CrossModalT5Config, SlotBias
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation.judging import Judging, write_answers
 from kebyt5_xm.groups import Group
 from kebyt5_xm.modality import MediaInterface, Modality, interface
 from kebyt5_xm.model import CrossModalT5, token_losses
@@ -178,7 +180,10 @@ class Task(pl.LightningModule):
 
     def losses(self, batch: Batch) -> Tensor:
         """Return the negative log-likelihood [B, T] of every target id of a batch, in nats."""
-        output = self._model(
+        return token_losses(self._output(batch).logits, batch.labels)
+
+    def _output(self, batch: Batch) -> Any:
+        return self._model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask(),
             media=batch.media,
@@ -187,7 +192,6 @@ class Task(pl.LightningModule):
             idle_modalities=self._idle_modalities(batch),
             use_cache=False,
         )
-        return token_losses(output.logits, batch.labels)
 
     def _idle_modalities(self, batch: Batch) -> dict[str, int]:
         """Return how often each encoder must run on its dummy so that all ranks run it equally often.
@@ -270,6 +274,7 @@ class Task(pl.LightningModule):
         for name, shares in self._padding.items():  # of this rank, whose loggers these are
             used, of_all = map(sum, zip(*shares, strict=True))
             metrics[f"padding/{name}"] = 1 - used / of_all
+        metrics |= {f"epochs/{name}": epochs for name, epochs in self._data.epochs().items()}
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step)
 
@@ -285,9 +290,17 @@ class Task(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._validation = Tally(len(self._data.validation_names), self.device)
+        self._judging = Judging(self._data, self.trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._validation.add(batch, self.losses(batch))
+        output = self._output(batch)
+        self._validation.add(batch, token_losses(output.logits, batch.labels))
+        answering = self._judging.answering(dataloader_idx)
+        if answering is not None:
+            assert batch.row is not None
+            states, mask = output.encoder_last_hidden_state, batch.attention_mask()
+            written = answering.answers(self._model, states, mask, batch.row >= 0)
+            self._judging.add(dataloader_idx, batch, written)
 
     def on_validation_epoch_end(self) -> None:
         parts, whole = self._validation.totals(self.trainer.strategy)
@@ -298,6 +311,13 @@ class Task(pl.LightningModule):
         if whole.bytes:
             self.log("val/loss", whole.loss, prog_bar=True)
             self.log("val/bits_per_byte", whole.bits_per_byte, prog_bar=True)
+        judged = self._judging.judged()
+        for part in judged:
+            for metric, value in part.values().items():
+                self.log(f"val/{metric}/{part.name}", value)
+        if judged and self.trainer.is_global_zero and self.trainer.state.fn == "fit":
+            folder = Path(self.trainer.default_root_dir) / "predictions"
+            write_answers(judged, folder / f"step={self.global_step}.jsonl")
 
     # -- state -------------------------------------------------------------------------------------
 

@@ -9,16 +9,17 @@ import lightning.pytorch as pl
 import yaml
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from kebyt5_xm import origin, recipes
 from kebyt5_xm.checkpoint_io import DurableCheckpointIO
-from kebyt5_xm.checkpoints import Newest
+from kebyt5_xm.checkpoints import Best, Newest
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.samples import SampleTable
+from kebyt5_xm.forgetting import Forgetting, ForgettingMeter
 from kebyt5_xm.metrics_log import MetricsLog
 from kebyt5_xm.parser import Parser
 from kebyt5_xm.progress import ProgressBar, Throughput
@@ -59,8 +60,9 @@ class TrainingCLI(LightningCLI):
             "--monitor",
             type=str,
             default="val/bits_per_byte",
-            help="Metric by which the best checkpoint is kept.",
+            help="Metric by which the best checkpoint is kept: val/bits_per_byte, or val/METRIC/SOURCE.",
         )
+        parser.add_argument("--forgetting", type=Forgetting, default=Forgetting())
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -108,8 +110,9 @@ class TrainingCLI(LightningCLI):
             newest = Newest(folder, config["checkpoint_every"])
             callbacks += [
                 newest,
+                ForgettingMeter(self._get(self.config_init, "forgetting"), newest),
                 SaveOnTerminate(newest),
-                ModelCheckpoint(folder, "best", monitor=config["monitor"], enable_version_counter=False),
+                Best(folder, config["monitor"], self._get(self.config_init, "data")),
             ]
         try:
             trainer = super().instantiate_trainer(

@@ -148,6 +148,28 @@ def test_the_command_answers_as_the_model_does(run, exported, model, tmp_path, c
             cli.run("generate", args)
 
 
+def test_labels_are_printed_with_their_probabilities(exported, model, tmp_path, capsys):
+    image, _ = write_files(tmp_path)
+    expected = model.classify([image, " ko:"], ["개", "고양이"])
+    given = [
+        str(exported),
+        "--image",
+        str(image),
+        "--prompt",
+        "{image} ko:",
+        "--label",
+        "개",
+        "--label",
+        "고양이",
+    ]
+    cli.run("generate", given)
+    printed = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert {label: float(p) for p, label in printed} == pytest.approx(expected, abs=1e-4)
+    assert float(printed[0][0]) >= float(printed[1][0])
+    with pytest.raises(UserError, match="expected one of them"):
+        cli.run("generate", [*given, "--num-beams", "2"])
+
+
 def test_segments_stand_where_the_prompt_says():
     assert segments(" ko:", GIVEN) == [*GIVEN, " ko:"]
     assert segments("", GIVEN[:1]) == GIVEN[:1]

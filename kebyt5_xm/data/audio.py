@@ -1,7 +1,7 @@
 """Recordings: any common file becomes one channel of float32 at its own rate, or a `MediaError`.
 
 - WAV, AIFF, FLAC, Ogg (Vorbis, Opus) and MP3 are read, through libsndfile. The content decides, not the
-  extension.
+  extension; only what has no header is told by its name: `.pcm` (see `pcm`).
 - Several channels are averaged. The sample rate is kept: resampling is the encoder's preprocessor's.
 - The length limit is checked from the header, before anything is decoded. Nothing is ever cut.
 - A truncated file is refused, as far as its format shows it (libsndfile alone would shorten a WAV silently).
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.mp3 import with_length
+from kebyt5_xm.data.pcm import SETTINGS, is_headerless
 from kebyt5_xm.data.reference import Limits, Readable, Refused, failures_of, reading
 from kebyt5_xm.errors import UserError
 
@@ -36,7 +37,8 @@ MAX_OGG_PAGE = 65_307  # bytes (RFC 3533, section 6)
 
 def open_audio(source: Readable, limits: Limits | None = None) -> tuple[NDArray[np.float32], int]:
     """Return (mono float32 [samples], sample rate in Hz); raise `MediaError` if it cannot be had."""
-    with reading(source) as stream, _sound_file(stream, limits or Limits()) as sound:
+    limits = limits or Limits()
+    with reading(source) as stream, _sound_file(source, stream, limits) as sound:
         waveform = np.empty(sound.frames, dtype=np.float32)
         filled = 0
         while filled < sound.frames:
@@ -54,7 +56,7 @@ def audio_header(source: Readable, limits: Limits | None = None) -> "AudioHeader
     """Return the length and rate without decoding; raise `MediaError` as `open_audio` would."""
     from kebyt5_xm.encoder import AudioHeader
 
-    with reading(source) as stream, _sound_file(stream, limits or Limits()) as sound:
+    with reading(source) as stream, _sound_file(source, stream, limits or Limits()) as sound:
         return AudioHeader(num_samples=sound.frames, sample_rate=sound.samplerate)
 
 
@@ -92,19 +94,23 @@ def _soundfile() -> ModuleType:
 
 
 @contextmanager
-def _sound_file(stream: BinaryIO, limits: Limits) -> "Iterator[Any]":
+def _sound_file(source: Readable, stream: BinaryIO, limits: Limits) -> "Iterator[Any]":
     soundfile = _soundfile()
-    _refuse_truncated(stream)
-    mp3 = with_length(stream, limits.max_seconds)
+    raw = is_headerless(source, stream)
+    if raw:
+        mp3, settings = None, SETTINGS
+    else:
+        _refuse_truncated(stream)
+        mp3, settings = with_length(stream, limits.max_seconds), {}
     stream.seek(0)
     try:
-        sound = soundfile.SoundFile(mp3 or stream)
+        sound = soundfile.SoundFile(mp3 or stream, **settings)
     except soundfile.LibsndfileError as error:
         raise Refused(f"found no readable recording ({error.error_string})") from None
     with sound:
         if sound.format == "MP3" and mp3 is None:
             raise Refused("damaged: the MP3 stream does not start with a frame")
-        if sound.format not in FORMATS:
+        if not raw and sound.format not in FORMATS:
             raise Refused(f"found a recording in the format {sound.format}, expected {', '.join(FORMATS)}")
         if not MIN_RATE <= sound.samplerate <= MAX_RATE:
             raise Refused(f"found a sample rate of {sound.samplerate} Hz, expected {MIN_RATE} to {MAX_RATE}")

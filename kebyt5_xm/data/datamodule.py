@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
 from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.denoise import Denoising
 from kebyt5_xm.data.loader import (
     Loader,
     Mixture,
@@ -19,7 +20,7 @@ from kebyt5_xm.data.loader import (
 )
 from kebyt5_xm.data.plan import Plan, fingerprint
 from kebyt5_xm.data.pool import num_cores
-from kebyt5_xm.data.source import Part, Source
+from kebyt5_xm.data.source import Part, Selection, Source
 from kebyt5_xm.data.steps import Budget, BudgetedSteps, CountedSteps, Steps
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.modality import MediaInterface
@@ -88,7 +89,11 @@ class DataModule(pl.LightningDataModule):
         self.accept_changes = accept_changes
         self.next_step = 0
         self.next_index = 0
+        self.text_factor = 1.0
         self.plan: Plan | None = None
+        self._train_loader: Loader | None = None
+        self._drawn_before: np.ndarray | None = None
+        self._drawn_since = 0
 
     def prepare_data(self) -> None:
         """Make the sources' length tables, in one process of every machine while the others wait."""
@@ -127,14 +132,58 @@ class DataModule(pl.LightningDataModule):
         """Tell the sources of the model's modalities, and make the plan. Raises `UserError`."""
         self._connect_sources(interfaces)
         parts, self.training = self._mixture(held_out=False)
-        weights = [
-            self.sources[s].weight ** (1 / self.temperature) * part.share
-            for s, part in zip(self.training.source_of_part, parts, strict=True)
-        ]
-        self.plan = Plan(tuple(parts), tuple(weights), self.seed)
+        self.parts = tuple(parts)
+        self.plan = self._plan(self.text_factor)
         self.part_names = [part.name for part in parts]
         self.validation_parts, self.validating = self._mixture(held_out=True)
         self.validation_names = [part.name for part in self.validation_parts]
+
+    def _plan(self, text_factor: float) -> Plan:
+        """Return the plan in which the weight of denoising sources is multiplied."""
+        weights = []
+        for s, part in zip(self.training.source_of_part, self.parts, strict=True):
+            factor = text_factor if isinstance(self.sources[s], Denoising) else 1.0
+            weights.append(factor * self.sources[s].weight ** (1 / self.temperature) * part.share)
+        return Plan(self.parts, tuple(weights), self.seed)
+
+    # -- the share of text -------------------------------------------------------------------------
+
+    def text_parts(self) -> list[str]:
+        """Return the names of the held-out parts of denoising sources."""
+        numbers = range(len(self.validation_names))
+        return [self.validation_names[n] for n in numbers if isinstance(self.validation_source(n), Denoising)]
+
+    def text_share(self) -> float:
+        """Return the share of the examples that are drawn from denoising sources now."""
+        assert self.plan is not None
+        pairs = zip(self.training.source_of_part, self.plan.weights, strict=True)
+        text = sum(weight for s, weight in pairs if isinstance(self.sources[s], Denoising))
+        return text / sum(self.plan.weights)
+
+    def set_text_factor(self, factor: float) -> None:
+        """Multiply the weight of denoising sources from the next optimizer step on.
+
+        The rest of the run follows the plan of the changed weights from the same example on, so the state stays a
+        few numbers. Call it on every rank, between two optimizer steps.
+        """
+        assert self.plan is not None
+        self._drawn_before = self.drawn()
+        self._drawn_since = self.next_index
+        self.text_factor = factor
+        self.plan = self._plan(factor)
+        if self._train_loader is not None:
+            self._train_loader.begin_anew(self._orders())
+
+    def drawn(self) -> np.ndarray:
+        """Return how many examples of each training part the finished steps have drawn."""
+        assert self.plan is not None
+        since = self.plan.drawn(self.next_index) - self.plan.drawn(self._drawn_since)
+        return since if self._drawn_before is None else self._drawn_before + since
+
+    def epochs(self) -> dict[str, float]:
+        """Return part -> passes over its rows."""
+        pairs = zip(self.parts, self.drawn(), strict=True)
+        return {part.name: float(drawn) / part.num_rows for part, drawn in pairs}
 
     def _connect_sources(self, interfaces: dict[str, MediaInterface]) -> None:
         self.interfaces = interfaces
@@ -215,37 +264,37 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> Loader:
         trainer = self.trainer
         assert trainer is not None
-        orders = TrainingOrders(
-            self.steps,
-            trainer.global_rank,
-            trainer.world_size,
-            self.next_step,
-            self.next_index,
-            trainer.max_steps,
-        )
         length = trainer.max_steps * trainer.accumulate_grad_batches
-        return self._loader(TrainingMicroBatches(self.training), orders, length)
+        self._train_loader = self._loader(TrainingMicroBatches(self.training), self._orders(), length)
+        return self._train_loader
+
+    def _orders(self) -> TrainingOrders:
+        trainer = self.trainer
+        assert trainer is not None
+        rank, world_size = trainer.global_rank, trainer.world_size
+        return TrainingOrders(
+            self.steps, rank, world_size, self.next_step, self.next_index, trainer.max_steps
+        )
 
     def val_dataloader(self) -> list[Loader]:
         assert self.trainer is not None
-        loaders = []
-        for number, part in enumerate(self.validation_parts):
-            dataset = ValidationMicroBatches(
-                self.validating,
-                number,
-                part.num_rows,
-                self.micro_batch_size,
-                self.trainer.global_rank,
-                self.trainer.world_size,
-            )
-            loaders.append(self._loader(dataset, range(len(dataset)), len(dataset)))
-        return loaders
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return [
+            self.validation_loader(number, rank, world_size) for number in range(len(self.validation_parts))
+        ]
+
+    def validation_loader(self, number: int, rank: int = 0, world_size: int = 1) -> Loader:
+        """Return the micro-batches of validation part `number` of one rank."""
+        num_rows = self.validation_parts[number].num_rows
+        dataset = ValidationMicroBatches(
+            self.validating, number, num_rows, self.micro_batch_size, rank, world_size
+        )
+        return self._loader(dataset, range(len(dataset)), len(dataset))
 
     def _loader(
         self, dataset: TrainingMicroBatches | ValidationMicroBatches, orders: Iterable[Any], length: int
     ) -> Loader:
-        assert self.trainer is not None
-        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return Loader(dataset, orders, length, self.num_workers, pin_memory=on_gpu, timeout=self.timeout)
 
     def description(self) -> dict[str, Any]:
@@ -257,10 +306,17 @@ class DataModule(pl.LightningDataModule):
             for key, value in source.settings().items()
         }
         size = f"{self.global_batch_size} examples" if self.budget is None else str(self.budget)
-        return {"global_batch": size, **self.plan.description(), **settings}
+        return {"global_batch": size, **self._plan(1.0).description(), **settings}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"next_step": self.next_step, "next_index": self.next_index, "description": self.description()}
+        return {
+            "next_step": self.next_step,
+            "next_index": self.next_index,
+            "text_factor": self.text_factor,
+            "drawn_since": self._drawn_since,
+            "drawn_before": None if self._drawn_before is None else self._drawn_before.tolist(),
+            "description": self.description(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         old, new = state_dict["description"], self.description()
@@ -277,11 +333,30 @@ class DataModule(pl.LightningDataModule):
                 "data.accept_changes: true to go on with the new data from the same example"
             )
         self.next_step, self.next_index = state_dict["next_step"], state_dict["next_index"]
+        self.text_factor = state_dict.get("text_factor", 1.0)
+        self.plan = self._plan(self.text_factor)
+        before = state_dict.get("drawn_before")
+        if before is not None and len(before) == len(self.parts):
+            self._drawn_before, self._drawn_since = np.asarray(before), state_dict["drawn_since"]
         rank_zero_info(f"data: continues at step {self.next_step}, fingerprint {self.fingerprint()}")
 
     def fingerprint(self) -> str:
         """Return a short digest of the description."""
         return fingerprint(self.description())
+
+    def validation_source(self, number: int) -> Source:
+        """Return the source of validation part `number`."""
+        return self.sources[self.validating.source_of_part[number]]
+
+    def answer_length(self, number: int) -> int:
+        """Return how many ids an answer to an example of validation part `number` may have.
+
+        Twice the longest target held out: a model that does not end yet should not take all day to show it.
+        """
+        rows = np.arange(self.validation_parts[number].num_rows)
+        part = np.full_like(rows, self.validating.part_in_source[number])
+        selection = Selection(part, rows, rows.astype(np.uint64), self.validating.seed, held_out=True)
+        return 2 * max(8, int(self.validation_source(number).lengths(selection)[:, 1].max(initial=0)))
 
     def validation_batch(self, number: int, num_rows: int) -> Batch:
         """Return the first `num_rows` held-out examples of validation part `number` as one batch."""
@@ -290,10 +365,10 @@ class DataModule(pl.LightningDataModule):
 
     def sentinels(self, number: int) -> Sentinels:
         """Return the sentinel convention in which validation part `number` is to be shown."""
-        return self.sources[self.validating.source_of_part[number]].sentinels
+        return self.validation_source(number).sentinels
 
     def held_out_bytes(self, number: int) -> np.ndarray:
         """Return the raw held-out bytes [row, bytes] of validation part `number`; empty if it has none."""
         rows = np.arange(self.validation_parts[number].num_rows)
-        source = self.sources[self.validating.source_of_part[number]]
+        source = self.validation_source(number)
         return source.raw_bytes(np.full_like(rows, self.validating.part_in_source[number]), rows)

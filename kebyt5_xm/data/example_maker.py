@@ -1,24 +1,28 @@
 """From a row of a table to an example: prompt and target rendered, media opened, ids laid end to end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.cache.store import CacheMiss
 from kebyt5_xm.data.bad_sample import BadSample, MediaError, RowError
-from kebyt5_xm.data.media import header
+from kebyt5_xm.data.media import header, open_media
 from kebyt5_xm.data.reference import Limits, Readable, Span, resolve
 from kebyt5_xm.data.rows import Rows
 from kebyt5_xm.data.source import Example, MediaItem
-from kebyt5_xm.data.template import Segment, Slot, Template
+from kebyt5_xm.data.template import Change, Segment, Slot, Template, as_bytes
 from kebyt5_xm.data.words import Words
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.modality import MediaInterface
-from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
+from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode, encode_bytes
 
 _EOS = np.asarray([EOS_ID], dtype=np.int16)
+
+MediumChange = Callable[[int, str, Any], Any]
+"""(number of the slot in its example, modality, decoded medium) -> the medium to prepare in its place."""
 
 
 @dataclass
@@ -35,9 +39,9 @@ class ExampleMaker:
     allow_outside: bool
     interfaces: dict[str, MediaInterface] = field(default_factory=dict)
 
-    def segments(self, rows: Rows, number: int) -> list[Segment]:
-        """Return the prompt of a row: texts and slots in order. Raises `BadSample`."""
-        return _rendered(self.prompt, rows, number)
+    def segments(self, rows: Rows, number: int, change: Change | None = None) -> list[Segment]:
+        """Return the prompt of a row: texts and slots in order, columns' texts changed. Raises `BadSample`."""
+        return _rendered(self.prompt, rows, number, change)
 
     def target_text(self, rows: Rows, number: int) -> str:
         """Return the target of a row. Raises `BadSample`, for what is no label too."""
@@ -57,19 +61,24 @@ class ExampleMaker:
         target_ids = self._target_ids(rows, number)
         return replace(self.input(self.segments(rows, number), rows, number), target_ids=target_ids)
 
-    def input(self, segments: Sequence[Segment], rows: Rows, number: int) -> Example:
-        """Return the example of these segments, without a target; raises `BadSample` as `example` does."""
+    def input(
+        self, segments: Sequence[Segment], rows: Rows, number: int, change: MediumChange | None = None
+    ) -> Example:
+        """Return the example of these segments, without a target; raises `BadSample` as `example` does.
+
+        With `change`, media are opened and changed before they are prepared: no cache has the features of those.
+        """
         self._check_text(segments, rows, number)
         ids: list[NDArray[np.int16]] = []
         media: list[MediaItem] = []
         position = 0
         for segment in segments:
             if isinstance(segment, Slot):
-                prepared, count = self._open(segment, rows)
+                prepared, count = self._open(segment, rows, len(media), change)
                 ids.append(np.full(count, PAD_ID, dtype=np.int16))
                 media.append(MediaItem(segment.modality, prepared, position, count))
             else:
-                ids.append(encode(segment))
+                ids.append(encode(segment) if isinstance(segment, str) else encode_bytes(segment))
             position += len(ids[-1])
         return Example(np.concatenate([*ids, _EOS]), _EOS, tuple(media))
 
@@ -94,20 +103,24 @@ class ExampleMaker:
         """Return what may be opened for a reference in a row; raise `MediaError` for what may not."""
         if isinstance(reference, bytes | Span):
             return reference
-        return resolve(rows.path.parent, reference, self.allow_remote, self.allow_outside)
+        return resolve(rows.root, reference, self.allow_remote, self.allow_outside)
 
     def _check_text(self, segments: Sequence[Segment], rows: Rows, number: int) -> int:
         """Return the bytes of text among `segments`; raise `RowError` if they are too many."""
-        num_text = sum(len(s.encode()) for s in segments if isinstance(s, str))
+        num_text = sum(len(as_bytes(s)) for s in segments if not isinstance(s, Slot))
         if num_text > self.max_source_length:
             cause = f"input of {num_text} bytes, limit {self.max_source_length}"
             raise RowError(*rows.place(number), cause)
         return num_text
 
-    def _open(self, slot: Slot, rows: Rows) -> tuple:
+    def _open(self, slot: Slot, rows: Rows, place: int, change: MediumChange | None) -> tuple:
         interface = self.interfaces[slot.modality]
         try:
-            return interface.load(self.readable(slot.reference, rows), self.limits)
+            readable = self.readable(slot.reference, rows)
+            if change is None:
+                return interface.load(readable, self.limits)
+            item = open_media(readable, interface.media, self.limits)
+            return interface.prepare(change(place, slot.modality, item))
         except (BadSample, CacheMiss):
             raise
         except UserError as error:  # too short for one feature, say: this sample's fault
@@ -121,9 +134,9 @@ class ExampleMaker:
         return np.concatenate([ids, _EOS])
 
 
-def _rendered(template: Template, rows: Rows, number: int) -> list[Segment]:
+def _rendered(template: Template, rows: Rows, number: int, change: Change | None = None) -> list[Segment]:
     row = rows.row(number)
     try:
-        return template.render(row)
+        return template.render(row, change)
     except BadSample as error:
         raise RowError(*rows.place(number), error.cause) from error

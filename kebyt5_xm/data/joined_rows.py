@@ -5,12 +5,15 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kebyt5_xm.data.rows import Rows
 from kebyt5_xm.errors import UserError
+
+if TYPE_CHECKING:
+    from kebyt5_xm.data.layouts.layout import Layout
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 MOST_FILES = 1_000_000
@@ -19,12 +22,16 @@ MOST_FILES = 1_000_000
 class JoinedRows(Rows):
     """Tables end to end. A row is named by its own table and its line there."""
 
-    def __init__(self, path: Path, parts: Sequence[Rows]):
+    def __init__(self, path: Path, parts: Sequence[Rows], layout: "Layout | None" = None):
         super().__init__(path)
-        self._parts = list(parts)
+        self._parts, self._layout = list(parts), layout
         self._ends = np.cumsum([len(part) for part in parts])
         prints = " ".join(part.fingerprint for part in parts)
         self.fingerprint = hashlib.blake2b(prints.encode(), digest_size=16).hexdigest()
+
+    @property
+    def root(self) -> Path:
+        return self._parts[0].root
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -49,7 +56,7 @@ class JoinedRows(Rows):
     def __reduce__(self) -> tuple[Any, ...]:
         from kebyt5_xm.data.manifest import open_rows
 
-        return open_rows, (self.path,)
+        return open_rows, (self.path, self._layout)
 
 
 def expanded(path: Path) -> list[Path] | None:

@@ -5,11 +5,13 @@
   written once as a file that can, beside the manifest.
 - WebDataset tar shards (`.tar`) are read in place, through an index of their headers beside the file.
 - A pattern such as `train-{000..127}.tar` or `train-*.jsonl` is all its files as one table.
+- Files that are laid out in another way are read by a layout (`kebyt5_xm.data.layouts`), patterns of them too.
 
 Opening a manifest whose index is there reads next to nothing, whatever its length. Where several processes are to
 read one, open it in one of them first, so that the index is made once.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -29,19 +31,19 @@ def open_rows(path: str | Path, layout: Layout | None = None) -> Rows:
     The first time, and whenever the file has changed, this reads the whole file to make its index.
     """
     path = Path(path)
-    if layout is not None:
-        return layout.open(path)
+    open_file = layout.open if layout is not None else _open
     files = expanded(path)
     if files is not None:
         workers = num_cores() if len(files) >= FILES_FOR_PROCESSES else 1
-        list(run_jobs({n: partial(_index, file) for n, file in enumerate(files)}, workers, lambda _: None))
-        return JoinedRows(path, [_open(file) for file in files])
-    return _open(path)
+        jobs = {n: partial(_index, open_file, file) for n, file in enumerate(files)}
+        list(run_jobs(jobs, workers, lambda _: None))
+        return JoinedRows(path, [open_file(file) for file in files], layout)
+    return open_file(path)
 
 
-def _index(path: Path, progress: Progress) -> None:
+def _index(open_file: Callable[[Path], Rows], path: Path, progress: Progress) -> None:
     """Open a table for its index to be made."""
-    _open(path)
+    open_file(path)
 
 
 def _open(path: Path) -> Rows:

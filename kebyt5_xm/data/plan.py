@@ -125,6 +125,13 @@ class Plan:
             row[here] = permute(offset[here], self.parts[p].num_rows, _key(self.seed, _ROWS, p, e))
         return Draws(part, epoch, row, index.astype(np.uint64))
 
+    def drawn(self, stop: int) -> NDArray[np.int64]:
+        """Return how many of the examples before `stop` are of each part."""
+        block = stop // BLOCK
+        phase = self.phases[int(np.searchsorted([p.block for p in self.phases], block, side="right")) - 1]
+        whole = phase.used + (block - phase.block) * phase.counts
+        return whole + np.bincount(self.rows(block * BLOCK, stop).part, minlength=len(self.parts))
+
     def description(self) -> dict[str, object]:
         """Return, as plain values, everything that decides the order."""
         total = sum(self.weights)

@@ -41,6 +41,11 @@ class Rows(ABC):
         """Return the file and the line, from 1, of row `index`."""
         return str(self.path), self.line(index)
 
+    @property
+    def root(self) -> Path:
+        """The folder that references in rows are relative to, and may not leave: the manifest's own."""
+        return self.path.parent
+
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The columns of the first hundred rows; raises `UserError` if none of them can be read."""

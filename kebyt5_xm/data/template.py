@@ -7,7 +7,7 @@ holds a list becomes as many slots as the list is long. A column's name may hold
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,11 @@ class Slot:
     reference: str | bytes | Span
 
 
-Segment = str | Slot
+Segment = str | bytes | Slot
+"""Text, a slot, or bytes of a text that need not be UTF-8: only a `Change` makes these."""
+
+Change = Callable[[str, str], str | bytes]
+"""(column, its text) -> what is to stand in its place."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Template:
         fields = [part for part in self._parts if isinstance(part, _Field)]
         self.columns = tuple(dict.fromkeys(field.column for field in fields))
         """The columns in use, each once, in order."""
+        self.text_columns = tuple(dict.fromkeys(field.column for field in fields if field.modality is None))
+        """Those among them that are used as text."""
         self.modalities = tuple(
             dict.fromkeys(field.modality for field in fields if field.modality is not None)
         )
@@ -64,8 +70,10 @@ class Template:
                         f"{', '.join(known) or f'none, there is no {kind}'}{did_you_mean(name, known)}"
                     )
 
-    def render(self, row: Mapping[str, Any]) -> list[Segment]:
+    def render(self, row: Mapping[str, Any], change: Change | None = None) -> list[Segment]:
         """Return the segments of a row: text and slots in order, texts that touch joined, empty texts left out.
+
+        `change` is asked for every text that comes from a column, never for the template's own words.
 
         Numbers and other scalars become their `str`. Raises `BadSample` where a column is absent or null,
         where text would be a list, a mapping or bytes, or holds half a character (a lone surrogate), and where
@@ -77,7 +85,8 @@ class Template:
             if isinstance(part, str):
                 added: list[Segment] = [part]
             elif part.modality is None:
-                added = [_text(part.column, _value(part.column, row))]
+                text = _text(part.column, _value(part.column, row))
+                added = [text if change is None else change(part.column, text)]
             else:
                 value = _value(part.column, row)
                 items = value if isinstance(value, list | tuple) else [value]
@@ -85,11 +94,24 @@ class Template:
                     raise BadSample(f"column '{part.column}' is an empty list, expected at least one file")
                 added = [Slot(part.modality, _reference(part.column, item)) for item in items]
             for segment in added:
-                if isinstance(segment, str) and segments and isinstance(segments[-1], str):
-                    segments[-1] += segment
-                elif segment:
-                    segments.append(segment)
+                before = segments[-1] if segments else None
+                if isinstance(segment, Slot) or before is None or isinstance(before, Slot):
+                    if segment:
+                        segments.append(segment)
+                else:
+                    segments[-1] = _joined(before, segment)
         return segments
+
+
+def _joined(first: str | bytes, second: str | bytes) -> str | bytes:
+    if isinstance(first, str) and isinstance(second, str):
+        return first + second
+    return as_bytes(first) + as_bytes(second)
+
+
+def as_bytes(text: str | bytes) -> bytes:
+    """Return the bytes of a segment that is no slot."""
+    return text if isinstance(text, bytes) else text.encode()
 
 
 def _parsed(text: str) -> list[str | _Field]:

@@ -6,40 +6,12 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutput
 
-from kebyt5_xm.data.batch import IGNORE_INDEX, Batch
+from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.decoding import encoded, greedy
 from kebyt5_xm.model import CrossModalT5
-from kebyt5_xm.vocabulary import EOS_ID, render
-
-
-def greedy(model: CrossModalT5, batch: Batch, max_length: int) -> Tensor:
-    """Return greedily decoded ids [B, T], start id left out, PAD behind the end of sequence.
-
-    It calls `model` itself for every id, without a cache, so that it runs the same under strategies that
-    gather sharded weights in `forward`; every rank makes exactly `max_length` calls. Meant for a few samples.
-    """
-    config = model.backbone.config
-    mask = batch.attention_mask()
-    written = batch.input_ids.new_full((len(batch.input_ids), 1), config.decoder_start_token_id)
-    ended = torch.zeros(len(written), dtype=torch.bool, device=written.device)
-    states = None
-    for _ in range(max_length):
-        output = model(
-            input_ids=batch.input_ids,
-            attention_mask=mask,
-            media=batch.media,
-            decoder_input_ids=written,
-            encoder_outputs=states,
-            use_cache=False,
-        )
-        states = BaseModelOutput(output.encoder_last_hidden_state)
-        chosen = output.logits[:, -1].argmax(-1).masked_fill(ended, config.pad_token_id)
-        written = torch.cat([written, chosen[:, None]], dim=1)
-        ended |= chosen == EOS_ID
-    return written[:, 1:]
+from kebyt5_xm.vocabulary import render
 
 
 class SampleTable(pl.Callback):
@@ -61,7 +33,7 @@ class SampleTable(pl.Callback):
         for number, name in enumerate(data.validation_names):
             batch = data.validation_batch(number, self.per_part).to(pl_module.device)
             with torch.no_grad(), trainer.precision_plugin.forward_context():
-                written = greedy(model, batch, self.max_length)
+                written = greedy(model, *encoded(model, batch), self.max_length)
             for row in range(len(written)):
                 reference = batch.labels[row][batch.labels[row] != IGNORE_INDEX][: self.max_length]
                 cells = [

@@ -6,19 +6,28 @@ any of them is there at once; the fingerprint is over the rows.
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 
-from kebyt5_xm.data.arrow_rows import ArrowRows, Contents
+from kebyt5_xm.data.arrow_rows import BATCH_ROWS, ArrowRows, Contents
 from kebyt5_xm.data.derived import state_of
+from kebyt5_xm.data.layouts.columns import batch_of, united
 from kebyt5_xm.data.rows import Rows
 from kebyt5_xm.errors import UserError
 
 Row = dict[str, Any]
+
+LINE = ":line"
+"""The key under which a row may say its line in the file, from 1; its number among the rows unless it does."""
+FILE = ":file"
+"""The key under which a row may say its file, where it is not the data set's path itself."""
+# No prompt can name a column with a colon, so these two are in nobody's way.
 
 ROWS_AT_ONCE = 1024
 """Rows that are held in memory while the Arrow file is written."""
@@ -27,11 +36,15 @@ ROWS_AT_ONCE = 1024
 class Layout(ABC):
     """How a data set is laid out in files. Instances hold plain settings and are sent to data workers."""
 
+    root = "."
+    """The folder of media in rows, from that of the data set's path; a layout of media takes it as a setting."""
+
     @abstractmethod
     def read(self, path: Path) -> Iterator[Row]:
-        """Yield the rows behind `path`: texts, numbers, lists, and media as paths relative to `path`'s folder.
+        """Yield the rows behind `path`: texts, numbers, lists of them, and media as paths relative to `root`.
 
-        All rows have the same columns. Raises `UserError` for files that are not of this layout, with the line.
+        A column that a row lacks, or has None in, is null: an example that needs it is skipped and counted. Raises
+        `UserError` for files that are not of this layout, with the line.
         """
 
     def files(self, path: Path) -> list[Path]:
@@ -60,51 +73,69 @@ class LayoutRows(ArrowRows):
             raise UserError(f"found nothing at {path}, expected {kind.__name__} files; correct the path")
         super().__init__(path)
 
+    @property
+    def root(self) -> Path:
+        return Path(os.path.normpath(self.path.parent / self.layout.root))
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(name for name in self._reader.schema.names if name not in (LINE, FILE))
+
+    def row(self, index: int) -> Row:
+        row = super().row(index)
+        return {name: value for name, value in row.items() if name not in (LINE, FILE)}
+
+    def line(self, index: int) -> int:
+        return self.place(index)[1]
+
+    def place(self, index: int) -> tuple[str, int]:
+        found = self._value(index, FILE), self._value(index, LINE)
+        return found[0] or str(self.path), found[1] or index + 1
+
+    def _value(self, index: int, name: str) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        if name not in self._reader.schema.names:
+            return None
+        return self._reader.get_batch(index // BATCH_ROWS).column(name)[index % BATCH_ROWS].as_py()
+
     def state(self) -> dict[str, Any]:
         files = self.layout.files(self.path)
-        if not files:
+        missing = [file for file in files if not file.is_file()]
+        if missing or not files:
             raise UserError(
-                f"found no {type(self.layout).__name__} files in {self.path}, expected at least one"
+                f"found no {missing[0].name if missing else 'file of the kind'} in "
+                f"{missing[0].parent if missing else self.path}, expected the files of "
+                f"{type(self.layout).__name__}; correct the path or the settings of `format`"
             )
-        return {"files": [[str(file.name), state_of(file)] for file in files]}
+        folder = self.path.parent
+        return {"files": [[os.path.relpath(file, folder), state_of(file)] for file in files]}
 
     def _contents(self, state: dict[str, Any]) -> Contents:
-        digest, num_rows, schema = hashlib.blake2b(digest_size=16), 0, None
-        for batch in self._batches(None):
-            schema = batch.schema if schema is None else _united(schema, batch.schema, self.path)
-            num_rows += batch.num_rows
-            for row in batch.to_pylist():
-                digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())
-        if schema is None:
+        # The folder of media counts too: a length table made while they were looked for elsewhere must not be used.
+        digest = hashlib.blake2b(self.layout.root.encode(), digest_size=16)
+        num_rows, schema = 0, pyarrow.schema([])
+        for rows in self._groups():
+            schema = united(schema, rows, self.path)
+            num_rows += len(rows)
+            for row in rows:
+                kept = {name: value for name, value in row.items() if name not in (LINE, FILE)}
+                digest.update(json.dumps(kept, sort_keys=True, ensure_ascii=True, default=str).encode())
+        if not num_rows:
             raise UserError(f"found no rows in {self.path}, expected at least one")
-        return Contents(digest.hexdigest(), num_rows, schema, lambda: self._batches(schema))
+        return Contents(
+            digest.hexdigest(), num_rows, schema, lambda: (batch_of(rows, schema) for rows in self._groups())
+        )
 
-    def _batches(self, schema: pyarrow.Schema | None) -> Iterator[pyarrow.RecordBatch]:
+    def _groups(self) -> Iterator[list[Row]]:
         rows: list[Row] = []
         for row in self.layout.read(self.path):
             rows.append(row)
             if len(rows) == ROWS_AT_ONCE:
-                yield self._batch(rows, schema)
+                yield rows
                 rows = []
         if rows:
-            yield self._batch(rows, schema)
-
-    def _batch(self, rows: list[Row], schema: pyarrow.Schema | None) -> pyarrow.RecordBatch:
-        try:
-            return pyarrow.RecordBatch.from_pylist(rows, schema=schema)
-        except (pyarrow.ArrowException, UnicodeEncodeError) as error:
-            raise UserError(
-                f"{self.path} has a column of values of different kinds ({error}); expected one kind in each"
-            ) from error
+            yield rows
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.layout)
-
-
-def _united(first: pyarrow.Schema, second: pyarrow.Schema, path: Path) -> pyarrow.Schema:
-    try:
-        return pyarrow.unify_schemas([first, second], promote_options="permissive")
-    except (pyarrow.ArrowException, ValueError) as error:
-        raise UserError(
-            f"{path} has a column of values of different kinds ({error}); expected one kind"
-        ) from error

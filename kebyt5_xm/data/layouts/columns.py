@@ -1,0 +1,95 @@
+"""From rows to Arrow columns, in a forgiving way: what a prompt can use is kept, and one odd value fails no file.
+
+Numbers that stand in one column with texts become texts, as they would in a prompt; half a character (a lone
+surrogate) makes the value null.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+
+from kebyt5_xm.errors import UserError
+
+LARGEST = 1 << 63
+"""A whole number from here on is kept as text."""
+
+
+def united(schema: pyarrow.Schema, rows: Sequence[Mapping[str, Any]], path: Path) -> pyarrow.Schema:
+    """Return `schema` widened so that it holds `rows` too.
+
+    Raises `UserError` for a column with a list in one row and a text in another.
+    """
+    types = {field.name: field.type for field in schema}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        found = _type([row.get(name) for row in rows], name, path)
+        types[name] = _wider(types.get(name, pyarrow.null()), found, name, path)
+    return pyarrow.schema(list(types.items()))
+
+
+def batch_of(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
+    """Return rows as a batch of a schema that `united` has made of them."""
+    columns = [
+        pyarrow.array([_fitting(row.get(field.name), field.type) for row in rows], field.type)
+        for field in schema
+    ]
+    return pyarrow.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _type(values: list[Any], name: str, path: Path) -> pyarrow.DataType:
+    """Return the type that holds all the values of a column."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {list, tuple}:
+        items = [item for value in values if value is not None for item in value]
+        if not kinds:
+            return pyarrow.null()
+        return pyarrow.list_(_type(items, name, path))
+    if kinds <= {bool}:
+        return pyarrow.bool_()
+    if kinds <= {int, float} and all(abs(value) < LARGEST for value in values if type(value) is int):
+        return pyarrow.int64() if kinds <= {int} else pyarrow.float64()
+    if kinds <= {bool, int, float, str}:
+        return pyarrow.string()
+    if kinds <= {bytes}:
+        return pyarrow.large_binary()
+    raise _mixed(name, path, sorted(kind.__name__ for kind in kinds))
+
+
+def _wider(first: pyarrow.DataType, second: pyarrow.DataType, name: str, path: Path) -> pyarrow.DataType:
+    if first == second or pyarrow.types.is_null(second):
+        return first
+    if pyarrow.types.is_null(first):
+        return second
+    if pyarrow.types.is_list(first) and pyarrow.types.is_list(second):
+        return pyarrow.list_(_wider(first.value_type, second.value_type, name, path))
+    both = {first, second}
+    if both == {pyarrow.int64(), pyarrow.float64()}:
+        return pyarrow.float64()
+    if both <= {pyarrow.bool_(), pyarrow.int64(), pyarrow.float64(), pyarrow.string()}:
+        return pyarrow.string()
+    raise _mixed(name, path, [str(first), str(second)])
+
+
+def _mixed(name: str, path: Path, kinds: list[str]) -> UserError:
+    return UserError(
+        f"found {' and '.join(kinds)} in the column '{name}' of {path}, expected texts and numbers, or lists of "
+        "them, in all rows alike; leave the column out of the rows"
+    )
+
+
+def _fitting(value: Any, kind: pyarrow.DataType) -> Any:
+    if value is None or pyarrow.types.is_null(kind):
+        return None
+    if pyarrow.types.is_list(kind):
+        return [_fitting(item, kind.value_type) for item in value]
+    if pyarrow.types.is_floating(kind):
+        return float(value)
+    if not pyarrow.types.is_string(kind):
+        return value
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return None
+    return text

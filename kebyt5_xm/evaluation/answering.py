@@ -1,0 +1,88 @@
+"""What a model answers to the examples of a batch: free text, or one of a source's labels."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kebyt5_xm.data.batch import collate
+from kebyt5_xm.data.source import Example
+from kebyt5_xm.decoding import encoded, greedy
+from kebyt5_xm.labels import LabelTrie
+from kebyt5_xm.modality import MediaInterface
+from kebyt5_xm.model import CrossModalT5
+from kebyt5_xm.vocabulary import decode_checked
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the model wrote: a text, the probability of each label where there are labels, and if it was UTF-8."""
+
+    text: str
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    valid: bool = True
+
+
+@dataclass
+class Answering:
+    """How a source's examples are answered.
+
+    Args:
+        labels: the only answers that there are, of which the most probable is given; None for free text.
+        max_length: ids that a free text may have.
+        everywhere: whether what is true here is true on every rank (see `kebyt5_xm.decoding`).
+    """
+
+    labels: Sequence[str] | None
+    max_length: int
+    everywhere: Callable[[bool], bool] = bool
+
+    @torch.no_grad()
+    def answers(
+        self, model: CrossModalT5, states: Tensor, mask: Tensor | None, wanted: Tensor
+    ) -> list[Written]:
+        """Return what the model writes for the encoder's states [B, S, D]; of rows not `wanted` [B], anything."""
+        if self.labels is not None:
+            return self._labels(LabelTrie(self.labels).log_probabilities(model, states, mask))
+        ids = greedy(model, states, mask, self.max_length, ~wanted, self.everywhere)
+        return [self._text(row) for row in ids.cpu().numpy()]
+
+    def respond(
+        self,
+        model: CrossModalT5,
+        examples: Sequence[Example],
+        interfaces: Mapping[str, MediaInterface],
+        batch_size: int,
+    ) -> list[Written]:
+        """Return what the model writes for each of `examples`, in their order."""
+        order = sorted(range(len(examples)), key=lambda n: len(examples[n].input_ids))  # little padding
+        written: dict[int, Written] = {}
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            part = np.zeros(len(chosen), dtype=np.int64)
+            batch = collate(
+                [examples[n] for n in chosen],
+                part,
+                interfaces=interfaces,
+                num_targets=1,
+                step=0,
+                next_step=1,
+            ).to(model.device)
+            states, mask = encoded(model, batch)
+            wanted = torch.ones(len(chosen), dtype=torch.bool, device=model.device)
+            written.update(zip(chosen, self.answers(model, states, mask, wanted), strict=True))
+        return [written[n] for n in range(len(examples))]
+
+    def _labels(self, log_probabilities: Tensor) -> list[Written]:
+        assert self.labels is not None
+        rows = log_probabilities.exp().tolist()
+        return [
+            Written(self.labels[int(np.argmax(row))], dict(zip(self.labels, row, strict=True)))
+            for row in rows
+        ]
+
+    def _text(self, ids: np.ndarray) -> Written:
+        text, invalid = decode_checked(ids)
+        return Written(text, valid=not invalid)

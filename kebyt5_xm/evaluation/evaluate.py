@@ -1,0 +1,258 @@
+"""A run's held-out examples, answered and judged once more in one process: RUN/evaluation.json and predictions.jsonl.
+
+evaluation.json    date, checkpoint, step, hardware, seconds, generated_bytes_per_second, confidence, resamples
+    sources.NAME   examples answered and skipped, labels, modalities, malformed (share of the answers that are no
+                   UTF-8), metrics with their intervals; modality_use and robustness where they were measured
+    bits_per_byte  of every held-out part
+predictions.jsonl  for every answer: source, row, path, line, prompt, references, prediction, probabilities, right
+"""
+
+import copy
+import datetime
+import json
+import time
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.manifest_source import Manifest
+from kebyt5_xm.data.reference import contents
+from kebyt5_xm.data.template import Slot
+from kebyt5_xm.durable import durably
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation.held_out import EXAMPLES
+from kebyt5_xm.evaluation.judging import Judged, Judging
+from kebyt5_xm.evaluation.probing import probed
+from kebyt5_xm.metrics import score
+from kebyt5_xm.metrics.bootstrap import CONFIDENCE, RESAMPLES
+from kebyt5_xm.modality import MediaInterface
+from kebyt5_xm.model import CrossModalT5, token_losses
+from kebyt5_xm.run import Run, checkpoint_step
+from kebyt5_xm.tally import Tally
+
+
+@dataclass
+class Evaluation:
+    """A model beside the data of its run, ready to be asked."""
+
+    model: CrossModalT5
+    data: DataModule
+
+    @classmethod
+    def of(cls, run: Run, device: str = "cpu", trusted_modules: Sequence[str] = ()) -> "Evaluation":
+        """Open a run's chosen, best or last checkpoint and its data.
+
+        Raises `UserError` for what cannot be opened, and for classes of packages that are not trusted.
+        """
+        from kebyt5_xm.configured import configured, held_to_trust
+        from kebyt5_xm.saving import load_run
+
+        held_to_trust(run.config, trusted_modules)
+        model = load_run(run, trusted_modules)
+        try:
+            model = model.to(torch.device(device))  # pyright: ignore[reportArgumentType]
+        except (RuntimeError, AssertionError) as error:  # no such device, or not enough memory on it
+            raise UserError(f"cannot compute on '{device}': {str(error).splitlines()[0]}") from error
+        _, data = configured([str(run.path / "config.yaml")], random_weights=False)
+        interfaces = media_interfaces(model)
+        data.prepare(interfaces)
+        data.connect(interfaces)
+        return cls(model, data)
+
+    def batches(self, number: int) -> Iterator[Batch]:
+        """Yield the micro-batches of validation part `number`, on the model's device."""
+        for batch in self.data.validation_loader(number):
+            yield batch.to(self.model.device)
+
+    @torch.no_grad()
+    def run(self) -> tuple[list[Judged], dict[str, float], float]:
+        """Return the judged answers, the bits per byte of every held-out part, and the seconds spent answering."""
+        data, model = self.data, self.model
+        judging = Judging(data)
+        tally = Tally(len(data.validation_names), model.device)
+        seconds = 0.0
+        total = sum(part.num_rows for part in data.validation_parts)
+        with tqdm(total=total, unit=" examples", desc="held out", disable=None) as bar:
+            for number in range(len(data.validation_names)):
+                answering = judging.answering(number)
+                for batch in self.batches(number):
+                    mask = batch.attention_mask()
+                    output = model(
+                        input_ids=batch.input_ids,
+                        attention_mask=mask,
+                        media=batch.media,
+                        decoder_input_ids=model.shift_right(batch.labels),
+                        use_cache=False,
+                    )
+                    tally.add(batch, token_losses(output.logits, batch.labels))
+                    assert batch.row is not None
+                    if answering is not None:
+                        started = time.perf_counter()
+                        states = output.encoder_last_hidden_state
+                        judging.add(number, batch, answering.answers(model, states, mask, batch.row >= 0))
+                        seconds += time.perf_counter() - started
+                    bar.update(int((batch.row >= 0).sum()))
+        parts, _ = tally.totals()
+        figures = zip(data.validation_names, parts, strict=True)
+        bits = {name: part.bits_per_byte for name, part in figures if part.bytes}
+        return judging.judged(), bits, seconds
+
+    def number(self, part: Judged) -> int:
+        """Return the number of a part among the data's validation parts."""
+        return self.data.validation_names.index(part.name)
+
+    def prompt(self, name: str, row: int) -> list[Any]:
+        """Return a held-out row's prompt as plain values: texts, and what names each medium."""
+        source = self._manifest(name)
+        assert source.held_out is not None
+        segments, slots = [], 0
+        for segment in source.maker.segments(source.held_out, row):
+            if isinstance(segment, Slot):
+                media = source.maker.interfaces[segment.modality].media
+                reference = "" if isinstance(segment.reference, bytes) else str(segment.reference)
+                segments.append(
+                    {
+                        "modality": segment.modality,
+                        "media": media,
+                        "reference": reference,
+                        "source": name,
+                        "row": row,
+                        "slot": slots,
+                    }
+                )
+                slots += 1
+            else:
+                segments.append(segment)
+        return segments
+
+    def medium(self, segment: dict[str, Any]) -> bytes | None:
+        """Return the bytes of a medium that a prompt names, None where it cannot be had any more."""
+        try:
+            source = self._manifest(segment["source"])
+            assert source.held_out is not None
+            segments = source.maker.segments(source.held_out, segment["row"])
+            slots = [s for s in segments if isinstance(s, Slot)]
+            return contents(source.readable(slots[segment["slot"]].reference, source.held_out))
+        except (UserError, IndexError, KeyError):
+            return None
+
+    def _manifest(self, name: str) -> Manifest:
+        source = self.data.sources[self.data.names.index(name)]
+        assert isinstance(source, Manifest)
+        return source
+
+
+def media_interfaces(model: CrossModalT5) -> dict[str, MediaInterface]:
+    """Return the data side of a model's modalities, without its weights."""
+    found = {}
+    for name in model.modalities:
+        module = model.modality(name)
+        twin = copy.deepcopy(module.adapter).to("meta")
+        found[name] = MediaInterface(module.encoder.media, module.encoder.preprocessor(), twin)
+    return found
+
+
+def evaluate(
+    run: Run,
+    device: str = "cpu",
+    trusted_modules: Sequence[str] = (),
+    num_probed: int = EXAMPLES,
+    with_robustness: bool = False,
+) -> Evaluation:
+    """Evaluate a run, write its evaluation.json and predictions.jsonl, and return what was opened for it.
+
+    The use of modalities, and robustness if asked for, are measured over the first `num_probed` held-out examples of
+    each source (see `kebyt5_xm.evaluation.probing`). Raises `UserError` as `Evaluation.of`.
+    """
+    from kebyt5_xm.results import device_name
+
+    evaluation = Evaluation.of(run, device, trusted_modules)
+    started = time.perf_counter()
+    judged, bits, answering = evaluation.run()
+    written = sum(len(answer.text.encode("utf-8", "replace")) for part in judged for answer in part.answers)
+    checkpoint = run.checkpoint()
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "checkpoint": checkpoint.name,
+        "step": checkpoint_step(checkpoint),
+        "hardware": device_name(evaluation.model.device),
+        "confidence": CONFIDENCE,
+        "resamples": RESAMPLES,
+        "sources": {
+            part.name: figures(evaluation, part)
+            | probed(evaluation.model, evaluation.data, evaluation.number(part), num_probed, with_robustness)
+            for part in judged
+        },
+        "bits_per_byte": bits,
+        "generated_bytes_per_second": written / answering if answering else None,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    with durably(run.path / "predictions.jsonl") as file:
+        for part in judged:
+            for line in predictions(evaluation, part):
+                file.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+    with durably(run.path / "evaluation.json") as file:
+        file.write((json.dumps(plain(result), indent=2, ensure_ascii=False) + "\n").encode())
+    return evaluation
+
+
+def figures(evaluation: Evaluation, part: Judged) -> dict[str, Any]:
+    """Return a part's metrics with their intervals, and how much was answered."""
+    number = evaluation.number(part)
+    source = evaluation.data.validation_source(number)
+    num_rows = evaluation.data.validation_parts[number].num_rows
+    malformed = sum(not written.valid for written in part.written)
+    return {
+        "examples": len(part.rows),
+        "skipped": num_rows - len(part.rows),
+        "labels": list(source.labels) if source.labels else None,
+        "modalities": list(source.prompt.modalities) if isinstance(source, Manifest) else [],
+        "malformed": malformed / len(part.rows) if part.rows else None,
+        "metrics": {
+            metric.name: {
+                **score(metric, part.answers).as_dict(),
+                "higher_is_better": metric.higher_is_better,
+            }
+            for metric in part.metrics
+        },
+    }
+
+
+def predictions(evaluation: Evaluation, part: Judged) -> Iterator[dict[str, Any]]:
+    """Yield the lines of predictions.jsonl of a part."""
+    number = evaluation.number(part)
+    source = evaluation.data.validation_source(number)
+    for row, answer in zip(part.rows, part.answers, strict=True):
+        held_out = source.held_out if isinstance(source, Manifest) else None
+        path, line = held_out.place(row) if held_out is not None else ("", row + 1)
+        yield {
+            "source": part.name,
+            "row": row,
+            "path": path,
+            "line": line,
+            "prompt": evaluation.prompt(part.name, row) if held_out is not None else [],
+            "references": list(answer.references),
+            "prediction": answer.text,
+            "probabilities": dict(answer.probabilities) or None,
+            "right": _same(answer.text, answer.references),
+        }
+
+
+def _same(text: str, references: Sequence[str]) -> bool:
+    composed = [unicodedata.normalize("NFC", other).strip() for other in (text, *references)]
+    return composed[0] in composed[1:]
+
+
+def plain(value: Any) -> Any:
+    """Return a nested value with NaN, which JSON does not have, as None."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,106 @@
+"""Written answers to held-out examples, collected over micro-batches and ranks and judged by the sources' metrics."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kebyt5_xm.data.bad_sample import BadSample
+from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.durable import durably
+from kebyt5_xm.evaluation.answering import Answering, Written
+from kebyt5_xm.metrics import Answer, Metric
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The answers to the held-out examples of one part, in the order of their `rows`."""
+
+    name: str
+    rows: list[int]
+    answers: list[Answer]
+    written: list[Written]
+    metrics: list[Metric]
+
+    def values(self) -> dict[str, float]:
+        """Return metric -> value."""
+        return {metric.name: metric(self.answers) for metric in self.metrics}
+
+
+class Judging:
+    """Collects what is written for held-out examples. A row counts once, however many ranks had it."""
+
+    def __init__(self, data: DataModule, world_size: int = 1) -> None:
+        self.data = data
+        self.world_size = world_size
+        self._written: dict[tuple[int, int], Written] = {}
+
+    def answering(self, number: int) -> Answering | None:
+        """Return how the examples of validation part `number` are answered; None if nothing judges them."""
+        source = self.data.validation_source(number)
+        if not source.metrics:
+            return None
+        return Answering(source.labels, self.data.answer_length(number), self._everywhere)
+
+    def add(self, number: int, batch: Batch, written: Iterable[Written]) -> None:
+        """Add what was written for the rows of a batch; rows that only fill a place are passed over."""
+        assert batch.row is not None
+        for row, answer in zip(batch.row.tolist(), written, strict=True):
+            if row >= 0:
+                self._written[number, row] = answer
+
+    def judged(self) -> list[Judged]:
+        """Return the answers of every part with metrics, over all ranks. Every rank must call it."""
+        everything = self._written
+        if self.world_size > 1:
+            gathered: list[Any] = [None] * self.world_size
+            torch.distributed.all_gather_object(gathered, self._written)
+            everything = {key: answer for some in gathered for key, answer in some.items()}
+        return [
+            self._judged(number, everything)
+            for number in range(len(self.data.validation_names))
+            if self.data.validation_source(number).metrics
+        ]
+
+    def _judged(self, number: int, everything: dict[tuple[int, int], Written]) -> Judged:
+        source = self.data.validation_source(number)
+        rows, answers, written = [], [], []
+        for row in sorted(row for part, row in everything if part == number):
+            answer = everything[number, row]
+            try:
+                references = source.references(row)
+            except BadSample:  # it has an input, and nothing to hold the answer against
+                continue
+            rows.append(row)
+            written.append(answer)
+            answers.append(Answer(answer.text, references, answer.probabilities))
+        name = self.data.validation_names[number]
+        return Judged(name, rows, answers, written, list(source.metrics))
+
+    def _everywhere(self, here: bool) -> bool:
+        if self.world_size == 1:
+            return here
+        device = "cpu" if torch.distributed.get_backend() == "gloo" else "cuda"
+        told = torch.tensor(int(here), device=device)
+        torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MIN)
+        return bool(told.item())
+
+
+def write_answers(judged: Iterable[Judged], path: Path) -> None:
+    """Write a JSON line for every answer: source, row, references, prediction, probabilities of labels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with durably(path) as file:
+        for part in judged:
+            for row, answer in zip(part.rows, part.answers, strict=True):
+                line = {
+                    "source": part.name,
+                    "row": row,
+                    "references": answer.references,
+                    "prediction": answer.text,
+                    "probabilities": dict(answer.probabilities) or None,
+                }
+                file.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "replace"))

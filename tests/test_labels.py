@@ -1,0 +1,98 @@
+"""Answers from a closed list: probabilities against the definition, and what can be written at all."""
+
+import pytest
+import torch
+from tiny_model import tiny_model
+
+from kebyt5_xm import labels as labels_module
+from kebyt5_xm.decoding import greedy
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation.answering import Answering
+from kebyt5_xm.labels import LabelTrie
+from kebyt5_xm.model import CrossModalT5, token_losses
+from kebyt5_xm.vocabulary import EOS_ID, encode
+
+LABELS = ("긍정", "긍정적", "no", "부정")  # one is the beginning of another
+TEXTS = [["좋은 영화였다"], ["bad"], ["그저 그런, 길고 긴 이야기"]]
+
+
+@pytest.fixture(scope="module")
+def model() -> CrossModalT5:
+    torch.manual_seed(3)
+    return tiny_model().eval()
+
+
+def encoder_states(model: CrossModalT5, text: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    inputs = model.processor([text])
+    states = model.encode(**inputs).last_hidden_state
+    assert states is not None
+    return states, inputs["attention_mask"]
+
+
+def by_definition(model: CrossModalT5, text: list[str]) -> list[float]:
+    """The probability of each label, one label at a time, over that of all."""
+    scores = []
+    for label in LABELS:
+        targets = torch.tensor([[*encode(label).tolist(), EOS_ID]])
+        with torch.no_grad():
+            output = model(**model.processor([text]), decoder_input_ids=model.shift_right(targets))
+        scores.append(-float(token_losses(output.logits, targets).sum()))
+    return torch.tensor(scores, dtype=torch.float64).softmax(0).tolist()
+
+
+@pytest.mark.parametrize("most_positions", [4096, 9])
+def test_probabilities_are_those_of_the_labels_alone(model, monkeypatch, most_positions: int) -> None:
+    monkeypatch.setattr(labels_module, "MOST_POSITIONS", most_positions)
+    inputs = model.processor(TEXTS)
+    states = model.encode(**inputs).last_hidden_state
+    with torch.no_grad():
+        found = LabelTrie(LABELS).log_probabilities(model, states, inputs["attention_mask"]).exp()
+        for row, text in zip(found.tolist(), TEXTS, strict=True):
+            assert row == pytest.approx(by_definition(model, text), rel=1e-4)
+
+
+def test_only_labels_can_be_written(model) -> None:
+    trie = LabelTrie(LABELS)
+    free = model.answer(TEXTS[0], max_new_tokens=13)
+    assert free not in LABELS
+    for beams in (1, 3):
+        written = model.answer(
+            TEXTS, max_new_tokens=13, num_beams=beams, prefix_allowed_tokens_fn=trie.allowed
+        )
+        assert set(written) <= set(LABELS)
+
+
+def test_an_answer_is_the_most_probable_label(model) -> None:
+    for text in TEXTS:
+        expected = by_definition(model, text)
+        best = LABELS[max(range(len(LABELS)), key=expected.__getitem__)]
+        assert model.answer(text, labels=LABELS) == best
+        assert model.classify(text, LABELS)[best] == pytest.approx(max(expected), rel=1e-4)
+    assert [max(p, key=lambda label: p[label]) for p in model.classify(TEXTS, LABELS)] == model.answer(
+        TEXTS, labels=LABELS
+    )
+
+
+@pytest.mark.parametrize("labels", [["one"], ["a", "a"], ["a", ""], "ab"])
+def test_lists_that_are_none_are_refused(labels) -> None:
+    with pytest.raises(UserError, match="expected"):
+        LabelTrie(labels)
+
+
+def test_greedy_writes_what_transformers_does(model) -> None:
+    inputs = model.processor(TEXTS)
+    states = model.encode(**inputs).last_hidden_state
+    expected = model.generate(**inputs, max_new_tokens=11, do_sample=False)[:, 1:]
+    assert greedy(model, states, inputs["attention_mask"], 11).tolist() == expected.tolist()
+    done = torch.tensor([False, True, False])
+    assert not greedy(model, states, inputs["attention_mask"], 11, done)[1].any()
+    assert greedy(model, states, inputs["attention_mask"], 11, torch.ones(3).bool()).shape == (3, 0)
+
+
+def test_examples_are_answered_in_their_order(model) -> None:
+    examples = [model.processor.example(text) for text in TEXTS]
+    for labels in (None, LABELS):
+        alone = [
+            Answering(labels, 11).respond(model, [example], {}, batch_size=1)[0].text for example in examples
+        ]
+        assert [w.text for w in Answering(labels, 11).respond(model, examples, {}, batch_size=2)] == alone
