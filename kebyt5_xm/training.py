@@ -182,6 +182,17 @@ def main(args: list[str]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except ValueError as error:
+        if "loaded state dict" not in str(
+            error
+        ):  # torch's optimizers, of groups that are not those they saved
+            raise
+        print(
+            f"error: the checkpoint's optimizer has other groups than the recipe's ({error}); continue it with its "
+            "own recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
     except Terminated as error:
         print(f"terminated: saved at step {error.step}; continue with --ckpt_path last", file=sys.stderr)
         raise SystemExit(EXIT_CODE) from None
