@@ -1,5 +1,6 @@
 """Reports: one file that needs nothing, shows what the run's files say, and holds nothing they could smuggle in."""
 
+import ast
 import base64
 import io
 import json
@@ -154,6 +155,25 @@ def test_both_languages_say_everything(page: Page) -> None:
     assert HANGUL.search(" ".join(words for words, phrase in page.words if phrase == "ko"))
     known = {"higher is better", "examples", "wrong", "Summary"}
     assert not [words for words in outside if words not in ours and any(word in words for word in known)]
+
+
+def test_every_phrase_is_in_both_languages() -> None:
+    """Those too that no page above holds: each takes the same values in Korean and in English."""
+    phrases = []
+    for path in Path(report_media.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say":
+                given = [a.value if isinstance(a, ast.Constant) else None for a in node.args[:2]]
+                if isinstance(given[0], str) and isinstance(given[1], str):
+                    phrases.append((given[0], given[1], node.args[2:]))
+    assert len(phrases) > 150
+    for korean, english, values in phrases:
+        assert HANGUL.search(korean), korean
+        assert not HANGUL.search(english), english
+        taken = [len(re.findall(r"\{\d*\}", phrase)) for phrase in (korean, english)]
+        starred = any(isinstance(value, ast.Starred) for value in values)
+        assert taken[0] == taken[1], (korean, english)
+        assert starred or taken[0] == len(values), (korean, english)
 
 
 @pytest.mark.parametrize("language", ["ko", "en"])
