@@ -54,12 +54,14 @@ def run(args: argparse.Namespace) -> None:
     if args.no_evaluate and args.robustness:
         raise UserError("found --robustness with --no-evaluate, expected one of them: it needs the model")
     resolved = resolve(args.run)
-    if not args.no_evaluate:
-        from kebyt5_xm.evaluation.evaluate import evaluate  # pyright: ignore[reportMissingImports]
+    if args.no_evaluate:
+        find = beside_manifest(resolved)
+    else:
+        from kebyt5_xm.evaluation.evaluate import evaluate
 
-        evaluate(resolved, robustness=args.robustness, device=args.device, trusted=args.trust)
+        find = evaluate(resolved, args.device, args.trust, with_robustness=args.robustness).medium
     out = Path(args.out) if args.out else resolved.path / "report.html"
-    html = draw(resolved, beside_manifest(resolved), examples_shown=args.examples, language=args.language)
+    html = draw(resolved, find, examples_shown=args.examples, language=args.language)
     write(html, out)
 
 

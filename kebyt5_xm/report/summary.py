@@ -159,10 +159,14 @@ def _is_used(record: Record) -> Markup:
 
 def malformed(record: Record) -> tuple[int, int]:
     """Return the outputs that are no UTF-8, or none of the labels, and how many outputs there are."""
-    return (
-        sum(answers.malformed for answers in record.answers.values()),
-        sum(answers.total for answers in record.answers.values()),
-    )
+    bad = 0
+    for name, answers in record.answers.items():
+        source = record.evaluation.sources.get(name) if record.evaluation else None
+        if source is None or source.labels is not None or source.malformed is None:
+            bad += answers.malformed
+        else:
+            bad += round(source.malformed * source.examples)
+    return bad, sum(answers.total for answers in record.answers.values())
 
 
 def _malformed(record: Record) -> Markup:
