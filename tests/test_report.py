@@ -602,6 +602,13 @@ def test_lines_break_where_a_value_is_missing() -> None:
     assert line_chart("title", "x", [Line("x", [(1, math.nan)])]) == ""
 
 
+def test_there_is_nothing_between_two_steps() -> None:
+    drawn = str(line_chart("title", "x", [Line("x", [(3, 1.0), (4, 2.0), (6, 1.5)])]))
+    axis = re.search('class="xs">(.*?)</div>', drawn)
+    assert axis
+    assert re.findall(">([^<]+)<", axis[1]) == ["3", "4", "5", "6"]
+
+
 def test_markup_escapes_by_itself() -> None:
     assert element("b", "<i>", title='"', hidden=True, lang=None) == '<b title="&#34;" hidden>&lt;i&gt;</b>'
     assert say("{}개", "{} more", "<") == (
