@@ -62,6 +62,9 @@ class TrainingCLI(LightningCLI):
             default="val/bits_per_byte",
             help="Metric by which the best checkpoint is kept: val/bits_per_byte, or val/METRIC/SOURCE.",
         )
+        parser.add_argument(
+            "--report", type=bool, default=False, help="Write RUN/report.html when training ends."
+        )
         parser.add_argument("--forgetting", type=Forgetting, default=Forgetting())
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
@@ -130,6 +133,18 @@ class TrainingCLI(LightningCLI):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # else the user has chosen another
             trainer.strategy.checkpoint_io = DurableCheckpointIO()
         return trainer
+
+    def after_fit(self) -> None:
+        """Evaluate the run's best checkpoint and write its report, if the recipe says so."""
+        if not (self._chosen["report"] and self.trainer.is_global_zero):
+            return
+        from kebyt5_xm.configured import packages
+        from kebyt5_xm.evaluation.evaluate import evaluate
+        from kebyt5_xm.report import page
+
+        run = Run(self._chosen["run_dir"])
+        device = str(self.trainer.strategy.root_device)
+        page(run, evaluate(run, device, packages(run.config)).medium)
 
     def _loggers(self, run: Path) -> list[Logger]:
         return [TensorBoardLogger(save_dir=run, name=None, version="tensorboard"), MetricsLog(run)]

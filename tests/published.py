@@ -280,7 +280,7 @@ def images(folder: Path) -> None:
                 "image": f"KVQA_190712_{n:05}.jpg",
                 "source": "kvqa",
                 "answers": [
-                    {"answer": word, "answer_confidence": "yes"} for word in ("새", "나무", "새", "모르겠다")
+                    {"answer": word, "answer_confidence": "yes"} for word in ("나무", "새", "새", "모르겠다")
                 ],
                 "question": "무엇이 보이니?",
                 "answerable": "1",

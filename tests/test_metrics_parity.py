@@ -87,6 +87,19 @@ def test_chrf(word_order: int) -> None:
     assert ChrF(word_order)(FIRST) == pytest.approx(theirs.corpus_score(WRITTEN, [RIGHT]).score, EXACT)
 
 
+def test_options_of_bleu_and_chrf_reach_sacrebleu() -> None:
+    theirs = sacrebleu.BLEU(lowercase=True, force=True)
+    answers = [Answer("The Cat sat on the mat", ("the cat sat on The mat",)), *FIRST]
+    written = [answer.text for answer in answers]
+    right = [[answer.references[0] for answer in answers]]
+    assert BLEU(lowercase=True)(answers) == pytest.approx(theirs.corpus_score(written, right).score, EXACT)
+    assert BLEU(lowercase=True).signature(answers) == str(theirs.get_signature())
+    assert BLEU(lowercase=True)(answers) > BLEU()(answers)
+    spaced = sacrebleu.CHRF(whitespace=True).corpus_score(written, right).score
+    assert ChrF(spaces=True)(answers) == pytest.approx(spaced, EXACT)
+    assert spaced != pytest.approx(ChrF()(answers), EXACT)
+
+
 def test_a_sacrebleu_bootstrap_draws_from_the_same_sentences() -> None:
     """Each sentence alone, by the library's public call, is the resample that holds it alone."""
     alone = ChrF().resampled(FIRST, np.eye(len(FIRST), dtype=np.int64))

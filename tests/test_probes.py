@@ -48,6 +48,7 @@ class Errors(ExactMatch):
     """Share of the answers that are wrong."""
 
     higher_is_better = False
+    name = "errors"  # pyright: ignore[reportAssignmentType]
 
     def value(self, sums):
         return 1 - super().value(sums)

@@ -6,10 +6,17 @@ A checkpoint may be named instead of a run.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kebyt5_xm.errors import UserError
 
+if TYPE_CHECKING:
+    from kebyt5_xm.report.media import Opener
+    from kebyt5_xm.run import Run
+
 DEFAULT_EXAMPLES = 12
+DEFAULT_PROBED = 200
+"""That of `kebyt5_xm.evaluation.held_out`, which is not imported for a line of help."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"outputs shown of each source, wrong ones first ({DEFAULT_EXAMPLES})",
     )
+    parser.add_argument(
+        "--probed",
+        type=int,
+        default=DEFAULT_PROBED,
+        metavar="N",
+        help=f"examples of each source for the use of modalities and robustness, 0 for none ({DEFAULT_PROBED})",
+    )
     add_language(parser)
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="where it is evaluated (cpu)"
@@ -45,24 +59,42 @@ def add_language(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate unless told not to, write the page and say where it is. Raises `UserError`."""
-    from kebyt5_xm.report.draw import draw
-    from kebyt5_xm.report.media import beside_manifest
     from kebyt5_xm.run import resolve
 
-    if args.examples < 0:
-        raise UserError(f"found --examples {args.examples}, expected 0 or more")
+    for option, value in (("--examples", args.examples), ("--probed", args.probed)):
+        if value < 0:
+            raise UserError(f"found {option} {value}, expected 0 or more")
     if args.no_evaluate and args.robustness:
         raise UserError("found --robustness with --no-evaluate, expected one of them: it needs the model")
-    resolved = resolve(args.run)
-    if args.no_evaluate:
-        find = beside_manifest(resolved)
-    else:
-        from kebyt5_xm.evaluation.evaluate import evaluate
+    found = resolve(args.run)
+    find = None if args.no_evaluate else evaluated(found, args)
+    page(found, find, Path(args.out) if args.out else None, args.examples, args.language)
 
-        find = evaluate(resolved, args.device, args.trust, with_robustness=args.robustness).medium
-    out = Path(args.out) if args.out else resolved.path / "report.html"
-    html = draw(resolved, find, examples_shown=args.examples, language=args.language)
-    write(html, out)
+
+def evaluated(run: "Run", args: argparse.Namespace) -> "Opener":
+    """Evaluate a run, and return what opens the media of its examples."""
+    from kebyt5_xm.evaluation.evaluate import evaluate
+
+    found = evaluate(run, args.device, args.trust, num_probed=args.probed, with_robustness=args.robustness)
+    return found.medium
+
+
+def page(
+    run: "Run",
+    find: "Opener | None" = None,
+    out: Path | None = None,
+    examples: int = DEFAULT_EXAMPLES,
+    language: str = "en",
+) -> None:
+    """Write the page of a run, RUN/report.html unless `out` says otherwise. Raises `UserError`.
+
+    `find` opens the media of examples; without one those are found that lie beside the manifest.
+    """
+    from kebyt5_xm.report.draw import draw
+    from kebyt5_xm.report.media import beside_manifest
+
+    html = draw(run, find or beside_manifest(run), examples_shown=examples, language=language)
+    write(html, out or run.path / "report.html")
 
 
 def write(html: str, out: Path) -> None:
