@@ -194,6 +194,17 @@ def test_the_summary_answers(page: Page) -> None:
     assert "0.1 %" in summary, "one of 780 is not UTF-8"
 
 
+def test_an_answer_that_is_none_of_the_labels_is_said(tmp_path: Path) -> None:
+    run = own(
+        tmp_path / "run",
+        evaluation_dot_json={"sources": {"a": {"labels": ["x", "y"], "metrics": {}}}},
+        predictions_dot_jsonl=[{"source": "a", "prediction": word} for word in ("x", "y", "z")],
+    )
+    page = Page(draw(run))
+    assert "33.3 %" in page.text
+    assert "impossible by construction" not in page.text
+
+
 def test_what_is_recorded_is_shown(page: Page) -> None:
     told = (
         "1,103,872",
@@ -333,7 +344,7 @@ def test_nothing_in_a_run_is_markup(tmp_path: Path) -> None:
     for plain, nasty in zip(*drawn, strict=True):
         assert [tag for tag, _ in Page(nasty).elements].count("script") == 0
         assert NASTY[2:-5] in Page(nasty).text
-        assert not re.search("[\0\x1b\ud800-\udfff]", nasty)
+        assert not re.search("[\0\x1b\u202e\ud800-\udfff]", nasty)
         nasty.encode()
         assert same_tags(plain) == same_tags(nasty)
 
@@ -589,6 +600,13 @@ def test_lines_break_where_a_value_is_missing() -> None:
     line = Line(data("x"), [(1, 1.0), (2, 2.0), (3, math.nan), (4, 1.0), (5, 2.0)])
     assert line_chart("title", "x", [line]).count('class="line') == 2 + 1  # and the legend's
     assert line_chart("title", "x", [Line("x", [(1, math.nan)])]) == ""
+
+
+def test_there_is_nothing_between_two_steps() -> None:
+    drawn = str(line_chart("title", "x", [Line("x", [(3, 1.0), (4, 2.0), (6, 1.5)])]))
+    axis = re.search('class="xs">(.*?)</div>', drawn)
+    assert axis
+    assert re.findall(">([^<]+)<", axis[1]) == ["3", "4", "5", "6"]
 
 
 def test_markup_escapes_by_itself() -> None:

@@ -73,7 +73,7 @@ def _runs(records: Sequence[Record], names: Sequence[Markup]) -> Markup:
 def _summary(records: Sequence[Record], names: Sequence[Markup]) -> Markup:
     rows: list[list[Child]] = [
         [
-            say("평가용 글, 비트/바이트", "Held-out text, bits/byte"),
+            say("평가용 전체, 비트/바이트", "All held out, bits/byte"),
             *(number(r.last("val/bits_per_byte")) for r in records),
         ],
         [
