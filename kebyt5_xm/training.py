@@ -140,11 +140,11 @@ class TrainingCLI(LightningCLI):
             return
         from kebyt5_xm.configured import packages
         from kebyt5_xm.evaluation.evaluate import evaluate
-        from kebyt5_xm.report import page
+        from kebyt5_xm.report import write_report
 
         run = Run(self._chosen["run_dir"])
         device = str(self.trainer.strategy.root_device)
-        page(run, evaluate(run, device, packages(run.config)).medium)
+        write_report(run, evaluate(run, device, packages(run.config)).medium)
 
     def _loggers(self, run: Path) -> list[Logger]:
         return [TensorBoardLogger(save_dir=run, name=None, version="tensorboard"), MetricsLog(run)]
