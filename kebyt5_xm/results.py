@@ -35,6 +35,7 @@ class ResultsWriter(pl.Callback):
         skipped.NAME          examples of a training part that could not be made, `skipped` of `drawn` (since the last
                               resume); RUN/skipped.jsonl has them one by one
         epochs.NAME           passes over the rows of a training part
+        length_table_seconds  time that measuring lengths took before training; 0 where they were kept from before
         forgetting.NAME       bits per byte of held-out text at the `start`, at the `end` and at their `worst`
         data_fingerprint      digest of everything that decided which examples were seen
     """
@@ -99,6 +100,7 @@ class ResultsWriter(pl.Callback):
             },
             "skipped": {name: {"skipped": s, "drawn": d} for name, (s, d) in skips.totals.items() if s},
             "epochs": {name: round(epochs, 4) for name, epochs in data.epochs().items()},
+            "length_table_seconds": round(data.length_table_seconds, 1),
             "forgetting": next(c.parts for c in trainer.callbacks if isinstance(c, ForgettingMeter)),  # pyright: ignore
             "data_fingerprint": data.fingerprint(),
         }

@@ -19,7 +19,8 @@ from kebyt5_xm.checkpoints import Best, Newest
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.samples import SampleTable
-from kebyt5_xm.forgetting import Forgetting, ForgettingMeter
+from kebyt5_xm.forgetting import ForgettingMeter
+from kebyt5_xm.forgetting_gate import Forgetting
 from kebyt5_xm.metrics_log import MetricsLog
 from kebyt5_xm.parser import Parser
 from kebyt5_xm.progress import ProgressBar, Throughput
@@ -65,7 +66,9 @@ class TrainingCLI(LightningCLI):
         parser.add_argument(
             "--report", type=bool, default=False, help="Write RUN/report.html when training ends."
         )
-        parser.add_argument("--forgetting", type=Forgetting, default=Forgetting())
+        parser.add_argument(
+            "--forgetting", type=Forgetting, default=Forgetting(), help="What is done when text is forgotten."
+        )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -112,8 +115,8 @@ class TrainingCLI(LightningCLI):
             folder = run / "checkpoints"
             newest = Newest(folder, config["checkpoint_every"])
             callbacks += [
-                newest,
                 ForgettingMeter(self._get(self.config_init, "forgetting"), newest),
+                newest,
                 SaveOnTerminate(newest),
                 Best(folder, config["monitor"], self._get(self.config_init, "data")),
             ]
