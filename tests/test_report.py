@@ -652,6 +652,15 @@ def test_the_commands_write_their_pages(
     assert capsys.readouterr().out.count("wrote ") == 2
 
 
+def test_no_file_takes_the_name_of_a_function() -> None:
+    """Importing a submodule sets its name in the package, where a function of that name would be lost."""
+    folder = Path(report_media.__file__).parent
+    defined = ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body
+    names = {node.name for node in defined if isinstance(node, ast.FunctionDef)}
+    assert {"run", "write"} <= names
+    assert not names & {path.stem for path in folder.glob("*.py")}
+
+
 def broken(name: str) -> Callable[[Path], None]:
     return lambda run: (run / name).write_text("{")
 

@@ -10,10 +10,10 @@ from kebyt5_xm.metrics.bootstrap import Score
 from kebyt5_xm.report.chart import NUM_COLOURS, grid, line_chart, swatch
 from kebyt5_xm.report.costs import cost_entries
 from kebyt5_xm.report.curves import over_one_another
-from kebyt5_xm.report.evaluated import Source
+from kebyt5_xm.report.figures import Source
+from kebyt5_xm.report.frame import Section, page
 from kebyt5_xm.report.markup import EMPTY, Child, code, data, element, join, say
 from kebyt5_xm.report.numbers import NONE, interval, number, percent, signed
-from kebyt5_xm.report.page import Section, page
 from kebyt5_xm.report.recorded import Record, read_record
 from kebyt5_xm.report.robustness import curve_title, line_of, strength
 from kebyt5_xm.report.rows import Row, row_chart
