@@ -26,7 +26,8 @@ from kebyt5_xm.metrics.bootstrap import Score
 from kebyt5_xm.report import media as report_media
 from kebyt5_xm.report.answered import MOST_EXAMPLES, read_answers
 from kebyt5_xm.report.chart import MOST_POINTS, Line, line_chart, thinned, tick_labels, ticks
-from kebyt5_xm.report.comparison import clear_best, compare, flattened
+from kebyt5_xm.report.compared_scores import clear_best
+from kebyt5_xm.report.comparison import compare, flattened
 from kebyt5_xm.report.difference import MOST_CHARACTERS, as_bytes, differences, is_malformed
 from kebyt5_xm.report.draw import draw
 from kebyt5_xm.report.markup import data, element, say
