@@ -140,11 +140,11 @@ class TrainingCLI(LightningCLI):
             return
         from kebyt5_xm.configured import packages
         from kebyt5_xm.evaluation.evaluate import evaluate
-        from kebyt5_xm.report import page
+        from kebyt5_xm.report import write_report
 
         run = Run(self._chosen["run_dir"])
         device = str(self.trainer.strategy.root_device)
-        page(run, evaluate(run, device, packages(run.config)).medium)
+        write_report(run, evaluate(run, device, packages(run.config)).medium)
 
     def _loggers(self, run: Path) -> list[Logger]:
         return [TensorBoardLogger(save_dir=run, name=None, version="tensorboard"), MetricsLog(run)]
@@ -181,6 +181,17 @@ def main(args: list[str]) -> None:
             )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ValueError as error:
+        if "loaded state dict" not in str(
+            error
+        ):  # torch's optimizers, of groups that are not those they saved
+            raise
+        print(
+            f"error: the checkpoint's optimizer has other groups than the recipe's ({error}); continue it with its "
+            "own recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
     except Terminated as error:
         print(f"terminated: saved at step {error.step}; continue with --ckpt_path last", file=sys.stderr)
