@@ -26,7 +26,8 @@ from kebyt5_xm.metrics.bootstrap import Score
 from kebyt5_xm.report import media as report_media
 from kebyt5_xm.report.answered import MOST_EXAMPLES, read_answers
 from kebyt5_xm.report.chart import MOST_POINTS, Line, line_chart, thinned, tick_labels, ticks
-from kebyt5_xm.report.comparison import clear_best, compare, flattened
+from kebyt5_xm.report.compared_scores import clear_best
+from kebyt5_xm.report.comparison import compare, flattened
 from kebyt5_xm.report.difference import MOST_CHARACTERS, as_bytes, differences, is_malformed
 from kebyt5_xm.report.draw import draw
 from kebyt5_xm.report.markup import data, element, say
@@ -650,6 +651,15 @@ def test_the_commands_write_their_pages(
     assert Page(out.read_text(encoding="utf-8")).all("html")[0]["lang"] == "ko"
     assert Page((tmp_path / "r.html").read_text(encoding="utf-8")).all("html")[0]["lang"] == "en"
     assert capsys.readouterr().out.count("wrote ") == 2
+
+
+def test_no_file_takes_the_name_of_a_function() -> None:
+    """Importing a submodule sets its name in the package, where a function of that name would be lost."""
+    folder = Path(report_media.__file__).parent
+    defined = ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body
+    names = {node.name for node in defined if isinstance(node, ast.FunctionDef)}
+    assert {"run", "write"} <= names
+    assert not names & {path.stem for path in folder.glob("*.py")}
 
 
 def broken(name: str) -> Callable[[Path], None]:

@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from kebyt5_xm.report.evaluated import Evaluation, Measured
+from kebyt5_xm.report.figures import Evaluation, Measured
 from kebyt5_xm.report.kept import kept_chart, verdict
 from kebyt5_xm.report.markup import EMPTY, Child, data, element, join, say
 from kebyt5_xm.report.numbers import NONE, interval, number, percent, signed
