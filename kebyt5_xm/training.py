@@ -67,7 +67,10 @@ class TrainingCLI(LightningCLI):
             "--report", type=bool, default=False, help="Write RUN/report.html when training ends."
         )
         parser.add_argument(
-            "--forgetting", type=Forgetting, default=Forgetting(), help="What is done when text is forgotten."
+            "--forgetting",
+            type=Forgetting | None,
+            default=Forgetting(),
+            help="What is done when text is forgotten.",
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
@@ -115,7 +118,7 @@ class TrainingCLI(LightningCLI):
             folder = run / "checkpoints"
             newest = Newest(folder, config["checkpoint_every"])
             callbacks += [
-                ForgettingMeter(self._get(self.config_init, "forgetting"), newest),
+                ForgettingMeter(self._get(self.config_init, "forgetting") or Forgetting(), newest),
                 newest,
                 SaveOnTerminate(newest),
                 Best(folder, config["monitor"], self._get(self.config_init, "data")),

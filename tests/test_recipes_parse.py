@@ -97,6 +97,22 @@ def test_gates_of_the_page_on_forgetting(parser: Any, gate: str, tmp_path: Path)
     Forgetting(**config["forgetting"]).check()
 
 
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [("null", []), ("{action: stop}", ["--forgetting.tolerance", "0.3"])],
+)
+def test_a_gate_is_taken_back_by_null_and_changed_by_options(
+    parser: Any, gate: str, words: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "gate.yaml"
+    path.write_text(f"forgetting: {gate}")
+    config = parse(parser, ["fit", "-c", "configs/pretrain/mini.yaml", "-c", str(path), *words], tmp_path)
+    if words:
+        assert (config["forgetting"]["action"], config["forgetting"]["tolerance"]) == ("stop", 0.3)
+    else:
+        assert config["forgetting"] in (None, Forgetting())
+
+
 def test_a_refused_recipe_fails_here(parser: Any, tmp_path: Path) -> None:
     """What the tests above rest on: parsing sees into the arguments of classes."""
     path = tmp_path / "wrong.yaml"
