@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,21 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import T5ForConditionalGeneration
 
 from kebyt5_xm import groups as parameter_groups
-from kebyt5_xm.adapter_folder import load_adapter
 from kebyt5_xm.backbone import Backbone
-from kebyt5_xm.cache.key import cache_folder
-from kebyt5_xm.cache.store import FeatureCache
-from kebyt5_xm.configuration import CrossModalT5Config, SlotBias
+from kebyt5_xm.building import Building
+from kebyt5_xm.configuration import SlotBias
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.judging import Judging, write_answers
 from kebyt5_xm.groups import Group
-from kebyt5_xm.modality import MediaInterface, Modality, interface
+from kebyt5_xm.modality import MediaInterface, Modality
 from kebyt5_xm.model import CrossModalT5, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
 from kebyt5_xm.randomness import hash64
 from kebyt5_xm.sharding import shard
 from kebyt5_xm.tally import Tally
-from kebyt5_xm.untied import without_weights
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
@@ -62,14 +56,10 @@ class Task(pl.LightningModule):
         groups: dict[str, Group] | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.building = Building(backbone, modalities or {}, slot_bias, groups or {})
         self.optimizer = optimizer
         self.schedule = schedule
-        self.groups = groups or {}
-        self.modalities = modalities or {}
-        self.slot_bias: SlotBias = slot_bias
         self.model: CrossModalT5 | None = None
-        self._caches: dict[str, FeatureCache] = {}
 
     # -- building ----------------------------------------------------------------------------------
 
@@ -82,82 +72,29 @@ class Task(pl.LightningModule):
                     f"model.modalities.{name}.cache: ZeRO 3 shards the encoder, which then must run equally often on "
                     "all ranks; take the cache out, or use ZeRO 2, DDP or FSDP2"
                 )
-        self.check_groups()
-        self.model = self.build()
+        self.building.check()
+        self.model = self.building.build()
 
-    def build(self) -> CrossModalT5:
-        """Return the model with its weights, in training mode. Raises `UserError` where they cannot be had."""
-        model = self._compose(self.backbone.build())
-        model.calibrate()
-        for name, modality in self.modalities.items():
-            if modality.weights is not None:
-                load_adapter(model, name, modality.weights)
-        model.train()  # modules begin in training mode unasked; here encoders hold part of themselves back
-        return model
+    @property
+    def backbone(self) -> Backbone:
+        """Size or weights of the T5."""
+        return self.building.backbone
 
-    @cached_property
-    def _encoders(self) -> dict[str, Encoder]:
-        return {name: modality.encoder() for name, modality in self.modalities.items()}
-
-    def encoder(self, name: str) -> Encoder:
-        """Return the encoder of a modality."""
-        return self._encoders[name]
+    @property
+    def modalities(self) -> dict[str, Modality]:
+        """What enters beside text."""
+        return self.building.modalities
 
     def interfaces(self, read_caches: bool = True) -> dict[str, MediaInterface]:
-        """Return what the data side must know of each modality.
-
-        Raises `UserError` if a modality's cache has no features of its encoder, unless they are not to be read.
-        """
-        d_model = self.backbone.config().d_model
-        return {
-            name: interface(
-                self._encoders[name],
-                modality.adapter,
-                d_model,
-                self._cache(name) if read_caches and modality.cache is not None else None,
-            )
-            for name, modality in self.modalities.items()
-        }
-
-    def _cache(self, name: str) -> FeatureCache:
-        if name not in self._caches:  # the hash of the weights takes a moment
-            try:
-                folder = cache_folder(self.modalities[name].cache, self._encoders[name])
-                self._caches[name] = FeatureCache(folder)
-                self._caches[name].check()
-            except UserError as error:
-                raise UserError(f"model.modalities.{name}.cache: {error}") from error
-        return self._caches[name]
-
-    def _compose(self, backbone: T5ForConditionalGeneration) -> CrossModalT5:
-        config = CrossModalT5Config(backbone.config.to_dict(), slot_bias=self.slot_bias)
-        built = {}
-        for name, modality in self.modalities.items():
-            encoder = self._encoders[name]
-            with backbone.device:  # a skeleton's adapters have no weights either
-                built[name] = encoder, modality.adapter(encoder.out_dim, backbone.config.d_model)
-        return CrossModalT5(config, backbone, built)
-
-    def check_groups(self) -> None:
-        """Check every pattern on a model whose backbone has no weights yet, before they are loaded.
-
-        Raises `UserError` for a pattern without a trainable parameter, and if nothing trains at all.
-        """
-        skeleton = self._compose(without_weights(self.backbone.config()))
-        parameters = [
-            (name, p.requires_grad and not (self.backbone.frozen and name.startswith("backbone.")))
-            for name, p in skeleton.named_parameters()
-        ]
-        if not any(trainable for _, trainable in parameters):
-            raise UserError("model.backbone.frozen is true and nothing else trains; set it to false")
-        parameter_groups.assign(self.groups, parameters)
+        """Return what the data side must know of each modality: see `kebyt5_xm.building`."""
+        return self.building.interfaces(read_caches)
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:
             shard(self._model, self.device_mesh)
 
     def configure_optimizers(self) -> Any:
-        entries = parameter_groups.optimizer_groups(self.groups, self._model.named_parameters())
+        entries = parameter_groups.optimizer_groups(self.building.groups, self._model.named_parameters())
         optimizer = self.optimizer(entries)
         if isinstance(self.trainer.strategy, DeepSpeedStrategy) and not is_elementwise(optimizer):
             raise UserError(
