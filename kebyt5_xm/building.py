@@ -13,8 +13,10 @@ from kebyt5_xm.configuration import CrossModalT5Config, SlotBias
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.groups import Group
+from kebyt5_xm.lora import LoRA, part_of
 from kebyt5_xm.modality import MediaInterface, Modality, interface
 from kebyt5_xm.model import CrossModalT5
+from kebyt5_xm.training_choice import TrainingChoice, decide
 from kebyt5_xm.untied import without_weights
 
 
@@ -31,11 +33,13 @@ class Building:
         modalities: dict[str, Modality],
         slot_bias: SlotBias,
         groups: dict[str, Group],
+        lora: dict[str, LoRA],
     ) -> None:
         self.backbone = backbone
         self.modalities = modalities
         self.slot_bias: SlotBias = slot_bias
         self.groups = groups
+        self.lora = lora
         self._caches: dict[str, FeatureCache] = {}
 
     def build(self) -> CrossModalT5:
@@ -45,22 +49,33 @@ class Building:
         for name, modality in self.modalities.items():
             if modality.weights is not None:
                 load_adapter(model, name, modality.weights)
+        self._decide(model).apply(model)
         model.train()  # modules begin in training mode unasked; here encoders hold part of themselves back
         return model
 
     def check(self) -> None:
         """Check every pattern on a model whose backbone has no weights yet, before they are loaded.
 
-        Raises `UserError` for a pattern without a trainable parameter, and if nothing trains at all.
+        Raises `UserError` for a pattern without effect, choices that contradict each other, and if nothing trains.
         """
-        skeleton = self._compose(without_weights(self.backbone.config()))
-        parameters = [
-            (name, p.requires_grad and not (self.backbone.frozen and name.startswith("backbone.")))
-            for name, p in skeleton.named_parameters()
-        ]
-        if not any(trainable for _, trainable in parameters):
-            raise UserError("model.backbone.frozen is true and nothing else trains; set it to false")
-        parameter_groups.assign(self.groups, parameters)
+        choice = self._decide(self._compose(without_weights(self.backbone.config())))
+        parameters = choice.parameters()
+        if not any(trains for _, trains in parameters):
+            raise UserError(
+                "nothing trains: model.backbone.frozen is true, or groups with `frozen: true` hold all there is; set "
+                "one to false"
+            )
+        parameter_groups.by_layer(self.groups, parameters)
+        for place in choice.lora:
+            part, _, name = part_of(place).removesuffix(".encoder").partition(".")
+            if part == "modalities" and name in self.modalities and self.modalities[name].cache is not None:
+                raise UserError(
+                    f"model.modalities.{name}.cache holds the features of a frozen encoder, but model.lora changes "
+                    f"this one in '{place}'; take one of them out"
+                )
+
+    def _decide(self, model: CrossModalT5) -> TrainingChoice:
+        return decide(model, self.backbone.frozen, self.lora, self.groups)
 
     @cached_property
     def _encoders(self) -> dict[str, Encoder]:

@@ -21,6 +21,8 @@ from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.judging import Judging, write_answers
 from kebyt5_xm.groups import Group
+from kebyt5_xm.lora import LoRA
+from kebyt5_xm.memory import memory, sharding
 from kebyt5_xm.modality import MediaInterface, Modality
 from kebyt5_xm.model import CrossModalT5, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
@@ -44,6 +46,7 @@ class Task(pl.LightningModule):
         schedule: called with the optimizer and `trainer.max_steps`; a constant rate if left out.
         groups: name -> pattern, learning rate and weight decay of the parameters that differ from the
             optimizer's own; the last match wins.
+        lora: name -> pattern, rank and alpha of low-rank updates; the rest of the part they go into is then frozen.
     """
 
     def __init__(
@@ -54,9 +57,10 @@ class Task(pl.LightningModule):
         optimizer: OptimizerFactory = RMSScaledAdamW,
         schedule: ScheduleFactory | None = None,
         groups: dict[str, Group] | None = None,
+        lora: dict[str, LoRA] | None = None,
     ) -> None:
         super().__init__()
-        self.building = Building(backbone, modalities or {}, slot_bias, groups or {})
+        self.building = Building(backbone, modalities or {}, slot_bias, groups or {}, lora or {})
         self.optimizer = optimizer
         self.schedule = schedule
         self.model: CrossModalT5 | None = None
@@ -101,8 +105,10 @@ class Task(pl.LightningModule):
                 f"{type(optimizer).__name__} needs whole matrices, but DeepSpeed ZeRO hands an optimizer flat "
                 "partitions; use torch.optim.AdamW, or DDP or FSDP2 instead of DeepSpeed"
             )
+        parameter_groups.scale_rates(optimizer)
         frozen = sum(p.numel() for p in self._model.parameters() if not p.requires_grad)
         rank_zero_info(parameter_groups.table(optimizer.param_groups, frozen))
+        rank_zero_info(memory(self._model, self.optimizer, sharding(self.trainer.strategy)))
         if self.schedule is None:
             return optimizer
         schedule = self.schedule(optimizer, self.trainer.max_steps)
