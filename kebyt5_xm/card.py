@@ -59,7 +59,7 @@ def model_card(
     stores = _stores(run)
     languages = list(dict.fromkeys(language for _, language, _ in stores))
     sections = [
-        _front_matter(languages, origin),
+        front_matter(languages, origin),
         f"# {name}",
         *_details(cross_modal or model, languages, origin),
         *(["### Modalities", modalities_section(cross_modal)] if cross_modal else []),
@@ -90,7 +90,8 @@ def model_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(languages: list[str], origin: Origin) -> str:
+def front_matter(languages: list[str], origin: Origin) -> str:
+    """Return the YAML between two lines of `---` with which a model card begins."""
     content: dict[str, Any] = {"library_name": "transformers", "tags": ["byt5", "byte-level", "kebyt5-xm"]}
     if languages:
         content["language"] = languages

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kebyt5_xm.model import CrossModalT5
 
 Dtype = Literal["float32", "bfloat16"]
+DTYPES = ("float32", "bfloat16")
 
 TOKENIZER = {
     "tokenizer_class": "ByT5Tokenizer",
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", default="", metavar="best|last|PATH", help="default: the best, else the last"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument(
         "--lora",
         choices=("merged", "apart"),
@@ -110,7 +111,7 @@ def export_run(
     """
     import torch
 
-    _check_out(out, overwrite)
+    check_out(out, overwrite)
     checkpoint = run.checkpoint()
     recorded = RunBackbone(run).config
     origin = Origin.read(recorded)
@@ -138,7 +139,7 @@ def export_run(
     )
     if whole is not None:
         whole.config.denoising = denoising
-        _export_whole(whole, out, card=card, origin=run.backbone, overwrite=overwrite)
+        export_whole(whole, out, card=card, origin=run.backbone, overwrite=overwrite)
         return
     if updates is not None:
         card += lora_folder.CARD
@@ -195,7 +196,7 @@ def export_backbone(
             lora.write(folder / "lora", model.dtype)
 
 
-def _export_whole(model: "CrossModalT5", out: Path, *, card: str, origin: Path, overwrite: bool) -> None:
+def export_whole(model: "CrossModalT5", out: Path, *, card: str, origin: Path, overwrite: bool) -> None:
     """Write a `CrossModalT5` with its processor's settings, its adapters, its card and what it inherits."""
     from kebyt5_xm.adapter_folder import save_adapter
     from kebyt5_xm.processor import CrossModalProcessor
@@ -238,7 +239,8 @@ def run_denoising(run: Run) -> dict[str, Any]:
     return {name: heaviest.get(name, getattr(objective, name)) for name in names}
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
+def check_out(out: Path, overwrite: bool) -> None:
+    """Raise `UserError` unless an export may be written to `out`."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
@@ -255,7 +257,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
 @contextmanager
 def _complete_or_absent(out: Path, overwrite: bool) -> Iterator[Path]:
     """Give a folder beside `out` that takes its place at the end, or vanishes if anything fails."""
-    _check_out(out, overwrite)
+    check_out(out, overwrite)
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     workplace = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))

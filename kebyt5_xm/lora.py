@@ -111,8 +111,8 @@ def refuse_updates(names: Iterable[str]) -> None:
     """Raise `UserError` if names of tensors to be saved are those of a model with LoRA."""
     if any(name.endswith(ADDED) for name in names):
         raise UserError(
-            "the model holds LoRA updates beside its weights; call kebyt5_xm.lora_layer.merge(model) first, or export "
-            "the run"
+            "the model holds LoRA updates beside its weights; call kebyt5_xm.lora_layer.merge(model) first, or "
+            "export the run"
         )
 
 
