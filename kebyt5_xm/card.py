@@ -204,6 +204,7 @@ def _hyperparameters(run: Run, results: dict[str, Any]) -> str:
         "global_batch_size": data.get("global_batch_size"),
         "dropout": model.get("backbone", {}).get("dropout"),
         "frozen backbone": model.get("backbone", {}).get("frozen") or None,
+        **{f"lora.{name}": _options(entry) for name, entry in (model.get("lora") or {}).items()},
         **_block("optimizer", model.get("optimizer")),
         **_block("schedule", model.get("schedule")),
     }
@@ -212,6 +213,10 @@ def _hyperparameters(run: Run, results: dict[str, Any]) -> str:
         ("Strategy", results.get("strategy", UNKNOWN)),
         *((name, f"{value}") for name, value in told.items() if value is not None),
     )
+
+
+def _options(entry: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in entry.items())
 
 
 def _block(name: str, block: Any) -> dict[str, Any]:

@@ -192,6 +192,13 @@ def test_what_contradicts_or_does_nothing_is_refused(lora: Any, groups: Any, giv
         building({str(n): entry for n, entry in enumerate(entries)}, groups, **given).check()
 
 
+def test_a_feature_cache_of_an_encoder_with_lora_is_refused() -> None:
+    made = building({"picture": LoRA("modalities.image.*")}, frozen_image=True)
+    made.modalities["image"].cache = "caches"
+    with pytest.raises(UserError, match=r"modalities\.image\.cache holds.*model\.lora changes"):
+        made.check()
+
+
 def test_values_out_of_range_are_refused() -> None:
     for wrong in ({"rank": 0}, {"alpha": 0}, {"dropout": 1.0}):
         with pytest.raises(UserError, match="LoRA pattern 'x'; expected a rank"):

@@ -26,10 +26,13 @@ def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
     try:
         task.building.check()
     except UserError as error:
-        yield Finding("what trains", "FAILED", str(error), "change model.groups, or what is frozen")
+        yield Finding(
+            "what trains", "FAILED", str(error), "change model.groups, model.lora, or what is frozen"
+        )
     else:
         groups = ", ".join(task.building.groups) or "none, all at the optimizer's own rate"
-        yield Finding("what trains", "ok", f"groups: {groups}")
+        updates = f"; LoRA: {', '.join(task.building.lora)}" if task.building.lora else ""
+        yield Finding("what trains", "ok", f"groups: {groups}{updates}")
     try:
         model = task.building.build()
     except UserError as error:
