@@ -101,4 +101,6 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def _readable(size: float) -> str:
+    if size < 1e6:
+        return f"{size / 1e3:.0f} kB"
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

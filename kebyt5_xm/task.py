@@ -191,7 +191,9 @@ class Task(pl.LightningModule):
         accumulation = self.trainer.accumulate_grad_batches
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             accumulation **= 2  # DeepSpeed divides once more; AdamW hides it, gradient clipping does not
-        return losses.sum() * (self.trainer.world_size * accumulation / batch.num_targets)
+        loss = losses.sum() * (self.trainer.world_size * accumulation / batch.num_targets)
+        # Text alone teaches adapters on a frozen backbone nothing, and a loss without a graph would be refused.
+        return loss if loss.requires_grad else loss.requires_grad_()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if batch.next_step == batch.step:

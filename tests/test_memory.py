@@ -24,7 +24,7 @@ def megabytes(line: str) -> dict[str, float]:
     found = {}
     for part in line.partition(": ")[2].partition(" (")[0].split(", "):
         kind, size, unit = part.rsplit(" ", 2)
-        found[kind] = float(size) * {"MB": 1, "GB": 1000}[unit]
+        found[kind] = float(size) * {"kB": 0.001, "MB": 1, "GB": 1000}[unit]
     return found
 
 

@@ -73,9 +73,8 @@ def test_what_trains_and_what_it_takes_is_printed_and_recorded(folder: Path) -> 
     found = Run(folder / "lora").results()
     trainable, total = found["trainable_parameters"], found["parameters"]
     assert f"{trainable / total:.2%} of {total:,} train" in log
-    megabytes = {"weights": 4 * total, "gradients": 4 * trainable}
-    for kind, size in megabytes.items():
-        assert f"{kind} {size / 1e6:.1f} MB" in log
+    for kind, size in {"weights": 4 * total, "gradients": 4 * trainable}.items():
+        assert f"{kind} {size / 1e3:.0f} kB" in log
     assert "not counted: activations" in log
     assert 0.1 < found["peak_memory_gb"] < 20
     assert "resident" in found["peak_memory_of"]
@@ -164,7 +163,7 @@ def test_lora_in_a_frozen_encoder_and_in_the_backbone_of_a_cross_modal_run(
         export_run(run, tmp_path / "apart", lora_apart=True)
 
     contents = overlay(tiny_run.recipe(folder, "next", max_steps=1), encoder)
-    contents["model"]["backbone"] = {"weights": str(folder / "sees"), "frozen": True}
+    contents["model"] |= {"backbone": {"weights": str(folder / "sees"), "frozen": True}, "schedule": None}
     contents["model"]["modalities"]["image"]["weights"] = str(adapter)
     assert fit(folder, "next", contents) == [0], log_of(folder, "next")
     assert tensors(Run(folder / "next").last)[f"model.{key}"].equal(model.state_dict()[key])
