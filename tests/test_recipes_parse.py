@@ -81,6 +81,19 @@ def test_header_and_signatures(parser: Any, path: str, tmp_path: Path) -> None:
         assert re.search(r"^# hardware +\S", text, re.MULTILINE), "a recipe's header says its hardware"
 
 
+TUNING = re.findall(
+    r"```yaml\n(.*?)```", (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8"), re.DOTALL
+)
+
+
+@pytest.mark.parametrize("block", TUNING, ids=range(len(TUNING)))
+def test_blocks_of_the_page_on_tuning(parser: Any, block: str, tmp_path: Path) -> None:
+    (tmp_path / "block.yaml").write_text(block, encoding="utf-8")
+    words = ["fit", "-c", "configs/pretrain/mini.yaml", "-c", str(tmp_path / "block.yaml")]
+    model = parse(parser, words, tmp_path)["model"]
+    assert model["lora"] or model["groups"] or model["modalities"]
+
+
 @pytest.mark.parametrize("words", commands((ROOT / "docs" / "pretraining.md").read_text()), ids=" ".join)
 def test_commands_of_the_page_on_pretraining(parser: Any, words: list[str], tmp_path: Path) -> None:
     parse(parser, words, tmp_path)
