@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM := false
 export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo test test-gpu check soak fuzz lint bench clean
+.PHONY: install demo demo-finetune test test-gpu check soak fuzz lint bench clean
 
 install: $(INSTALLED)
 
@@ -21,6 +21,10 @@ $(INSTALLED): pyproject.toml constraints.txt install.sh
 
 demo: $(INSTALLED)
 	$(BIN)/python -m demo
+
+# three tasks on what the demo has trained, and their report; after `make demo`
+demo-finetune: $(INSTALLED)
+	$(BIN)/python -m demo.finetune
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

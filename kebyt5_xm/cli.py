@@ -16,6 +16,8 @@ COMMANDS = {
     "lint": ("kebyt5_xm.lint", "read manifests and stores to the end and list what is wrong with them"),
     "preview": ("kebyt5_xm.preview", "show the first examples as the model is given them, as a page"),
     "doctor": ("kebyt5_xm.doctor", "try a configuration on this CPU before it trains"),
+    "report": ("kebyt5_xm.report", "evaluate a run and write its report, as a page"),
+    "compare": ("kebyt5_xm.report.compare", "put the reports of runs side by side"),
     "export": ("kebyt5_xm.export", "turn a run into a folder that transformers loads"),
     "compose": ("kebyt5_xm.compose", "join adapters of separate runs on one backbone into one model"),
     "generate": ("kebyt5_xm.generate", "let a run or an export answer a prompt, with images and recordings"),

@@ -72,6 +72,11 @@ def held_to_trust(recipe: recipes.Recipe, trusted_modules: Sequence[str]) -> Non
             check_trusted(class_path, trusted_modules, where)
 
 
+def packages(recipe: recipes.Recipe) -> list[str]:
+    """Return the packages of all classes that a recipe names: whoever has just run it trusts them."""
+    return sorted({class_path.partition(".")[0] for _, class_path in _class_paths(recipe, "")})
+
+
 def _class_paths(value: Any, where: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         if isinstance(value.get("class_path"), str):

@@ -2,7 +2,8 @@
 
 LightningCLI replaces a whole mapping when a second config names it; here mappings merge key by key, so an
 overlay adds a modality without repeating the others. A mapping whose `class_path` changes is replaced whole,
-because the old `init_args` belong to the old class.
+because the old `init_args` belong to the old class. `data.sources.NAME: null` takes a source out that a file before
+has brought, and `model.modalities.NAME: null` a modality.
 """
 
 import argparse
@@ -64,7 +65,19 @@ def merge(paths: list[str]) -> Recipe:
                     "give one of the two modalities another name"
                 )
         merged = overlay(merged, recipe)
-    return merged
+    return _without_nulls(merged)
+
+
+def _without_nulls(merged: Recipe) -> Recipe:
+    """Leave out the sources and modalities that are null in the end."""
+    result = dict(merged)
+    for section, name in (("data", "sources"), ("model", "modalities")):
+        block = result.get(section)
+        named = block.get(name) if isinstance(block, dict) else None
+        if isinstance(block, dict) and isinstance(named, dict):
+            kept = {key: value for key, value in named.items() if value is not None}
+            result[section] = {**block, name: kept}
+    return result
 
 
 def overlay(below: Recipe, above: Recipe) -> Recipe:

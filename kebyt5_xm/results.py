@@ -12,6 +12,7 @@ import torch
 
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.evaluation.baselines import baselines
+from kebyt5_xm.forgetting import ForgettingMeter
 from kebyt5_xm.memory import peak_memory
 from kebyt5_xm.progress import Throughput
 from kebyt5_xm.skips import Skips
@@ -36,6 +37,9 @@ class ResultsWriter(pl.Callback):
                               the entropies of the same held-out bytes, bits per byte
         skipped.NAME          examples of a training part that could not be made, `skipped` of `drawn` (since the last
                               resume); RUN/skipped.jsonl has them one by one
+        epochs.NAME           passes over the rows of a training part
+        length_table_seconds  time that measuring lengths took before training; 0 where they were kept from before
+        forgetting.NAME       bits per byte of held-out text at the `start`, at the `end` and at their `worst`
         data_fingerprint      digest of everything that decided which examples were seen
     """
 
@@ -102,6 +106,9 @@ class ResultsWriter(pl.Callback):
                 for name in data.validation_names
             },
             "skipped": {name: {"skipped": s, "drawn": d} for name, (s, d) in skips.totals.items() if s},
+            "epochs": {name: round(epochs, 4) for name, epochs in data.epochs().items()},
+            "length_table_seconds": round(data.length_table_seconds, 1),
+            "forgetting": next(c.parts for c in trainer.callbacks if isinstance(c, ForgettingMeter)),  # pyright: ignore
             "data_fingerprint": data.fingerprint(),
         }
 

@@ -1,7 +1,7 @@
 """The LightningModule: `model` in a recipe."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +219,7 @@ class Task(pl.LightningModule):
         for name, shares in self._padding.items():  # of this rank, whose loggers these are
             used, of_all = map(sum, zip(*shares, strict=True))
             metrics[f"padding/{name}"] = 1 - used / of_all
+        metrics |= {f"epochs/{name}": epochs for name, epochs in self._data.epochs().items()}
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step)
 
@@ -264,6 +265,19 @@ class Task(pl.LightningModule):
             write_answers(judged, folder / f"step={self.global_step}.jsonl")
 
     # -- state -------------------------------------------------------------------------------------
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As PyTorch's; raises `UserError` if the tensors are of another model."""
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            differences = " ".join(line.strip() for line in str(error).splitlines()[1:])
+            raise UserError(
+                f"the checkpoint is of another model than the recipe's: {differences[:300]}; continue it with its "
+                "own recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights"
+            ) from error
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restate Lightning's counts of micro-batches for the present accumulation.

@@ -19,6 +19,8 @@ from kebyt5_xm.checkpoints import Best, Newest
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.samples import SampleTable
+from kebyt5_xm.forgetting import ForgettingMeter
+from kebyt5_xm.forgetting_gate import Forgetting
 from kebyt5_xm.metrics_log import MetricsLog
 from kebyt5_xm.parser import Parser
 from kebyt5_xm.progress import ProgressBar, Throughput
@@ -60,6 +62,12 @@ class TrainingCLI(LightningCLI):
             type=str,
             default="val/bits_per_byte",
             help="Metric by which the best checkpoint is kept: val/bits_per_byte, or val/METRIC/SOURCE.",
+        )
+        parser.add_argument(
+            "--report", type=bool, default=False, help="Write RUN/report.html when training ends."
+        )
+        parser.add_argument(
+            "--forgetting", type=Forgetting, default=Forgetting(), help="What is done when text is forgotten."
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
@@ -107,6 +115,7 @@ class TrainingCLI(LightningCLI):
             folder = run / "checkpoints"
             newest = Newest(folder, config["checkpoint_every"])
             callbacks += [
+                ForgettingMeter(self._get(self.config_init, "forgetting"), newest),
                 newest,
                 SaveOnTerminate(newest),
                 Best(folder, config["monitor"], self._get(self.config_init, "data")),
@@ -127,6 +136,18 @@ class TrainingCLI(LightningCLI):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # else the user has chosen another
             trainer.strategy.checkpoint_io = DurableCheckpointIO()
         return trainer
+
+    def after_fit(self) -> None:
+        """Evaluate the run's best checkpoint and write its report, if the recipe says so."""
+        if not (self._chosen["report"] and self.trainer.is_global_zero):
+            return
+        from kebyt5_xm.configured import packages
+        from kebyt5_xm.evaluation.evaluate import evaluate
+        from kebyt5_xm.report import write_report
+
+        run = Run(self._chosen["run_dir"])
+        device = str(self.trainer.strategy.root_device)
+        write_report(run, evaluate(run, device, packages(run.config)).medium)
 
     def _loggers(self, run: Path) -> list[Logger]:
         return [TensorBoardLogger(save_dir=run, name=None, version="tensorboard"), MetricsLog(run)]
@@ -163,6 +184,17 @@ def main(args: list[str]) -> None:
             )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ValueError as error:
+        if "loaded state dict" not in str(
+            error
+        ):  # torch's optimizers, of groups that are not those they saved
+            raise
+        print(
+            f"error: the checkpoint's optimizer has other groups than the recipe's ({error}); continue it with its "
+            "own recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
     except Terminated as error:
         print(f"terminated: saved at step {error.step}; continue with --ckpt_path last", file=sys.stderr)

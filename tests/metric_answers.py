@@ -41,6 +41,43 @@ ENTITIES = [
     Answer("삼성=OG", ("삼성전자=OG", "삼성=OG")),
 ]
 
+PEOPLE = [
+    Answer("a dog", ("dog",) * 6 + ("puppy",) * 2 + ("The dog.", "cat")),
+    Answer("puppy", ("dog",) * 7 + ("puppy",) * 2 + ("cat",)),
+    Answer("Two", ("2",) * 10),
+    Answer("2.50", ("2.5",) * 9 + ("2.50",)),
+    Answer("1000", ("1,000",) * 3 + ("천",) * 7),
+    Answer("don't know", ("dont know",) * 4 + ("yes",) * 6),
+    Answer("빨간색", ("빨강", "빨간색", "붉은색", "빨간색")),
+    Answer("빨강", ("빨강", "빨간색")),
+    Answer("강아지", ("강아지",)),
+    Answer("", ("none", "0", "없다")),
+    Answer("\ufffd", ("사람",) * 10),
+]
+
+
+def sentences(count: int = 61, seed: int = 23) -> list[Answer]:
+    """Return sentences of Hangul words with words and letters replaced, lost and doubled; one to three references."""
+    draw = np.random.default_rng(seed)
+    letters = [chr(code) for code in draw.integers(0xAC00, 0xD7A4, 19)] + ["。", ",", "A", "a", "7"]
+    words = ["".join(draw.choice(letters, draw.integers(1, 6))) for _ in range(31)]
+
+    def spoilt(sentence: list[str]) -> str:
+        kept = [
+            str(draw.choice(words)) if chance < 0.1 else word
+            for word, chance in zip(sentence, draw.random(len(sentence)), strict=True)
+            if chance < 0.9
+        ]
+        text = list(" ".join(kept))
+        return "".join(letter * int(draw.choice([0, 1, 1, 1, 1, 1, 1, 1, 2])) for letter in text)
+
+    answers = []
+    for _ in range(count):
+        sentence = [str(word) for word in draw.choice(words, draw.integers(1, 14))]
+        others = [spoilt(sentence) or "가" for _ in range(draw.integers(0, 3))]
+        answers.append(Answer(spoilt(sentence), (" ".join(sentence), *others)))
+    return answers
+
 
 def numbers(count: int = 17, seed: int = 3) -> list[Answer]:
     """Return numbers from 0 to 5 that were guessed with an error, two of them as words."""

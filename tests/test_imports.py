@@ -45,6 +45,12 @@ def test_preparing_a_corpus_imports_no_heavy_library() -> None:
     )
 
 
+def test_metrics_import_their_libraries_when_they_judge() -> None:
+    """Recipes and data workers name metrics long before there are answers."""
+    libraries = ("jiwer", "rapidfuzz", "sacrebleu", "scipy", "torchmetrics")
+    assert imported(("kebyt5_xm.metrics",), (*EXTRAS, *libraries)) == "[]"
+
+
 def test_every_package_is_installed() -> None:
     """An editable install finds a folder that an ordinary one would leave out."""
     root = Path(__file__).parents[1]

@@ -22,6 +22,7 @@ from kebyt5_xm.data.media import (
     Remote,
     as_mono,
     as_rgb,
+    audio_header,
     header,
     open_array,
     open_audio,
@@ -29,6 +30,7 @@ from kebyt5_xm.data.media import (
     open_media,
     resolve,
 )
+from kebyt5_xm.data.reference import Span
 from kebyt5_xm.encoder import ArrayHeader, AudioHeader, ImageHeader
 from kebyt5_xm.errors import UserError
 
@@ -217,6 +219,51 @@ def recording(samples: np.ndarray, rate: int = 16_000, format: str = "WAV", subt
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format=format, subtype=subtype, **options)
     return buffer.getvalue()
+
+
+def test_headerless_samples_are_told_by_their_name_alone(tmp_path):
+    stored = (TONE * 32767).astype("<i2")
+    path = tmp_path / "KsponSpeech_000001.pcm"
+    tar = tmp_path / "shard"
+    tar.write_bytes(b"\0" * 11 + stored.tobytes())
+    span = Span(str(tar), 11, stored.nbytes, "a/000001.pcm")
+    for odd in (b"", b"\x7f"):  # half a sample is none
+        path.write_bytes(stored.tobytes() + odd)
+        for source in (path, str(path), Remote(path.as_uri()), span):
+            waveform, rate = open_audio(source)
+            assert (waveform.dtype, rate) == (np.float32, 16_000)
+            assert np.array_equal(waveform, stored.astype(np.float32) / 32768)
+            assert header(source, "audio") == AudioHeader(len(TONE), 16_000)
+    unnamed = (
+        stored.tobytes(),
+        io.BytesIO(stored.tobytes()),
+        path.rename(tmp_path / "a.raw"),
+        Span(str(tar), 11, stored.nbytes, "a"),
+    )
+    for source in unnamed:
+        with pytest.raises(MediaError, match="no readable recording"):
+            open_audio(source)
+
+
+@pytest.mark.parametrize("format", ["WAV", "AIFF", "FLAC", "OGG"])
+def test_a_name_that_lies_about_a_header_is_not_believed(tmp_path, format):
+    path = tmp_path / "a.PCM"
+    path.write_bytes(recording(TONE, 8_000, format=format))
+    assert open_audio(path)[1] == 8_000
+    assert header(path, "audio") == AudioHeader(len(TONE), 8_000)
+
+
+def test_bad_headerless_samples(tmp_path):
+    path = tmp_path / "a.pcm"
+    for raw, limit, words in (
+        (b"", 1.0, "no samples"),
+        (b"x", 1.0, "no samples"),
+        (b"xy" * 16_001, 1.0, "1.0 sec"),
+    ):
+        path.write_bytes(raw)
+        for act in (open_audio, audio_header):
+            with pytest.raises(MediaError, match=rf"a\.pcm: .*{words}"):
+                act(path, Limits(max_seconds=limit))
 
 
 @pytest.mark.parametrize(

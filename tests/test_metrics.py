@@ -1,32 +1,43 @@
 """Every metric keeps the contract; what does not fit is refused; figures of cases counted by hand."""
 
 import math
+import re
+import sys
 import unicodedata
+from pathlib import Path
+from types import ModuleType
 
+import jsonargparse
 import numpy as np
 import pytest
-from metric_answers import ENTITIES, LABELS, TEXTS, labelled, numbers
+from metric_answers import ENTITIES, LABELS, PEOPLE, TEXTS, labelled, numbers
 
 import kebyt5_xm.metrics as all_metrics
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics import (
+    AUPRC,
     BLEU,
     Accuracy,
     Answer,
     CharacterErrorRate,
     CharacterF1,
     ChrF,
+    CIDEr,
     EntityF1,
     ExactMatch,
     MacroF1,
+    Malformed,
     Metric,
     MicroF1,
     Pearson,
     RougeL,
     RougeW,
     Spearman,
+    ThresholdF1,
+    VQAAccuracy,
     WordErrorRate,
     difference,
+    resample,
     score,
 )
 from kebyt5_xm.metrics.contract import MetricContract
@@ -56,7 +67,15 @@ CASES = [
     (EntityF1(), ENTITIES),
     (EntityF1("macro"), ENTITIES),
     (EntityF1("macro", tags=["PS", "LC", "OG", "DT", "TI", "QT"]), ENTITIES),
+    (AUPRC(), labelled()),
+    (ThresholdF1(), numbers()),
+    (ThresholdF1(2.5), numbers()),
+    (Malformed(), TEXTS),
+    (Malformed("number"), numbers()),
+    (Malformed("label", labels=["이순신은 한산도에서 싸웠다.", "같은 말"]), TEXTS[:1] + TEXTS[9:10]),
+    (VQAAccuracy(), PEOPLE),
 ]
+CAPTIONS = [(CIDEr(), TEXTS), (CIDEr("characters"), TEXTS)]
 
 
 class TestContract(MetricContract):
@@ -78,17 +97,63 @@ class TestContract(MetricContract):
         return list(case[1])
 
 
+class TestCaptionContract(TestContract):
+    independent = False
+
+    @pytest.fixture(params=CAPTIONS, ids=lambda case: case[0].name)
+    def case(self, request: pytest.FixtureRequest):
+        return request.param
+
+
+class TestDocumentedContract(TestContract):
+    """The metrics that docs/metrics.md shows how to write."""
+
+    @pytest.fixture(params=["FirstWords", "LengthError"])
+    def case(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+        source = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
+        blocks = re.findall(r"```python\n(.*?)```", source, re.DOTALL)
+        assert len(blocks) == 2
+        module = ModuleType("my_metrics")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        for block in blocks:
+            exec(block, vars(module))
+        test = module.TestFirstWords()
+        assert module.FirstWords(3).name == "first_3_words"
+        with pytest.raises(UserError, match="compares 2 words, found '가' in held-out example 2"):
+            module.FirstWords(2).check([["가 나"], ["가"]], None)
+        if request.param == "FirstWords":
+            return test.make(), test.answers()
+        return module.LengthError(), TEXTS
+
+
+def test_the_guide_names_every_metric() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for metric, _ in CASES + CAPTIONS:
+        assert f"`{type(metric).__name__}`" in guide
+        if type(metric)().name == metric.name:
+            assert f"`{metric.name}`" in guide
+
+
+@pytest.mark.parametrize("metric", [case[0] for case in CASES + CAPTIONS], ids=lambda metric: metric.name)
+def test_a_recipe_can_name_it(metric: Metric) -> None:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--metrics", type=list[Metric])
+    given = {"class_path": f"kebyt5_xm.metrics.{type(metric).__name__}", "init_args": vars(metric)}
+    made = parser.instantiate(parser.parse_object({"metrics": [given]})).metrics
+    assert (type(made[0]), vars(made[0]), made[0].name) == (type(metric), vars(metric), metric.name)
+
+
 def test_every_metric_is_in_the_contract_test() -> None:
     kinds = {
         kind
         for kind in vars(all_metrics).values()
         if isinstance(kind, type) and issubclass(kind, Metric) and not kind.__abstractmethods__
     }
-    assert kinds == {type(metric) for metric, _ in CASES}
+    assert kinds == {type(metric) for metric, _ in CASES + CAPTIONS}
 
 
 def test_options_that_change_a_figure_change_its_name() -> None:
-    names = [metric.name for metric, _ in CASES if not getattr(metric, "tags", None)]
+    names = [metric.name for metric, _ in CASES + CAPTIONS if not getattr(metric, "tags", None)]
     assert len(names) == len(set(names))
     assert CharacterErrorRate("removed").name == "character_error_rate_without_spaces"
     assert WordErrorRate().name == "word_error_rate"
@@ -151,7 +216,7 @@ def test_rouge() -> None:
     assert figure(RougeW(), ("가나라마", "가나다라마바")) == pytest.approx(2 * 2 / (4 + 6))
     assert figure(RougeW(), ("", ""), ("가", "")) == pytest.approx(1 / 2)
     long = "가나" * 150  # difflib leaves out what is frequent in more than 200, unless told otherwise
-    assert figure(RougeW(), (long, long)) == 1
+    assert figure(RougeW(), ("다" + long, "라마" + long)) == pytest.approx(2 * 300 / (301 + 302))
 
 
 def test_labels_that_are_ignored() -> None:
@@ -189,6 +254,12 @@ def test_a_tag_that_is_not_listed_is_malformed() -> None:
     assert figure(EntityF1("macro", tags=["PS", "LC"]), *pairs) == pytest.approx((2 / 3 + 2 / 4) / 2)
 
 
+def test_an_entity_may_hold_the_sign_before_its_tag() -> None:
+    metric = EntityF1(tags=["QT"])
+    metric.check([["1+1=2=QT"]], None)
+    assert figure(metric, ("1+1=2=QT; 2=QT", "1+1=2=QT")) == pytest.approx(2 / 3)
+
+
 def test_entities_where_there_are_none() -> None:
     for average in ("micro", "macro"):
         assert math.isnan(figure(EntityF1(average), ("없음", "없음"), ("", "없음")))
@@ -215,11 +286,95 @@ def test_what_is_no_number_counts_as_the_farthest(metric: Metric) -> None:
         assert figure(metric, ("1", "1"), ("2", "2"), (text, "3")) < 1
 
 
+def test_the_f1_of_numbers_at_a_threshold() -> None:
+    pairs = [("3", "3.0"), ("2.9", "4"), ("5", "1"), ("0", "2"), ("높음", "4"), ("높음", "1")]
+    # One hit; a miss and a false alarm by number, and one each by what is no number.
+    assert figure(ThresholdF1(), *pairs) == pytest.approx(2 / (2 + 2 + 2))
+
+
+def test_the_share_of_malformed_answers() -> None:
+    assert figure(Malformed(), ("가\ufffd", "가"), ("", "가"), ("1", "가")) == pytest.approx(1 / 3)
+    assert figure(Malformed("number"), ("1.5", "2"), ("1,5", "2"), ("", "2")) == pytest.approx(2 / 3)
+    assert figure(Malformed("label", ["가", "나"]), ("나 ", "가"), ("다", "가")) == pytest.approx(1 / 2)
+    assert Malformed("label")([Answer("다", ("가",), {"가": 0.5, "나": 0.5})]) == 1
+
+
+@pytest.mark.parametrize(
+    ("agree", "people", "expected"),
+    [
+        (0, 10, 0),
+        (1, 10, (1 * 0 + 9 / 3) / 10),
+        (2, 10, (2 / 3 + 8 * 2 / 3) / 10),
+        (3, 10, (3 * 2 / 3 + 7) / 10),
+        (4, 10, 1),
+        (3, 4, (3 * 2 / 3 + 1) / 4),
+        (2, 3, (2 * 1 / 2 + 1) / 3),
+        (3, 3, 1),
+        (1, 2, 1 / 2),
+        (1, 1, 1),
+    ],
+)
+def test_vqa_accuracy_leaves_each_person_out_once(agree: int, people: int, expected: float) -> None:
+    references = ("개",) * agree + ("고양이",) * (people - agree)
+    assert figure(VQAAccuracy(), ("개", references)) == pytest.approx(expected)
+    left_out = [references[:one] + references[one + 1 :] for one in range(people)]
+    if people > 3:
+        found = np.mean([min(others.count("개") / 3, 1) for others in left_out])
+        assert found == pytest.approx(expected)
+
+
+def test_answers_of_people_are_compared_plainly() -> None:
+    for text, right in (
+        ("A  dog!", "dog"),
+        ("two", "2"),
+        ("2.50", "2.50"),
+        ("1,000", "1000"),
+        ("don't", "dont"),
+    ):
+        assert figure(VQAAccuracy(), (text, right)) == 1
+    assert figure(VQAAccuracy(), ("2.5", "25")) == 0
+
+
+def test_captions_that_share_only_what_all_share_are_worth_nothing() -> None:
+    assert figure(CIDEr(), ("개 한 마리", "개 한 마리"), ("새 두 마리", "새 두 마리")) == pytest.approx(
+        10 * 3 / 4  # no 4-grams in three words
+    )
+    assert figure(CIDEr(), ("마리", "개 한 마리"), ("마리", "새 두 마리")) == 0
+    assert figure(CIDEr(), ("개 개 개 개", "개"), ("새", "새")) < figure(CIDEr(), ("개", "개"), ("새", "새"))
+
+
+def test_labels_that_never_are_right_have_no_curve() -> None:
+    answers = [Answer("a", ("a",), {"a": 0.9, "b": 0.1}), Answer("b", ("a",), {"a": 0.2, "b": 0.8})]
+    assert AUPRC()(answers) == 1
+    with pytest.raises(UserError, match="found 0 of 2 in answer 3"):
+        AUPRC()([*answers, Answer("a", ("a",))])
+
+
+def test_a_resample_is_judged_by_the_labels_that_it_has() -> None:
+    answers = [Answer("a", ("a",)), Answer("a", ("b",)), Answer("c", ("c",))]
+    counts = np.array([[1, 0, 2], [1, 1, 0], [0, 3, 0]])
+    assert MacroF1().resampled(answers, counts) == pytest.approx([1, (2 / 3 + 0) / 2, 0])
+    entities = [Answer("가=A", ("가=A",)), Answer("", ("나=B",)), Answer("없음", ("없음",))]
+    found = EntityF1("macro").resampled(entities, np.array([[1, 0, 2], [1, 1, 1], [0, 0, 3]]))
+    assert found == pytest.approx([1, 1 / 2, np.nan], nan_ok=True)
+
+
 # -- refusals --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "metric", [CharacterErrorRate(), WordErrorRate(), BLEU(), ChrF(), CharacterF1(), RougeL()]
+    "metric",
+    [
+        CharacterErrorRate(),
+        WordErrorRate(),
+        BLEU(),
+        ChrF(),
+        CharacterF1(),
+        RougeL(),
+        CIDEr(),
+        VQAAccuracy(),
+        ExactMatch(),
+    ],
 )
 def test_an_empty_reference_is_refused_with_its_number(metric: Metric) -> None:
     metric.check([["가"], ["나", "다"]], None)
@@ -228,6 +383,9 @@ def test_an_empty_reference_is_refused_with_its_number(metric: Metric) -> None:
         UserError, match=r"without .*, found 2 in 4 held-out examples, the first in example 2"
     ):
         metric.check([["가"], ["나", " "], ["다"], [""]], None)
+    if isinstance(metric, ExactMatch):
+        metric.check([["부정"]], LABELS)
+        return
     with pytest.raises(UserError, match=r"the answers of this source are its 5 labels.*use Accuracy"):
         metric.check([["부정"]], LABELS)
 
@@ -239,7 +397,7 @@ def test_a_reference_that_is_empty_once_normalised_is_refused() -> None:
             metric.check([["?!"]], None)
 
 
-@pytest.mark.parametrize("metric", [Accuracy(), MacroF1(), MicroF1()])
+@pytest.mark.parametrize("metric", [Accuracy(), MacroF1(), MicroF1(), AUPRC()])
 def test_a_source_without_labels_is_refused(metric: Metric) -> None:
     metric.check([["부정"]], LABELS)
     with pytest.raises(UserError, match="needs a source with labels"):
@@ -252,6 +410,12 @@ def test_a_source_without_labels_is_refused(metric: Metric) -> None:
         (Pearson(), [["1"], ["두 점"]], "one number as reference.*'두 점' in held-out example 2"),
         (Spearman(), [["1"], ["1", "2"]], "found '1', '2' in held-out example 2"),
         (Pearson(), [["2"], ["2.0"]], "needs references that differ, found 2 in all 2"),
+        (ThresholdF1(), [["높음"]], "ThresholdF1 needs one number as reference"),
+        (ThresholdF1(7), [["5"], ["0"]], "no reference of at least 7 in 2 held-out examples"),
+        (Malformed("number"), [["높음"]], "Malformed needs one number"),
+        (Malformed("label"), [["가"]], "expects labels, found none"),
+        (Malformed("label", ["가", "나"]), [["가"], ["다"]], "'다' as reference of held-out example 2"),
+        (CIDEr(), [["개 한 마리", "강아지"]], "found a single example"),
         (EntityF1(), [["나=PS"], ["나=PS; 서울"]], "'서울' in the reference of held-out example 2"),
         (EntityF1(tags=["PS", "LC"]), [["나=PSS"]], "'나=PSS'.*tags among PS, LC; did you mean 'PS'"),
     ],
@@ -270,8 +434,22 @@ def test_options_that_do_not_exist_are_refused() -> None:
         BLEU("flores200")
     with pytest.raises(UserError, match="did you mean 'char'"):
         BLEU("chars")
+    with pytest.raises(UserError, match="found labels, but Malformed expects a number"):
+        Malformed("number", labels=["가"])
     with pytest.raises(UserError, match="found spaces: remove, expected one of kept, removed; did you mean"):
         CharacterErrorRate(spaces="remove")  # type: ignore[arg-type]
+
+
+def test_a_question_without_an_answer_is_klues() -> None:
+    for metric in (ExactMatch("klue"), RougeW()):
+        metric.check([["가"], [""]], None)
+        assert figure(metric, ("", ""), ("가", "")) == 1 / 2
+
+
+@pytest.mark.parametrize("metric", [Pearson(), ThresholdF1()])
+def test_a_reference_that_is_no_number_never_passes_silently(metric: Metric) -> None:
+    with pytest.raises(UserError, match="found '두 점' in held-out example 2"):
+        figure(metric, ("1", "1"), ("2", "두 점"), ("3", "3"))
 
 
 # -- intervals -------------------------------------------------------------------------------------------
@@ -280,11 +458,10 @@ def test_options_that_do_not_exist_are_refused() -> None:
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     """95 % intervals of 300 samples of 101: the share that holds the truth is 0.95 +- 0.013 at one sigma, and the
     percentile method is known to fall a little short."""
-    draw = np.random.default_rng(11)
-    covered = 0
+    draw, counts, covered = np.random.default_rng(11), resample(101, 500), 0
     for _ in range(300):
         answers = [Answer("가" if right else "나", ("가",)) for right in draw.random(101) < 0.7]
-        found = score(ExactMatch(), answers)
+        found = score(ExactMatch(), answers, counts)
         covered += found.low <= 0.7 <= found.high
     assert 0.90 <= covered / 300 <= 0.98
 

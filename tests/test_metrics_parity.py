@@ -8,22 +8,26 @@ import pytest
 import sacrebleu
 import scipy.stats
 import torch
-from metric_answers import ENTITIES, LABELS, TEXTS, labelled, numbers
+from metric_answers import ENTITIES, LABELS, labelled, numbers, sentences
+from metric_answers import TEXTS as HAND_MADE
 from torchmetrics.functional import classification, pearson_corrcoef, spearman_corrcoef
 from torchmetrics.functional.text import char_error_rate, sacre_bleu_score, word_error_rate
 
 from kebyt5_xm.metrics import (
+    AUPRC,
     BLEU,
     Accuracy,
     Answer,
     CharacterErrorRate,
     ChrF,
+    CIDEr,
     EntityF1,
     MacroF1,
     MicroF1,
     Pearson,
     RougeL,
     Spearman,
+    ThresholdF1,
     WordErrorRate,
 )
 
@@ -36,6 +40,7 @@ def tidy(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
+TEXTS = [*HAND_MADE, *sentences()]
 PAIRS = [(tidy(answer.text), tidy(answer.references[0])) for answer in TEXTS]
 FIRST = [Answer(text, (reference,)) for text, reference in PAIRS]
 WRITTEN, RIGHT = map(list, zip(*PAIRS, strict=True))
@@ -80,6 +85,19 @@ def test_chrf(word_order: int) -> None:
     theirs = sacrebleu.CHRF(word_order=word_order)
     # torchmetrics follows chrF++.py instead, which takes the mean of the F-scores of the orders: 57 against 55 here.
     assert ChrF(word_order)(FIRST) == pytest.approx(theirs.corpus_score(WRITTEN, [RIGHT]).score, EXACT)
+
+
+def test_options_of_bleu_and_chrf_reach_sacrebleu() -> None:
+    theirs = sacrebleu.BLEU(lowercase=True, force=True)
+    answers = [Answer("The Cat sat on the mat", ("the cat sat on The mat",)), *FIRST]
+    written = [answer.text for answer in answers]
+    right = [[answer.references[0] for answer in answers]]
+    assert BLEU(lowercase=True)(answers) == pytest.approx(theirs.corpus_score(written, right).score, EXACT)
+    assert BLEU(lowercase=True).signature(answers) == str(theirs.get_signature())
+    assert BLEU(lowercase=True)(answers) > BLEU()(answers)
+    spaced = sacrebleu.CHRF(whitespace=True).corpus_score(written, right).score
+    assert ChrF(spaces=True)(answers) == pytest.approx(spaced, EXACT)
+    assert spaced != pytest.approx(ChrF()(answers), EXACT)
 
 
 def test_a_sacrebleu_bootstrap_draws_from_the_same_sentences() -> None:
@@ -167,3 +185,37 @@ def test_entities_are_the_f1_of_their_occurrences() -> None:
                     questions.setdefault(key, [0, 0])[side] = 1
     written, right = zip(*questions.values(), strict=True)
     assert EntityF1()(answers) == pytest.approx(f1_score(right, written), EXACT)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"), [("words", 2.315403984313232), ("characters", 4.993878679830389)]
+)
+def test_cider_is_that_of_the_coco_captions(tokens, expected: float) -> None:
+    """What pycocoevalcap 1.2 (Cider, n=4, sigma=6) gives for these texts, lower-cased and without punctuation."""
+    assert CIDEr(tokens)(HAND_MADE) == pytest.approx(expected, EXACT)
+
+
+@pytest.mark.parametrize("digits", [1, 2, 9])
+def test_auprc_is_klues(digits: int) -> None:
+    """The official figure by its definition in scikit-learn; one digit makes many answers equally probable."""
+    from sklearn.metrics import auc, precision_recall_curve
+
+    answers = [
+        Answer(a.text, a.references, {label: round(p, digits) for label, p in a.probabilities.items()})
+        for a in labelled()
+    ]
+    areas = []
+    for label in {answer.references[0] for answer in answers}:
+        right = [answer.references == (label,) for answer in answers]
+        precision, recall, _ = precision_recall_curve(right, [a.probabilities[label] for a in answers])
+        areas.append(auc(recall, precision))
+    assert AUPRC()(answers) == pytest.approx(np.mean(areas), EXACT)
+
+
+def test_the_f1_at_a_threshold_is_klues() -> None:
+    from sklearn.metrics import f1_score
+
+    answers = [answer for answer in numbers(61, seed=19) if "점" not in answer.text]
+    written = [float(answer.text) >= 3 for answer in answers]
+    right = [float(answer.references[0]) >= 3 for answer in answers]
+    assert ThresholdF1()(answers) == pytest.approx(f1_score(right, written), EXACT)

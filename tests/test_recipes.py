@@ -61,3 +61,14 @@ def test_unusable_files_are_named(tmp_path: Path, content: bytes, words: str) ->
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(UserError, match=r"absent\.yaml.*No such file"):
         merge(["absent.yaml"])
+
+
+def test_null_takes_a_source_or_a_modality_out(tmp_path: Path) -> None:
+    below = {
+        "data": {"seed": 7, "sources": {"a": {"weight": 1}, "b": {"weight": 2}}},
+        "model": {"modalities": {"image": modality("encoders.x.A")}},
+    }
+    above = {"data": {"sources": {"a": None, "never": None}}, "model": {"modalities": {"image": None}}}
+    paths = [write(tmp_path, "below.yaml", below), write(tmp_path, "above.yaml", above)]
+    expected = {"data": {"seed": 7, "sources": {"b": {"weight": 2}}}, "model": {"modalities": {}}}
+    assert merge(paths) == expected

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import pytest
 
 from kebyt5_xm import training
+from kebyt5_xm.forgetting_gate import Forgetting
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
@@ -96,6 +97,17 @@ def test_blocks_of_the_page_on_tuning(parser: Any, block: str, tmp_path: Path) -
 @pytest.mark.parametrize("words", commands((ROOT / "docs" / "pretraining.md").read_text()), ids=" ".join)
 def test_commands_of_the_page_on_pretraining(parser: Any, words: list[str], tmp_path: Path) -> None:
     parse(parser, words, tmp_path)
+
+
+GATES = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "forgetting.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_gates_of_the_page_on_forgetting(parser: Any, gate: str, tmp_path: Path) -> None:
+    path = tmp_path / "gate.yaml"
+    path.write_text(gate)
+    config = parse(parser, ["fit", "-c", "configs/pretrain/mini.yaml", "-c", str(path)], tmp_path)
+    Forgetting(**config["forgetting"]).check()
 
 
 def test_a_refused_recipe_fails_here(parser: Any, tmp_path: Path) -> None:

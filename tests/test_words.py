@@ -77,6 +77,7 @@ def test_references_of_a_column(lines: Path) -> None:
         ({"labels": ["0"]}, "two words or more"),
         ({"labels": ["0", "1", "0"]}, "each word once"),
         ({"metrics": [Accuracy()]}, "Accuracy needs a source with labels"),
+        ({"metrics": [ExactMatch(), ExactMatch()]}, "found 2 metrics that are logged as 'exact_match'"),
         ({"metrics": [ExactMatch()], "validation": None}, "no held-out rows to judge"),
     ],
 )

@@ -112,7 +112,7 @@ def _equal_batches(
     left = schema.empty_table()
     for batch in batches:
         left = pyarrow.concat_tables([left, pyarrow.Table.from_arrays(batch.columns, schema=schema)])
-        if left.num_rows >= BATCH_ROWS:
+        while left.num_rows >= BATCH_ROWS:
             yield from left.slice(0, BATCH_ROWS).combine_chunks().to_batches()
             left = left.slice(BATCH_ROWS)
     if left.num_rows:

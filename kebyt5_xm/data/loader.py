@@ -232,11 +232,26 @@ class Loader:
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.timeout = timeout
+        self._anew = False
+
+    def begin_anew(self, orders: Iterable[Any]) -> None:
+        """Go on with other orders behind the micro-batch that was given last; what is prepared already is dropped."""
+        self.orders = orders
+        self._anew = True
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[Batch]:
+        self._anew = True
+        while self._anew:
+            self._anew = False
+            for batch in self._batches():
+                yield batch
+                if self._anew:
+                    break
+
+    def _batches(self) -> Iterator[Batch]:
         fetches = DataLoader(
             _Told(self.dataset),
             batch_size=FETCH if self.num_workers else 1,

@@ -21,11 +21,11 @@ from kebyt5_xm.data.source import Example, Part, Selection, Source
 from kebyt5_xm.data.template import Slot, Template
 from kebyt5_xm.data.words import Words
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.metrics import Metric
+from kebyt5_xm.metrics import Metric, check_metrics
 from kebyt5_xm.modality import MediaInterface
 
 ROWS_CHECKED = 1000
-"""First rows that labels and metrics are held against before anything is trained; `lint` looks at all."""
+"""First rows that labels are held against before anything is trained; `lint` looks at all."""
 
 T = TypeVar("T")
 
@@ -118,9 +118,8 @@ class Manifest(Source):
             texts = replace(self.maker, words=None)
             self.maker.words.check(_made(texts.target_text, self.rows))
         if self.metrics and self.held_out is not None:
-            found = _made(lambda _, row: self.references(row), self.held_out)
-            for metric in self.metrics:
-                metric.check(found, self.labels)
+            found = _made(lambda _, row: self.references(row), self.held_out, self.max_validation_examples)
+            check_metrics(self.metrics, found, self.labels)
 
     def references(self, row: int) -> tuple[str, ...]:
         rows = self.held_out
@@ -258,10 +257,10 @@ class Manifest(Source):
         }
 
 
-def _made(make: Callable[[Rows, int], T], rows: Rows) -> list[T]:
-    """Return what the first rows give, without those of which it cannot be made."""
+def _made(make: Callable[[Rows, int], T], rows: Rows, most: int = ROWS_CHECKED) -> list[T]:
+    """Return what the first rows, `most` of them, give, without those of which it cannot be made."""
     made = []
-    for number in range(min(ROWS_CHECKED, len(rows))):
+    for number in range(min(most, len(rows))):
         with suppress(BadSample):
             made.append(make(rows, number))
     return made

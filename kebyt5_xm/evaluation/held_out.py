@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 from kebyt5_xm.data.bad_sample import BadSample
@@ -63,6 +64,7 @@ class HeldOut:
     @classmethod
     def answered(cls, source: Manifest, respond: Respond, num_examples: int = EXAMPLES) -> "HeldOut":
         """Answer the first `num_examples` held-out examples that can be made, in the order of the table."""
+        assert source.metrics
         maker = _without_caches(source.maker)
         rows: list[int] = []
         references: list[tuple[str, ...]] = []
@@ -90,7 +92,7 @@ class HeldOut:
         """The held-out rows of the source."""
         return _table(self.source)
 
-    @property
+    @cached_property
     def maker(self) -> ExampleMaker:
         """Makes examples of other guises: without feature caches, and of any length.
 

@@ -28,8 +28,9 @@ class Pearson(SetMetric):
 
     def statistics(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
         """Return [n, 2]: the number written, NaN where it is none, and the right one."""
-        pairs = [(number(answer.text), number(answer.references[0])) for answer in answers]
-        return np.asarray(pairs, dtype=np.float64)  # None becomes NaN
+        right = numbers(type(self).__name__, [answer.references for answer in answers])
+        written = [number(answer.text) for answer in answers]
+        return np.asarray([written, right], dtype=np.float64).T  # None becomes NaN
 
     def of_set(self, figures: NDArray[np.float64]) -> float:
         written, right = figures.T

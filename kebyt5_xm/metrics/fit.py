@@ -1,11 +1,28 @@
 """Whether a metric fits a source and its options exist, said before anything is trained."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from kebyt5_xm.errors import UserError, did_you_mean
 
+if TYPE_CHECKING:
+    from kebyt5_xm.metrics.metric import Metric
+
 T = TypeVar("T")
+
+
+def check_metrics(
+    metrics: "Sequence[Metric]", references: Sequence[Sequence[str]], labels: Sequence[str] | None
+) -> None:
+    """Raise `UserError` if a metric does not fit a source (`Metric.check`), or two have one name in its logs."""
+    names = [metric.name for metric in metrics]
+    for metric, name in zip(metrics, names, strict=True):
+        if names.count(name) > 1:
+            raise UserError(
+                f"found {names.count(name)} metrics that are logged as '{name}', expected one; take the others out, "
+                "or give them options that tell them apart"
+            )
+        metric.check(references, labels)
 
 
 def chosen(option: str, value: T, choices: Any) -> T:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from kebyt5_xm.metrics.fit import chosen, need_labels
+from kebyt5_xm.metrics.fit import chosen, need_content, need_labels
 from kebyt5_xm.metrics.metric import Answer, MeanMetric
 from kebyt5_xm.metrics.normalization import composed, klue, korquad
 
@@ -25,6 +25,10 @@ class ExactMatch(MeanMetric):
     @property
     def name(self) -> str:
         return "exact_match" if self.normalization == "none" else f"exact_match_{self.normalization}"
+
+    def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
+        if self.normalization != "klue":  # KLUE-MRC has questions without an answer
+            need_content("ExactMatch", references, _NORMAL[self.normalization], "a character")
 
     def figure(self, answer: Answer) -> float:
         normal = _NORMAL[self.normalization]

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_BLOCK = 2**22
+"""Counts that are held as floats at once, 32 MiB."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -65,7 +68,9 @@ class Metric(ABC):
 
     def resampled(self, answers: Sequence[Answer], counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the metric [r] of resamples in which answer i occurs `counts[r, i]` times."""
-        return self.value(counts.astype(np.float64) @ self.statistics(answers))
+        figures = self.statistics(answers)
+        blocks = np.array_split(counts, max(1, counts.size // _BLOCK))
+        return np.concatenate([self.value(block.astype(np.float64) @ figures) for block in blocks])
 
     def __call__(self, answers: Sequence[Answer]) -> float:
         """Return the metric of the answers; NaN for none."""

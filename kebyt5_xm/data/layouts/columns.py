@@ -1,7 +1,7 @@
 """From rows to Arrow columns, in a forgiving way: what a prompt can use is kept, and one odd value fails no file.
 
-Numbers that stand in one column with texts become texts, as they would in a prompt; half a character (a lone
-surrogate) makes the value null.
+Numbers that stand in one column with texts become texts, as they would in a prompt; a value in a column of lists
+becomes a list of one; half a character (a lone surrogate) makes the value null.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ LARGEST = 1 << 63
 def united(schema: pyarrow.Schema, rows: Sequence[Mapping[str, Any]], path: Path) -> pyarrow.Schema:
     """Return `schema` widened so that it holds `rows` too.
 
-    Raises `UserError` for a column with a list in one row and a text in another.
+    Raises `UserError` for a column with something else than texts, numbers, lists of them or bytes.
     """
     types = {field.name: field.type for field in schema}
     for name in dict.fromkeys(name for row in rows for name in row):
@@ -30,20 +30,24 @@ def united(schema: pyarrow.Schema, rows: Sequence[Mapping[str, Any]], path: Path
 
 def batch_of(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
     """Return rows as a batch of a schema that `united` has made of them."""
-    columns = [
-        pyarrow.array([_fitting(row.get(field.name), field.type) for row in rows], field.type)
-        for field in schema
-    ]
+    columns = [_array([row.get(field.name) for row in rows], field.type) for field in schema]
     return pyarrow.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _array(values: list[Any], kind: pyarrow.DataType) -> pyarrow.Array:
+    try:
+        return pyarrow.array(values, kind)
+    except (pyarrow.ArrowException, UnicodeEncodeError):  # some are not of this type themselves
+        return pyarrow.array([_fitting(value, kind) for value in values], kind)
 
 
 def _type(values: list[Any], name: str, path: Path) -> pyarrow.DataType:
     """Return the type that holds all the values of a column."""
     kinds = {type(value) for value in values if value is not None}
-    if kinds <= {list, tuple}:
-        items = [item for value in values if value is not None for item in value]
-        if not kinds:
-            return pyarrow.null()
+    if not kinds:
+        return pyarrow.null()
+    if kinds & {list, tuple}:
+        items = [item for value in values if value is not None for item in _listed(value)]
         return pyarrow.list_(_type(items, name, path))
     if kinds <= {bool}:
         return pyarrow.bool_()
@@ -61,14 +65,18 @@ def _wider(first: pyarrow.DataType, second: pyarrow.DataType, name: str, path: P
         return first
     if pyarrow.types.is_null(first):
         return second
-    if pyarrow.types.is_list(first) and pyarrow.types.is_list(second):
-        return pyarrow.list_(_wider(first.value_type, second.value_type, name, path))
+    if pyarrow.types.is_list(first) or pyarrow.types.is_list(second):
+        return pyarrow.list_(_wider(_item(first), _item(second), name, path))
     both = {first, second}
     if both == {pyarrow.int64(), pyarrow.float64()}:
         return pyarrow.float64()
     if both <= {pyarrow.bool_(), pyarrow.int64(), pyarrow.float64(), pyarrow.string()}:
         return pyarrow.string()
     raise _mixed(name, path, [str(first), str(second)])
+
+
+def _item(kind: pyarrow.DataType) -> pyarrow.DataType:
+    return kind.value_type if pyarrow.types.is_list(kind) else kind
 
 
 def _mixed(name: str, path: Path, kinds: list[str]) -> UserError:
@@ -78,11 +86,15 @@ def _mixed(name: str, path: Path, kinds: list[str]) -> UserError:
     )
 
 
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
 def _fitting(value: Any, kind: pyarrow.DataType) -> Any:
     if value is None or pyarrow.types.is_null(kind):
         return None
     if pyarrow.types.is_list(kind):
-        return [_fitting(item, kind.value_type) for item in value]
+        return [_fitting(item, kind.value_type) for item in _listed(value)]
     if pyarrow.types.is_floating(kind):
         return float(value)
     if not pyarrow.types.is_string(kind):

@@ -32,6 +32,8 @@ FILE = ":file"
 ROWS_AT_ONCE = 1024
 """Rows that are held in memory while the Arrow file is written."""
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, default=str)
+
 
 class Layout(ABC):
     """How a data set is laid out in files. Instances hold plain settings and are sent to data workers."""
@@ -120,7 +122,7 @@ class LayoutRows(ArrowRows):
             num_rows += len(rows)
             for row in rows:
                 kept = {name: value for name, value in row.items() if name not in (LINE, FILE)}
-                digest.update(json.dumps(kept, sort_keys=True, ensure_ascii=True, default=str).encode())
+                digest.update(_CANONICAL.encode(kept).encode())
         if not num_rows:
             raise UserError(f"found no rows in {self.path}, expected at least one")
         return Contents(
