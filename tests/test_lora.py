@@ -57,11 +57,11 @@ def trained(model: CrossModalT5) -> CrossModalT5:
     return model.eval()
 
 
-def gradients(model: CrossModalT5, seed: int = 11) -> dict[str, torch.Tensor]:
-    torch.manual_seed(seed)
-    inputs = model.processor(ROWS)
+def gradients(model: CrossModalT5, rows: list[Any] = ROWS) -> dict[str, torch.Tensor]:
+    torch.manual_seed(11)
+    inputs = model.processor(rows)
     model.train()
-    model(**inputs, labels=LABELS.expand(len(ROWS), -1)).loss.backward()
+    model(**inputs, labels=LABELS.expand(len(rows), -1)).loss.backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -214,11 +214,24 @@ def test_layers_that_torch_reads_past_lora_are_refused() -> None:
         targets(model, {"all": LoRA("fused.*")})
 
 
-@pytest.mark.parametrize("lora", [{}, {"attention": LoRA(ATTENTION.pattern, 3, dropout=0.2)}])
-def test_gradient_checkpointing_changes_no_gradient(lora: dict[str, LoRA]) -> None:
-    """Dropout included, under adapters that train; with LoRA the backbone's own weights are frozen."""
-    found = [gradients(trained(built(lora, dropout=0.1, gradient_checkpointing=on))) for on in (False, True)]
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:1]], ids=["media", "text"])
+@pytest.mark.parametrize(
+    "lora", [{}, {"attention": LoRA(ATTENTION.pattern, 3, dropout=0.2)}], ids=["full", "lora"]
+)
+def test_gradient_checkpointing_changes_no_gradient(lora: dict[str, LoRA], rows: list[Any]) -> None:
+    """Dropout included, under adapters that train; LoRA freezes the embeddings, so text brings no gradient along."""
+    found, calls = [], []
+    for on in (False, True):
+        model = trained(built(lora, dropout=0.1, gradient_checkpointing=on))
+        count: list[int] = []
+        model.backbone.encoder.block[0].layer[0].register_forward_hook(
+            lambda *_, count=count: count.append(1)
+        )
+        found.append(gradients(model, rows))
+        calls.append(len(count))
+    assert calls == [1, 2], "activations are computed again"
     assert found[0].keys() == found[1].keys()
+    assert any("backbone.encoder" in name for name in found[0])
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-5, atol=1e-6, msg=name)
 
