@@ -6,7 +6,7 @@ Each prints its figures, ratios against a peer in the same run, and writes bench
 import argparse
 import importlib
 
-NAMES = ("bytes", "denoising", "store", "loader", "cache", "training")
+NAMES = ("bytes", "denoising", "store", "manifest", "loader", "cache", "training")
 
 
 def main() -> None:

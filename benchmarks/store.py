@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.memory import memory_mb
 from benchmarks.report import seconds, write
 from kebyt5_xm.data.pool import num_cores
 from kebyt5_xm.data.prepare import prepare_text
@@ -158,16 +159,6 @@ def read_at_random(open_reader: Callable[[], tuple[int, Callable]]) -> dict[str,
         "resident_growth_mb": median(sample["Rss"] for sample in late) - before["Rss"],
         "peak_resident_growth_mb": samples[-1]["VmHWM"] - before["Rss"],
     }
-
-
-def memory_mb() -> dict[str, float]:
-    """Return all resident pages; of them, the private ones that are no file's; and the most there ever were."""
-    lines = [
-        *Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()[1:],
-        *Path("/proc/self/status").read_text(encoding="utf-8").splitlines(),
-    ]
-    fields = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
-    return {name: int(fields[name][0]) * 1024 / 1e6 for name in ("Rss", "Anonymous", "VmHWM")}
 
 
 class Batches:

@@ -1,0 +1,141 @@
+"""Manifests of ten million rows: indexing them, opening them again, reading them at random, their length tables.
+
+OMP_NUM_THREADS=1 python -m benchmarks.manifest
+
+Needs about 4 GB of disk for the while (in TMPDIR) and ten minutes, most of them for the length tables. Opening and
+reading are measured in a fresh process, as a data worker is one: private pages (`Anonymous` of
+/proc/self/smaps_rollup) apart from all resident ones, which count what is mapped of the index too.
+"""
+
+import json
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.memory import memory_mb
+from benchmarks.report import write
+from kebyt5_xm.data.manifest import open_rows
+from kebyt5_xm.data.pool import num_cores
+
+NUM_ROWS = 10_000_000
+ROWS_WRITTEN_AT_ONCE = 100_000
+ROWS_READ = 100_000
+DEMANDED_OPENINGS_PER_S = 1
+"""An opened manifest within a second: "seconds" at most, on any machine."""
+DEMANDED_ROWS_TO_PRIVATE_MB = 1_000_000
+"""Ten million rows in ten megabytes of private memory at most."""
+
+
+def main() -> None:
+    figures: dict[str, Any] = {"rows": NUM_ROWS}
+    with tempfile.TemporaryDirectory(prefix="manifest-benchmark-") as folder:
+        for name, make in {"json_lines": write_json_lines, "parquet": write_parquet}.items():
+            path = make(Path(folder))
+            figures[name] = {"file_mb": path.stat().st_size / 1e6}
+            started = time.perf_counter()
+            open_rows(path)
+            taken = time.perf_counter() - started
+            figures[name] |= {"indexing_s": taken, "indexed_rows_per_s": NUM_ROWS / taken}
+            figures[name]["index_mb"] = path.with_name(path.name + SUFFIXES[name]).stat().st_size / 1e6
+            figures[name] |= in_fresh_process(read_at_random, path)
+            figures[name]["lengths"] = measure_lengths(path)
+            for made in path.parent.glob(f"{path.name}*"):
+                made.unlink()
+    kinds = [name for name in figures if name != "rows"]
+    write(
+        "manifest",
+        figures,
+        demanded={
+            **{f"{name}.openings_per_s": DEMANDED_OPENINGS_PER_S for name in kinds},
+            **{f"{name}.ratio_rows_to_private_mb_of_opening": DEMANDED_ROWS_TO_PRIVATE_MB for name in kinds},
+        },
+    )
+
+
+SUFFIXES = {"json_lines": ".index", "parquet": ".rows"}
+
+
+def write_json_lines(folder: Path) -> Path:
+    path = folder / "rows.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for start in range(0, NUM_ROWS, ROWS_WRITTEN_AT_ONCE):
+            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(start)))
+    return path
+
+
+def write_parquet(folder: Path) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = folder / "rows.parquet"
+    schema = pyarrow.schema([("question", pyarrow.string()), ("answer", pyarrow.string())])
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        for start in range(0, NUM_ROWS, ROWS_WRITTEN_AT_ONCE):
+            writer.write_table(pyarrow.Table.from_pylist(rows(start), schema))
+    return path
+
+
+def rows(start: int) -> list[dict[str, str]]:
+    return [
+        {"question": f"{n} 다음에 오는 수는?", "answer": f"{n + 1}입니다" + "." * (n % 13)}
+        for n in range(start, start + ROWS_WRITTEN_AT_ONCE)
+    ]
+
+
+def in_fresh_process(function: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, path).result()
+
+
+def read_at_random(path: Path) -> dict[str, float]:
+    """Open a manifest whose index is there, and read rows from all over it, none of them in order."""
+    import pyarrow.ipc  # noqa: F401  # libraries are loaded before the memory is measured
+
+    import kebyt5_xm.data.json_lines
+    import kebyt5_xm.data.parquet_rows  # noqa: F401
+
+    before = memory_mb()
+    started = time.perf_counter()
+    table = open_rows(path)
+    opening = time.perf_counter() - started
+    assert len(table) == NUM_ROWS
+    opened = memory_mb()
+    draw = np.random.default_rng(0).integers(0, NUM_ROWS, ROWS_READ).tolist()
+    started = time.perf_counter()
+    for number in draw:
+        assert table.row(number)["question"].startswith(f"{number} ")
+    taken = time.perf_counter() - started
+    after = memory_mb()
+    private = opened["Anonymous"] - before["Anonymous"]
+    return {
+        "opening_ms": opening * 1e3,
+        "openings_per_s": 1 / opening,
+        "private_growth_mb_of_opening": private,
+        "resident_growth_mb_of_opening": opened["Rss"] - before["Rss"],
+        "ratio_rows_to_private_mb_of_opening": NUM_ROWS / max(private, 1),
+        "random_rows_per_s": ROWS_READ / taken,
+        "private_growth_mb_of_reading": after["Anonymous"] - opened["Anonymous"],
+        "resident_growth_mb_of_reading": after["Rss"] - opened["Rss"],
+    }
+
+
+def measure_lengths(path: Path) -> dict[str, float]:
+    """Return what the length table of text alone takes: no header is read, so this is the rate of the rows."""
+    from kebyt5_xm.data.manifest_source import Manifest
+
+    source = Manifest(str(path), prompt="{question}", target="{answer}")
+    source.connect({})
+    started = time.perf_counter()
+    source.prepare(num_cores(), lambda _: None)
+    taken = time.perf_counter() - started
+    return {"processes": num_cores(), "seconds": taken, "rows_per_s": NUM_ROWS / taken}
+
+
+if __name__ == "__main__":
+    main()
