@@ -28,13 +28,18 @@ def state_of(path: Path) -> dict[str, Any]:
     return {"size": status.st_size, "time": status.st_mtime_ns, "ends": digest.hexdigest()}
 
 
+def cache_folder() -> Path:
+    """Return the folder for what cannot lie beside what it is made from."""
+    return Path(
+        os.environ.get("KEBYT5_XM_CACHE")
+        or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "kebyt5-xm")
+    )
+
+
 def places(path: Path, suffix: str) -> list[Path]:
     """Return where what is made from `path` may lie, the best place first."""
-    cache = os.environ.get("KEBYT5_XM_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "kebyt5-xm"
-    )
     key = hashlib.blake2b(os.fsencode(os.path.realpath(path)), digest_size=8).hexdigest()
-    return [path.with_name(path.name + suffix), Path(cache) / f"{key}-{path.name}{suffix}"]
+    return [path.with_name(path.name + suffix), cache_folder() / f"{key}-{path.name}{suffix}"]
 
 
 def write_derived(path: Path, suffix: str, write: Callable[[BinaryIO], None]) -> Path:

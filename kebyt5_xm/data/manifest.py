@@ -4,6 +4,7 @@
 - The same with `.gz` or `.zst` behind it, and parquet (`.parquet`), which cannot be entered in the middle, are
   written once as a file that can, beside the manifest.
 - WebDataset tar shards (`.tar`) are read in place, through an index of their headers beside the file.
+- Hugging Face datasets, saved to a folder or as `hf:NAME?config=C&split=S&revision=R`, are read in place.
 - A pattern such as `train-{000..127}.tar` or `train-*.jsonl` is all its files as one table.
 - Files that are laid out in another way are read by a layout (`kebyt5_xm.data.layouts`), patterns of them too.
 
@@ -30,6 +31,10 @@ def open_rows(path: str | Path, layout: Layout | None = None) -> Rows:
 
     The first time, and whenever the file has changed, this reads the whole file to make its index.
     """
+    if str(path).startswith("hf:"):
+        from kebyt5_xm.data.named_dataset import open_named
+
+        return _with_rows(open_named(str(path)))
     path = Path(path)
     open_file = layout.open if layout is not None else _open
     files = expanded(path)
@@ -47,6 +52,11 @@ def _index(open_file: Callable[[Path], Rows], path: Path, progress: Progress) ->
 
 
 def _open(path: Path) -> Rows:
+    if path.is_dir():
+        from kebyt5_xm.data.dataset_rows import is_saved, open_saved
+
+        if is_saved(path):
+            return _with_rows(open_saved(path))
     if not path.is_file():
         raise UserError(f"found no manifest at {path}, expected a file; correct the path")
     compressed = path.suffix.lower() in COMPRESSIONS
@@ -68,6 +78,10 @@ def _open(path: Path) -> Rows:
             f"found a manifest named {path.name}, expected a name that ends in .jsonl, .ndjson or .json (.gz or "
             ".zst may follow), in .parquet or in .tar: rename or convert it"
         )
+    return _with_rows(rows)
+
+
+def _with_rows(rows: Rows) -> Rows:
     if not len(rows):
-        raise UserError(f"found no rows in {path}, expected at least one")
+        raise UserError(f"found no rows in {rows.name}, expected at least one")
     return rows

@@ -18,13 +18,14 @@ class Rows(ABC):
     """A table with random access, made from `path` alone.
 
     It holds open files, and is pickled as its path: another process opens it again. `fingerprint` is a hash of
-    the content, the same wherever and however compressed the file lies.
+    the content, the same wherever and however compressed the file lies. `name` is what messages call it.
     """
 
     fingerprint: str
 
     def __init__(self, path: Path):
         self.path = Path(os.path.abspath(path))
+        self.name = str(self.path)
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -39,7 +40,7 @@ class Rows(ABC):
 
     def place(self, index: int) -> tuple[str, int]:
         """Return the file and the line, from 1, of row `index`."""
-        return str(self.path), self.line(index)
+        return self.name, self.line(index)
 
     @property
     def root(self) -> Path:

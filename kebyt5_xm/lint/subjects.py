@@ -87,7 +87,7 @@ def of_recipes(paths: Sequence[str]) -> Iterator[Subject]:
 def _of_manifest(name: str, source: Manifest) -> Iterator[Subject]:
     tables = {rows.path: rows for rows in (source.rows, source.held_out) if rows is not None}
     for rows in tables.values():
-        yield Subject(name, str(rows.path), len(rows), partial(_read_rows, source, rows))
+        yield Subject(name, rows.name, len(rows), partial(_read_rows, source, rows))
 
 
 def _read_rows(source: Manifest, rows: Rows, start: int, stop: int, progress: Progress) -> Found:
