@@ -2,7 +2,7 @@
 
 FOLDER/adapter.json          classes and arguments, widths, hash of the backbone
 FOLDER/adapter.safetensors   the adapter's tensors
-FOLDER/encoder.safetensors   the encoder's, where it was trained too (a frozen one comes from its library)
+FOLDER/encoder.safetensors   the encoder's, where they are its own (a frozen pretrained one comes from its library)
 """
 
 import copy
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 
 
 def save_adapter(model: "CrossModalT5", name: str, folder: str | Path) -> None:
-    """Write the adapter of modality `name` into `folder`, and its encoder too unless that is frozen."""
+    """Write the adapter of modality `name` into `folder`, and its encoder too where that has weights of its own."""
     module, folder = model.modality(name), Path(folder)
     content = {
         "modality": name,
         **offline_spec(model, name),
         "in_dim": module.adapter.in_dim,
         "d_model": module.adapter.d_model,
+        "slot_bias": model.config.slot_bias,
         "backbone_hash": backbone_hash(model.backbone),
         "backbone_dtype": str(model.backbone.dtype).removeprefix("torch."),
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(module.adapter, folder / "adapter.safetensors")
-    if not module.encoder.frozen:
+    if module.own_encoder or not module.encoder.frozen:
         write_tensors(module.encoder, folder / "encoder.safetensors")
     (folder / "adapter.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -46,7 +47,7 @@ def load_adapter(model: "CrossModalT5", name: str, folder: str | Path) -> None:
     language that it never learned, without any error. Likewise for another class, width or shape.
     """
     module, folder = model.modality(name), Path(folder)
-    content = _content(folder)
+    content = read_content(folder)
     for key, part in (("encoder", module.encoder), ("adapter", module.adapter)):
         if key == "encoder" and not (folder / "encoder.safetensors").is_file():
             continue
@@ -63,6 +64,12 @@ def load_adapter(model: "CrossModalT5", name: str, folder: str | Path) -> None:
             f"the adapter in '{folder}' maps {theirs[0]} to {theirs[1]}, that of modality '{name}' {ours[0]} to "
             f"{ours[1]}; give the encoder and the backbone it was trained with"
         )
+    slot_bias = content.get("slot_bias", model.config.slot_bias)
+    if slot_bias != model.config.slot_bias:
+        raise UserError(
+            f"the adapter in '{folder}' was trained with model.slot_bias '{slot_bias}', this model has "
+            f"'{model.config.slot_bias}'; set it to the adapter's"
+        )
     found = _hash_in(model.backbone, getattr(torch, content["backbone_dtype"]))
     if found != content["backbone_hash"]:
         raise UserError(
@@ -77,11 +84,13 @@ def load_adapter(model: "CrossModalT5", name: str, folder: str | Path) -> None:
             dtype = next((p.dtype for p in part.parameters()), torch.float32)
             load_tensors(part, read_tensors(path), str(path))
             part.to(dtype)
+            module.own_encoder |= part is module.encoder
         elif file == "adapter":
             raise UserError(f"'{folder}' holds no adapter.safetensors; it is incomplete")
 
 
-def _content(folder: Path) -> dict[str, Any]:
+def read_content(folder: Path) -> dict[str, Any]:
+    """Return the content of adapter.json; raise `UserError` if `folder` is not that of an adapter."""
     path = folder / "adapter.json"
     if not path.is_file():
         inside = [p.parent.name for p in folder.glob("adapters/*/adapter.json")]

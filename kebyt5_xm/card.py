@@ -59,7 +59,7 @@ def model_card(
     stores = _stores(run)
     languages = list(dict.fromkeys(language for _, language, _ in stores))
     sections = [
-        _front_matter(languages, origin),
+        front_matter(languages, origin),
         f"# {name}",
         *_details(cross_modal or model, languages, origin),
         *(["### Modalities", modalities_section(cross_modal)] if cross_modal else []),
@@ -90,7 +90,8 @@ def model_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(languages: list[str], origin: Origin) -> str:
+def front_matter(languages: list[str], origin: Origin) -> str:
+    """Return the YAML between two lines of `---` with which a model card begins."""
     content: dict[str, Any] = {"library_name": "transformers", "tags": ["byt5", "byte-level", "kebyt5-xm"]}
     if languages:
         content["language"] = languages
@@ -203,6 +204,7 @@ def _hyperparameters(run: Run, results: dict[str, Any]) -> str:
         "global_batch_size": data.get("global_batch_size"),
         "dropout": model.get("backbone", {}).get("dropout"),
         "frozen backbone": model.get("backbone", {}).get("frozen") or None,
+        **{f"lora.{name}": _options(entry) for name, entry in (model.get("lora") or {}).items()},
         **_block("optimizer", model.get("optimizer")),
         **_block("schedule", model.get("schedule")),
     }
@@ -211,6 +213,10 @@ def _hyperparameters(run: Run, results: dict[str, Any]) -> str:
         ("Strategy", results.get("strategy", UNKNOWN)),
         *((name, f"{value}") for name, value in told.items() if value is not None),
     )
+
+
+def _options(entry: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in entry.items())
 
 
 def _block(name: str, block: Any) -> dict[str, Any]:

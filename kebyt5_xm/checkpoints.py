@@ -45,12 +45,6 @@ class Newest(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.save(trainer)
 
-    def save_again(self, trainer: pl.Trainer) -> None:
-        """Write the checkpoint of the present step anew, if there is one: its data state has changed."""
-        if trainer.global_step == self._saved_step:
-            self._saved_step = -1
-            self.save(trainer)
-
     def save(self, trainer: pl.Trainer) -> None:
         """Write a checkpoint of the present step, unless there is one, and remove the oldest. All ranks call it."""
         path = self.folder / f"step={trainer.global_step}.ckpt"

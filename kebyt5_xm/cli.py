@@ -19,6 +19,7 @@ COMMANDS = {
     "report": ("kebyt5_xm.report", "evaluate a run and write its report, as a page"),
     "compare": ("kebyt5_xm.report.compare", "put the reports of runs side by side"),
     "export": ("kebyt5_xm.export", "turn a run into a folder that transformers loads"),
+    "compose": ("kebyt5_xm.compose", "join adapters of separate runs on one backbone into one model"),
     "generate": ("kebyt5_xm.generate", "let a run or an export answer a prompt, with images and recordings"),
 }
 

@@ -60,7 +60,7 @@ def configured(paths: list[str], random_weights: bool) -> tuple[Task, DataModule
     assert isinstance(task, Task)
     assert isinstance(data, DataModule)
     if random_weights:
-        task.backbone = _random(task.backbone)
+        task.building.backbone = _random(task.backbone)
     return task, data
 
 

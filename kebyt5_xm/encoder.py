@@ -153,6 +153,8 @@ class Encoder(nn.Module, ABC):
     out_dim: int
     frozen: bool = False
     """True after `freeze`: nothing in here learns, so its features may be cached."""
+    always_eval: bool = False
+    """True in an encoder that was frozen before LoRA was put into it: its updates learn, all else stays as it is."""
 
     @abstractmethod
     def preprocessor(self) -> Preprocessor:
@@ -183,13 +185,18 @@ class Encoder(nn.Module, ABC):
         self.requires_grad_(False)
         return self.eval()
 
+    def let_lora_learn(self) -> None:
+        """Keep a graph from now on, though the encoder be frozen; a frozen one stays in eval mode as before."""
+        self.always_eval = self.frozen
+        self.frozen = False
+
     def train(self, mode: bool = True) -> Self:
         """Set training mode. A frozen encoder stays in eval mode, and so does batch norm in any encoder.
 
         Its statistics stay those of pretraining: batches here are grouped by size, padded, sometimes of a
         single item or a dummy, and one item's features must not depend on its company.
         """
-        super().train(mode and not self.frozen)
+        super().train(mode and not (self.frozen or self.always_eval))
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.training = False

@@ -1,7 +1,8 @@
 """`kebyt5-xm export`: a run as a folder to keep, publish and start from.
 
 A text-only run gives a plain T5 that transformers loads by itself. A run with modalities gives a `CrossModalT5`,
-and each of its adapters alone:
+and each of its adapters alone. What LoRA trained is merged into the weights; of a text-only run `--lora apart`
+keeps it beside them, in OUT/lora, as peft loads it.
 
     OUT/config.json  OUT/model.safetensors  OUT/processor_config.json  OUT/adapters/NAME/
 """
@@ -16,14 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from kebyt5_xm import lora_folder
 from kebyt5_xm import origin as origins
 from kebyt5_xm.backbone import Backbone, backbone_hash
 from kebyt5_xm.card import model_card
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.lora import without_lora
 from kebyt5_xm.origin import Origin
 from kebyt5_xm.pretrained import RunBackbone
 from kebyt5_xm.run import Run, checkpoint_step, resolve
-from kebyt5_xm.untied import saved_config, saved_state
+from kebyt5_xm.untied import load_state, saved_config, saved_state
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from kebyt5_xm.model import CrossModalT5
 
 Dtype = Literal["float32", "bfloat16"]
+DTYPES = ("float32", "bfloat16")
 
 TOKENIZER = {
     "tokenizer_class": "ByT5Tokenizer",
@@ -53,7 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", default="", metavar="best|last|PATH", help="default: the best, else the last"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument(
+        "--lora",
+        choices=("merged", "apart"),
+        default="merged",
+        help="what LoRA trained: merged into the weights, or apart in OUT/lora for peft",
+    )
     parser.add_argument(
         "--trust",
         action="append",
@@ -74,7 +84,14 @@ def run(args: argparse.Namespace) -> None:
                 f"--checkpoint is '{args.checkpoint}'; expected best, last or an existing checkpoint"
             )
         found = Run(found.path, Path(args.checkpoint))
-    export_run(found, args.out, overwrite=args.overwrite, dtype=args.dtype, trusted_modules=args.trust)
+    export_run(
+        found,
+        args.out,
+        overwrite=args.overwrite,
+        dtype=args.dtype,
+        trusted_modules=args.trust,
+        lora_apart=args.lora == "apart",
+    )
     print(f"exported {found.checkpoint()} to {args.out}")
 
 
@@ -84,19 +101,22 @@ def export_run(
     overwrite: bool = False,
     dtype: Dtype = "float32",
     trusted_modules: Sequence[str] = (),
+    lora_apart: bool = False,
 ) -> None:
     """Export the model of a run's chosen, best or last checkpoint, with a model card filled from the run.
 
     `trusted_modules` are packages, beside this project's own, that hold the encoders and adapters of the run.
+    `lora_apart` writes the weights without LoRA's updates, and those beside them.
     Raises `UserError` if there is no checkpoint, if it does not fit, or if `out` must not be written.
     """
     import torch
 
-    _check_out(out, overwrite)
+    check_out(out, overwrite)
     checkpoint = run.checkpoint()
     recorded = RunBackbone(run).config
     origin = Origin.read(recorded)
     denoising = run_denoising(run) or origin.denoising
+    updates = lora_folder.read(run) if lora_apart else None
     whole = None
     if (run.config.get("model") or {}).get("modalities"):
         from kebyt5_xm.saving import load_run
@@ -105,6 +125,8 @@ def export_run(
         model = whole.to(getattr(torch, dtype)).backbone
     else:
         model = Backbone(weights=str(checkpoint), dropout=recorded.get("dropout_rate", 0.0)).build()
+        if updates is not None:
+            load_state(model, without_lora(updates.tensors), str(checkpoint))
         model.to(getattr(torch, dtype))
     card = model_card(
         run,
@@ -117,9 +139,13 @@ def export_run(
     )
     if whole is not None:
         whole.config.denoising = denoising
-        _export_whole(whole, out, card=card, origin=run.backbone, overwrite=overwrite)
+        export_whole(whole, out, card=card, origin=run.backbone, overwrite=overwrite)
         return
-    export_backbone(model, out, denoising=denoising, card=card, origin=run.backbone, overwrite=overwrite)
+    if updates is not None:
+        card += lora_folder.CARD
+    export_backbone(
+        model, out, denoising=denoising, card=card, origin=run.backbone, overwrite=overwrite, lora=updates
+    )
 
 
 def export_backbone(
@@ -130,6 +156,7 @@ def export_backbone(
     card: str,
     origin: Path | None = None,
     overwrite: bool = False,
+    lora: "lora_folder.BackboneLoRA | None" = None,
 ) -> None:
     """Write a backbone as a folder for transformers 4.57 and 5: config, safetensors, tokenizer, model card.
 
@@ -140,6 +167,7 @@ def export_backbone(
         card: the text of README.md.
         origin: folder that `kebyt5_xm.origin.record` wrote; its terms are copied.
         overwrite: replace an earlier export.
+        lora: goes into lora/, in peft's layout.
 
     Raises `UserError` if `out` exists and must not be overwritten.
     """
@@ -164,9 +192,11 @@ def export_backbone(
         (folder / "README.md").write_text(card, encoding="utf-8")
         if origin is not None:
             origins.copy_terms(origin, folder)
+        if lora is not None:
+            lora.write(folder / "lora", model.dtype)
 
 
-def _export_whole(model: "CrossModalT5", out: Path, *, card: str, origin: Path, overwrite: bool) -> None:
+def export_whole(model: "CrossModalT5", out: Path, *, card: str, origin: Path, overwrite: bool) -> None:
     """Write a `CrossModalT5` with its processor's settings, its adapters, its card and what it inherits."""
     from kebyt5_xm.adapter_folder import save_adapter
     from kebyt5_xm.processor import CrossModalProcessor
@@ -209,7 +239,8 @@ def run_denoising(run: Run) -> dict[str, Any]:
     return {name: heaviest.get(name, getattr(objective, name)) for name in names}
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
+def check_out(out: Path, overwrite: bool) -> None:
+    """Raise `UserError` unless an export may be written to `out`."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
@@ -226,7 +257,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
 @contextmanager
 def _complete_or_absent(out: Path, overwrite: bool) -> Iterator[Path]:
     """Give a folder beside `out` that takes its place at the end, or vanishes if anything fails."""
-    _check_out(out, overwrite)
+    check_out(out, overwrite)
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     workplace = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))

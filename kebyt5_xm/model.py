@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 class ModalityModule(nn.Module):
     """The weights of one modality."""
 
+    own_encoder: bool = False
+    """Whether the encoder's weights are others than its constructor gives, although it may be frozen."""
+
     def __init__(self, encoder: Encoder, adapter: Adapter) -> None:
         super().__init__()
         self.encoder = encoder

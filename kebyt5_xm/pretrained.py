@@ -149,6 +149,11 @@ def open_pretrained(weights: str) -> Pretrained:
     Nothing is read or downloaded yet. Raises `UserError` for what can be none of these.
     """
     path = Path(weights).expanduser()
+    if (path / "lora" / "adapter_config.json").is_file():
+        raise UserError(
+            f"'{weights}' was exported with its LoRA apart, and its weights are those under the LoRA; export the run "
+            "without --lora apart to use it here, or load it with peft"
+        )
     if (path / "config.json").is_file():
         return LocalFolder(path)
     if (path / "config.yaml").is_file() or (path.name.endswith(".ckpt") and path.exists()):

@@ -13,6 +13,7 @@ import torch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.evaluation.baselines import baselines
 from kebyt5_xm.forgetting import ForgettingMeter
+from kebyt5_xm.memory import peak_memory
 from kebyt5_xm.progress import Throughput
 from kebyt5_xm.skips import Skips
 
@@ -26,6 +27,8 @@ class ResultsWriter(pl.Callback):
         global_batch_size     examples of one step
         parameters            of the whole model; trainable_parameters of them train
         train_seconds         time spent training, without validation (since the last resume)
+        device_hours          train_seconds on every rank, in hours
+        peak_memory_gb        most memory that rank 0 took, in 1e9 bytes; `peak_memory_of` says what is counted
         bytes_per_second      input and target ids trained on in a second, over all ranks
         hardware              processor or accelerator, and how many ranks
         precision, strategy   as Lightning names them
@@ -35,6 +38,7 @@ class ResultsWriter(pl.Callback):
         skipped.NAME          examples of a training part that could not be made, `skipped` of `drawn` (since the last
                               resume); RUN/skipped.jsonl has them one by one
         epochs.NAME           passes over the rows of a training part
+        length_table_seconds  time that measuring lengths took before training; 0 where they were kept from before
         forgetting.NAME       bits per byte of held-out text at the `start`, at the `end` and at their `worst`
         data_fingerprint      digest of everything that decided which examples were seen
     """
@@ -76,6 +80,7 @@ class ResultsWriter(pl.Callback):
         skips = next(c for c in trainer.callbacks if isinstance(c, Skips))  # pyright: ignore
         # ZeRO 3 leaves empty tensors behind between passes, which remember their size as `ds_numel`.
         sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in pl_module.parameters()]
+        peak, peak_of = peak_memory(trainer.strategy.root_device)
         return {
             "date": datetime.date.today().isoformat(),
             "steps": trainer.global_step,
@@ -83,6 +88,9 @@ class ResultsWriter(pl.Callback):
             "parameters": sum(size for size, _ in sizes),
             "trainable_parameters": sum(size for size, trainable in sizes if trainable),
             "train_seconds": round(throughput.total_seconds, 1),
+            "device_hours": round(throughput.total_seconds * trainer.world_size / 3600, 4),
+            "peak_memory_gb": round(peak, 3),
+            "peak_memory_of": peak_of,
             "bytes_per_second": round(throughput.bytes_per_second),
             "hardware": f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}",
             "precision": str(trainer.precision),
@@ -99,6 +107,7 @@ class ResultsWriter(pl.Callback):
             },
             "skipped": {name: {"skipped": s, "drawn": d} for name, (s, d) in skips.totals.items() if s},
             "epochs": {name: round(epochs, 4) for name, epochs in data.epochs().items()},
+            "length_table_seconds": round(data.length_table_seconds, 1),
             "forgetting": next(c.parts for c in trainer.callbacks if isinstance(c, ForgettingMeter)),  # pyright: ignore
             "data_fingerprint": data.fingerprint(),
         }

@@ -25,6 +25,8 @@ from kebyt5_xm.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kebyt5_xm.lora import LoRA
+
 _LOG = logging.getLogger(__name__)
 
 MODEL_PREFIX = "model."
@@ -157,22 +159,40 @@ def resolve(argument: str | Path) -> Run:
     return Run(path)
 
 
-def backbone_tensors(checkpoint: Path) -> "dict[str, Tensor]":
+def backbone_tensors(checkpoint: Path, merge: bool = True) -> "dict[str, Tensor]":
     """Return the backbone's tensors of a checkpoint, on the CPU, under transformers' names.
 
+    What LoRA trained is merged into the weights, unless its tensors are to stay beside them.
     `checkpoint` is a file, or the directory that DeepSpeed or a sharded FSDP2 run writes. A file is opened
     without running code from it; directories hold pickles of these libraries, so open only your own. Raises
     `UserError` for a file that cannot be read or that holds no backbone.
     """
-    return _tensors(checkpoint, BACKBONE_PREFIX)
+    return _tensors(checkpoint, BACKBONE_PREFIX) if merge else _stored(checkpoint, BACKBONE_PREFIX)
 
 
 def model_tensors(checkpoint: Path) -> "dict[str, Tensor]":
-    """Return all tensors of the model in a checkpoint, by the names of `CrossModalT5`; as `backbone_tensors`."""
+    """Return all tensors of the model in a checkpoint, by the names of `CrossModalT5`, LoRA merged."""
     return _tensors(checkpoint, MODEL_PREFIX)
 
 
+def lora_entries(found: Run) -> "dict[str, LoRA]":
+    """Return `model.lora` of a run's recipe."""
+    from kebyt5_xm.lora import LoRA
+
+    recorded = (found.config.get("model") or {}).get("lora") or {}
+    return {name: LoRA(**entry) for name, entry in recorded.items()}
+
+
 def _tensors(checkpoint: Path, wanted: str) -> "dict[str, Tensor]":
+    stored = _stored(checkpoint, wanted)
+    if not any(".lora_A." in name for name in stored):
+        return stored
+    from kebyt5_xm.lora import merged
+
+    return merged(stored, lora_entries(resolve(checkpoint)), wanted.removeprefix(MODEL_PREFIX))
+
+
+def _stored(checkpoint: Path, wanted: str) -> "dict[str, Tensor]":
     if checkpoint.is_file():
         state = read_checkpoint(checkpoint)["state_dict"]
     elif (checkpoint / ".metadata").is_file():

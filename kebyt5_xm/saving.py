@@ -4,6 +4,7 @@ FOLDER/config.json        the T5's config, each modality's classes and arguments
 FOLDER/model.safetensors  every tensor once
 """
 
+import fnmatch
 import json
 import os
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.backbone import Backbone
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.lora import refuse_updates
 from kebyt5_xm.pretrained import CROSS_MODAL, Pretrained, RunBackbone, open_pretrained
-from kebyt5_xm.run import Run, model_tensors
+from kebyt5_xm.run import Run, lora_entries, model_tensors
 from kebyt5_xm.specs import build
 from kebyt5_xm.untied import saved_config, t5_config, without_weights
 
@@ -87,6 +89,7 @@ def write_tensors(module: nn.Module, path: Path) -> None:
     from safetensors.torch import save_file
 
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in own_tensors(module).items()}
+    refuse_updates(state)
     # Parameters that are views of one memory, and not the same object, would be refused.
     memory = [tensor.untyped_storage().data_ptr() for tensor in state.values()]
     state = {
@@ -198,6 +201,12 @@ def load_run(run: Run, trusted_modules: Sequence[str] = ()) -> "CrossModalT5":
     )
     model = _assemble(config, model_tensors(checkpoint), str(checkpoint), trusted_modules)
     model.measure_bytes()
+    patterns = [entry.pattern for entry in lora_entries(run).values()]
+    for name in model.modalities:
+        modality = model.modality(name)
+        begun = ((recipe.get("modalities") or {}).get(name) or {}).get("weights")
+        inside = [f"modalities.{name}.encoder.{part}" for part, _ in modality.encoder.named_modules()]
+        modality.own_encoder = begun is not None or any(fnmatch.filter(inside, p) for p in patterns)
     return model
 
 

@@ -1,8 +1,7 @@
 """The LightningModule: `model` in a recipe."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,23 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import T5ForConditionalGeneration
 
 from kebyt5_xm import groups as parameter_groups
-from kebyt5_xm.adapter_folder import load_adapter
 from kebyt5_xm.backbone import Backbone
-from kebyt5_xm.cache.key import cache_folder
-from kebyt5_xm.cache.store import FeatureCache
-from kebyt5_xm.configuration import CrossModalT5Config, SlotBias
+from kebyt5_xm.building import Building
+from kebyt5_xm.configuration import SlotBias
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.judging import Judging, write_answers
 from kebyt5_xm.groups import Group
-from kebyt5_xm.modality import MediaInterface, Modality, interface
+from kebyt5_xm.lora import LoRA
+from kebyt5_xm.memory import memory, sharding
+from kebyt5_xm.modality import MediaInterface, Modality
 from kebyt5_xm.model import CrossModalT5, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
 from kebyt5_xm.randomness import hash64
 from kebyt5_xm.sharding import shard
 from kebyt5_xm.tally import Tally
-from kebyt5_xm.untied import without_weights
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
@@ -50,6 +46,7 @@ class Task(pl.LightningModule):
         schedule: called with the optimizer and `trainer.max_steps`; a constant rate if left out.
         groups: name -> pattern, learning rate and weight decay of the parameters that differ from the
             optimizer's own; the last match wins.
+        lora: name -> pattern, rank and alpha of low-rank updates; the rest of the part they go into is then frozen.
     """
 
     def __init__(
@@ -60,16 +57,13 @@ class Task(pl.LightningModule):
         optimizer: OptimizerFactory = RMSScaledAdamW,
         schedule: ScheduleFactory | None = None,
         groups: dict[str, Group] | None = None,
+        lora: dict[str, LoRA] | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.building = Building(backbone, modalities or {}, slot_bias, groups or {}, lora or {})
         self.optimizer = optimizer
         self.schedule = schedule
-        self.groups = groups or {}
-        self.modalities = modalities or {}
-        self.slot_bias: SlotBias = slot_bias
         self.model: CrossModalT5 | None = None
-        self._caches: dict[str, FeatureCache] = {}
 
     # -- building ----------------------------------------------------------------------------------
 
@@ -82,90 +76,39 @@ class Task(pl.LightningModule):
                     f"model.modalities.{name}.cache: ZeRO 3 shards the encoder, which then must run equally often on "
                     "all ranks; take the cache out, or use ZeRO 2, DDP or FSDP2"
                 )
-        self.check_groups()
-        self.model = self.build()
+        self.building.check()
+        self.model = self.building.build()
 
-    def build(self) -> CrossModalT5:
-        """Return the model with its weights, in training mode. Raises `UserError` where they cannot be had."""
-        model = self._compose(self.backbone.build())
-        model.calibrate()
-        for name, modality in self.modalities.items():
-            if modality.weights is not None:
-                load_adapter(model, name, modality.weights)
-        model.train()  # modules begin in training mode unasked; here encoders hold part of themselves back
-        return model
+    @property
+    def backbone(self) -> Backbone:
+        """Size or weights of the T5."""
+        return self.building.backbone
 
-    @cached_property
-    def _encoders(self) -> dict[str, Encoder]:
-        return {name: modality.encoder() for name, modality in self.modalities.items()}
-
-    def encoder(self, name: str) -> Encoder:
-        """Return the encoder of a modality."""
-        return self._encoders[name]
+    @property
+    def modalities(self) -> dict[str, Modality]:
+        """What enters beside text."""
+        return self.building.modalities
 
     def interfaces(self, read_caches: bool = True) -> dict[str, MediaInterface]:
-        """Return what the data side must know of each modality.
-
-        Raises `UserError` if a modality's cache has no features of its encoder, unless they are not to be read.
-        """
-        d_model = self.backbone.config().d_model
-        return {
-            name: interface(
-                self._encoders[name],
-                modality.adapter,
-                d_model,
-                self._cache(name) if read_caches and modality.cache is not None else None,
-            )
-            for name, modality in self.modalities.items()
-        }
-
-    def _cache(self, name: str) -> FeatureCache:
-        if name not in self._caches:  # the hash of the weights takes a moment
-            try:
-                folder = cache_folder(self.modalities[name].cache, self._encoders[name])
-                self._caches[name] = FeatureCache(folder)
-                self._caches[name].check()
-            except UserError as error:
-                raise UserError(f"model.modalities.{name}.cache: {error}") from error
-        return self._caches[name]
-
-    def _compose(self, backbone: T5ForConditionalGeneration) -> CrossModalT5:
-        config = CrossModalT5Config(backbone.config.to_dict(), slot_bias=self.slot_bias)
-        built = {}
-        for name, modality in self.modalities.items():
-            encoder = self._encoders[name]
-            with backbone.device:  # a skeleton's adapters have no weights either
-                built[name] = encoder, modality.adapter(encoder.out_dim, backbone.config.d_model)
-        return CrossModalT5(config, backbone, built)
-
-    def check_groups(self) -> None:
-        """Check every pattern on a model whose backbone has no weights yet, before they are loaded.
-
-        Raises `UserError` for a pattern without a trainable parameter, and if nothing trains at all.
-        """
-        skeleton = self._compose(without_weights(self.backbone.config()))
-        parameters = [
-            (name, p.requires_grad and not (self.backbone.frozen and name.startswith("backbone.")))
-            for name, p in skeleton.named_parameters()
-        ]
-        if not any(trainable for _, trainable in parameters):
-            raise UserError("model.backbone.frozen is true and nothing else trains; set it to false")
-        parameter_groups.assign(self.groups, parameters)
+        """Return what the data side must know of each modality: see `kebyt5_xm.building`."""
+        return self.building.interfaces(read_caches)
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:
             shard(self._model, self.device_mesh)
 
     def configure_optimizers(self) -> Any:
-        entries = parameter_groups.optimizer_groups(self.groups, self._model.named_parameters())
+        entries = parameter_groups.optimizer_groups(self.building.groups, self._model.named_parameters())
         optimizer = self.optimizer(entries)
         if isinstance(self.trainer.strategy, DeepSpeedStrategy) and not is_elementwise(optimizer):
             raise UserError(
                 f"{type(optimizer).__name__} needs whole matrices, but DeepSpeed ZeRO hands an optimizer flat "
                 "partitions; use torch.optim.AdamW, or DDP or FSDP2 instead of DeepSpeed"
             )
+        parameter_groups.scale_rates(optimizer)
         frozen = sum(p.numel() for p in self._model.parameters() if not p.requires_grad)
         rank_zero_info(parameter_groups.table(optimizer.param_groups, frozen))
+        rank_zero_info(memory(self._model, self.optimizer, sharding(self.trainer.strategy)))
         if self.schedule is None:
             return optimizer
         schedule = self.schedule(optimizer, self.trainer.max_steps)
@@ -248,7 +191,9 @@ class Task(pl.LightningModule):
         accumulation = self.trainer.accumulate_grad_batches
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             accumulation **= 2  # DeepSpeed divides once more; AdamW hides it, gradient clipping does not
-        return losses.sum() * (self.trainer.world_size * accumulation / batch.num_targets)
+        loss = losses.sum() * (self.trainer.world_size * accumulation / batch.num_targets)
+        # Text alone teaches adapters on a frozen backbone nothing, and a loss without a graph would be refused.
+        return loss if loss.requires_grad else loss.requires_grad_()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if batch.next_step == batch.step:
@@ -320,6 +265,19 @@ class Task(pl.LightningModule):
             write_answers(judged, folder / f"step={self.global_step}.jsonl")
 
     # -- state -------------------------------------------------------------------------------------
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As PyTorch's; raises `UserError` if the tensors are of another model."""
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            differences = " ".join(line.strip() for line in str(error).splitlines()[1:])
+            raise UserError(
+                f"the checkpoint is of another model than the recipe's: {differences[:300]}; continue it with its "
+                "own recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights"
+            ) from error
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restate Lightning's counts of micro-batches for the present accumulation.

@@ -19,7 +19,8 @@ from kebyt5_xm.checkpoints import Best, Newest
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.samples import SampleTable
-from kebyt5_xm.forgetting import Forgetting, ForgettingMeter
+from kebyt5_xm.forgetting import ForgettingMeter
+from kebyt5_xm.forgetting_gate import Forgetting
 from kebyt5_xm.metrics_log import MetricsLog
 from kebyt5_xm.parser import Parser
 from kebyt5_xm.progress import ProgressBar, Throughput
@@ -65,7 +66,12 @@ class TrainingCLI(LightningCLI):
         parser.add_argument(
             "--report", type=bool, default=False, help="Write RUN/report.html when training ends."
         )
-        parser.add_argument("--forgetting", type=Forgetting, default=Forgetting())
+        parser.add_argument(
+            "--forgetting",
+            type=Forgetting | None,
+            default=Forgetting(),
+            help="What is done when text is forgotten.",
+        )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -112,8 +118,8 @@ class TrainingCLI(LightningCLI):
             folder = run / "checkpoints"
             newest = Newest(folder, config["checkpoint_every"])
             callbacks += [
+                ForgettingMeter(self._get(self.config_init, "forgetting") or Forgetting(), newest),
                 newest,
-                ForgettingMeter(self._get(self.config_init, "forgetting"), newest),
                 SaveOnTerminate(newest),
                 Best(folder, config["monitor"], self._get(self.config_init, "data")),
             ]
@@ -140,11 +146,11 @@ class TrainingCLI(LightningCLI):
             return
         from kebyt5_xm.configured import packages
         from kebyt5_xm.evaluation.evaluate import evaluate
-        from kebyt5_xm.report import page
+        from kebyt5_xm.report import write_report
 
         run = Run(self._chosen["run_dir"])
         device = str(self.trainer.strategy.root_device)
-        page(run, evaluate(run, device, packages(run.config)).medium)
+        write_report(run, evaluate(run, device, packages(run.config)).medium)
 
     def _loggers(self, run: Path) -> list[Logger]:
         return [TensorBoardLogger(save_dir=run, name=None, version="tensorboard"), MetricsLog(run)]
@@ -181,6 +187,17 @@ def main(args: list[str]) -> None:
             )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ValueError as error:
+        if "loaded state dict" not in str(
+            error
+        ):  # torch's optimizers, of groups that are not those they saved
+            raise
+        print(
+            f"error: the checkpoint's optimizer has other groups than the recipe's ({error}); continue it with its "
+            "own recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
     except Terminated as error:
         print(f"terminated: saved at step {error.step}; continue with --ckpt_path last", file=sys.stderr)

@@ -94,8 +94,14 @@ def load_state(model: "T5ForConditionalGeneration", tensors: "dict[str, Tensor]"
 
 
 def saved_state(model: "T5ForConditionalGeneration") -> "dict[str, Tensor]":
-    """Return the state as it is saved: every tensor once, the embedding as `shared.weight`, by name."""
+    """Return the state as it is saved: every tensor once, the embedding as `shared.weight`, by name.
+
+    Raises `UserError` for a model with LoRA, whose weights are not what it computes with.
+    """
+    from kebyt5_xm.lora import refuse_updates
+
     state = model.state_dict()
+    refuse_updates(state)
     return {name: state[name].detach() for name in sorted(state) if name not in EMBEDDING_ALIASES}
 
 

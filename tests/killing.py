@@ -17,6 +17,17 @@ class KillAfter(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class KillInValidation(pl.Callback):
+    """Sends SIGKILL to its own process in the validation after `step` optimizer steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_validation_start(self, trainer: pl.Trainer, *args: object) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 class TerminateAfter(pl.Callback):
     """Sends SIGTERM to its own process on the ranks named, once, when `micro_batch` has been trained on."""
 

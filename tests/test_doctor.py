@@ -97,6 +97,13 @@ def test_an_encoder_that_leaks_padding(doctor: Any, folder: Path) -> None:
     assert "LeakingFrames" in lines["speech: padding"]
 
 
+def test_lora_is_told_and_counts_as_reached(doctor: Any) -> None:
+    code, lines = doctor({"model": {"lora": {"values": {"pattern": "backbone.*.v", "rank": 2}}}})
+    assert code == 0, lines
+    assert "LoRA: values" in lines["what trains"]
+    assert "each gets what it should" in lines["model: gradients"]
+
+
 def test_nothing_trains(doctor: Any) -> None:
     code, lines = doctor({"model": {"backbone": {"frozen": True}}})
     assert code == 1

@@ -47,4 +47,5 @@ def test_a_group_overrides_only_what_it_says() -> None:
     ]
     printed = table(optimizer.param_groups, num_frozen=11).splitlines()
     assert printed[2].split() == ["b", "1", "35", "0.25", "0.125"]
-    assert printed[-1].split() == ["(frozen)", "11"]
+    assert printed[-2].split() == ["(frozen)", "11"]
+    assert printed[-1] == "77.55% of 49 train"

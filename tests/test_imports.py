@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 # Pillow and torchvision are missing here: torchmetrics imports them where they are installed.
-EXTRAS = ("timm", "torchaudio", "soundfile", "deepspeed", "datatrove", "pytest")
+EXTRAS = ("timm", "torchaudio", "soundfile", "deepspeed", "datatrove", "peft", "pytest")
 
 PROGRAM = """
 import sys

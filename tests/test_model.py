@@ -12,8 +12,9 @@ from encoders.stems import PatchEncoder
 from kebyt5_xm.adapter_folder import load_adapter, save_adapter
 from kebyt5_xm.backbone import backbone_hash
 from kebyt5_xm.configuration import CrossModalT5Config
+from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model import CrossModalT5
+from kebyt5_xm.model import CrossModalT5, token_losses
 
 LABELS = torch.tensor([[70, 80, 90, 1]])
 
@@ -255,6 +256,20 @@ def test_gradients_reach_what_trains_and_nothing_that_is_frozen():
             encoded = model.modality(name).encoder(group.prepared, group.lengths)
         assert bool(saved) is keeps, "a frozen encoder keeps tensors for a backward pass that never comes"
         assert (encoded.features.grad_fn is not None) is keeps
+
+
+def test_label_padding_enters_neither_loss_nor_gradient():
+    model = tiny_model()
+    inputs = model.processor(ROWS[3])
+    padded = torch.nn.functional.pad(LABELS, (0, 5), value=IGNORE_INDEX)
+    found = []
+    for labels in (LABELS, padded):
+        model.zero_grad()
+        loss = model(**inputs, labels=labels).loss
+        loss.backward()
+        found.append((loss.detach(), model.backbone.lm_head.weight.grad))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+    assert not token_losses(torch.randn(1, padded.shape[1], 384), padded)[padded == IGNORE_INDEX].any()
 
 
 def test_a_count_that_lies_is_refused_with_row_and_modality():

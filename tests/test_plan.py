@@ -57,6 +57,45 @@ def test_order_is_shuffled_and_depends_on_the_seed() -> None:
     assert (np.diff(first.part) != 0).mean() > 0.3
 
 
+CUTS = {
+    "soon": [(997, (1.0, 9.0, 1.0))],
+    "again and again within a block": [(100 * n, (1.0 + n, 9.0, 0.1)) for n in range(1, 5)],
+    "within later blocks": [(BLOCK + 7, (1.0, 9.0, 40.0)), (2 * BLOCK - 6007, (3.0, 1.0, 1.0))],
+    "on the edge of one": [(BLOCK, (1.0, 9.0, 1.0))],
+    "near the end": [(997, (1.0, 9.0, 1.0)), (130_003, (9.0, 1.0, 1.0))],
+}
+
+
+@pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
+def test_changed_weights_leave_no_row_out_and_give_none_twice(cuts: list) -> None:
+    parts = (Part("a", 50_021, 1.0, "f", 2), Part("b", 30_011, 1.0, "f", 1), Part("c", 13, 1.0, "f", 3))
+    now = Plan(parts, (3.0, 1.0, 1.0), seed=3)
+    draws, start = [], 0
+    for index, weights in cuts:
+        draws.append(now.rows(start, index))
+        now, start = now.continued(index, weights), index
+    draws.append(now.rows(start, 10**9))
+    part, row, index = (np.concatenate([getattr(d, key) for d in draws]) for key in ("part", "row", "index"))
+    assert index.tolist() == list(range(2 * 50_021 + 30_011 + 3 * 13))
+    for number, (source, total) in enumerate(zip(parts, now.drawn(len(index)), strict=True)):
+        assert source.epochs is not None
+        assert (np.bincount(row[part == number]) == source.epochs).all()
+        assert total == source.num_rows * source.epochs
+    for stop in (start, min(start + 1009, len(index))):
+        assert now.drawn(stop).tolist() == np.bincount(part[:stop], minlength=3).tolist()
+    middle = now.rows(start + 11, start + 101)
+    assert middle.row.tolist() == row[start + 11 : start + 101].tolist()
+
+
+def test_changed_weights_are_met_from_the_change_on() -> None:
+    changed = plan().continued(1009, (5.0, 3.0, 8.0))
+    assert changed.shares(1009) == pytest.approx([5 / 16, 3 / 16, 8 / 16], abs=1e-4)
+    counts = changed.count(1009, 1009 + BLOCK)
+    assert counts / BLOCK == pytest.approx([5 / 16, 3 / 16, 8 / 16], abs=1e-4)
+    order = changed.rows(1009, 1009 + 101).part.tolist()
+    assert order != plan(weights=(5.0, 3.0, 8.0)).rows(0, 101).part.tolist(), "an order of its own"
+
+
 def test_fingerprint_sees_every_ingredient() -> None:
     variants = [
         plan(),

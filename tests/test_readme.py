@@ -128,8 +128,8 @@ def fit(words: list[str], ranks: int, log: Path) -> None:
     smaller = ["-c", tiny(recipe)] if words[0] == "fit" else []
     for name, recipe in INSTEAD.items():
         if name in words:
-            Path(f"tiny-{name}").write_text(yaml.safe_dump(recipe))
-            smaller += ["-c", f"tiny-{name}"]
+            Path(f"tiny-{Path(name).name}").write_text(yaml.safe_dump(recipe))
+            smaller += ["-c", f"tiny-{Path(name).name}"]
     devices = ["--trainer.devices", str(ranks)] if words[0] == "fit" else []
     assert train([*words, *smaller, *devices], log, ranks) == [0] * ranks, log.read_text()[-4000:]
 

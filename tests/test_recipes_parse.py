@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import pytest
 
 from kebyt5_xm import training
+from kebyt5_xm.forgetting_gate import Forgetting
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
@@ -80,9 +81,49 @@ def test_header_and_signatures(parser: Any, path: str, tmp_path: Path) -> None:
         assert re.search(r"^# hardware +\S", text, re.MULTILINE), "a recipe's header says its hardware"
 
 
+TUNING = re.findall(
+    r"```yaml\n(.*?)```", (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8"), re.DOTALL
+)
+
+
+@pytest.mark.parametrize("block", TUNING, ids=range(len(TUNING)))
+def test_blocks_of_the_page_on_tuning(parser: Any, block: str, tmp_path: Path) -> None:
+    (tmp_path / "block.yaml").write_text(block, encoding="utf-8")
+    words = ["fit", "-c", "configs/pretrain/mini.yaml", "-c", str(tmp_path / "block.yaml")]
+    model = parse(parser, words, tmp_path)["model"]
+    assert model["lora"] or model["groups"] or model["modalities"]
+
+
 @pytest.mark.parametrize("words", commands((ROOT / "docs" / "pretraining.md").read_text()), ids=" ".join)
 def test_commands_of_the_page_on_pretraining(parser: Any, words: list[str], tmp_path: Path) -> None:
     parse(parser, words, tmp_path)
+
+
+GATES = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "forgetting.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_gates_of_the_page_on_forgetting(parser: Any, gate: str, tmp_path: Path) -> None:
+    path = tmp_path / "gate.yaml"
+    path.write_text(gate)
+    config = parse(parser, ["fit", "-c", "configs/pretrain/mini.yaml", "-c", str(path)], tmp_path)
+    Forgetting(**config["forgetting"]).check()
+
+
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [("null", []), ("{action: stop}", ["--forgetting.tolerance", "0.3"])],
+)
+def test_a_gate_is_taken_back_by_null_and_changed_by_options(
+    parser: Any, gate: str, words: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "gate.yaml"
+    path.write_text(f"forgetting: {gate}")
+    config = parse(parser, ["fit", "-c", "configs/pretrain/mini.yaml", "-c", str(path), *words], tmp_path)
+    if words:
+        assert (config["forgetting"]["action"], config["forgetting"]["tolerance"]) == ("stop", 0.3)
+    else:
+        assert config["forgetting"] in (None, Forgetting())
 
 
 def test_a_refused_recipe_fails_here(parser: Any, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from kebyt5_xm.metrics.bootstrap import Score
 from kebyt5_xm.report import media as report_media
 from kebyt5_xm.report.answered import MOST_EXAMPLES, read_answers
 from kebyt5_xm.report.chart import MOST_POINTS, Line, line_chart, thinned, tick_labels, ticks
-from kebyt5_xm.report.comparison import clear_best, compare, flattened
+from kebyt5_xm.report.compared_scores import clear_best
+from kebyt5_xm.report.comparison import compare, flattened
 from kebyt5_xm.report.difference import MOST_CHARACTERS, as_bytes, differences, is_malformed
 from kebyt5_xm.report.draw import draw
 from kebyt5_xm.report.markup import data, element, say
@@ -194,6 +195,17 @@ def test_the_summary_answers(page: Page) -> None:
     assert "0.1 %" in summary, "one of 780 is not UTF-8"
 
 
+def test_an_answer_that_is_none_of_the_labels_is_said(tmp_path: Path) -> None:
+    run = own(
+        tmp_path / "run",
+        evaluation_dot_json={"sources": {"a": {"labels": ["x", "y"], "metrics": {}}}},
+        predictions_dot_jsonl=[{"source": "a", "prediction": word} for word in ("x", "y", "z")],
+    )
+    page = Page(draw(run))
+    assert "33.3 %" in page.text
+    assert "impossible by construction" not in page.text
+
+
 def test_what_is_recorded_is_shown(page: Page) -> None:
     told = (
         "1,103,872",
@@ -333,7 +345,7 @@ def test_nothing_in_a_run_is_markup(tmp_path: Path) -> None:
     for plain, nasty in zip(*drawn, strict=True):
         assert [tag for tag, _ in Page(nasty).elements].count("script") == 0
         assert NASTY[2:-5] in Page(nasty).text
-        assert not re.search("[\0\x1b\ud800-\udfff]", nasty)
+        assert not re.search("[\0\x1b\u202e\ud800-\udfff]", nasty)
         nasty.encode()
         assert same_tags(plain) == same_tags(nasty)
 
@@ -591,6 +603,13 @@ def test_lines_break_where_a_value_is_missing() -> None:
     assert line_chart("title", "x", [Line("x", [(1, math.nan)])]) == ""
 
 
+def test_there_is_nothing_between_two_steps() -> None:
+    drawn = str(line_chart("title", "x", [Line("x", [(3, 1.0), (4, 2.0), (6, 1.5)])]))
+    axis = re.search('class="xs">(.*?)</div>', drawn)
+    assert axis
+    assert re.findall(">([^<]+)<", axis[1]) == ["3", "4", "5", "6"]
+
+
 def test_markup_escapes_by_itself() -> None:
     assert element("b", "<i>", title='"', hidden=True, lang=None) == '<b title="&#34;" hidden>&lt;i&gt;</b>'
     assert say("{}개", "{} more", "<") == (
@@ -632,6 +651,15 @@ def test_the_commands_write_their_pages(
     assert Page(out.read_text(encoding="utf-8")).all("html")[0]["lang"] == "ko"
     assert Page((tmp_path / "r.html").read_text(encoding="utf-8")).all("html")[0]["lang"] == "en"
     assert capsys.readouterr().out.count("wrote ") == 2
+
+
+def test_no_file_takes_the_name_of_a_function() -> None:
+    """Importing a submodule sets its name in the package, where a function of that name would be lost."""
+    folder = Path(report_media.__file__).parent
+    defined = ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body
+    names = {node.name for node in defined if isinstance(node, ast.FunctionDef)}
+    assert {"run", "write"} <= names
+    assert not names & {path.stem for path in folder.glob("*.py")}
 
 
 def broken(name: str) -> Callable[[Path], None]:

@@ -8,6 +8,7 @@ import pytest
 import tiny_run
 from processes import train
 
+from kebyt5_xm.recipes import overlay
 from kebyt5_xm.run import Run, backbone_tensors
 
 
@@ -88,6 +89,22 @@ def test_a_changed_mixture_is_refused_with_the_difference(folder: Path) -> None:
     assert "global_batch: 8 examples -> 4 examples" in message
     assert "text.noise_density: 0.15 -> 0.2" in message
     assert "accept_changes" in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"backbone": {"shape": {"d_ff": 56}}}, "the checkpoint is of another model than the recipe's"),
+        ({"groups": {"decoder": {"pattern": "backbone.decoder.*", "lr": 0.1}}}, "optimizer has other groups"),
+    ],
+)
+def test_a_checkpoint_of_another_recipe_is_refused(folder: Path, changed: dict, message: str) -> None:
+    contents = overlay(recipe(folder, "whole", max_steps=tiny_run.STEPS + 2), {"model": changed})
+    assert fit(folder, contents, "--ckpt_path", "last") == [2]
+    log = (folder / "log").read_text()
+    assert message in log
+    assert "Traceback" not in log
 
 
 @pytest.mark.slow

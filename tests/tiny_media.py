@@ -81,17 +81,22 @@ def _overlay(modality: str, encoder: dict, adapter: dict, source: str, init_args
 
 
 class PatchesWithStatistics(PatchEncoder):
-    """Same weights whatever the seed, a dropout, and a running statistic that moves in training mode."""
+    """Weights as if from a library, a dropout, and a running statistic that moves in training mode."""
 
-    def __init__(self, image_size: int = 16, out_dim: int = 8, frozen: bool = False) -> None:
+    def __init__(
+        self, image_size: int = 16, out_dim: int = 8, frozen: bool = False, library: int = 17
+    ) -> None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(17)
+            torch.manual_seed(library)
             super().__init__(image_size=image_size, out_dim=out_dim)
         self.statistics = nn.BatchNorm1d(out_dim)
         self.dropout = nn.Dropout(0.5)
         self.register_buffer("calls_in_training", torch.zeros(()))
         if frozen:
             self.freeze()
+
+    def offline(self, init_args: dict[str, Any]) -> dict[str, Any]:
+        return {**init_args, "library": 19}  # other weights, as a pretrained encoder's without its file
 
     def forward(self, prepared: torch.Tensor, lengths: torch.Tensor) -> Encoded:
         if self.training:

@@ -43,10 +43,10 @@ def fill(paths: list[str], batch_size: int, device: str, max_gb: float, shard: s
     if not cached:
         raise UserError("no modality has a cache; give one: model.modalities.NAME.cache: FOLDER")
     for name in cached:
-        folder = cache_folder(task.modalities[name].cache, task.encoder(name))
+        folder = cache_folder(task.modalities[name].cache, task.building.encoder(name))
         media = list(_media(data, name))[part::parts]
         yield f"{name}: " + _fill_one(
-            folder, task.encoder(name), interfaces[name], media, batch_size, device, max_gb
+            folder, task.building.encoder(name), interfaces[name], media, batch_size, device, max_gb
         )
 
 

@@ -1,5 +1,6 @@
 """The data module: `data` in a recipe."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -89,11 +90,10 @@ class DataModule(pl.LightningDataModule):
         self.accept_changes = accept_changes
         self.next_step = 0
         self.next_index = 0
-        self.text_factor = 1.0
         self.plan: Plan | None = None
+        self.text_changes: list[tuple[int, float]] = []  # (first example, factor on the weight of text)
+        self.length_table_seconds = 0.0
         self._train_loader: Loader | None = None
-        self._drawn_before: np.ndarray | None = None
-        self._drawn_since = 0
 
     def prepare_data(self) -> None:
         """Make the sources' length tables, in one process of every machine while the others wait."""
@@ -103,9 +103,22 @@ class DataModule(pl.LightningDataModule):
     def prepare(self, interfaces: dict[str, MediaInterface]) -> None:
         """Make what the sources need made once, with a progress bar if it takes longer than a moment."""
         self._connect_sources(interfaces)
+        started, num_rows = time.perf_counter(), 0
         with tqdm(unit=" rows", desc="lengths", disable=None, delay=2.0) as bar:
+
+            def progress(rows: int) -> None:
+                nonlocal num_rows
+                num_rows += rows
+                bar.update(rows)
+
             for source in self.sources:
-                source.prepare(max(1, num_cores()), bar.update)
+                source.prepare(max(1, num_cores()), progress)
+        if num_rows:
+            self.length_table_seconds = time.perf_counter() - started
+            rank_zero_info(
+                f"data: measured the lengths of {num_rows} rows in {self.length_table_seconds:.1f} s, once; they are "
+                "kept for the next run"
+            )
 
     def setup(self, stage: str) -> None:
         if self.plan is not None:
@@ -133,52 +146,65 @@ class DataModule(pl.LightningDataModule):
         self._connect_sources(interfaces)
         parts, self.training = self._mixture(held_out=False)
         self.parts = tuple(parts)
-        self.plan = self._plan(self.text_factor)
+        self._follow(self._recipe_plan())
         self.part_names = [part.name for part in parts]
         self.validation_parts, self.validating = self._mixture(held_out=True)
         self.validation_names = [part.name for part in self.validation_parts]
 
-    def _plan(self, text_factor: float) -> Plan:
-        """Return the plan in which the weight of denoising sources is multiplied."""
+    def _weights(self, text_factor: float) -> tuple[float, ...]:
+        """Return the weight of every part, with that of denoising sources multiplied."""
         weights = []
         for s, part in zip(self.training.source_of_part, self.parts, strict=True):
-            factor = text_factor if isinstance(self.sources[s], Denoising) else 1.0
-            weights.append(factor * self.sources[s].weight ** (1 / self.temperature) * part.share)
-        return Plan(self.parts, tuple(weights), self.seed)
+            weight = self.sources[s].weight * (text_factor if self._is_text(s) else 1.0)
+            weights.append(weight ** (1 / self.temperature) * part.share)
+        return tuple(weights)
+
+    def _recipe_plan(self) -> Plan:
+        return Plan(self.parts, self._weights(1.0), self.seed)
+
+    def _follow(self, plan: Plan) -> None:
+        self.plan = plan
+        self._counted, self._drawn = self.next_index, plan.drawn(self.next_index)
+
+    def _is_text(self, source: int) -> bool:
+        return isinstance(self.sources[source], Denoising)
 
     # -- the share of text -------------------------------------------------------------------------
 
     def text_parts(self) -> list[str]:
         """Return the names of the held-out parts of denoising sources."""
-        numbers = range(len(self.validation_names))
-        return [self.validation_names[n] for n in numbers if isinstance(self.validation_source(n), Denoising)]
+        pairs = zip(self.validation_names, self.validating.source_of_part, strict=True)
+        return [name for name, s in pairs if self._is_text(s)]
 
     def text_share(self) -> float:
         """Return the share of the examples that are drawn from denoising sources now."""
         assert self.plan is not None
-        pairs = zip(self.training.source_of_part, self.plan.weights, strict=True)
-        text = sum(weight for s, weight in pairs if isinstance(self.sources[s], Denoising))
-        return text / sum(self.plan.weights)
+        pairs = zip(self.training.source_of_part, self.plan.shares(self.next_index), strict=True)
+        return float(sum(share for s, share in pairs if self._is_text(s)))
+
+    @property
+    def text_factor(self) -> float:
+        """What the weight of denoising sources is multiplied with now."""
+        return self.text_changes[-1][1] if self.text_changes else 1.0
 
     def set_text_factor(self, factor: float) -> None:
-        """Multiply the weight of denoising sources from the next optimizer step on.
+        """Multiply the recipe's weight of denoising sources from the next optimizer step on.
 
-        The rest of the run follows the plan of the changed weights from the same example on, so the state stays a
-        few numbers. Call it on every rank, between two optimizer steps.
+        Every part goes on at its own next row. Call it on every rank, between two optimizer steps.
         """
         assert self.plan is not None
-        self._drawn_before = self.drawn()
-        self._drawn_since = self.next_index
-        self.text_factor = factor
-        self.plan = self._plan(factor)
+        self.text_changes.append((self.next_index, factor))
+        self._follow(self.plan.continued(self.next_index, self._weights(factor)))
         if self._train_loader is not None:
             self._train_loader.begin_anew(self._orders())
 
     def drawn(self) -> np.ndarray:
         """Return how many examples of each training part the finished steps have drawn."""
         assert self.plan is not None
-        since = self.plan.drawn(self.next_index) - self.plan.drawn(self._drawn_since)
-        return since if self._drawn_before is None else self._drawn_before + since
+        if self.next_index > self._counted:  # only what is new: a whole block takes a tenth of a second
+            self._drawn = self._drawn + self.plan.count(self._counted, self.next_index)
+            self._counted = self.next_index
+        return self._drawn
 
     def epochs(self) -> dict[str, float]:
         """Return part -> passes over its rows."""
@@ -306,15 +332,13 @@ class DataModule(pl.LightningDataModule):
             for key, value in source.settings().items()
         }
         size = f"{self.global_batch_size} examples" if self.budget is None else str(self.budget)
-        return {"global_batch": size, **self._plan(1.0).description(), **settings}
+        return {"global_batch": size, **self._recipe_plan().description(), **settings}
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "next_step": self.next_step,
             "next_index": self.next_index,
-            "text_factor": self.text_factor,
-            "drawn_since": self._drawn_since,
-            "drawn_before": None if self._drawn_before is None else self._drawn_before.tolist(),
+            "text_changes": [list(change) for change in self.text_changes],
             "description": self.description(),
         }
 
@@ -333,11 +357,11 @@ class DataModule(pl.LightningDataModule):
                 "data.accept_changes: true to go on with the new data from the same example"
             )
         self.next_step, self.next_index = state_dict["next_step"], state_dict["next_index"]
-        self.text_factor = state_dict.get("text_factor", 1.0)
-        self.plan = self._plan(self.text_factor)
-        before = state_dict.get("drawn_before")
-        if before is not None and len(before) == len(self.parts):
-            self._drawn_before, self._drawn_since = np.asarray(before), state_dict["drawn_since"]
+        self.text_changes = [(index, factor) for index, factor in state_dict.get("text_changes", [])]
+        plan = self._recipe_plan()
+        for index, factor in self.text_changes:
+            plan = plan.continued(index, self._weights(factor))
+        self._follow(plan)
         rank_zero_info(f"data: continues at step {self.next_step}, fingerprint {self.fingerprint()}")
 
     def fingerprint(self) -> str:

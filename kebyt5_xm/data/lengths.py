@@ -12,7 +12,6 @@ A medium that changes afterwards is found out when it is drawn: its slots no lon
 import hashlib
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,7 +74,6 @@ def make_table(
     manifest: Path, key: str, num_rows: int, measure: Measure, workers: int, progress: Progress
 ) -> LengthTable:
     """Measure every row in `workers` processes and write the table. Raises `UserError` if it can lie nowhere."""
-    started = time.perf_counter()
     lengths = np.zeros((num_rows, 2), dtype=np.int32)
     causes: Counter[str] = Counter()
     jobs = {
@@ -103,7 +101,6 @@ def make_table(
         file.write(raw)
 
     write_derived(manifest, _suffix(key), write)
-    _LOG.info("%s: lengths of %d rows in %.1f s", manifest, num_rows, time.perf_counter() - started)
     if num_bad:
         most = "; ".join(f"{cause} ({count})" for cause, count in causes.most_common(SHOWN_CAUSES))
         _LOG.warning("%s: %d of %d rows give no example: %s", manifest, num_bad, num_rows, most)

@@ -8,11 +8,13 @@ Example n of a run is (part, epoch, row) by arithmetic alone:
 
 So nothing has to be stored or replayed: any example is found at once, on any rank and in any worker, and
 shuffling 10^11 rows needs no memory. `kebyt5_xm.data.steps` says which of them make an optimizer step.
+
+Weights may change within a run: `continued` gives the plan of the rest, where parts go on with what they have left.
 """
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -50,11 +52,17 @@ class Plan:
 
     Parts that end after their epochs give their last rows in full; their place is the others' from there on, in
     proportion to their weights.
+
+    A plan that continues another begins at example `begin`. `given` examples of each part came before it, and `left`
+    are those (numbered within the part) that they have passed over; they are the part's next ones.
     """
 
     parts: tuple[Part, ...]
     weights: tuple[float, ...]
     seed: int
+    begin: int = 0
+    given: tuple[int, ...] | None = None
+    left: tuple[NDArray[np.int64], ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -74,7 +82,7 @@ class Plan:
         limits = np.asarray(
             [np.inf if part.epochs is None else float(part.num_rows * part.epochs) for part in self.parts]
         )
-        used = np.zeros(len(weights), dtype=np.int64)
+        used = np.asarray(self.given or [0] * len(weights), dtype=np.int64)
         phases: list[Phase] = []
         block = 0
         while (left := np.subtract(limits, used, dtype=np.float64)).any():
@@ -105,18 +113,7 @@ class Plan:
         if self.num_examples is not None:
             stop = max(start, min(stop, self.num_examples))
         index = np.arange(start, stop, dtype=np.int64)
-        block, place = np.divmod(index, BLOCK)
-        part, nth = np.empty_like(place), np.empty_like(place)
-        phase = np.searchsorted([phase.block for phase in self.phases], block, side="right") - 1
-        for number in np.unique(block):
-            here = block == number
-            composition = self.phases[int(phase[np.argmax(here)])]
-            size = int(composition.counts.sum())  # less than BLOCK in the last block of a run that ends
-            drawn = permute(place[here], size, _key(self.seed, _ORDER, int(number)))
-            ends = np.cumsum(composition.counts)
-            part[here] = np.searchsorted(ends, drawn, side="right")
-            before = composition.used + (number - composition.block) * composition.counts
-            nth[here] = before[part[here]] + drawn - (ends - composition.counts)[part[here]]
+        part, nth = self._numbered(index)
         num_rows = np.asarray([p.num_rows for p in self.parts], dtype=np.int64)[part]
         epoch, offset = np.divmod(nth, num_rows)
         row = np.empty_like(offset)
@@ -125,12 +122,71 @@ class Plan:
             row[here] = permute(offset[here], self.parts[p].num_rows, _key(self.seed, _ROWS, p, e))
         return Draws(part, epoch, row, index.astype(np.uint64))
 
-    def drawn(self, stop: int) -> NDArray[np.int64]:
-        """Return how many of the examples before `stop` are of each part."""
-        block = stop // BLOCK
-        phase = self.phases[int(np.searchsorted([p.block for p in self.phases], block, side="right")) - 1]
-        whole = phase.used + (block - phase.block) * phase.counts
-        return whole + np.bincount(self.rows(block * BLOCK, stop).part, minlength=len(self.parts))
+    def _numbered(self, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the part of each example and its number within the part."""
+        part, nth = self._places(index)
+        for p, (given, left) in enumerate(zip(self.given or (), self.left, strict=True)):
+            here = (part == p) & (nth < given + len(left))
+            nth[here] = left[nth[here] - given]
+        return part, nth
+
+    def _places(self, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the part of each example and its place among the part's, as if none had been passed over."""
+        block, place = np.divmod(index - self.begin, BLOCK)
+        part, nth = np.empty_like(place), np.empty_like(place)
+        for number in np.unique(block):
+            here = block == number
+            composition = self._phase(int(number))
+            size = int(composition.counts.sum())  # less than BLOCK in the last block of a run that ends
+            key = _key(self.seed, _ORDER, int(number), *([self.begin] if self.begin else []))
+            drawn = permute(place[here], size, key)
+            ends = np.cumsum(composition.counts)
+            part[here] = np.searchsorted(ends, drawn, side="right")
+            before = composition.before(int(number))
+            nth[here] = before[part[here]] + drawn - (ends - composition.counts)[part[here]]
+        return part, nth
+
+    def _phase(self, block: int) -> "Phase":
+        begins = [phase.block for phase in self.phases]
+        return self.phases[int(np.searchsorted(begins, block, side="right")) - 1]
+
+    def shares(self, index: int) -> NDArray[np.float64]:
+        """Return each part's share of the examples in the block that example `index` is in; zeros after the last."""
+        if not self.phases:
+            return np.zeros(len(self.parts))
+        counts = self._phase((index - self.begin) // BLOCK).counts
+        return counts / counts.sum()
+
+    def drawn(self, index: int) -> NDArray[np.int64]:
+        """Return how many examples of each part there are before example `index`, in the whole run."""
+        if not self.phases:  # it continues a plan that had come to its end
+            return np.asarray(self.given, dtype=np.int64)
+        block = (index - self.begin) // BLOCK
+        return self._phase(block).before(block) + self.count(self.begin + block * BLOCK, index)
+
+    def count(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return how many of the examples `start` to `stop` (exclusive) are of each part."""
+        part, _ = self._places(np.arange(start, stop, dtype=np.int64))
+        return np.bincount(part, minlength=len(self.parts))
+
+    def continued(self, index: int, weights: tuple[float, ...]) -> "Plan":
+        """Return the plan that goes on from example `index` with other weights.
+
+        Blocks begin anew at `index`. Every part goes on with the rows that it still has, first those of the block
+        that is broken off, so that none is left out or given twice.
+        """
+        block = (index - self.begin) // BLOCK
+        end = self.begin + (block + 1) * BLOCK
+        if self.num_examples is not None:
+            end = max(index, min(end, self.num_examples))
+        part, nth = self._numbered(np.arange(index, end, dtype=np.int64))
+        left = [nth[part == p] for p in range(len(self.parts))]
+        if self.left and self.phases:  # what an earlier break has left beyond this block
+            phase = self._phase(block)
+            passed = phase.before(block) + phase.counts - np.asarray(self.given)
+            left = [np.append(new, old[p:]) for new, old, p in zip(left, self.left, passed, strict=True)]
+        given = tuple(self.drawn(index).tolist())
+        return replace(self, weights=weights, begin=index, given=given, left=tuple(left))
 
     def description(self) -> dict[str, object]:
         """Return, as plain values, everything that decides the order."""
@@ -152,6 +208,10 @@ class Phase:
     block: int
     counts: NDArray[np.int64]  # examples of a block
     used: NDArray[np.int64]  # examples given before
+
+    def before(self, block: int) -> NDArray[np.int64]:
+        """Return how many examples of each part come before `block`."""
+        return self.used + (block - self.block) * self.counts
 
 
 def _shares(weights: NDArray[np.float64], size: int) -> NDArray[np.int64]:

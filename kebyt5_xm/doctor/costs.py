@@ -15,6 +15,7 @@ from transformers import T5Config
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.doctor.findings import Finding, verdict
 from kebyt5_xm.doctor.samples import logits
+from kebyt5_xm.lora import ADDED
 from kebyt5_xm.model import CrossModalT5, token_losses
 from kebyt5_xm.task import OptimizerFactory
 
@@ -64,7 +65,10 @@ def training_pass(model: CrossModalT5, batch: Batch) -> Pass:
     unreached = [
         name
         for name, p in parameters.items()
-        if p.requires_grad and not name.startswith(absent) and (p.grad is None or not p.grad.any())
+        if p.requires_grad
+        and not name.startswith(absent)
+        and not name.endswith(ADDED[0])  # LoRA's A learns from its second step on, when B is no longer zero
+        and (p.grad is None or not p.grad.any())
     ]
     leaking = [name for name, p in parameters.items() if not p.requires_grad and p.grad is not None]
     model.zero_grad(set_to_none=True)

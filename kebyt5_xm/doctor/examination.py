@@ -24,14 +24,17 @@ def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
     max_steps = int(recipes.merge(paths).get("trainer", {}).get("max_steps") or 0)
     data.connect(task.interfaces())
     try:
-        task.check_groups()
+        task.building.check()
     except UserError as error:
-        yield Finding("what trains", "FAILED", str(error), "change model.groups, or what is frozen")
+        yield Finding(
+            "what trains", "FAILED", str(error), "change model.groups, model.lora, or what is frozen"
+        )
     else:
-        groups = ", ".join(task.groups) or "none, all at the optimizer's own rate"
-        yield Finding("what trains", "ok", f"groups: {groups}")
+        groups = ", ".join(task.building.groups) or "none, all at the optimizer's own rate"
+        updates = f"; LoRA: {', '.join(task.building.lora)}" if task.building.lora else ""
+        yield Finding("what trains", "ok", f"groups: {groups}{updates}")
     try:
-        model = task.build()
+        model = task.building.build()
     except UserError as error:
         hint = "" if random_weights else "; --random-weights tries the shape without them"
         raise UserError(f"{error}{hint}") from error

@@ -13,16 +13,24 @@ from kebyt5_xm.decoding import encoded, greedy
 from kebyt5_xm.labels import LabelTrie
 from kebyt5_xm.modality import MediaInterface
 from kebyt5_xm.model import CrossModalT5
-from kebyt5_xm.vocabulary import decode_checked
+from kebyt5_xm.vocabulary import decode_bytes
 
 
 @dataclass(frozen=True)
 class Written:
-    """What the model wrote: a text, the probability of each label where there are labels, and if it was UTF-8."""
+    """What the model wrote: a text, U+FFFD where it was no UTF-8, and the probability of each label if there are any.
+
+    `escaped` is the same text with a lone surrogate (surrogateescape) for each byte that is no UTF-8.
+    """
 
     text: str
+    escaped: str
     probabilities: Mapping[str, float] = field(default_factory=dict)
-    valid: bool = True
+
+    @property
+    def valid(self) -> bool:
+        """Whether it was UTF-8."""
+        return self.text == self.escaped
 
 
 @dataclass
@@ -79,10 +87,11 @@ class Answering:
         assert self.labels is not None
         rows = log_probabilities.exp().tolist()
         return [
-            Written(self.labels[int(np.argmax(row))], dict(zip(self.labels, row, strict=True)))
+            Written(label, label, dict(zip(self.labels, row, strict=True)))
             for row in rows
+            for label in [self.labels[int(np.argmax(row))]]
         ]
 
     def _text(self, ids: np.ndarray) -> Written:
-        text, invalid = decode_checked(ids)
-        return Written(text, valid=not invalid)
+        raw = decode_bytes(ids)
+        return Written(raw.decode("utf-8", "replace"), raw.decode("utf-8", "surrogateescape"))

@@ -4,12 +4,14 @@ evaluation.json    date, checkpoint, step, hardware, seconds, generated_bytes_pe
     sources.NAME   examples answered and skipped, labels, modalities, malformed (share of the answers that are no
                    UTF-8), metrics with their intervals; modality_use and robustness where they were measured
     bits_per_byte  of every held-out part
-predictions.jsonl  for every answer: source, row, path, line, prompt, references, prediction, probabilities, right
+predictions.jsonl  for every answer: source, row, path, line, prompt, references, prediction, probabilities, right;
+                   a byte that is no UTF-8 is a lone surrogate, \\udc80 to \\udcff
 """
 
 import copy
 import datetime
 import json
+import re
 import time
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -35,6 +37,8 @@ from kebyt5_xm.modality import MediaInterface
 from kebyt5_xm.model import CrossModalT5, token_losses
 from kebyt5_xm.run import Run, checkpoint_step
 from kebyt5_xm.tally import Tally
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
@@ -196,7 +200,8 @@ def evaluate(
     with durably(run.path / "predictions.jsonl") as file:
         for part in judged:
             for line in predictions(evaluation, part):
-                file.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+                sound = not _SURROGATE.search(line["prediction"])
+                file.write((json.dumps(line, ensure_ascii=not sound) + "\n").encode())
     with durably(run.path / "evaluation.json") as file:
         file.write((json.dumps(plain(result), indent=2, ensure_ascii=False) + "\n").encode())
     return evaluation
@@ -228,7 +233,7 @@ def predictions(evaluation: Evaluation, part: Judged) -> Iterator[dict[str, Any]
     """Yield the lines of predictions.jsonl of a part."""
     number = evaluation.number(part)
     source = evaluation.data.validation_source(number)
-    for row, answer in zip(part.rows, part.answers, strict=True):
+    for row, answer, written in zip(part.rows, part.answers, part.written, strict=True):
         held_out = source.held_out if isinstance(source, Manifest) else None
         path, line = held_out.place(row) if held_out is not None else ("", row + 1)
         yield {
@@ -238,7 +243,7 @@ def predictions(evaluation: Evaluation, part: Judged) -> Iterator[dict[str, Any]
             "line": line,
             "prompt": evaluation.prompt(part.name, row) if held_out is not None else [],
             "references": list(answer.references),
-            "prediction": answer.text,
+            "prediction": written.escaped,
             "probabilities": dict(answer.probabilities) or None,
             "right": _same(answer.text, answer.references),
         }

@@ -67,11 +67,11 @@ def run(args: argparse.Namespace) -> None:
     if args.no_evaluate and args.robustness:
         raise UserError("found --robustness with --no-evaluate, expected one of them: it needs the model")
     found = resolve(args.run)
-    find = None if args.no_evaluate else evaluated(found, args)
-    page(found, find, Path(args.out) if args.out else None, args.examples, args.language)
+    find = None if args.no_evaluate else _evaluate(found, args)
+    write_report(found, find, Path(args.out) if args.out else None, args.examples, args.language)
 
 
-def evaluated(run: "Run", args: argparse.Namespace) -> "Opener":
+def _evaluate(run: "Run", args: argparse.Namespace) -> "Opener":
     """Evaluate a run, and return what opens the media of its examples."""
     from kebyt5_xm.evaluation.evaluate import evaluate
 
@@ -79,7 +79,7 @@ def evaluated(run: "Run", args: argparse.Namespace) -> "Opener":
     return found.medium
 
 
-def page(
+def write_report(
     run: "Run",
     find: "Opener | None" = None,
     out: Path | None = None,

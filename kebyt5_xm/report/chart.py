@@ -53,6 +53,8 @@ def line_chart(
     if first == last:
         first, last = first - 0.5, last + 0.5
     x_ticks = [tick for tick in ticks(first, last, 6) if first <= tick <= last]
+    if all(float(x).is_integer() for x in xs):  # there is nothing between two steps
+        x_ticks = [tick for tick in x_ticks if float(tick).is_integer()] or [xs[0]]
 
     def place(x: float, y: float) -> tuple[float, float]:
         return BOX * (x - first) / (last - first), BOX * (high - y) / (high - low)

@@ -109,11 +109,15 @@ def _modalities(record: Record) -> Markup:
 
 
 def _class(block: Any) -> Markup:
-    """Return a class with the arguments it was given; its module is in the recipe."""
+    """Return a class with its arguments, of switches those that are on; the recipe below has its module and all."""
     if not isinstance(block, dict) or "class_path" not in block:
         return code(block) if isinstance(block, str) else EMPTY
     name = str(block["class_path"]).rpartition(".")[2]
-    given = {k: v for k, v in section(block, "init_args").items() if v is not None and k != "frozen"}
+    given = {
+        k: v
+        for k, v in section(block, "init_args").items()
+        if v is not None and v is not False and k != "frozen"
+    }
     return code(f"{name}({', '.join(f'{key}={_value(value)}' for key, value in given.items())})")
 
 

@@ -40,7 +40,7 @@ def curves(record: Record) -> Markup:
     charts = [
         line_chart(say("손실 (내트/바이트)", "Loss (nats per byte)"), STEPS, [*train, *steady]),
         line_chart(
-            say("평가용 글, 바이트당 비트", "Held-out text, bits per byte"), STEPS, _bits_per_byte(record)
+            say("평가용 예제, 바이트당 비트", "Held out, bits per byte"), STEPS, _bits_per_byte(record)
         ),
         *(_metric_charts(record)),
     ]
@@ -135,7 +135,7 @@ def over_one_another(records: list[Record], name: Callable[[int], Child]) -> Mar
     """Return one chart a metric with a line a run; `name` is that of run number i."""
     told = {"train/loss": say("학습 손실 (내트/바이트)", "Training loss (nats per byte)")}
     told["val/loss"] = say("평가용 손실 (내트/바이트)", "Held-out loss (nats per byte)")
-    told["val/bits_per_byte"] = say("평가용 글, 바이트당 비트", "Held-out text, bits per byte")
+    told["val/bits_per_byte"] = say("평가용 예제, 바이트당 비트", "Held out, bits per byte")
     wanted = list(told)
     for record in records:
         wanted += [n for n in record.series if n.startswith("val/") and not n.startswith("val/loss/")]

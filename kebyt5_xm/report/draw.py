@@ -8,11 +8,11 @@ from kebyt5_xm.report.costs import costs
 from kebyt5_xm.report.curves import curves
 from kebyt5_xm.report.data_used import data_used
 from kebyt5_xm.report.examples import examples
+from kebyt5_xm.report.frame import Section, page
 from kebyt5_xm.report.kept import kept
 from kebyt5_xm.report.markup import data, join, say
 from kebyt5_xm.report.media import MediaShelf, Opener
 from kebyt5_xm.report.numbers import number
-from kebyt5_xm.report.page import Section, page
 from kebyt5_xm.report.recorded import Record, read_record
 from kebyt5_xm.report.robustness import robustness
 from kebyt5_xm.report.scores import scores

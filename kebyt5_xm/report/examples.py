@@ -143,7 +143,7 @@ def _prompt(prediction: Prediction, shelf: MediaShelf) -> list[Markup]:
     return [
         shelf.shown({**part, **place})
         if isinstance(part, dict)
-        else element("p", data(_cut(part.strip())), class_="words prompt")
+        else element("p", data(_cut(part.strip(), MOST_CHARACTERS // 2)), class_="words prompt")
         for part in prediction.prompt
         if isinstance(part, dict) or part.strip()
     ]
@@ -163,13 +163,14 @@ def _words(found: Sequence[Piece], kind: str, whole: str) -> Markup:
             shown += [element("mark", element("ruby", *_ruby(c)), class_=kind) for c in piece.characters]
         else:
             shown.append(element("mark", _visible(piece.text), class_=kind))
+    classes = "words ruby" if rubies < MOST_RUBIES else "words"
+    remark = EMPTY
     if len(whole) > MOST_CHARACTERS:
         left_out = number(len(whole) - MOST_CHARACTERS)
-        shown.append(element("small", say(" … {}자 더", " … {} more characters", left_out)))
-    if not whole:
-        shown.append(element("small", say("(빈 글)", "(empty)")))
-    classes = "words ruby" if rubies < MOST_RUBIES else "words"
-    return element("p", element("bdi", *shown, lang="", dir="auto"), class_=classes)
+        remark = element("small", say(" … {}자 더", " … {} more characters", left_out))
+    elif not whole:
+        remark = element("small", say("(빈 글)", "(empty)"))
+    return element("p", element("bdi", *shown, lang="", dir="auto"), remark, class_=classes)
 
 
 def _stand_alone(piece: Piece) -> bool:
@@ -189,8 +190,8 @@ def _visible(words: str) -> str:
     return words.replace(" ", "␣").replace("\n", "↵\n").replace("\t", "⇥")
 
 
-def _cut(words: str) -> str:
-    return words if len(words) <= MOST_CHARACTERS else words[:MOST_CHARACTERS] + "…"
+def _cut(words: str, most: int = MOST_CHARACTERS) -> str:
+    return words if len(words) <= most else words[:most] + "…"
 
 
 def _chances(prediction: Prediction) -> Markup:

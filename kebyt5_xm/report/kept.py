@@ -143,13 +143,16 @@ def _now(record: Record) -> Markup:
         for part, value in measured.items()
     ]
     header = [
-        say("평가용 글", "Held-out text"),
+        say("평가용 부분", "Held-out part"),
         say("바이트당 비트", "Bits per byte"),
         say("모든 바이트가 고르면", "All bytes alike"),
         say("앞을 안 보면", "Without context"),
         say("한 바이트 앞만 보면", "Given one byte"),
     ]
-    heading = element("h3", say("평가한 체크포인트의 글", "Text at the evaluated checkpoint"))
+    heading = element(
+        "h3",
+        say("평가한 체크포인트에서, 평가용 부분마다", "Every held-out part, at the evaluated checkpoint"),
+    )
     remark = say(
         "오른쪽 셋은 같은 평가용 바이트의 엔트로피로, 학습 없이 닿을 수 있는 값입니다.",
         "The last three are entropies of the same held-out bytes: what can be reached without a model.",

@@ -7,6 +7,8 @@ Child = str | Markup
 
 # A page may hold no other control characters; U+2400 and on are their pictures. A lone surrogate is no text at all.
 _CLEAN: dict[int, str | int] = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
+# Directional overrides would show words in another order than they have, outside of their element too.
+_CLEAN |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _CLEAN |= {0x7F: 0x2421} | dict.fromkeys((*range(128, 160), *range(55296, 57344)), "�")
 
 EMPTY = Markup("")

@@ -8,7 +8,7 @@ from typing import Any
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.report.answered import Answers, read_answers
-from kebyt5_xm.report.evaluated import Evaluation, read_evaluation
+from kebyt5_xm.report.figures import Evaluation, read_evaluation
 from kebyt5_xm.run import Run
 
 MOST_SKIPS = 5

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from markupsafe import Markup
 
 from kebyt5_xm.report.chart import Line, grid, line_chart
-from kebyt5_xm.report.evaluated import Curve, Robustness
+from kebyt5_xm.report.figures import Curve, Robustness
 from kebyt5_xm.report.markup import Child, code, data, element, join, say
 from kebyt5_xm.report.numbers import interval, number
 from kebyt5_xm.report.recorded import Record

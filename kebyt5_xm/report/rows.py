@@ -10,6 +10,9 @@ from kebyt5_xm.metrics.bootstrap import Score
 from kebyt5_xm.report.chart import BOX, tick_labels, ticks
 from kebyt5_xm.report.markup import Child, element
 
+MOST_CHARTED = 40
+"""Rows of one chart where runs are compared; the tables have all."""
+
 
 @dataclass(frozen=True)
 class Row:

@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from kebyt5_xm.report.evaluated import Evaluation
+from kebyt5_xm.report.figures import Evaluation
 from kebyt5_xm.report.markup import Child, data, element, join, say
 from kebyt5_xm.report.numbers import NONE, interval, number
 from kebyt5_xm.report.recorded import Record

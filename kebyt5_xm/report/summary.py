@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from kebyt5_xm.report.evaluated import Evaluation, Measured
+from kebyt5_xm.report.figures import Evaluation, Measured
 from kebyt5_xm.report.kept import kept_chart, verdict
 from kebyt5_xm.report.markup import EMPTY, Child, data, element, join, say
 from kebyt5_xm.report.numbers import NONE, interval, number, percent, signed
@@ -47,7 +47,7 @@ def _how_good(record: Record) -> Markup:
     text = (
         element(
             "p",
-            say("평가용 글: 바이트당 {}비트", "held-out text: {} bits per byte", number(bits)),
+            say("평가용 전체: 바이트당 {}비트", "all held out: {} bits per byte", number(bits)),
             class_="note",
         )
         if bits is not None
@@ -60,8 +60,8 @@ def _how_good(record: Record) -> Markup:
             element(
                 "p",
                 say(
-                    "평가용 글의 바이트당 비트. 답은 아직 평가하지 않음.",
-                    "bits per byte of held-out text. Answers: not evaluated yet.",
+                    "평가용 예제 전체의 바이트당 비트. 답은 아직 평가하지 않음.",
+                    "bits per byte of all that is held out. Answers: not evaluated yet.",
                 )
                 if bits is not None
                 else say("아직 평가하지 않음.", "Not evaluated yet."),
@@ -159,10 +159,14 @@ def _is_used(record: Record) -> Markup:
 
 def malformed(record: Record) -> tuple[int, int]:
     """Return the outputs that are no UTF-8, or none of the labels, and how many outputs there are."""
-    return (
-        sum(answers.malformed for answers in record.answers.values()),
-        sum(answers.total for answers in record.answers.values()),
-    )
+    bad = 0
+    for name, answers in record.answers.items():
+        source = record.evaluation.sources.get(name) if record.evaluation else None
+        if source is None or source.labels is not None or source.malformed is None:
+            bad += answers.malformed
+        else:
+            bad += round(source.malformed * source.examples)
+    return bad, sum(answers.total for answers in record.answers.values())
 
 
 def _malformed(record: Record) -> Markup:
@@ -170,27 +174,33 @@ def _malformed(record: Record) -> Markup:
     bad, total = malformed(record)
     if not total:
         return _card(question, _big("?"), element("p", say("출력이 기록되지 않음.", "No outputs recorded.")))
-    labelled = (
-        {name for name, s in record.evaluation.sources.items() if s.labels is not None}
-        if record.evaluation
-        else set()
-    )
-    free = sum(a.total for name, a in record.answers.items() if name not in labelled)
+    sources = record.evaluation.sources if record.evaluation else {}
+    labelled = [a for n, a in record.answers.items() if n in sources and sources[n].labels is not None]
+    of_labels, none_of_them = sum(a.total for a in labelled), sum(a.malformed for a in labelled)
     remarks = []
-    if free:
+    if total > of_labels:
         remarks.append(
             say(
                 "자유로운 글 {}개: UTF-8이 아닌 출력을 셈.",
                 "{} of free text: those that are not UTF-8 count.",
-                number(free),
+                number(total - of_labels),
             )
         )
-    if total - free:
+    if none_of_them:
+        remarks.append(
+            say(
+                "레이블 {}개: 그중 {}개는 어느 레이블도 아님.",
+                "{} of labels: {} of them are none of the labels.",
+                number(of_labels),
+                number(none_of_them),
+            )
+        )
+    elif of_labels:
         remarks.append(
             say(
                 "레이블 {}개: 답을 레이블 중에서만 고르므로 있을 수 없음.",
                 "{} of labels: impossible by construction, answers are chosen among the labels.",
-                number(total - free),
+                number(of_labels),
             )
         )
     return _card(

@@ -5,7 +5,7 @@ import math
 from markupsafe import Markup
 
 from kebyt5_xm.metrics.bootstrap import Score
-from kebyt5_xm.report.evaluated import Use
+from kebyt5_xm.report.figures import Use
 from kebyt5_xm.report.markup import EMPTY, data, element, join, say
 from kebyt5_xm.report.numbers import interval, number
 from kebyt5_xm.report.recorded import Record

@@ -55,7 +55,7 @@ class Robustness:
 
 @dataclass(frozen=True)
 class Source:
-    """The figures of a source."""
+    """The figures of a source; `malformed` is the share of outputs that are not UTF-8, None if it does not say."""
 
     examples: int
     skipped: int
@@ -64,6 +64,7 @@ class Source:
     metrics: dict[str, Measured]
     use_examples: int = 0
     uses: list[Use] = field(default_factory=list)
+    malformed: float | None = None
     robustness: Robustness | None = None
 
 
@@ -133,6 +134,7 @@ def _source(block: dict[str, Any]) -> Source:
             for metric, figures in metrics.items()
         ],
         robustness=_robustness(robustness) if robustness else None,
+        malformed=_known(block.get("malformed")),
     )
 
 
