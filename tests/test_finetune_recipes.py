@@ -141,7 +141,7 @@ def test_the_table_of_the_sets_says_what_the_recipe_does(name: str) -> None:
     recipe = yaml.safe_load((ROOT / "configs" / "finetune" / f"{name}.yaml").read_text(encoding="utf-8"))
     (line,) = [line for line in DOCS.splitlines() if f"[{name}](../configs/finetune/{name}.yaml)" in line]
     _, metric, source = recipe["monitor"].split("/")
-    assert f"| `{metric}` |" in line
+    assert f"| `{metric}`" in line, "the metric that is monitored stands first"
     path = recipe["data"]["sources"][source]["init_args"]["path"]
     assert path.removeprefix("sets/") in line
 

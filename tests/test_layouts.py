@@ -410,6 +410,15 @@ def test_an_entity_that_cannot_be_told_is_skipped_and_inside_without_begin_is_on
         "가\tI-LC",
         "나\tI-OG",
         "다\tB-OG",
+        "",
+        "## 3\tx",
+        "가\tB-LC",
+        "나\tO",
+        "다\tI-LC",
     ]
     published.text(path, lines)
-    assert [row["entities"] for row in rows(path, KlueNer())] == [None, "가=LC; 나=OG; 다=OG"]
+    assert [row["entities"] for row in rows(path, KlueNer())] == [
+        None,
+        "가=LC; 나=OG; 다=OG",
+        "가=LC; 다=LC",
+    ]
