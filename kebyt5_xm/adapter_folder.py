@@ -8,12 +8,13 @@ FOLDER/encoder.safetensors   the encoder's, where they are its own (a frozen pre
 import copy
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import nn
 
 from kebyt5_xm.backbone import backbone_hash
+from kebyt5_xm.configuration import SlotBias
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.saving import load_tensors, offline_spec, read_tensors, write_tensors
 
@@ -97,10 +98,25 @@ def read_content(folder: Path) -> dict[str, Any]:
         near = did_you_mean(folder.name, [p.parent.name for p in folder.parent.glob("*/adapter.json")])
         remedy = f"; expected one of its folders adapters/{{{','.join(sorted(inside))}}}" if inside else near
         raise UserError(f"'{folder}' holds no adapter.json, so it is not the folder of an adapter{remedy}")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    keys = ("encoder", "adapter", "in_dim", "d_model", "backbone_hash", "backbone_dtype")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # bytes that are no UTF-8 as well
+        raise UserError(f"'{path}' is not JSON ({error}); it may be incomplete: fetch it again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' holds a {type(content).__name__}, expected a mapping; fetch it again")
+    keys = ("modality", "encoder", "adapter", "in_dim", "d_model", "backbone_hash", "backbone_dtype")
     if lacking := [key for key in keys if key not in content]:
         raise UserError(f"'{path}' lacks {', '.join(lacking)}; it may be incomplete")
+    if not isinstance(getattr(torch, str(content["backbone_dtype"]), None), torch.dtype):
+        raise UserError(
+            f"'{path}' says backbone_dtype '{content['backbone_dtype']}', expected one of torch's, such as float32; "
+            "keep it as the export wrote it"
+        )
+    if content.get("slot_bias", "shared") not in get_args(SlotBias):
+        raise UserError(
+            f"'{path}' says slot_bias '{content['slot_bias']}', expected {' or '.join(get_args(SlotBias))}; keep it "
+            "as the export wrote it"
+        )
     return content
 
 

@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
 def named_folders(arguments: Sequence[str]) -> dict[str, Path]:
     """Return modality name -> folder of `[NAME=]FOLDER` arguments. Raises `UserError`."""
     from kebyt5_xm.adapter_folder import read_content
+    from kebyt5_xm.configuration import check_modality_names
 
     found: dict[str, Path] = {}
     for argument in arguments:
@@ -72,6 +73,7 @@ def named_folders(arguments: Sequence[str]) -> dict[str, Path]:
         renamed = bool(equals) and not Path(argument).exists()
         folder = Path(path if renamed else argument)
         modality = name if renamed else read_content(folder)["modality"]
+        check_modality_names([modality])
         if modality in found:
             raise UserError(
                 f"'{found[modality]}' and '{folder}' are both of the modality '{modality}'; give one another name: "

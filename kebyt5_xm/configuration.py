@@ -1,12 +1,33 @@
 """The configuration of a `CrossModalT5`, as its config.json holds it."""
 
+import re
+from collections.abc import Iterable
 from typing import Any, Literal
 
+from torch import nn
 from transformers import PreTrainedConfig
 
+from kebyt5_xm.errors import UserError
 from kebyt5_xm.untied import t5_config
 
 SlotBias = Literal["shared", "zero"]
+
+
+def check_modality_names(names: Iterable[str]) -> None:
+    """Raise `UserError` for a name that no modality may have.
+
+    It is a part of tensors' names, where dots separate, and of paths, to which a stranger's must not lead elsewhere.
+    """
+    for name in names:
+        if not re.fullmatch(r"[\w-]+", name):
+            raise UserError(
+                f"found the modality '{name}', expected a name of letters, digits, _ and - alone, such as 'image'"
+            )
+        if hasattr(nn.ModuleDict, name) or name == "training":
+            raise UserError(
+                f"found the modality '{name}', a word that torch keeps for itself in a model; choose another name, "
+                f"such as '{name}_1'"
+            )
 
 
 class CrossModalT5Config(PreTrainedConfig):

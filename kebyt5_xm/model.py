@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from kebyt5_xm import asking
 from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.adapters.adapter import scale_ratio
-from kebyt5_xm.configuration import CrossModalT5Config
+from kebyt5_xm.configuration import CrossModalT5Config, check_modality_names
 from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.encoder import Encoded, Encoder, length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
@@ -116,6 +116,7 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
         if modalities is None:
             d_model = self.backbone.config.d_model
             modalities = build_modalities(config.modalities, d_model, trusted_modules)
+        check_modality_names(modalities)
         self.modalities = nn.ModuleDict(
             {name: ModalityModule(encoder, adapter) for name, (encoder, adapter) in modalities.items()}
         )

@@ -1,6 +1,8 @@
 """Adapters that were trained apart on one frozen backbone work together as each did alone."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,11 @@ import pytest
 import tiny_media
 import tiny_run
 from test_joint import fit, log_of
+from tiny_model import SPECS, tiny_model
 
 from kebyt5_xm import cli
 from kebyt5_xm.backbone import Backbone, backbone_hash
+from kebyt5_xm.compose import named_folders
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.export import export_run
 from kebyt5_xm.model import CrossModalT5
@@ -128,8 +132,6 @@ def test_one_model_without_training(folder: Path, tmp_path: Path, backbone: str,
 
 @pytest.mark.slow
 def test_what_cannot_be_composed_is_refused(folder: Path, tmp_path: Path) -> None:
-    import shutil
-
     def compose(*adapters: str) -> None:
         arguments = [f"--adapter={path}" for path in adapters]
         trust = ["--trust", "tiny_media"]
@@ -146,3 +148,62 @@ def test_what_cannot_be_composed_is_refused(folder: Path, tmp_path: Path) -> Non
     (tmp_path / "alone" / "adapter.json").write_text(content)
     with pytest.raises(UserError, match=r"different model.slot_bias \(image: zero, speech: shared\)"):
         compose(str(tmp_path / "alone"), adapter(folder, "speech"))
+
+
+# -- bad input: no weights are read, so a folder of adapter.json alone will do ----------------------------------
+
+CONTENT = {
+    "modality": "speech",
+    "encoder": {"class_path": "encoders.stems.LogMelEncoder"},
+    "adapter": {"class_path": "kebyt5_xm.adapters.Linear"},
+    "in_dim": 13,
+    "d_model": 29,
+    "slot_bias": "shared",
+    "backbone_hash": "0" * 64,
+    "backbone_dtype": "float32",
+}
+
+
+def write_content(folder: Path, **changed: Any) -> Path:
+    (folder / "adapter.json").write_text(json.dumps(CONTENT | changed), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["a.b", "a/b", "../../elsewhere", "/tmp/elsewhere", "", "keys", "training"])
+@pytest.mark.parametrize("given", ["by the user", "by the folder"])
+def test_a_name_that_no_modality_may_have_is_refused(tmp_path: Path, name: str, given: str) -> None:
+    by_user = given == "by the user"
+    folder = write_content(tmp_path, **({} if by_user else {"modality": name}))
+    with pytest.raises(UserError, match=f"found the modality '{re.escape(name)}'"):
+        named_folders([f"{name}={folder}" if by_user else str(folder)])
+
+
+@pytest.mark.parametrize("name", ["image", "사진", "photo-2", "voice_ko"])
+def test_names_that_a_modality_may_have(tmp_path: Path, name: str) -> None:
+    assert named_folders([f"{name}={write_content(tmp_path)}"]) == {name: tmp_path}
+
+
+def test_a_model_refuses_such_a_name_whatever_it_comes_from() -> None:
+    with pytest.raises(UserError, match=r"'a\.b', expected a name of letters"):
+        tiny_model({"a.b": SPECS["image"]})
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        (b"{", "is not JSON"),
+        (b"\xff\xfe{}", "is not JSON"),
+        (b"[]", "holds a list, expected a mapping"),
+        (b"{}", "lacks modality, encoder"),
+        ({"backbone_dtype": "float33"}, "says backbone_dtype 'float33'"),
+        ({"backbone_dtype": "nn"}, "says backbone_dtype 'nn'"),
+        ({"slot_bias": "nought"}, "says slot_bias 'nought', expected shared or zero"),
+    ],
+)
+def test_a_damaged_folder_of_an_adapter_is_refused(tmp_path: Path, written: Any, words: str) -> None:
+    if isinstance(written, bytes):
+        (tmp_path / "adapter.json").write_bytes(written)
+    else:
+        write_content(tmp_path, **written)
+    with pytest.raises(UserError, match=words):
+        named_folders([str(tmp_path)])
