@@ -28,6 +28,12 @@ def megabytes(line: str) -> dict[str, float]:
     return found
 
 
+def test_matrices_of_one_shape_count_each() -> None:
+    made = nn.ModuleList(nn.Linear(COLUMNS, ROWS, bias=False) for _ in range(3))
+    found = megabytes(memory(made, torch.optim.AdamW))
+    assert found["optimizer"] == pytest.approx(4e-6 * 3 * 2 * ROWS * COLUMNS, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("optimizer", "numbers"),
     [
