@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from kebyt5_xm import origin, recipes
+from kebyt5_xm.checkpoint_folders import DurableTrainer
 from kebyt5_xm.checkpoint_io import DurableCheckpointIO
 from kebyt5_xm.checkpoints import Best, Newest
 from kebyt5_xm.data.datamodule import DataModule
@@ -25,7 +26,7 @@ from kebyt5_xm.metrics_log import MetricsLog
 from kebyt5_xm.parser import Parser
 from kebyt5_xm.progress import ProgressBar, Throughput
 from kebyt5_xm.results import ResultsWriter
-from kebyt5_xm.run import Run, read_checkpoint
+from kebyt5_xm.run import Run, read_checkpoint, refuse_damaged
 from kebyt5_xm.skips import Skips
 from kebyt5_xm.task import Task
 from kebyt5_xm.termination import EXIT_CODE, SaveOnTerminate, Terminated
@@ -103,6 +104,7 @@ class TrainingCLI(LightningCLI):
         path = {"last": lambda: Run(run).last, "best": lambda: Run(run).best}.get(name, lambda: Path(name))()
         if not path.exists():
             raise UserError(f"found no checkpoint '{name}'; expected a path, or last or best of the run")
+        refuse_damaged(path)
         if path.is_file():
             read_checkpoint(path)
         return path
@@ -178,6 +180,7 @@ def main(args: list[str]) -> None:
                 Task,
                 DataModule,
                 args=merged_arguments(args, Path(folder)),
+                trainer_class=DurableTrainer,
                 parser_class=Parser,
                 save_config_callback=SaveRecipe,
                 trainer_defaults=TRAINER_DEFAULTS,

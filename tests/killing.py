@@ -1,9 +1,12 @@
-"""Callbacks that end their own process, for tests of resuming."""
+"""Callbacks that end their own process, or its saving, for tests of resuming."""
 
+import errno
 import os
 import signal
 
 import lightning.pytorch as pl
+
+from kebyt5_xm import checkpoint_folders
 
 
 class KillAfter(pl.Callback):
@@ -41,3 +44,18 @@ class TerminateAfter(pl.Callback):
             and trainer.fit_loop.epoch_loop.total_batch_idx == self.micro_batch
         ):
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class FullDisk(pl.Callback):
+    """On its first rank, has no room left for the digests of a checkpoint folder from `step` on."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
+        if trainer.global_step == self.step:
+            checkpoint_folders.write_folder_digests = _no_room
+
+
+def _no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
