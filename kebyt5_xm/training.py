@@ -18,6 +18,7 @@ from kebyt5_xm.checkpoint_folders import DurableTrainer
 from kebyt5_xm.checkpoint_io import DurableCheckpointIO
 from kebyt5_xm.checkpoints import Best, Newest
 from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.loader import KILLED_WORKER, is_of_killed_worker
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.samples import SampleTable
 from kebyt5_xm.forgetting import ForgettingMeter
@@ -192,15 +193,19 @@ def main(args: list[str]) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except ValueError as error:
-        if "loaded state dict" not in str(
-            error
-        ):  # torch's optimizers, of groups that are not those they saved
+        # Of torch's optimizers, whose groups are not those that were saved.
+        if "loaded state dict" not in str(error):
             raise
         print(
             f"error: the checkpoint's optimizer has other groups than the recipe's ({error}); continue it with its "
             "own recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights",
             file=sys.stderr,
         )
+        raise SystemExit(2) from None
+    except RuntimeError as error:
+        if not is_of_killed_worker(error):
+            raise
+        print(f"error: {KILLED_WORKER}", file=sys.stderr)
         raise SystemExit(2) from None
     except Terminated as error:
         print(f"terminated: saved at step {error.step}; continue with --ckpt_path last", file=sys.stderr)
