@@ -9,13 +9,11 @@ makes afresh. Offline, no GPU.
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Sequence
 
 from demo import console, folder, report, requirements
 from demo.results import Results
-from kebyt5_xm.errors import UserError
 
 THREADS = {
     "OMP_NUM_THREADS": "2",  # more gain nothing on matrices as small as these, and the figures would differ
@@ -30,14 +28,7 @@ def main() -> None:
         prog="python -m demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.parse_args()
-    try:
-        run()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+    console.guarded(run)
 
 
 def run(options: Sequence[str] = (), num_numbers: int = 100) -> None:

@@ -5,7 +5,7 @@ a name names, which digit a picture shows, which number a voice says. It ends wi
 """
 
 import os
-import sys
+import shutil
 import time
 
 from demo import console, requirements
@@ -18,18 +18,6 @@ RUN = FOLDER / "finetune"
 NAMES = DATA / "names"
 NEEDED = (FOLDER / "joint" / "config.yaml", EXPORTS / "joint" / "adapters")
 """What `make demo` leaves behind when it has come to its end."""
-
-
-def main() -> None:
-    """Run it; a `UserError` ends it with one line and exit code 2."""
-    try:
-        run()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 def run(*options: str) -> None:
@@ -54,11 +42,9 @@ def run(*options: str) -> None:
 
 def _clear() -> None:
     """Delete the run of an earlier fine-tuning: the demo's folder is its own."""
-    import shutil
-
     if RUN.exists():
         shutil.rmtree(RUN)
 
 
 if __name__ == "__main__":
-    main()
+    console.guarded(run)

@@ -12,12 +12,12 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from kebyt5_xm.digest import digest_path, digests_of, file_digest
-from kebyt5_xm.durable import durably, sync_folder
+from kebyt5_xm.durable import ASIDE, durably, remove, sync
 from kebyt5_xm.errors import UserError
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Lightning's plugin for strategies that write one file (all but DeepSpeed)."""
+    """Lightning's plugin for strategies that write one file; `checkpoint_folders` has the others."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write the file, all or nothing. Raises `UserError` if the disk does not take it; what was there stays."""
@@ -30,7 +30,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
                 digest = file_digest(Path(file.name))
                 # The old digest too: a kill before the rename leaves the old file in its place.
                 _write_digests(path, [digest, *digests_of(path)])
-            sync_folder(path.parent)
+            sync(path.parent)
             _write_digests(path, [digest])
         except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
             raise UserError(
@@ -44,9 +44,13 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what kills have left half-written in a folder of checkpoints."""
+    """Delete what kills have left half-written in a folder of checkpoints, and give back what they kept aside."""
+    for aside in folder.glob(f".*.ckpt-*{ASIDE}"):
+        path = aside.with_name(aside.name[1:].rpartition("-")[0])
+        if not path.exists():
+            aside.rename(path)
     for path in folder.glob(".*.ckpt-*"):
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def _write_digests(path: Path, digests: list[str]) -> None:

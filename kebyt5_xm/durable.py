@@ -1,21 +1,25 @@
-"""Files that are whole or absent, whatever ends the process or the power."""
+"""Files and folders that are whole or absent, whatever ends the process or the power."""
 
 import contextlib
+import glob
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 TOKEN_BYTES = 8
+ASIDE = ".aside"
+"""How the name of a folder ends that another one is about to replace."""
 
 
 @contextlib.contextmanager
 def durably(path: Path) -> Iterator[BinaryIO]:
     """Yield a new file `.NAME-TOKEN` beside `path`, which is synced and takes its name when the block ends.
 
-    Where the block raises, nothing is left and what was at `path` stays. Call `sync_folder` too, where the name
-    itself must survive a power cut.
+    Where the block raises, nothing is left and what was at `path` stays. Call `sync` on the folder too, where the
+    name itself must survive a power cut.
     """
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(TOKEN_BYTES)}")
     try:
@@ -29,10 +33,42 @@ def durably(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's content, or the renames in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_folder(folder: Path, path: Path) -> None:
+    """Sync `folder`, which lies beside `path`, with all that is in it, and let it take that name.
+
+    No file system renames a folder over another one. What is at `path` is put aside first, where `standing` finds it
+    if a kill comes between, and removed then.
+    """
+    for place, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(place, name))
+        sync(Path(place))
+    aside = path.with_name(f".{path.name}-{secrets.token_hex(TOKEN_BYTES)}{ASIDE}")
+    if path.exists():
+        path.rename(aside)
+    folder.rename(path)
+    sync(path.parent)
+    remove(aside)
+
+
+def standing(path: Path) -> Path:
+    """Return `path`, or the folder that was put aside for another one which a kill has kept from this name."""
+    asides = path.parent.glob(f".{glob.escape(path.name)}-*{ASIDE}")
+    return path if path.exists() else next(asides, path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

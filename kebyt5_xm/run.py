@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kebyt5_xm.digest import is_damaged
+from kebyt5_xm.durable import standing
 from kebyt5_xm.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Run:
     @property
     def best(self) -> Path:
         """The best checkpoint; `UserError` if there is none yet."""
-        path = self.path / "checkpoints" / "best.ckpt"
+        path = standing(self.path / "checkpoints" / "best.ckpt")
         if not path.exists():
             raise UserError(f"run '{self.path}' has no best checkpoint yet; it is written at a validation")
         return path
@@ -90,7 +91,7 @@ class Run:
             raise UserError(f"run '{self.path}' has no checkpoint yet; let it train until it has written one")
         damaged: list[str] = []
         for _, path in sorted(steps.items(), reverse=True):
-            if path.is_dir() or not is_damaged(path):
+            if not is_damaged(path):
                 if damaged:
                     _LOG.warning("damaged, so passed over: %s; %s is used", ", ".join(damaged), path)
                 return path
@@ -104,7 +105,7 @@ class Run:
         """Return the chosen checkpoint, else the best, else the last; `UserError` if there is none yet."""
         if self.chosen is not None:
             return self.chosen
-        best = self.path / "checkpoints" / "best.ckpt"
+        best = standing(self.path / "checkpoints" / "best.ckpt")
         return best if best.exists() else self.last
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -193,6 +194,7 @@ def _tensors(checkpoint: Path, wanted: str) -> "dict[str, Tensor]":
 
 
 def _stored(checkpoint: Path, wanted: str) -> "dict[str, Tensor]":
+    refuse_damaged(checkpoint)
     if checkpoint.is_file():
         state = read_checkpoint(checkpoint)["state_dict"]
     elif (checkpoint / ".metadata").is_file():
@@ -216,15 +218,20 @@ def checkpoint_step(checkpoint: Path) -> int | None:
     return read_checkpoint(checkpoint)["global_step"] if checkpoint.is_file() else None
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint that Lightning wrote as one file."""
-    import torch
-
+def refuse_damaged(path: Path) -> None:
+    """Raise `UserError` if a checkpoint, a file or a folder, does not hold what was written."""
     if is_damaged(path):
         raise UserError(
             f"checkpoint '{path}' is damaged: its bytes are not those that were written; choose another of the run's "
             "checkpoints, or --ckpt_path last, which passes it over"
         )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint that Lightning wrote as one file."""
+    import torch
+
+    refuse_damaged(path)
     try:  # mapped, so that the optimizer's state beside the weights is never read
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:

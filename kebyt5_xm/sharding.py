@@ -20,14 +20,19 @@ class FSDP2(ModelParallelStrategy):
     """Parameters, gradients and optimizer state sharded over all ranks.
 
     Lightning's `ModelParallelStrategy` makes a mesh of tensor parallelism within a node by default, on which
-    nothing is averaged over the node's ranks; here every rank is data parallel. A checkpoint is one file, which
-    any number of ranks resumes from.
+    nothing is averaged over the node's ranks; here every rank is data parallel.
+
+    Args:
+        save_distributed_checkpoint: a checkpoint is a folder to which every rank writes its part, instead of one file
+            for which the first rank gathers everything in its memory. Any number of ranks resumes from either.
     """
 
-    def __init__(self, process_group_backend: str | None = None) -> None:
+    def __init__(
+        self, process_group_backend: str | None = None, save_distributed_checkpoint: bool = False
+    ) -> None:
         super().__init__(
             tensor_parallel_size=1,
-            save_distributed_checkpoint=False,
+            save_distributed_checkpoint=save_distributed_checkpoint,
             process_group_backend=process_group_backend,
         )
 

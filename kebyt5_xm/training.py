@@ -14,9 +14,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from kebyt5_xm import origin, recipes
+from kebyt5_xm.checkpoint_folders import DurableTrainer
 from kebyt5_xm.checkpoint_io import DurableCheckpointIO
 from kebyt5_xm.checkpoints import Best, Newest
 from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.loader import KILLED_WORKER, is_of_killed_worker
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.samples import SampleTable
 from kebyt5_xm.forgetting import ForgettingMeter
@@ -25,7 +27,7 @@ from kebyt5_xm.metrics_log import MetricsLog
 from kebyt5_xm.parser import Parser
 from kebyt5_xm.progress import ProgressBar, Throughput
 from kebyt5_xm.results import ResultsWriter
-from kebyt5_xm.run import Run, read_checkpoint
+from kebyt5_xm.run import Run, read_checkpoint, refuse_damaged
 from kebyt5_xm.skips import Skips
 from kebyt5_xm.task import Task
 from kebyt5_xm.termination import EXIT_CODE, SaveOnTerminate, Terminated
@@ -103,6 +105,7 @@ class TrainingCLI(LightningCLI):
         path = {"last": lambda: Run(run).last, "best": lambda: Run(run).best}.get(name, lambda: Path(name))()
         if not path.exists():
             raise UserError(f"found no checkpoint '{name}'; expected a path, or last or best of the run")
+        refuse_damaged(path)
         if path.is_file():
             read_checkpoint(path)
         return path
@@ -178,6 +181,7 @@ def main(args: list[str]) -> None:
                 Task,
                 DataModule,
                 args=merged_arguments(args, Path(folder)),
+                trainer_class=DurableTrainer,
                 parser_class=Parser,
                 save_config_callback=SaveRecipe,
                 trainer_defaults=TRAINER_DEFAULTS,
@@ -189,15 +193,19 @@ def main(args: list[str]) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except ValueError as error:
-        if "loaded state dict" not in str(
-            error
-        ):  # torch's optimizers, of groups that are not those they saved
+        # Of torch's optimizers, whose groups are not those that were saved.
+        if "loaded state dict" not in str(error):
             raise
         print(
             f"error: the checkpoint's optimizer has other groups than the recipe's ({error}); continue it with its "
             "own recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights",
             file=sys.stderr,
         )
+        raise SystemExit(2) from None
+    except RuntimeError as error:
+        if not is_of_killed_worker(error):
+            raise
+        print(f"error: {KILLED_WORKER}", file=sys.stderr)
         raise SystemExit(2) from None
     except Terminated as error:
         print(f"terminated: saved at step {error.step}; continue with --ckpt_path last", file=sys.stderr)

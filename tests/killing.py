@@ -1,9 +1,17 @@
-"""Callbacks that end their own process, for tests of resuming."""
+"""Callbacks and a source that end their own process, its saving or its reading, for tests of faults and resuming."""
 
+import errno
 import os
 import signal
+import threading
+from pathlib import Path
 
 import lightning.pytorch as pl
+from torch.utils.data import get_worker_info
+
+from kebyt5_xm import checkpoint_folders
+from kebyt5_xm.data import Manifest
+from kebyt5_xm.data.source import Example, Selection
 
 
 class KillAfter(pl.Callback):
@@ -41,3 +49,39 @@ class TerminateAfter(pl.Callback):
             and trainer.fit_loop.epoch_loop.total_batch_idx == self.micro_batch
         ):
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class FullDisk(pl.Callback):
+    """On its first rank, has no room left for the digests of a checkpoint folder from `step` on."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
+        if trainer.global_step == self.step:
+            checkpoint_folders.write_folder_digests = _no_room
+
+
+def _no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class Faulty(Manifest):
+    """Ends or stops its data worker when example `at` of the run or a later one is drawn, if `marker` is there.
+
+    `fault` is "kill", or "stall" for a read that never ends. The file `marker` is removed, so the next life has none.
+    """
+
+    def __init__(self, path: str, prompt: str, target: str, fault: str, at: int, marker: str) -> None:
+        super().__init__(path, prompt, target)
+        self.fault = fault
+        self.at = at
+        self.marker = Path(marker)
+
+    def load(self, selection: Selection) -> list[Example]:
+        if get_worker_info() is not None and selection.index.max() >= self.at and self.marker.exists():
+            self.marker.unlink()
+            if self.fault == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            threading.Event().wait()
+        return super().load(selection)

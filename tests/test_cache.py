@@ -1,6 +1,10 @@
 """Features of frozen encoders, computed once: the same training without the encoder, and nothing stale."""
 
+import errno
 import json
+import os
+import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,11 @@ import tiny_media
 import tiny_run
 import torch
 from PIL import Image
-from processes import train
+from processes import CONTEXT, train
 
 from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm import cli
+from kebyt5_xm.cache import fill
 from kebyt5_xm.cache.key import encoder_key
 from kebyt5_xm.cache.store import FeatureCache, Segment
 from kebyt5_xm.errors import UserError
@@ -143,6 +148,58 @@ def test_bad_media_are_left_out_and_named(folder: Path, capsys: pytest.CaptureFi
     assert f"image: {tiny_media.NUM_IMAGES - 1} media added" in told
     assert "1 left out: cannot use" in told
     assert "5.png" in told
+
+
+def fill_little(path: str, log: str, limit: int) -> None:
+    """Fill the caches in a process whose segments may be no longer than `limit` bytes."""
+    no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Little(Segment):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, no_limit[1]))
+
+    fill.Segment = Little
+    try:
+        cache(path)
+    except UserError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
+        Path(log).write_text(str(error))
+
+
+def test_a_full_disk_leaves_whole_segments_and_the_next_filling_goes_on(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(folder, recipe(folder, "unused"))
+    process = CONTEXT.Process(target=fill_little, args=(path, str(folder / "log"), 997))
+    process.start()
+    process.join(240)
+    assert (process.exitcode, (folder / "log").exists()) == (0, True)
+    assert re.match(
+        r"cannot write features to .*: File too large; .* run the same", (folder / "log").read_text()
+    )
+    assert not list(folder.glob("cache/*/*.features")), "the first segment was not finished"
+
+    fsync, left = os.fsync, 4
+
+    def full(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(fill, "SEGMENT_BYTES", 0)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot write features to .*No space left on device; what is there"):
+        cache(path, "--batch-size", "3")
+    monkeypatch.undo()
+    (key,) = {p.parent for p in (folder / "cache").glob("*/cache.json")}
+    assert len(FeatureCache(key)) == 3 * 2, "two segments are synced, and their indexes"
+    assert len(list(key.glob("*.features"))) == len(list(key.glob("*.index.npy"))) == 2
+    capsys.readouterr()
+    cache(path)
+    assert f"image: {tiny_media.NUM_IMAGES - 6} media added" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

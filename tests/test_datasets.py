@@ -165,7 +165,9 @@ def test_examples_of_images_within_a_dataset(folder: Path, cache: Path) -> None:
     assert source.impossible() == (without_label + 1, TRAIN)
     assert len(list(cache.glob("datasets/*.lengths-*"))) == 1
     rows = np.array([5, 7, 8])
-    good, broken, unlabelled = source.load(Selection(np.zeros(3, np.int64), rows, rows.astype(np.uint64), 0))
+    good, broken, unlabelled = source.load(
+        Selection(np.zeros(3, np.int64), rows, rows.astype(np.uint64), 0, False)
+    )
     assert (bytes((good.target_ids[:-1] - 3).astype(np.uint8)).decode(), len(good.media)) == (LABELS[0], 1)
     assert broken.skipped is not None
     assert broken.skipped.cause.startswith("found no readable image of the formats")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from demo import console, evaluate, folder, report, requirements, restore
+from demo import console, evaluate, finetune, folder, report, requirements, restore
 from demo.results import Results
 from kebyt5_xm.errors import UserError
 
@@ -139,6 +139,34 @@ def test_all_stages(capfd: pytest.CaptureFixture[str]):
     assert {"image", "speech"} == {p.name for p in (Path(joint["export"]) / "adapters").iterdir()}
     for told in (str(folder.RESULTS), text["run"], text["export"], "Korean", "NOT as expected"):
         assert told in out
+    fine_tuned(
+        [*overrides, *(f"--data.sources.{name}.init_args.max_validation_examples=7" for name in TASKS)], path
+    )
+
+
+TASKS = ("names", "digits", "speech")
+
+
+def fine_tuned(overrides: list[str], path: str) -> None:
+    """Fine-tune on what the demo has left, and look for the report."""
+    script = path + f"from demo.finetune import run; run(*{overrides!r})"
+    done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", script], check=False)
+    assert done.returncode == 0
+    run = folder.FOLDER / "finetune"
+    evaluated = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    assert set(evaluated["sources"]) == set(TASKS)
+    assert evaluated["sources"]["digits"]["modality_use"]["examples"] == 7
+    assert set(json.loads((run / "results.json").read_text(encoding="utf-8"))["forgetting"]) == {
+        f"text/{language}" for language in ("ko", "en", "zh", "ja")
+    }
+    assert "</html>" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_fine_tuning_needs_the_demo(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        console.guarded(finetune.run)
+    assert ended.value.code == 2
+    assert "run `make demo` first" in capsys.readouterr().err
 
 
 def keys(value: Any) -> set[str]:

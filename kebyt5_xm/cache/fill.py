@@ -102,6 +102,12 @@ def _fill_one(
                     segment = Segment(folder, description)
             _encode(segment, encoder, interface, pending, device)
         segment.finish()
+    except OSError as error:
+        segment.discard()
+        raise UserError(
+            f"cannot write features to '{folder}': {error.strerror or error}; what is there is whole and kept: make "
+            "room, and run the same command again"
+        ) from error
     except BaseException:
         segment.discard()
         raise

@@ -1,5 +1,6 @@
 """A feature cache on disk: reading it from any process, and adding a segment to it."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -160,5 +161,6 @@ class Segment:
 
     def discard(self) -> None:
         """Leave nothing behind."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk does not take what was buffered
+            self._file.close()
         self.path.unlink(missing_ok=True)

@@ -205,6 +205,20 @@ class _Told(Dataset):
             torch.set_num_threads(num_threads)
 
 
+KILLED_WORKER = (
+    "a data worker was killed (by the system, if memory ran out); continue with --ckpt_path last, with a smaller "
+    "data.num_workers if it was memory"
+)
+
+
+def is_of_killed_worker(error: RuntimeError) -> bool:
+    """Say whether PyTorch raised this because a data worker is gone.
+
+    It does so in a signal handler, so the error may come out of whatever the process is doing at that moment.
+    """
+    return "DataLoader worker" in str(error) and ("exited" in str(error) or "killed" in str(error))
+
+
 def _start_worker(number: int) -> None:
     end_with_parent()
 
@@ -277,11 +291,8 @@ class Loader:
 
     def _explained(self, error: RuntimeError) -> Exception:
         """Return what PyTorch says of a dead or slow worker as an error for people; anything else as it is."""
-        if "DataLoader worker" in str(error) and ("exited" in str(error) or "killed" in str(error)):
-            return UserError(
-                "a data worker was killed (by the system, if memory ran out); continue with --ckpt_path last, with "
-                "a smaller data.num_workers if it was memory"
-            )
+        if is_of_killed_worker(error):
+            return UserError(KILLED_WORKER)
         if "timed out" in str(error):
             return UserError(
                 f"a data worker gave nothing for {self.timeout:g} seconds: a file system or a URL that does not "

@@ -16,7 +16,7 @@ from types import TracebackType
 import numpy as np
 
 from kebyt5_xm.data.store import FORMAT, INDEX_NAME, VERSION, Shard
-from kebyt5_xm.durable import sync_folder
+from kebyt5_xm.durable import sync
 from kebyt5_xm.errors import UserError
 
 SHARD_BYTES = 1 << 30
@@ -176,4 +176,4 @@ def write_json(path: Path, contents: object) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)

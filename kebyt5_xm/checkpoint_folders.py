@@ -1,0 +1,68 @@
+"""Checkpoint folders, as DeepSpeed and sharded FSDP2 write them: whole or absent, with digests of their files.
+
+All ranks write into a folder under another name. When all are done, the first rank hashes its files, lists the
+digests in it, syncs it and lets it take its name. So a run's folder must be one that all ranks see.
+"""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
+from torch.distributed.checkpoint.api import CheckpointException
+
+from kebyt5_xm.digest import write_folder_digests
+from kebyt5_xm.durable import TOKEN_BYTES, remove, replace_folder
+from kebyt5_xm.errors import UserError
+
+
+class DurableTrainer(pl.Trainer):
+    """Lightning's trainer, but that the folder of a checkpoint appears whole or not at all."""
+
+    def save_checkpoint(self, filepath: Any, *args: Any, **options: Any) -> None:
+        """Save as Lightning does. Raises `UserError` if the disk does not take a folder; what was there stays."""
+        if not writes_folders(self.strategy):  # but one file, which is `DurableCheckpointIO`'s
+            super().save_checkpoint(filepath, *args, **options)
+            return
+        path = Path(filepath)
+        with _unfinished(path, self.strategy) as place:
+            super().save_checkpoint(place, *args, **options)
+            failure = None
+            if self.is_global_zero:
+                try:
+                    write_folder_digests(place)
+                    replace_folder(place, path)
+                except OSError as error:
+                    failure = error
+            failure = self.strategy.broadcast(failure)  # for which the other ranks wait
+            if failure is not None:
+                raise failure
+
+
+def writes_folders(strategy: Strategy) -> bool:
+    """Say whether a checkpoint of this strategy is a folder to which every rank adds files."""
+    if isinstance(strategy, ModelParallelStrategy):
+        return strategy._save_distributed_checkpoint
+    if isinstance(strategy, FSDPStrategy):
+        return strategy._state_dict_type == "sharded"
+    return isinstance(strategy, DeepSpeedStrategy)
+
+
+@contextmanager
+def _unfinished(path: Path, strategy: Strategy) -> Iterator[Path]:
+    """Yield the folder that all ranks write to instead of `path`, and remove it where the block raises."""
+    token = strategy.broadcast(secrets.token_hex(TOKEN_BYTES))
+    place = path.with_name(f".{path.name}-{token}")
+    try:
+        yield place
+    except (OSError, RuntimeError, CheckpointException) as error:  # torch's zip writer raises a RuntimeError
+        if strategy.is_global_zero:
+            remove(place)
+        cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+        raise UserError(
+            f"cannot write the checkpoint '{path}': {(str(cause) or repr(cause)).splitlines()[0]}; earlier ones are "
+            "untouched: make room, and continue with --ckpt_path last"
+        ) from error
