@@ -141,7 +141,10 @@ def test_an_evaluation_finds_what_validation_found(folder: Path) -> None:
         assert bits == pytest.approx(metrics[f"val/bits_per_byte/{name}"], rel=1e-4), name
     lines = (run.path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    assert [row["prediction"] for row in rows] == [row["prediction"] for row in predictions(run, step)]
+    readable = [
+        row["prediction"].encode("utf-8", "surrogateescape").decode("utf-8", "replace") for row in rows
+    ]
+    assert readable == [row["prediction"] for row in predictions(run, step)]
     image, text = rows[3]["prompt"]
     assert (image["modality"], image["reference"], text) == ("image", "3.png", " 설명: ")
     assert evaluation.medium(image) == (folder / "3.png").read_bytes()
