@@ -71,7 +71,9 @@ class Best(ModelCheckpoint):
         super().__init__(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
         self._metrics = list(metrics)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Raise `UserError` for a monitor that no validation logs, before weights are loaded."""
+        super().setup(trainer, pl_module, stage)
         data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         parts = ["", *(f"/{name}" for name in data.validation_names)]
         known = [
@@ -79,7 +81,7 @@ class Best(ModelCheckpoint):
             *(f"val/{figure}{part}" for figure in ("bits_per_byte", "loss") for part in parts),
         ]
         assert self.monitor is not None
-        if self.monitor not in known and self.monitor not in trainer.callback_metrics:
+        if self.monitor not in known:
             raise UserError(
                 f"monitor is '{self.monitor}', which no validation of this run logs; expected one of "
                 f"{', '.join(known)}{did_you_mean(self.monitor, known)}"

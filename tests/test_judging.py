@@ -114,6 +114,7 @@ def test_a_monitor_that_nothing_logs_is_refused(folder: Path) -> None:
     assert fit(folder, "unknown", recipe(folder, "unknown"), "--monitor", "val/acuracy/names") == [2]
     log = (folder / "unknown.log").read_text()
     assert "did you mean 'val/accuracy/names'" in log
+    assert not (folder / "unknown" / "config.yaml").exists(), "the folder must be free for the corrected run"
     assert "Traceback" not in log
 
 
