@@ -5,7 +5,7 @@ would then wait for it for ever. Here the ranks stop together, and every id is o
 sharded weights are gathered as in training.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,9 +20,7 @@ CHECK_EVERY = 8
 
 
 @torch.no_grad()
-def encoded(
-    model: CrossModalT5, batch: Batch, idle_modalities: Mapping[str, int] | None = None
-) -> tuple[Tensor, Tensor | None]:
+def encoded(model: CrossModalT5, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """Return the encoder's states [B, S, D] of a batch, and its mask [B, S], None if all count.
 
     By a call of the whole model, as sharded weights want it; one id of the decoder is what that costs.
@@ -32,7 +30,6 @@ def encoded(
         input_ids=batch.input_ids,
         attention_mask=mask,
         media=batch.media,
-        idle_modalities=idle_modalities,
         decoder_input_ids=batch.input_ids.new_full((len(batch.input_ids), 1), PAD_ID),
         use_cache=False,
     )

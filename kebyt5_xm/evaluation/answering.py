@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class Answering:
     ) -> list[Written]:
         """Return what the model writes for the encoder's states [B, S, D]; of rows not `wanted` [B], anything."""
         if self.labels is not None:
-            return self._labels(LabelTrie(self.labels).log_probabilities(model, states, mask))
+            return self._labels(self._trie.log_probabilities(model, states, mask))
         ids = greedy(model, states, mask, self.max_length, ~wanted, self.everywhere)
         return [self._text(row) for row in ids.cpu().numpy()]
 
@@ -82,6 +83,11 @@ class Answering:
             wanted = torch.ones(len(chosen), dtype=torch.bool, device=model.device)
             written.update(zip(chosen, self.answers(model, states, mask, wanted), strict=True))
         return [written[n] for n in range(len(examples))]
+
+    @cached_property
+    def _trie(self) -> LabelTrie:
+        assert self.labels is not None
+        return LabelTrie(self.labels)
 
     def _labels(self, log_probabilities: Tensor) -> list[Written]:
         assert self.labels is not None

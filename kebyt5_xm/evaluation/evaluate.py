@@ -15,7 +15,7 @@ import re
 import time
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -154,12 +154,10 @@ class Evaluation:
 
 def media_interfaces(model: CrossModalT5) -> dict[str, MediaInterface]:
     """Return the data side of a model's modalities, without its weights."""
-    found = {}
-    for name in model.modalities:
-        module = model.modality(name)
-        twin = copy.deepcopy(module.adapter).to("meta")
-        found[name] = MediaInterface(module.encoder.media, module.encoder.preprocessor(), twin)
-    return found
+    return {
+        name: replace(interface, adapter=copy.deepcopy(interface.adapter).to("meta"))
+        for name, interface in model.processor.interfaces.items()
+    }
 
 
 def evaluate(

@@ -38,13 +38,17 @@ class Judging:
         self.data = data
         self.world_size = world_size
         self._written: dict[tuple[int, int], Written] = {}
+        self._answering: dict[int, Answering] = {}
 
     def answering(self, number: int) -> Answering | None:
         """Return how the examples of validation part `number` are answered; None if nothing judges them."""
         source = self.data.validation_source(number)
         if not source.metrics:
             return None
-        return Answering(source.labels, self.data.answer_length(number), self._everywhere)
+        if number not in self._answering:  # asked for at every micro-batch
+            length = self.data.answer_length(number)
+            self._answering[number] = Answering(source.labels, length, self._everywhere)
+        return self._answering[number]
 
     def add(self, number: int, batch: Batch, written: Iterable[Written]) -> None:
         """Add what was written for the rows of a batch; rows that only fill a place are passed over."""
