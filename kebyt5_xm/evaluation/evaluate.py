@@ -13,7 +13,6 @@ import datetime
 import json
 import re
 import time
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,8 +29,9 @@ from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.held_out import EXAMPLES
 from kebyt5_xm.evaluation.judging import Judged, Judging
+from kebyt5_xm.evaluation.plain_values import plain
 from kebyt5_xm.evaluation.probing import probed
-from kebyt5_xm.metrics import score
+from kebyt5_xm.metrics import ExactMatch, score
 from kebyt5_xm.metrics.bootstrap import CONFIDENCE, RESAMPLES
 from kebyt5_xm.modality import MediaInterface
 from kebyt5_xm.model import CrossModalT5, token_losses
@@ -243,19 +243,5 @@ def predictions(evaluation: Evaluation, part: Judged) -> Iterator[dict[str, Any]
             "references": list(answer.references),
             "prediction": written.escaped,
             "probabilities": dict(answer.probabilities) or None,
-            "right": _same(answer.text, answer.references),
+            "right": bool(ExactMatch().figure(answer)),
         }
-
-
-def _same(text: str, references: Sequence[str]) -> bool:
-    composed = [unicodedata.normalize("NFC", other).strip() for other in (text, *references)]
-    return composed[0] in composed[1:]
-
-
-def plain(value: Any) -> Any:
-    """Return a nested value with NaN, which JSON does not have, as None."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and value != value else value

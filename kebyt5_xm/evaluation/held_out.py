@@ -1,6 +1,5 @@
 """The first held-out examples of a source, and a model that answers them: as they are, and in any other guise."""
 
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from kebyt5_xm.data.example_maker import ExampleMaker
 from kebyt5_xm.data.manifest_source import Manifest
 from kebyt5_xm.data.rows import Rows
 from kebyt5_xm.data.source import Example
-from kebyt5_xm.metrics import Answer, Score
+from kebyt5_xm.metrics import Answer
 
 EXAMPLES = 200
 """Our own choice: the interval of an accuracy of 0.5 is then about 0.07 to either side."""
@@ -119,11 +118,6 @@ class HeldOut:
                     found[n] = answer
                 pending = {}
         return found
-
-
-def plain(score: Score) -> dict[str, float | None]:
-    """Return a score as JSON has it, with null where it is not defined."""
-    return {key: None if math.isnan(value) else value for key, value in score.as_dict().items()}
 
 
 def _table(source: Manifest) -> Rows:

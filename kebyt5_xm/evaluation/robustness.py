@@ -7,8 +7,9 @@ from typing import Any
 from kebyt5_xm.data.manifest_source import Manifest
 from kebyt5_xm.data.source import Example
 from kebyt5_xm.data.template import Segment, Slot, as_bytes
-from kebyt5_xm.evaluation.held_out import HeldOut, Tell, plain
+from kebyt5_xm.evaluation.held_out import HeldOut, Tell
 from kebyt5_xm.evaluation.perturbations import PERTURBATIONS, Kind, Perturbation, generator
+from kebyt5_xm.evaluation.plain_values import plain
 from kebyt5_xm.metrics import Answer, Score, score
 
 _SEED = 0
@@ -38,7 +39,7 @@ class Curve:
             "kind": self.perturbation.kind,
             "unit": self.perturbation.unit,
             "points": [
-                {"strength": p.strength, "changed": p.changed, "metrics": _plain(p.metrics)}
+                {"strength": p.strength, "changed": p.changed, "metrics": plain(p.metrics)}
                 for p in self.points
             ],
         }
@@ -56,7 +57,7 @@ class Robustness:
         """Return plain values, as `sources.NAME.robustness` of RUN/evaluation.json has them."""
         return {
             "examples": self.num_examples,
-            "clean": _plain(self.clean),
+            "clean": plain(self.clean),
             "curves": [curve.as_dict() for curve in self.curves],
         }
 
@@ -134,7 +135,3 @@ def _same(segments: Sequence[Segment], others: Sequence[Segment]) -> bool:
 
 def _scores(held_out: HeldOut, answers: Sequence[Answer]) -> dict[str, Score]:
     return {metric.name: score(metric, answers) for metric in held_out.source.metrics}
-
-
-def _plain(scores: dict[str, Score]) -> dict[str, dict[str, float | None]]:
-    return {name: plain(found) for name, found in scores.items()}
