@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from demo import console, folder, report, requirements
 from demo.results import Results
+from kebyt5_xm.errors import in_one_line
 
 THREADS = {
     "OMP_NUM_THREADS": "2",  # more gain nothing on matrices as small as these, and the figures would differ
@@ -28,7 +29,8 @@ def main() -> None:
         prog="python -m demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.parse_args()
-    console.guarded(run)
+    with in_one_line():
+        run()
 
 
 def run(options: Sequence[str] = (), num_numbers: int = 100) -> None:

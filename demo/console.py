@@ -8,10 +8,8 @@ import shlex
 import sys
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-from kebyt5_xm.errors import UserError
 
 UNTOLD = (
     # Of Lightning 2.6: advertisements, and what a demo on CPU cores tells itself or knows.
@@ -41,18 +39,6 @@ def quiet() -> None:
         handler.addFilter(lambda record: not record.getMessage().startswith(UNTOLD))
     # Lightning 2.6.6 calls what torch 2.11 has deprecated; nobody but Lightning can change that.
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
-
-
-def guarded(run: Callable[[], object]) -> None:
-    """Run it; a `UserError` ends it with one line and exit code 2."""
-    try:
-        run()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 def heading(text: str) -> None:

@@ -11,7 +11,7 @@ import time
 from demo import console, requirements
 from demo.__main__ import THREADS
 from demo.folder import DATA, EXPORTS, FOLDER, RECIPES
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.errors import UserError, in_one_line
 
 RECIPE_NAMES = ("text", "image", "speech", "finetune")
 RUN = FOLDER / "finetune"
@@ -47,4 +47,5 @@ def _clear() -> None:
 
 
 if __name__ == "__main__":
-    console.guarded(run)
+    with in_one_line():
+        run()

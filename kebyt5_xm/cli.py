@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 
-from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.errors import UserError, did_you_mean, in_one_line
 
 # command -> (module, one line of help). A module is imported only when its command runs: torch and
 # transformers take ten seconds to import, and `prepare` needs neither.
@@ -31,13 +31,8 @@ def main(args: list[str] | None = None) -> None:
         print(_usage())
         raise SystemExit(0 if args else 2)
     try:
-        run(args[0], args[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        with in_one_line():
+            run(args[0], args[1:])
     except BrokenPipeError:  # `kebyt5-xm inspect ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None

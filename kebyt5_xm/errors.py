@@ -1,7 +1,9 @@
-"""The one error that is for the user, and near-miss suggestions."""
+"""The one error that is for the user, how a command ends with it, and near-miss suggestions."""
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -10,6 +12,19 @@ class UserError(ValueError):
     The message is one line: what was found, what was expected, what to do. Commands print it without a
     traceback and exit with code 2. A bug of ours is never a `UserError`.
     """
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """End the process with one line: of a `UserError` with exit code 2, of an interruption with 130."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

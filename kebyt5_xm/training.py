@@ -176,6 +176,18 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 def main(args: list[str]) -> None:
     """Run `train.py` with `args`; a `UserError` ends it with one line and exit code 2."""
     try:
+        _run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except Terminated as error:
+        print(f"terminated: saved at step {error.step}; continue with --ckpt_path last", file=sys.stderr)
+        raise SystemExit(EXIT_CODE) from None
+
+
+def _run(args: list[str]) -> None:
+    """Run `train.py`; what libraries raise for something the user can mend is raised as a `UserError`."""
+    try:
         with tempfile.TemporaryDirectory() as folder:
             TrainingCLI(
                 Task,
@@ -189,27 +201,18 @@ def main(args: list[str]) -> None:
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
             )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     except ValueError as error:
         # Of torch's optimizers, whose groups are not those that were saved.
         if "loaded state dict" not in str(error):
             raise
-        print(
-            f"error: the checkpoint's optimizer has other groups than the recipe's ({error}); continue it with its "
-            "own recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights",
-            file=sys.stderr,
-        )
-        raise SystemExit(2) from None
+        raise UserError(
+            f"the checkpoint's optimizer has other groups than the recipe's ({error}); continue it with its own "
+            "recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights"
+        ) from error
     except RuntimeError as error:
         if not is_of_killed_worker(error):
             raise
-        print(f"error: {KILLED_WORKER}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except Terminated as error:
-        print(f"terminated: saved at step {error.step}; continue with --ckpt_path last", file=sys.stderr)
-        raise SystemExit(EXIT_CODE) from None
+        raise UserError(KILLED_WORKER) from error
 
 
 def merged_arguments(args: list[str], folder: Path) -> list[str]:

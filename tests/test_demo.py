@@ -11,7 +11,7 @@ import pytest
 
 from demo import console, evaluate, finetune, folder, report, requirements, restore
 from demo.results import Results
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.errors import UserError, in_one_line
 
 ROOT = Path(__file__).parents[1]
 NUM_NUMBERS = 3
@@ -163,8 +163,8 @@ def fine_tuned(overrides: list[str], path: str) -> None:
 
 
 def test_fine_tuning_needs_the_demo(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as ended:
-        console.guarded(finetune.run)
+    with pytest.raises(SystemExit) as ended, in_one_line():
+        finetune.run()
     assert ended.value.code == 2
     assert "run `make demo` first" in capsys.readouterr().err
 
