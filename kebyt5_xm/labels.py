@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.data.words import checked
 from kebyt5_xm.packing import Packing
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 
@@ -44,12 +44,7 @@ class LabelTrie:
     """The labels of a classification. Raises `UserError` for fewer than two, an empty one, or one given twice."""
 
     def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = tuple(labels)
-        if isinstance(labels, str) or len(self.labels) < 2 or "" in self.labels:
-            raise UserError(f"found the labels {labels!r}, expected two or more, none empty")
-        if len(set(self.labels)) < len(self.labels):
-            twice = next(label for label in self.labels if self.labels.count(label) > 1)
-            raise UserError(f"found the label '{twice}' twice, expected each once")
+        self.labels = checked(labels)
         self._ids = [np.append(encode(label), EOS_ID).astype(np.int64) for label in self.labels]
 
     @cached_property

@@ -6,6 +6,15 @@ from kebyt5_xm.data.bad_sample import BadSample
 from kebyt5_xm.errors import UserError, did_you_mean
 
 
+def checked(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return a closed list of answers; raise `UserError` for fewer than two, an empty one, or one given twice."""
+    if isinstance(labels, str) or len(labels) < 2 or "" in labels:
+        raise UserError(f"found the labels {labels!r}, expected two words or more, none empty")
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UserError(f"found the label '{twice[0]}' twice, expected each word once")
+    return tuple(labels)
+
+
 class Words:
     """What is published -> the word that is written for it.
 
@@ -15,12 +24,7 @@ class Words:
     def __init__(self, given: list[str] | dict[str, str]):
         self.given = given
         self._words = given if isinstance(given, dict) else {word: word for word in given}
-        self.labels = tuple(self._words.values())
-        if len(self.labels) < 2 or "" in self.labels:
-            raise UserError(f"found the labels {list(self.labels)}, expected two words or more, none empty")
-        twice = [word for word in self.labels if self.labels.count(word) > 1]
-        if twice or len(self._words) < len(given):
-            raise UserError(f"found the label '{(twice or self.labels)[0]}' twice, expected each word once")
+        self.labels = checked(list(given.values()) if isinstance(given, dict) else given)
 
     @classmethod
     def of(cls, given: list[str] | dict[str, str] | None) -> "Words | None":

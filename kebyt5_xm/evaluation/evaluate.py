@@ -27,7 +27,7 @@ from kebyt5_xm.data.reference import contents
 from kebyt5_xm.data.template import Slot
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation.held_out import EXAMPLES
+from kebyt5_xm.evaluation import PROBED_EXAMPLES
 from kebyt5_xm.evaluation.judging import Judged, Judging
 from kebyt5_xm.evaluation.plain_values import plain
 from kebyt5_xm.evaluation.probing import probed
@@ -164,7 +164,7 @@ def evaluate(
     run: Run,
     device: str = "cpu",
     trusted_modules: Sequence[str] = (),
-    num_probed: int = EXAMPLES,
+    num_probed: int = PROBED_EXAMPLES,
     with_robustness: bool = False,
 ) -> Evaluation:
     """Evaluate a run, write its evaluation.json and predictions.jsonl, and return what was opened for it.

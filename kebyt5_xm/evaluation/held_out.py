@@ -11,10 +11,8 @@ from kebyt5_xm.data.example_maker import ExampleMaker
 from kebyt5_xm.data.manifest_source import Manifest
 from kebyt5_xm.data.rows import Rows
 from kebyt5_xm.data.source import Example
+from kebyt5_xm.evaluation import PROBED_EXAMPLES
 from kebyt5_xm.metrics import Answer
-
-EXAMPLES = 200
-"""Our own choice: the interval of an accuracy of 0.5 is then about 0.07 to either side."""
 
 AT_ONCE = 64
 """Examples that are held prepared; the model batches them as it likes."""
@@ -61,7 +59,7 @@ class HeldOut:
     clean: tuple[Answer, ...]
 
     @classmethod
-    def answered(cls, source: Manifest, respond: Respond, num_examples: int = EXAMPLES) -> "HeldOut":
+    def answered(cls, source: Manifest, respond: Respond, num_examples: int = PROBED_EXAMPLES) -> "HeldOut":
         """Answer the first `num_examples` held-out examples that can be made, in the order of the table."""
         assert source.metrics
         maker = _without_caches(source.maker)

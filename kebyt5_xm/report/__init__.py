@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation import PROBED_EXAMPLES
 
 if TYPE_CHECKING:
     from kebyt5_xm.report.media import Opener
     from kebyt5_xm.run import Run
 
 DEFAULT_EXAMPLES = 12
-DEFAULT_PROBED = 200
-"""That of `kebyt5_xm.evaluation.held_out`, which is not imported for a line of help."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--probed",
         type=int,
-        default=DEFAULT_PROBED,
+        default=PROBED_EXAMPLES,
         metavar="N",
-        help=f"examples of each source for the use of modalities and robustness, 0 for none ({DEFAULT_PROBED})",
+        help=f"examples of each source for the use of modalities and robustness, 0 for none ({PROBED_EXAMPLES})",
     )
     add_language(parser)
     parser.add_argument(
