@@ -96,7 +96,9 @@ def read_content(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         inside = [p.parent.name for p in folder.glob("adapters/*/adapter.json")]
         near = did_you_mean(folder.name, [p.parent.name for p in folder.parent.glob("*/adapter.json")])
-        remedy = f"; expected one of its folders adapters/{{{','.join(sorted(inside))}}}" if inside else near
+        remedy = near or "; expected EXPORT/adapters/NAME, as `kebyt5-xm export` writes it"
+        if inside:
+            remedy = f"; expected one of its folders adapters/{{{','.join(sorted(inside))}}}"
         raise UserError(f"'{folder}' holds no adapter.json, so it is not the folder of an adapter{remedy}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -24,6 +24,11 @@ _NO_CLASS = re.compile(
     r".*class_path='(?P<class_path>[^']+)'",
     re.DOTALL,
 )
+_NO_CLASS_WITHIN = re.compile(
+    r"Problem with given class_path '(?P<class_path>[^']+)':\s*(?P<cause>No module named '[^']+'"
+    r"|module '(?P<module>[^']+)' has no attribute '(?P<name>[^']+)')",
+)
+"""The same of a class within a list or a union."""
 _CLASS_PATH = re.compile(r"class_path '([^']+)'")
 
 
@@ -55,7 +60,7 @@ def explain(message: str, names: set[str]) -> str:
     line = "; ".join(part.strip().removesuffix(":") for part in message.splitlines() if part.strip())
     if choice := _CHOICES.search(message):
         return line + did_you_mean(choice["value"], re.findall(r"'([^']+)'", choice["choices"]))
-    if failed := _NO_CLASS.search(message):
+    if failed := _NO_CLASS.search(message) or _NO_CLASS_WITHIN.search(message):
         near = (
             did_you_mean(failed["name"], dir(importlib.import_module(failed["module"])))
             if failed["name"]

@@ -117,6 +117,26 @@ def pattern(pattern: str) -> Change:
     return set_in(lambda recipe: recipe["model"], "groups", {"slow": {"pattern": pattern, "lr": 0.1}})
 
 
+def pairs(metric: str) -> Change:
+    """A second source, judged by `metric`."""
+
+    def change(recipe: Recipe, folder: Path) -> None:
+        path = folder / "pairs.jsonl"
+        path.write_text(json.dumps({"n": 7, "word": "일곱"}) + "\n", encoding="utf-8")
+        recipe["data"]["sources"]["pairs"] = {
+            "class_path": "kebyt5_xm.data.Manifest",
+            "init_args": {
+                "path": str(path),
+                "validation": str(path),
+                "prompt": "{n}",
+                "target": "{word}",
+                "metrics": [{"class_path": metric}],
+            },
+        }
+
+    return change
+
+
 CASES: dict[str, tuple[Change, list[str]]] = {
     "unknown key": (
         set_in(lambda recipe: recipe["model"]["backbone"], "dropuot", 0.1),
@@ -141,6 +161,14 @@ CASES: dict[str, tuple[Change, list[str]]] = {
     "unknown class": (
         set_in(lambda recipe: recipe["data"]["sources"]["text"], "class_path", "kebyt5_xm.data.Denoisin"),
         ["kebyt5_xm.data.Denoisin"],
+    ),
+    "unknown metric": (
+        pairs("kebyt5_xm.metrics.CharacterErorRate"),
+        ["cannot import kebyt5_xm.metrics.CharacterErorRate", "did you mean 'CharacterErrorRate'"],
+    ),
+    "metric that does not fit": (
+        pairs("kebyt5_xm.metrics.Accuracy"),
+        ["pairs.jsonl", "Accuracy needs a source with labels", "`labels`"],
     ),
     "pattern without a match": (
         pattern("backbone.decodr.*"),

@@ -119,7 +119,10 @@ class Manifest(Source):
             self.maker.words.check(_made(texts.target_text, self.rows))
         if self.metrics and self.held_out is not None:
             found = _made(lambda _, row: self.references(row), self.held_out, self.max_validation_examples)
-            check_metrics(self.metrics, found, self.labels)
+            try:
+                check_metrics(self.metrics, found, self.labels)
+            except UserError as error:
+                raise UserError(f"{self.held_out.path}: {error}") from error
 
     def references(self, row: int) -> tuple[str, ...]:
         rows = self.held_out
