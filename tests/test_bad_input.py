@@ -14,6 +14,7 @@ import tiny_run
 
 from kebyt5_xm import cli, training
 from kebyt5_xm.backbone import Backbone
+from kebyt5_xm.data.manifest import open_rows
 from kebyt5_xm.data.store import INDEX_NAME, VERSION
 
 # Lightning 2.6.6 instantiates classes through a method that jsonargparse 4.53 has renamed.
@@ -123,6 +124,7 @@ def pairs(metric: str) -> Change:
     def change(recipe: Recipe, folder: Path) -> None:
         path = folder / "pairs.jsonl"
         path.write_text(json.dumps({"n": 7, "word": "일곱"}) + "\n", encoding="utf-8")
+        open_rows(path)  # its index is no harm, and here from before
         recipe["data"]["sources"]["pairs"] = {
             "class_path": "kebyt5_xm.data.Manifest",
             "init_args": {
