@@ -86,7 +86,8 @@ class MediaInterface:
     def fingerprint(self) -> str:
         """Return a hash of all that decides what is prepared and how many slots it fills."""
         plain = (bool, int, float, str, tuple, list, type(None))
-        values = sorted((k, repr(v)) for k, v in vars(self.adapter).items() if isinstance(v, plain))
+        settings = {**vars(self.adapter), "training": True}  # the mode decides nothing; training's is True
+        values = sorted((k, repr(v)) for k, v in settings.items() if isinstance(v, plain))
         text = f"{self.preprocessor.fingerprint()}{type(self.adapter).__qualname__}{values}"
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

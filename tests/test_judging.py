@@ -122,7 +122,9 @@ def test_a_monitor_that_nothing_logs_is_refused(folder: Path) -> None:
 def test_an_evaluation_finds_what_validation_found(folder: Path) -> None:
     run = Run(folder / "single")
     step = checkpoint_step(run.best)
+    tables = set(folder.glob("*.lengths-*"))
     evaluation = evaluate(run, num_probed=5, with_robustness=True)
+    assert set(folder.glob("*.lengths-*")) == tables, "training has measured these rows"
     found = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
     assert found["step"] == step
     for name, metric in (("names", "accuracy"), ("captions", "exact_match")):
