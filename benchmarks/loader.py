@@ -3,21 +3,27 @@
 OMP_NUM_THREADS=2 python -m benchmarks.loader
 
 A mixture of short and long texts (30 to 1,500 bytes, log-uniform, as captions beside documents are) goes through the
-loader in one process, and trains a tiny T5. Useful bytes are input and target ids, padding left out.
+loader, and trains a tiny T5. Useful bytes are input and target ids, padding left out. Loading is measured in a fresh
+process for each way: its rate and memory without workers, then the private memory of two workers. A data worker is
+forked, so what is not private it shares.
 """
 
 import json
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
 
+from benchmarks.memory import memory_mb
 from benchmarks.report import write
 from benchmarks.training import TINY
 from kebyt5_xm.backbone import Backbone
@@ -34,15 +40,17 @@ SHORTEST, LONGEST = 30, 1500
 TARGET_BYTES = 40
 ROW_LENGTH = 1536
 MICRO_LENGTH = 8 * ROW_LENGTH
-LOADED, TRAINED = 200, 6
+LOADED, TRAINED = 400, 6
+BATCHES_BETWEEN_SAMPLES = 8
 TURNS = 3
 
 
 def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
+        write_rows(Path(folder))
         kinds = steps(Path(folder))
-        figures: dict[str, Any] = {name: loading(kind, mixture) for name, (kind, mixture) in kinds.items()}
+        figures: dict[str, Any] = {name: in_fresh_process(Path(folder), name) for name in kinds}
         taken = dict.fromkeys(kinds, 0.0)
         model = tiny()
         batches = {
@@ -58,14 +66,18 @@ def main() -> None:
     write("loader", figures)
 
 
-def steps(folder: Path) -> dict[str, tuple[Steps, Mixture]]:
-    """Return the three ways to cut the same plan."""
+def write_rows(folder: Path) -> None:
     numbers = np.random.default_rng(0)
     lengths = np.exp(numbers.uniform(np.log(SHORTEST), np.log(LONGEST), NUM_ROWS)).astype(int)
-    path = folder / "rows.jsonl"
     rows = (json.dumps({"text": "x" * int(length), "answer": "y" * TARGET_BYTES}) for length in lengths)
-    path.write_text("\n".join(rows) + "\n")
-    source = Manifest(str(path), prompt="{text}", target="{answer}", max_source_length=LONGEST)
+    (folder / "rows.jsonl").write_text("\n".join(rows) + "\n")
+
+
+def steps(folder: Path) -> dict[str, tuple[Steps, Mixture]]:
+    """Return the three ways to cut the same plan."""
+    source = Manifest(
+        str(folder / "rows.jsonl"), prompt="{text}", target="{answer}", max_source_length=LONGEST
+    )
     source.connect({})
     mixture = Mixture([source], [0], [0], seed=0)
     plan = Plan(tuple(source.parts()), (1.0,), seed=0)
@@ -79,27 +91,53 @@ def steps(folder: Path) -> dict[str, tuple[Steps, Mixture]]:
     }
 
 
-def loader(kind: Steps, mixture: Mixture) -> Iterable[Batch]:
+def loader(kind: Steps, mixture: Mixture, num_workers: int = 0) -> Iterable[Batch]:
     orders = TrainingOrders(kind, rank=0, world_size=1, step=0, start=0, num_steps=10**6)
-    return Loader(TrainingMicroBatches(mixture), orders, 10**6, num_workers=0, pin_memory=False)
+    return Loader(TrainingMicroBatches(mixture), orders, 10**6, num_workers, pin_memory=False)
 
 
-def loading(kind: Steps, mixture: Mixture) -> dict[str, float]:
-    """Return how fast micro-batches come in this process, their padding, and the memory it took."""
-    before = psutil.Process().memory_info().rss
+def in_fresh_process(folder: Path, name: str) -> dict[str, float]:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(loading, folder, name).result()
+
+
+def loading(folder: Path, name: str) -> dict[str, float]:
+    """Return how fast micro-batches come in this process, their padding, and the memory it takes."""
+    multiprocessing.set_start_method("fork", force=True)  # as in a run; a spawned process would spawn its own
+    kind, mixture = steps(folder)[name]
+    before = memory_mb()["Rss"]
     useful = positions = examples = 0
-    started = time.perf_counter()
-    for batch in islice(loader(kind, mixture), LOADED):
+    taken = 0.0
+    resident = []
+    batches = iter(loader(kind, mixture))
+    for number in range(LOADED):
+        started = time.perf_counter()
+        batch = next(batches)
+        taken += time.perf_counter() - started
         useful += batch.num_ids
         positions += batch.input_ids.numel() + batch.labels.numel()
         examples += len(batch.part) if batch.packing is None else int(batch.packing.segments.amax(1).sum())
-    seconds = time.perf_counter() - started
+        if number % BATCHES_BETWEEN_SAMPLES == 0:
+            resident.append(memory_mb()["Rss"])
+    peak = memory_mb()["VmHWM"]
     return {
-        "loaded_examples_per_s": examples / seconds,
-        "loaded_useful_bytes_per_s": useful / seconds,
+        "loaded_examples_per_s": examples / taken,
+        "loaded_useful_bytes_per_s": useful / taken,
         "padding_share": 1 - useful / positions,
-        "resident_growth_mb": (psutil.Process().memory_info().rss - before) / 1e6,
+        "resident_mb": median(resident),
+        "resident_growth_mb": median(resident[len(resident) // 2 :]) - before,
+        "resident_growth_mb_of_second_half": resident[-1] - resident[len(resident) // 2],
+        "peak_resident_growth_mb": peak - before,
+        "private_mb_of_a_worker": worker_memory(kind, mixture),
     }
+
+
+def worker_memory(kind: Steps, mixture: Mixture) -> float:
+    """Return the memory of a data worker that no other process shares, once it has loaded its share of the batches."""
+    batches = iter(loader(kind, mixture, num_workers=2))
+    for _ in range(LOADED):
+        next(batches)
+    return median(child.memory_full_info().uss / 1e6 for child in psutil.Process().children())
 
 
 def tiny() -> CrossModalT5:
