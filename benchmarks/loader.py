@@ -29,8 +29,10 @@ from benchmarks.training import TINY
 from kebyt5_xm.backbone import Backbone
 from kebyt5_xm.configuration import CrossModalT5Config
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.data.loader import Loader, Mixture, TrainingMicroBatches, TrainingOrders
+from kebyt5_xm.data.loader import Loader
 from kebyt5_xm.data.manifest_source import Manifest
+from kebyt5_xm.data.micro_batches import TrainingMicroBatches, TrainingOrders
+from kebyt5_xm.data.mixture import Mixture
 from kebyt5_xm.data.plan import Plan
 from kebyt5_xm.data.steps import Budget, BudgetedSteps, CountedSteps, Steps
 from kebyt5_xm.model import CrossModalT5, token_losses
@@ -79,8 +81,8 @@ def steps(folder: Path) -> dict[str, tuple[Steps, Mixture]]:
         str(folder / "rows.jsonl"), prompt="{text}", target="{answer}", max_source_length=LONGEST
     )
     source.connect({})
-    mixture = Mixture([source], [0], [0], seed=0)
-    plan = Plan(tuple(source.parts()), (1.0,), seed=0)
+    mixture = Mixture.training({"texts": source}, seed=0, interfaces={})
+    plan = Plan(tuple(mixture.parts), (1.0,), seed=0)
     return {
         "padded": (CountedSteps(plan, mixture.lengths, 16, 4), mixture),
         "budgeted": (BudgetedSteps(plan, mixture.lengths, Budget(4 * MICRO_LENGTH, MICRO_LENGTH)), mixture),
@@ -133,7 +135,7 @@ def loading(folder: Path, name: str) -> dict[str, float]:
 
 
 def worker_memory(kind: Steps, mixture: Mixture) -> float:
-    """Return the memory of a data worker that no other process shares, once it has loaded its share of the batches."""
+    """Return what a data worker that has loaded its share of the batches holds and shares with no other process."""
     batches = iter(loader(kind, mixture, num_workers=2))
     for _ in range(LOADED):
         next(batches)

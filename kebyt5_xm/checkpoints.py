@@ -63,7 +63,7 @@ class Best(ModelCheckpoint):
     def __init__(self, folder: Path, monitor: str, data: DataModule) -> None:
         metrics = {
             f"val/{metric.name}/{name}": metric
-            for name, source in zip(data.names, data.sources, strict=True)
+            for name, source in data.sources.items()
             for metric in source.metrics
         }
         chosen = metrics.get(monitor)
@@ -75,7 +75,7 @@ class Best(ModelCheckpoint):
         """Raise `UserError` for a monitor that no validation logs, before weights are loaded."""
         super().setup(trainer, pl_module, stage)
         data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        parts = ["", *(f"/{name}" for name in data.validation_names)]
+        parts = ["", *(f"/{name}" for name in data.validation.names)]
         known = [
             *self._metrics,
             *(f"val/{figure}{part}" for figure in ("bits_per_byte", "loss") for part in parts),

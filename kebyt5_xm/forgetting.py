@@ -80,7 +80,7 @@ class ForgettingMeter(pl.Callback):
         if trainer.global_step == 0:
             return
         data = _data(trainer)
-        if self.settings.action != "raise_text" and data.text_factor != 1:
+        if self.settings.action != "raise_text" and data.course.text_factor != 1:
             self._set_factor(trainer, 1.0, "forgetting.action is no longer raise_text")
         if not self._measures:
             return
@@ -115,7 +115,7 @@ class ForgettingMeter(pl.Callback):
             return
         metrics = {f"forgetting/{name}": part["end"] - part["start"] for name, part in self.parts.items()}
         for logger in trainer.loggers:
-            logger.log_metrics(metrics | {"text_share": data.text_share()}, step - 1)
+            logger.log_metrics(metrics | {"text_share": data.course.text_share()}, step - 1)
         self._judged = step
         self._judge(trainer)
 
@@ -129,7 +129,7 @@ class ForgettingMeter(pl.Callback):
             f"the start; {tolerance:g} more are allowed"
         )
         if self.settings.action == "raise_text":
-            now = _data(trainer).text_factor
+            now = _data(trainer).course.text_factor
             wanted = min(now * factor, max_factor) if forgotten else 1.0
             if forgotten and wanted == now:
                 rank_zero_info(f"forgetting: {found}; text has forgetting.max_factor {max_factor:g} already")
@@ -154,7 +154,7 @@ class ForgettingMeter(pl.Callback):
         data.set_text_factor(factor)
         rank_zero_info(
             f"forgetting: {why}; the weight of text is that of the recipe x {factor:g} from here on, "
-            f"{data.text_share():.1%} of the examples"
+            f"{data.course.text_share():.1%} of the examples"
         )
 
     def on_train_batch_end(
@@ -191,12 +191,12 @@ def _data(trainer: pl.Trainer) -> DataModule:
 
 
 def _check_can_raise(data: DataModule) -> None:
-    if data.text_share() == 1:
+    if data.course.text_share() == 1:
         raise UserError(
             "forgetting.action is raise_text, but every source is text already; expected a source beside the "
             "denoising ones, or warn or stop"
         )
-    if data.budget is not None and data.plan is not None and data.plan.num_examples is not None:
+    if data.budget is not None and data.course.plan.num_examples is not None:
         raise UserError(  # how many examples fill a step follows from which they are
             "forgetting.action is raise_text and all sources end after their `epochs`, so with data.budget the "
             "number of steps is not known beforehand; set epochs: null for one of them, or data.global_batch_size"

@@ -48,8 +48,8 @@ class ResultsWriter(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        for number, name in enumerate(data.validation_names):
-            held_out = data.held_out_bytes(number)
+        for number, name in enumerate(data.validation.names):
+            held_out = data.validation.raw_bytes(number)
             if len(held_out):
                 found = baselines(held_out)
                 self.baselines[name] = {
@@ -103,10 +103,10 @@ class ResultsWriter(pl.Callback):
                     "loss": metrics.get(f"val/loss/{name}"),
                     **self.baselines.get(name, {}),
                 }
-                for name in data.validation_names
+                for name in data.validation.names
             },
             "skipped": {name: {"skipped": s, "drawn": d} for name, (s, d) in skips.totals.items() if s},
-            "epochs": {name: round(epochs, 4) for name, epochs in data.epochs().items()},
+            "epochs": {name: round(epochs, 4) for name, epochs in data.course.epochs().items()},
             "length_table_seconds": round(data.length_table_seconds, 1),
             "forgetting": next(c.parts for c in trainer.callbacks if isinstance(c, ForgettingMeter)),  # pyright: ignore
             "data_fingerprint": data.fingerprint(),

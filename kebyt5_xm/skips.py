@@ -43,7 +43,7 @@ class Skips(pl.Callback):
             rows = [
                 {
                     "step": batch.step,
-                    "source": data.part_names[part],
+                    "source": data.training.names[part],
                     "line": skip.line,
                     "path": skip.path,
                     "cause": skip.cause,
@@ -61,7 +61,7 @@ class Skips(pl.Callback):
 
     def _judge(self, trainer: pl.Trainer, data: DataModule, step: int) -> None:
         counts = torch.tensor(
-            [[self.skipped[part], self.drawn[part]] for part in range(len(data.part_names))],
+            [[self.skipped[part], self.drawn[part]] for part in range(len(data.training.names))],
             device=trainer.strategy.root_device,
             dtype=torch.float32,
         )
@@ -69,7 +69,7 @@ class Skips(pl.Callback):
         assert isinstance(summed, torch.Tensor)
         self.totals = {
             name: (int(skipped), int(drawn))
-            for name, (skipped, drawn) in zip(data.part_names, summed.tolist(), strict=True)
+            for name, (skipped, drawn) in zip(data.training.names, summed.tolist(), strict=True)
         }
         metrics = {f"skipped/{name}": s / d for name, (s, d) in self.totals.items() if s}
         for logger in trainer.loggers if metrics else []:

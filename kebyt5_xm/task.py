@@ -159,7 +159,7 @@ class Task(pl.LightningModule):
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self._model.scale_ratios.clear()
             self._padding: dict[str, list[tuple[int, int]]] = {}
-            self._tally = Tally(len(self._data.part_names), self.device)
+            self._tally = Tally(len(self._data.training.parts), self.device)
         self._position = batch.next_step, batch.next_index
         # The step that loggers see; after a resume Lightning's own count may be one off (2.6.6).
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
@@ -179,7 +179,7 @@ class Task(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         # Here, not at the batch's end: callbacks that save a checkpoint run before the module's own hook.
-        self._data.next_step, self._data.next_index = self._position
+        self._data.course.advance(*self._position)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch)
@@ -209,7 +209,7 @@ class Task(pl.LightningModule):
         self.log("train/loss", whole.loss, prog_bar=True, logger=False)
         # Not by `self.log`: it would repeat a part's last value in steps that have no example of it.
         metrics = {"train/loss": whole.loss}
-        for name, part in zip(self._data.part_names, parts, strict=True):
+        for name, part in zip(self._data.training.names, parts, strict=True):
             if part.targets:
                 metrics[f"train/loss/{name}"] = part.loss
         for group in self.trainer.optimizers[0].param_groups:
@@ -219,7 +219,7 @@ class Task(pl.LightningModule):
         for name, shares in self._padding.items():  # of this rank, whose loggers these are
             used, of_all = map(sum, zip(*shares, strict=True))
             metrics[f"padding/{name}"] = 1 - used / of_all
-        metrics |= {f"epochs/{name}": epochs for name, epochs in self._data.epochs().items()}
+        metrics |= {f"epochs/{name}": epochs for name, epochs in self._data.course.epochs().items()}
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step)
 
@@ -234,7 +234,7 @@ class Task(pl.LightningModule):
     # -- validation --------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._validation = Tally(len(self._data.validation_names), self.device)
+        self._validation = Tally(len(self._data.validation), self.device)
         self._judging = Judging(self._data, self.trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -249,7 +249,7 @@ class Task(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         parts, whole = self._validation.totals(self.trainer.strategy)
-        for name, part in zip(self._data.validation_names, parts, strict=True):
+        for name, part in zip(self._data.validation.names, parts, strict=True):
             if part.bytes:  # else not one example of the part could be made
                 self.log(f"val/loss/{name}", part.loss)
                 self.log(f"val/bits_per_byte/{name}", part.bits_per_byte)

@@ -18,7 +18,8 @@ from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data import DataModule, Denoising, Manifest
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.data.loader import Loader, TrainingMicroBatches, TrainingOrders
+from kebyt5_xm.data.loader import Loader
+from kebyt5_xm.data.micro_batches import TrainingMicroBatches, TrainingOrders
 from kebyt5_xm.data.steps import Budget
 from kebyt5_xm.modality import interface
 

@@ -16,7 +16,8 @@ from soaking import _digest, _interfaces
 
 from kebyt5_xm.data import DataModule, Manifest
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.data.loader import Loader, TrainingMicroBatches, TrainingOrders
+from kebyt5_xm.data.loader import Loader
+from kebyt5_xm.data.micro_batches import TrainingMicroBatches, TrainingOrders
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.run import Run
 

@@ -11,6 +11,9 @@ import tiny_run
 from processes import train
 from test_resume import train_losses
 
+from kebyt5_xm.data.course import Course
+from kebyt5_xm.data.source import Part
+from kebyt5_xm.data.steps import Budget
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.forgetting import ForgettingMeter
 from kebyt5_xm.forgetting_gate import Forgetting
@@ -169,26 +172,28 @@ def test_two_ranks_raise_it_alike(folder: Path, raised: Path) -> None:
 class Data:
     """Stands in for the data module: text beside something else."""
 
-    budget = None
-    plan = SimpleNamespace(num_examples=None)
-
-    def __init__(self, share: float = 0.5, held_out: bool = True) -> None:
-        self.share = share
+    def __init__(
+        self,
+        text_alone: bool = False,
+        held_out: bool = True,
+        budget: Budget | None = None,
+        epochs: int | None = None,
+    ) -> None:
+        text, pairs = (Part(name, 101, 1.0, "fingerprint", epochs) for name in ("text", "pairs"))
+        parts = [text] if text_alone else [text, pairs]
+        self.course = Course(parts, [1.0] * len(parts), [part is text for part in parts], 1.0, seed=0)
         self.held_out = held_out
-        self.factors = [1.0]
+        self.budget = budget
 
     @property
-    def text_factor(self) -> float:
-        return self.factors[-1]
+    def factors(self) -> list[float]:
+        return [factor for _, factor in self.course.text_changes]
 
     def text_parts(self) -> list[str]:
         return ["text/ko", "text/en"] if self.held_out else []
 
-    def text_share(self) -> float:
-        return self.share
-
     def set_text_factor(self, factor: float) -> None:
-        self.factors.append(factor)
+        self.course.set_text_factor(factor)
 
 
 def set_up(data: Data, weights: str | None = "runs/text", **settings: Any) -> tuple[ForgettingMeter, Any]:
@@ -220,7 +225,7 @@ def test_the_worst_language_decides_and_the_share_returns_once_it_is_back() -> N
     meter, trainer = set_up(data, action="raise_text", tolerance=0.5, max_factor=3.0)
     bits = [(2.0, 3.0), (2.4, 3.4), (2.6, 2.0), (2.0, 3.7), (2.5, 3.5), (2.6, 3.0)]
     measure(meter, trainer, bits)
-    assert data.factors == [1.0, 2.0, 3.0, 1.0, 2.0]
+    assert data.factors == [2.0, 3.0, 1.0, 2.0]
     assert meter.parts["text/ko"] == {"start": 2.0, "end": 2.6, "worst": 2.6}
     assert meter.parts["text/en"] == {"start": 3.0, "end": 3.0, "worst": 3.7}
 
@@ -233,19 +238,19 @@ def test_a_validation_within_a_step_changes_the_weights_at_its_end() -> None:
     within, last = (SimpleNamespace(step=7, next_step=n) for n in (7, 8))
     meter.on_train_batch_end(trainer, None, None, within, 0)  # pyright: ignore[reportArgumentType]
     measure(meter, trainer, [(9.0, 2.0)])
-    assert data.factors == [1.0]
+    assert data.factors == []
     meter.on_train_batch_end(trainer, None, None, last, 1)  # pyright: ignore[reportArgumentType]
-    assert data.factors == [1.0, 2.0]
+    assert data.factors == [2.0]
 
 
 def test_a_changed_gate_takes_the_raised_weight_back() -> None:
     data = Data()
-    data.factors = [1.0, 8.0]
+    data.set_text_factor(8.0)
     meter, trainer = set_up(data, action="warn")
     trainer.global_step = 3
     meter.load_state_dict({"parts": {"text/ko": {"start": 1.0, "end": 1.0, "worst": 1.0}}, "judged": 3})
     meter.on_train_start(trainer, None)  # pyright: ignore[reportArgumentType]
-    assert data.factors == [1.0, 8.0, 1.0]
+    assert data.factors == [8.0, 1.0]
 
 
 def test_a_run_from_scratch_or_without_held_out_text_is_not_measured() -> None:
@@ -260,7 +265,7 @@ def test_a_run_from_scratch_or_without_held_out_text_is_not_measured() -> None:
     [
         (Data(), None, "stop", "starts from random weights"),
         (Data(held_out=False), "runs/text", "warn", "no text is held out"),
-        (Data(share=1.0), "runs/text", "raise_text", "every source is text already"),
+        (Data(text_alone=True), "runs/text", "raise_text", "every source is text already"),
     ],
 )
 def test_gates_with_nothing_to_do_are_refused(data: Data, weights: Any, action: str, words: str) -> None:
@@ -269,9 +274,7 @@ def test_gates_with_nothing_to_do_are_refused(data: Data, weights: Any, action: 
 
 
 def test_raising_text_needs_a_number_of_steps_that_is_known() -> None:
-    data = Data()
-    data.budget = object()  # pyright: ignore[reportAttributeAccessIssue]
-    data.plan = SimpleNamespace(num_examples=1013)
+    data = Data(budget=Budget(1024, 512), epochs=1)
     with pytest.raises(UserError, match="all sources end after their `epochs`"):
         set_up(data, action="raise_text")
 

@@ -52,7 +52,7 @@ def fill(paths: list[str], batch_size: int, device: str, max_gb: float, shard: s
 
 def _media(data: DataModule, name: str) -> Iterator[Medium]:
     """Yield every medium of modality `name` that the sources refer to, rows that cannot be used left out."""
-    for source in data.sources:
+    for source in data.sources.values():
         if isinstance(source, Manifest):
             for table, reference in source.media_references(name):
                 yield source, table, reference

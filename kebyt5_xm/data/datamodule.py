@@ -1,31 +1,23 @@
 """The data module: `data` in a recipe."""
 
-import time
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
-from tqdm import tqdm
 
-from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.course import Course
 from kebyt5_xm.data.denoise import Denoising
-from kebyt5_xm.data.loader import (
-    Loader,
-    Mixture,
-    TrainingMicroBatches,
-    TrainingOrders,
-    ValidationMicroBatches,
-)
-from kebyt5_xm.data.plan import Plan, fingerprint
-from kebyt5_xm.data.pool import num_cores
-from kebyt5_xm.data.source import Part, Selection, Source
+from kebyt5_xm.data.loader import Loader
+from kebyt5_xm.data.measuring import check_usable, measure
+from kebyt5_xm.data.micro_batches import TrainingMicroBatches, TrainingOrders, ValidationMicroBatches
+from kebyt5_xm.data.mixture import Mixture
+from kebyt5_xm.data.plan import fingerprint
+from kebyt5_xm.data.source import Source
 from kebyt5_xm.data.steps import Budget, BudgetedSteps, CountedSteps, Steps
+from kebyt5_xm.data.validation import Validation
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.modality import MediaInterface
-from kebyt5_xm.vocabulary import Sentinels
 
 
 class DataModule(pl.LightningDataModule):
@@ -46,7 +38,18 @@ class DataModule(pl.LightningDataModule):
         max_skipped: largest share of a source's examples that may be impossible to make before the run stops.
         accept_changes: resume although sources, seed or global batch have changed; the new plan starts at the
             same example.
+
+    Attributes:
+        interfaces: modality -> what data knows of it; like the next ones it is there once `connect` was called.
+        training: the sources' training parts as one.
+        validation: their held-out parts.
+        course: where the run stands.
     """
+
+    interfaces: dict[str, MediaInterface]
+    training: Mixture
+    validation: Validation
+    course: Course
 
     def __init__(
         self,
@@ -64,8 +67,7 @@ class DataModule(pl.LightningDataModule):
         super().__init__()
         if not sources:
             raise UserError("data.sources is empty; expected at least one source")
-        self.names = list(sources)
-        self.sources = list(sources.values())
+        self.sources = sources
         self.temperature = temperature
         if budget is not None and global_batch_size is not None:
             raise UserError(
@@ -88,11 +90,8 @@ class DataModule(pl.LightningDataModule):
         self.seed = seed
         self.max_skipped = max_skipped
         self.accept_changes = accept_changes
-        self.next_step = 0
-        self.next_index = 0
-        self.plan: Plan | None = None
-        self.text_changes: list[tuple[int, float]] = []  # (first example, factor on the weight of text)
         self.length_table_seconds = 0.0
+        self._connected = False
         self._train_loader: Loader | None = None
 
     def prepare_data(self) -> None:
@@ -103,132 +102,55 @@ class DataModule(pl.LightningDataModule):
     def prepare(self, interfaces: dict[str, MediaInterface]) -> None:
         """Make what the sources need made once, with a progress bar if it takes longer than a moment."""
         self._connect_sources(interfaces)
-        started, num_rows = time.perf_counter(), 0
-        with tqdm(unit=" rows", desc="lengths", disable=None, delay=2.0) as bar:
-
-            def progress(rows: int) -> None:
-                nonlocal num_rows
-                num_rows += rows
-                bar.update(rows)
-
-            for source in self.sources:
-                source.prepare(max(1, num_cores()), progress)
-        if num_rows:
-            self.length_table_seconds = time.perf_counter() - started
-            rank_zero_info(
-                f"data: measured the lengths of {num_rows} rows in {self.length_table_seconds:.1f} s, once; they are "
-                "kept for the next run"
-            )
+        self.length_table_seconds += measure(self.sources)
 
     def setup(self, stage: str) -> None:
-        if self.plan is not None:
+        if self._connected:
             return
         assert self.trainer is not None
         self.connect(self.trainer.lightning_module.interfaces())  # pyright: ignore
         if stage == "fit":
-            self._check_impossible()
+            check_usable(self.sources, self.max_skipped)
             self._set_accumulation()
-
-    def _check_impossible(self) -> None:
-        """Raise `UserError` if headers alone say that too many rows cannot be used."""
-        for name, source in zip(self.names, self.sources, strict=True):
-            bad, rows = source.impossible()
-            if bad > self.max_skipped * rows:
-                path, _ = source.place(0)
-                raise UserError(
-                    f"data.sources.{name}: {bad} of {rows} rows of {path} give no example, more than "
-                    f"data.max_skipped {self.max_skipped:g} allows; `kebyt5-xm lint` with the same -c names "
-                    "them all: mend the rows, or raise data.max_skipped"
-                )
 
     def connect(self, interfaces: dict[str, MediaInterface]) -> None:
         """Tell the sources of the model's modalities, and make the plan. Raises `UserError`."""
         self._connect_sources(interfaces)
-        parts, self.training = self._mixture(held_out=False)
-        self.parts = tuple(parts)
-        self._follow(self._recipe_plan())
-        self.part_names = [part.name for part in parts]
-        self.validation_parts, self.validating = self._mixture(held_out=True)
-        self.validation_names = [part.name for part in self.validation_parts]
-
-    def _weights(self, text_factor: float) -> tuple[float, ...]:
-        """Return the weight of every part, with that of denoising sources multiplied."""
-        weights = []
-        for s, part in zip(self.training.source_of_part, self.parts, strict=True):
-            weight = self.sources[s].weight * (text_factor if self._is_text(s) else 1.0)
-            weights.append(weight ** (1 / self.temperature) * part.share)
-        return tuple(weights)
-
-    def _recipe_plan(self) -> Plan:
-        return Plan(self.parts, self._weights(1.0), self.seed)
-
-    def _follow(self, plan: Plan) -> None:
-        self.plan = plan
-        self._counted, self._drawn = self.next_index, plan.drawn(self.next_index)
-
-    def _is_text(self, source: int) -> bool:
-        return isinstance(self.sources[source], Denoising)
-
-    # -- the share of text -------------------------------------------------------------------------
-
-    def text_parts(self) -> list[str]:
-        """Return the names of the held-out parts of denoising sources."""
-        pairs = zip(self.validation_names, self.validating.source_of_part, strict=True)
-        return [name for name, s in pairs if self._is_text(s)]
-
-    def text_share(self) -> float:
-        """Return the share of the examples that are drawn from denoising sources now."""
-        assert self.plan is not None
-        pairs = zip(self.training.source_of_part, self.plan.shares(self.next_index), strict=True)
-        return float(sum(share for s, share in pairs if self._is_text(s)))
-
-    @property
-    def text_factor(self) -> float:
-        """What the weight of denoising sources is multiplied with now."""
-        return self.text_changes[-1][1] if self.text_changes else 1.0
-
-    def set_text_factor(self, factor: float) -> None:
-        """Multiply the recipe's weight of denoising sources from the next optimizer step on.
-
-        Every part goes on at its own next row. Call it on every rank, between two optimizer steps.
-        """
-        assert self.plan is not None
-        self.text_changes.append((self.next_index, factor))
-        self._follow(self.plan.continued(self.next_index, self._weights(factor)))
-        if self._train_loader is not None:
-            self._train_loader.begin_anew(self._orders())
-
-    def drawn(self) -> np.ndarray:
-        """Return how many examples of each training part the finished steps have drawn."""
-        assert self.plan is not None
-        if self.next_index > self._counted:  # only what is new: a whole block takes a tenth of a second
-            self._drawn = self._drawn + self.plan.count(self._counted, self.next_index)
-            self._counted = self.next_index
-        return self._drawn
-
-    def epochs(self) -> dict[str, float]:
-        """Return part -> passes over its rows."""
-        pairs = zip(self.parts, self.drawn(), strict=True)
-        return {part.name: float(drawn) / part.num_rows for part, drawn in pairs}
+        self.training = Mixture.training(self.sources, self.seed, interfaces)
+        sources = [self.training.source(number) for number in range(len(self.training.parts))]
+        self.course = Course(
+            self.training.parts,
+            weights=[source.weight for source in sources],
+            is_text=[isinstance(source, Denoising) for source in sources],
+            temperature=self.temperature,
+            seed=self.seed,
+        )
+        self.validation = Validation(Mixture.validation(self.sources, interfaces))
+        self._connected = True
 
     def _connect_sources(self, interfaces: dict[str, MediaInterface]) -> None:
         self.interfaces = interfaces
-        for name, source in zip(self.names, self.sources, strict=True):
+        for name, source in self.sources.items():
             try:
                 source.connect(interfaces)
             except UserError as error:
                 raise UserError(f"data.sources.{name}: {error}") from error
 
-    def _mixture(self, held_out: bool) -> tuple[list[Part], Mixture]:
-        parts, source_of_part, part_in_source = [], [], []
-        for s, (name, source) in enumerate(zip(self.names, self.sources, strict=True)):
-            for p, part in enumerate(source.validation_parts() if held_out else source.parts()):
-                full_name = f"{name}/{part.name}" if part.name else name
-                parts.append(replace(part, name=full_name))
-                source_of_part.append(s)
-                part_in_source.append(p)
-        seed = 0 if held_out else self.seed  # held-out spans are the same for every run
-        return parts, Mixture(self.sources, source_of_part, part_in_source, seed, held_out, self.interfaces)
+    def text_parts(self) -> list[str]:
+        """Return the names of the held-out parts of denoising sources."""
+        names = self.validation.names
+        return [name for n, name in enumerate(names) if isinstance(self.validation.source(n), Denoising)]
+
+    def set_text_factor(self, factor: float) -> None:
+        """Multiply the recipe's weight of denoising sources from the next optimizer step on.
+
+        Call it on every rank, between two optimizer steps.
+        """
+        self.course.set_text_factor(factor)
+        if self._train_loader is not None:
+            self._train_loader.begin_anew(self._orders())
+
+    # -- optimizer steps ---------------------------------------------------------------------------
 
     def _set_accumulation(self) -> None:
         """Set `accumulate_grad_batches`, and turn Lightning's interval in batches into one in steps."""
@@ -257,35 +179,26 @@ class DataModule(pl.LightningDataModule):
                 f"data.budget makes {self.steps.num_micro_batches} micro-batches a step, which {trainer.world_size} "
                 "ranks cannot share evenly; change global_length or micro_length"
             )
-        self._check_end(trainer.max_steps)
+        done = self.steps.count(trainer.max_steps)
+        if done < trainer.max_steps:
+            raise UserError(
+                f"trainer.max_steps is {trainer.max_steps}, but the sources end after {done} whole steps; set it to "
+                f"{done}, or `epochs` of a source higher, or to null"
+            )
         trainer.accumulate_grad_batches = self.steps.num_micro_batches // trainer.world_size
         if isinstance(trainer.val_check_interval, int):
             trainer.val_check_interval *= trainer.accumulate_grad_batches
 
-    def _check_end(self, max_steps: int) -> None:
-        """Raise `UserError` if the sources end before the run does."""
-        assert self.plan is not None
-        if self.plan.num_examples is None:
-            return
-        done = start = 0
-        while done < max_steps:
-            try:
-                start = self.steps.batch(start).stop
-            except UserError as error:
-                raise UserError(
-                    f"trainer.max_steps is {max_steps}, but the sources end after {done} whole steps; set it to "
-                    f"{done}, or `epochs` of a source higher, or to null"
-                ) from error
-            done += 1
-
     @property
     def steps(self) -> Steps:
         """The run's optimizer steps."""
-        assert self.plan is not None
+        plan = self.course.plan
         if self.budget is not None:
-            return BudgetedSteps(self.plan, self.training.lengths, self.budget)
+            return BudgetedSteps(plan, self.training.lengths, self.budget)
         num_micro_batches = self.global_batch_size // self.micro_batch_size
-        return CountedSteps(self.plan, self.training.lengths, self.micro_batch_size, num_micro_batches)
+        return CountedSteps(plan, self.training.lengths, self.micro_batch_size, num_micro_batches)
+
+    # -- loaders -----------------------------------------------------------------------------------
 
     def train_dataloader(self) -> Loader:
         trainer = self.trainer
@@ -297,24 +210,19 @@ class DataModule(pl.LightningDataModule):
     def _orders(self) -> TrainingOrders:
         trainer = self.trainer
         assert trainer is not None
-        rank, world_size = trainer.global_rank, trainer.world_size
+        next_step, next_index = self.course.next_step, self.course.next_index
         return TrainingOrders(
-            self.steps, rank, world_size, self.next_step, self.next_index, trainer.max_steps
+            self.steps, trainer.global_rank, trainer.world_size, next_step, next_index, trainer.max_steps
         )
 
     def val_dataloader(self) -> list[Loader]:
         assert self.trainer is not None
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        return [
-            self.validation_loader(number, rank, world_size) for number in range(len(self.validation_parts))
-        ]
+        return [self.validation_loader(number, rank, world_size) for number in range(len(self.validation))]
 
     def validation_loader(self, number: int, rank: int = 0, world_size: int = 1) -> Loader:
         """Return the micro-batches of validation part `number` of one rank."""
-        num_rows = self.validation_parts[number].num_rows
-        dataset = ValidationMicroBatches(
-            self.validating, number, num_rows, self.micro_batch_size, rank, world_size
-        )
+        dataset = self.validation.micro_batches(number, self.micro_batch_size, rank, world_size)
         return self._loader(dataset, range(len(dataset)), len(dataset))
 
     def _loader(
@@ -323,24 +231,24 @@ class DataModule(pl.LightningDataModule):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return Loader(dataset, orders, length, self.num_workers, pin_memory=on_gpu, timeout=self.timeout)
 
+    # -- the checkpoint ----------------------------------------------------------------------------
+
     def description(self) -> dict[str, Any]:
         """Return, as plain values, all that decides which examples a run sees and in which order."""
-        assert self.plan is not None
         settings = {
             f"{name}.{key}": value
-            for name, source in zip(self.names, self.sources, strict=True)
+            for name, source in self.sources.items()
             for key, value in source.settings().items()
         }
         size = f"{self.global_batch_size} examples" if self.budget is None else str(self.budget)
-        return {"global_batch": size, **self._recipe_plan().description(), **settings}
+        return {"global_batch": size, **self.course.recipe_plan().description(), **settings}
+
+    def fingerprint(self) -> str:
+        """Return a short digest of the description."""
+        return fingerprint(self.description())
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "next_step": self.next_step,
-            "next_index": self.next_index,
-            "text_changes": [list(change) for change in self.text_changes],
-            "description": self.description(),
-        }
+        return {**self.course.state_dict(), "description": self.description()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         old, new = state_dict["description"], self.description()
@@ -356,43 +264,5 @@ class DataModule(pl.LightningDataModule):
                 + "; undo the change, or set "
                 "data.accept_changes: true to go on with the new data from the same example"
             )
-        self.next_step, self.next_index = state_dict["next_step"], state_dict["next_index"]
-        self.text_changes = [(index, factor) for index, factor in state_dict.get("text_changes", [])]
-        plan = self._recipe_plan()
-        for index, factor in self.text_changes:
-            plan = plan.continued(index, self._weights(factor))
-        self._follow(plan)
-        rank_zero_info(f"data: continues at step {self.next_step}, fingerprint {self.fingerprint()}")
-
-    def fingerprint(self) -> str:
-        """Return a short digest of the description."""
-        return fingerprint(self.description())
-
-    def validation_source(self, number: int) -> Source:
-        """Return the source of validation part `number`."""
-        return self.sources[self.validating.source_of_part[number]]
-
-    def answer_length(self, number: int) -> int:
-        """Return how many ids an answer to an example of validation part `number` may have.
-
-        Twice the longest target held out: a model that does not end yet should not take all day to show it.
-        """
-        rows = np.arange(self.validation_parts[number].num_rows)
-        part = np.full_like(rows, self.validating.part_in_source[number])
-        selection = Selection(part, rows, rows.astype(np.uint64), self.validating.seed, held_out=True)
-        return 2 * max(8, int(self.validation_source(number).lengths(selection)[:, 1].max(initial=0)))
-
-    def validation_batch(self, number: int, num_rows: int) -> Batch:
-        """Return the first `num_rows` held-out examples of validation part `number` as one batch."""
-        rows = min(num_rows, self.validation_parts[number].num_rows)
-        return ValidationMicroBatches(self.validating, number, rows, rows, rank=0, world_size=1)[0]
-
-    def sentinels(self, number: int) -> Sentinels:
-        """Return the sentinel convention in which validation part `number` is to be shown."""
-        return self.validation_source(number).sentinels
-
-    def held_out_bytes(self, number: int) -> np.ndarray:
-        """Return the raw held-out bytes [row, bytes] of validation part `number`; empty if it has none."""
-        rows = np.arange(self.validation_parts[number].num_rows)
-        source = self.validation_source(number)
-        return source.raw_bytes(np.full_like(rows, self.validating.part_in_source[number]), rows)
+        self.course.load_state_dict(state_dict)
+        rank_zero_info(f"data: continues at step {self.course.next_step}, fingerprint {self.fingerprint()}")

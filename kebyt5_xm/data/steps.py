@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from kebyt5_xm.data.plan import Draws, Plan
 from kebyt5_xm.errors import UserError
@@ -87,7 +88,14 @@ class Steps(ABC):
 
     @abstractmethod
     def batch(self, start: int) -> GlobalBatch:
-        """Return the global batch that starts at example `start` of the run."""
+        """Return the global batch that starts at example `start` of the run.
+
+        Raises `UserError` if the sources end before it is whole.
+        """
+
+    @abstractmethod
+    def count(self, most: int) -> int:
+        """Return how many steps there are before the sources end, but no more than `most`."""
 
 
 @dataclass
@@ -107,6 +115,11 @@ class CountedSteps(Steps):
         cuts = [draws[place : place + size] for place in range(0, len(draws), size)]
         num_targets = int(self.lengths(draws)[:, 1].sum())
         return GlobalBatch(start, start + len(draws), [MicroBatch(cut) for cut in cuts], num_targets)
+
+    def count(self, most: int) -> int:
+        if self.plan.num_examples is None:
+            return most
+        return min(most, self.plan.num_examples // (self.micro_batch_size * self.num_micro_batches))
 
 
 @dataclass
@@ -143,6 +156,17 @@ class BudgetedSteps(Steps):
             micro_batches.append(MicroBatch(chosen, packed_row, left_out))
         num_targets = int(lengths[usable[:count], 1].sum())
         return GlobalBatch(start, start + stop, micro_batches, num_targets)
+
+    def count(self, most: int) -> int:
+        """As `Steps.count`, step by step, since it is lengths that decide; with a bar if that takes a while."""
+        if self.plan.num_examples is None:
+            return most
+        start = 0
+        for step in tqdm(range(most), unit=" steps", desc="counting steps", disable=None, delay=2.0):
+            if start >= self.plan.num_examples:
+                return step
+            start = self.batch(start).stop
+        return most
 
     def _window(self, start: int) -> tuple[Draws, NDArray[np.int64]]:
         """Return draws from `start` on that are longer together than a step can be, as far as there are any."""

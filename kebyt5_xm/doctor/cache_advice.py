@@ -61,12 +61,11 @@ def _examples(batch: Batch, name: str) -> int:
 
 def _epochs(data: DataModule, name: str, max_steps: int) -> tuple[int, float]:
     """Return the rows of the sources that use the modality, and how often training passes over them."""
-    plan = data.plan
-    assert plan is not None
+    plan = data.course.plan
     using = [
         number
-        for number, source in enumerate(data.training.source_of_part)
-        if name in getattr(data.sources[source], "interfaces", {})
+        for number in range(len(plan.parts))
+        if name in getattr(data.training.source(number), "interfaces", {})
     ]
     rows = sum(plan.parts[number].num_rows for number in using)
     share = sum(plan.weights[number] for number in using) / sum(plan.weights)

@@ -42,7 +42,7 @@ def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
     for name, interface in data.interfaces.items():
         yield from check_modality(name, model.modality(name), interface, model.byte_rms())
     chosen: list[Example] = []
-    for name, source in zip(data.names, data.sources, strict=True):
+    for name, source in data.sources.items():
         examples, finding = first_examples(name, source, data.seed)
         yield finding
         chosen += examples[:PER_SOURCE]

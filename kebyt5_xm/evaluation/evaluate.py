@@ -79,11 +79,11 @@ class Evaluation:
         """Return the judged answers, the bits per byte of every held-out part, and the seconds spent answering."""
         data, model = self.data, self.model
         judging = Judging(data)
-        tally = Tally(len(data.validation_names), model.device)
+        tally = Tally(len(data.validation), model.device)
         seconds = 0.0
-        total = sum(part.num_rows for part in data.validation_parts)
+        total = sum(part.num_rows for part in data.validation.parts)
         with tqdm(total=total, unit=" examples", desc="held out", disable=None) as bar:
-            for number in range(len(data.validation_names)):
+            for number in range(len(data.validation)):
                 answering = judging.answering(number)
                 for batch in self.batches(number):
                     mask = batch.attention_mask()
@@ -103,13 +103,13 @@ class Evaluation:
                         seconds += time.perf_counter() - started
                     bar.update(int((batch.row >= 0).sum()))
         parts, _ = tally.totals()
-        figures = zip(data.validation_names, parts, strict=True)
+        figures = zip(data.validation.names, parts, strict=True)
         bits = {name: part.bits_per_byte for name, part in figures if part.bytes}
         return judging.judged(), bits, seconds
 
     def number(self, part: Judged) -> int:
         """Return the number of a part among the data's validation parts."""
-        return self.data.validation_names.index(part.name)
+        return self.data.validation.names.index(part.name)
 
     def prompt(self, name: str, row: int) -> list[Any]:
         """Return a held-out row's prompt as plain values: texts, and what names each medium."""
@@ -147,7 +147,7 @@ class Evaluation:
             return None
 
     def _manifest(self, name: str) -> Manifest:
-        source = self.data.sources[self.data.names.index(name)]
+        source = self.data.sources[name]
         assert isinstance(source, Manifest)
         return source
 
@@ -208,8 +208,8 @@ def evaluate(
 def figures(evaluation: Evaluation, part: Judged) -> dict[str, Any]:
     """Return a part's metrics with their intervals, and how much was answered."""
     number = evaluation.number(part)
-    source = evaluation.data.validation_source(number)
-    num_rows = evaluation.data.validation_parts[number].num_rows
+    source = evaluation.data.validation.source(number)
+    num_rows = evaluation.data.validation.parts[number].num_rows
     malformed = sum(not written.valid for written in part.written)
     return {
         "examples": len(part.rows),
@@ -230,7 +230,7 @@ def figures(evaluation: Evaluation, part: Judged) -> dict[str, Any]:
 def predictions(evaluation: Evaluation, part: Judged) -> Iterator[dict[str, Any]]:
     """Yield the lines of predictions.jsonl of a part."""
     number = evaluation.number(part)
-    source = evaluation.data.validation_source(number)
+    source = evaluation.data.validation.source(number)
     for row, answer, written in zip(part.rows, part.answers, part.written, strict=True):
         held_out = source.held_out if isinstance(source, Manifest) else None
         path, line = held_out.place(row) if held_out is not None else ("", row + 1)

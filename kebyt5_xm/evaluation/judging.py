@@ -42,11 +42,11 @@ class Judging:
 
     def answering(self, number: int) -> Answering | None:
         """Return how the examples of validation part `number` are answered; None if nothing judges them."""
-        source = self.data.validation_source(number)
+        source = self.data.validation.source(number)
         if not source.metrics:
             return None
         if number not in self._answering:  # asked for at every micro-batch
-            length = self.data.answer_length(number)
+            length = self.data.validation.answer_length(number)
             self._answering[number] = Answering(source.labels, length, self._everywhere)
         return self._answering[number]
 
@@ -66,12 +66,12 @@ class Judging:
             everything = {key: answer for some in gathered for key, answer in some.items()}
         return [
             self._judged(number, everything)
-            for number in range(len(self.data.validation_names))
-            if self.data.validation_source(number).metrics
+            for number in range(len(self.data.validation))
+            if self.data.validation.source(number).metrics
         ]
 
     def _judged(self, number: int, everything: dict[tuple[int, int], Written]) -> Judged:
-        source = self.data.validation_source(number)
+        source = self.data.validation.source(number)
         rows, answers, written = [], [], []
         for row in sorted(row for part, row in everything if part == number):
             answer = everything[number, row]
@@ -82,7 +82,7 @@ class Judging:
             rows.append(row)
             written.append(answer)
             answers.append(Answer(answer.text, references, answer.probabilities))
-        name = self.data.validation_names[number]
+        name = self.data.validation.names[number]
         return Judged(name, rows, answers, written, list(source.metrics))
 
     def _everywhere(self, here: bool) -> bool:

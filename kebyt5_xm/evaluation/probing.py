@@ -24,7 +24,7 @@ def probed(
     Over its first `num_examples` held-out examples; of fewer than one, and of a source without slots whose robustness
     is not asked for, nothing.
     """
-    source = data.validation_source(number)
+    source = data.validation.source(number)
     answering = Judging(data).answering(number)
     with_use = isinstance(source, Manifest) and bool(source.prompt.modalities)
     if not isinstance(source, Manifest) or answering is None or num_examples < 1:
@@ -37,7 +37,7 @@ def probed(
         return answering.respond(model, examples, source.maker.interfaces, data.micro_batch_size)
 
     found: dict[str, Any] = {}
-    with tqdm(unit=" answers", desc=data.validation_names[number], disable=None) as bar:
+    with tqdm(unit=" answers", desc=data.validation.names[number], disable=None) as bar:
         held_out = HeldOut.answered(source, respond, num_examples)
         if with_use:
             found["modality_use"] = modality_use(held_out, bar.set_postfix_str).as_dict()

@@ -30,14 +30,14 @@ class SampleTable(pl.Callback):
         data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         model: CrossModalT5 = pl_module.model  # pyright: ignore[reportAssignmentType]
         lines = ["| source | input | model | reference |", "|---|---|---|---|"]
-        for number, name in enumerate(data.validation_names):
-            batch = data.validation_batch(number, self.per_part).to(pl_module.device)
+        for number, name in enumerate(data.validation.names):
+            batch = data.validation.first(number, self.per_part).to(pl_module.device)
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 written = greedy(model, *encoded(model, batch), self.max_length)
             for row in range(len(written)):
                 reference = batch.labels[row][batch.labels[row] != IGNORE_INDEX][: self.max_length]
                 cells = [
-                    render(ids.cpu().numpy().astype(np.int64), data.sentinels(number))
+                    render(ids.cpu().numpy().astype(np.int64), data.validation.sentinels(number))
                     for ids in (batch.input_ids[row], written[row], reference)
                 ]
                 lines.append("| " + " | ".join([name, *map(_cell, cells)]) + " |")

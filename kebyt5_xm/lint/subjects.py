@@ -73,7 +73,7 @@ def of_recipes(paths: Sequence[str]) -> Iterator[Subject]:
     task, data = configured(list(paths), random_weights=True)
     # What the encoders would make of the files, not what a cache may hold of them already.
     data.connect(task.interfaces(read_caches=False))
-    for name, source in zip(data.names, data.sources, strict=True):
+    for name, source in data.sources.items():
         if isinstance(source, Manifest):
             yield from _of_manifest(name, source)
         elif isinstance(source, Denoising):

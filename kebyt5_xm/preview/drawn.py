@@ -46,18 +46,18 @@ def first_drawn(data: DataModule, number: int, first: int, source: str | None) -
 
     Raises `UserError` for an unknown source, and if the run has no so many.
     """
-    assert data.plan is not None
-    if source is not None and source not in data.names:
+    names = list(data.sources)
+    if source is not None and source not in names:
         raise UserError(
-            f"found no source '{source}', expected one of {', '.join(data.names)}{did_you_mean(source, data.names)}"
+            f"found no source '{source}', expected one of {', '.join(names)}{did_you_mean(source, names)}"
         )
     wanted, start = number, first
     while wanted and start < first + MOST_DRAWN:
-        draws = data.plan.rows(start, start + DRAWN_AT_ONCE)
+        draws = data.course.plan.rows(start, start + DRAWN_AT_ONCE)
         for i in range(len(draws)):
             part = int(draws.part[i])
             of = data.training.source_of_part[part]
-            if wanted and source in (None, data.names[of]):
+            if wanted and source in (None, names[of]):
                 selection = Selection(
                     np.asarray([data.training.part_in_source[part]]),
                     draws.row[i : i + 1],
@@ -65,7 +65,7 @@ def first_drawn(data: DataModule, number: int, first: int, source: str | None) -
                     data.seed,
                     held_out=False,
                 )
-                yield _drawn(data.sources[of], data.part_names[part], selection)
+                yield _drawn(data.training.source(part), data.training.names[part], selection)
                 wanted -= 1
         start += DRAWN_AT_ONCE
     if wanted:
