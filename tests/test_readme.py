@@ -202,6 +202,8 @@ def measured_rows() -> list[str]:
     """Return README's table of results as the benchmarks' files have it."""
     encoding, denoising, store = figures("bytes")["documents"], figures("denoising"), figures("store")
     memory = {kind: store["memory"][kind]["4_gb"]["resident_growth_mb"] for kind in ("store", "memmap")}
+    lines, loader = figures("manifest")["json_lines"], figures("loader")
+    trained = {kind: loader[kind]["trained_useful_bytes_per_s"] for kind in ("padded", "budgeted")}
     return [
         f"| text to byte ids | {encoding['encode_mb_per_s']:,.0f} MB/s | "
         f"{encoding['ByT5Tokenizer_mb_per_s']:.2f} MB/s, `ByT5Tokenizer` "
@@ -215,12 +217,29 @@ def measured_rows() -> list[str]:
         "| 4 GB store to denoised tensors, in the loading process | "
         f"{store['tensors']['4_gb']['examples_per_s_in_process']:,.0f} examples/s | "
         f"{store['tensors']['4_gb']['examples_per_s_from_1_worker']:,.0f} examples/s from one worker |",
+        f"| opening an indexed manifest of 10,000,000 rows | {lines['opening_ms']:.1f} ms, "
+        f"{lines['private_growth_mb_of_opening']:.1f} MB | {lines['indexing_s']:.1f} s, indexing it once |",
+        "| useful bytes trained, texts of 30 to 1,500 bytes, tiny T5: batches by length | "
+        f"{trained['budgeted']:,.0f} bytes/s | {trained['padded']:,.0f} bytes/s, padded in the plan's order "
+        f"({loader['ratio_budgeted_to_padded']:.1f}x) |",
+        "| memory of its own that a worker holds, loading them | "
+        f"{loader['budgeted']['private_mb_of_a_worker']:.1f} MB | |",
     ]
 
 
 def test_results_are_those_that_were_measured() -> None:
     missing = [row for row in measured_rows() if row not in README]
     assert not missing, "README's table of results lacks:\n" + "\n".join(missing)
+
+
+def test_what_padding_costs_is_what_was_measured() -> None:
+    loader = figures("loader")
+    words = " ".join((ROOT / "docs" / "data.md").read_text(encoding="utf-8").split())
+    padded, budgeted, packed = (loader[kind]["padding_share"] for kind in ("padded", "budgeted", "packed"))
+    assert f"{padded:.0%} of the positions hold nothing in the plan's order, {budgeted:.0%} by length" in words
+    assert f"by length and {packed:.0%} packed" in words
+    ratios = [loader[f"ratio_{kind}_to_padded"] for kind in ("budgeted", "packed")]
+    assert "trains {:.1f}x those of the plan's order, packed {:.1f}x".format(*ratios) in words
 
 
 @pytest.mark.parametrize(
