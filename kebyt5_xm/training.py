@@ -11,7 +11,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from kebyt5_xm import origin, recipes
 from kebyt5_xm.checkpoint_folders import DurableTrainer
@@ -30,6 +30,7 @@ from kebyt5_xm.results import ResultsWriter
 from kebyt5_xm.run import Run, read_checkpoint, refuse_damaged
 from kebyt5_xm.skips import Skips
 from kebyt5_xm.task import Task
+from kebyt5_xm.tensorboard import NoTrace, tensorboard
 from kebyt5_xm.termination import EXIT_CODE, SaveOnTerminate, Terminated
 
 
@@ -121,6 +122,7 @@ class TrainingCLI(LightningCLI):
             folder = run / "checkpoints"
             newest = Newest(folder, config["checkpoint_every"])
             callbacks += [
+                NoTrace(run),
                 ForgettingMeter(self._get(self.config_init, "forgetting") or Forgetting(), newest),
                 newest,
                 SaveOnTerminate(newest),
@@ -156,7 +158,7 @@ class TrainingCLI(LightningCLI):
         write_report(run, evaluate(run, device, packages(run.config)).medium)
 
     def _loggers(self, run: Path) -> list[Logger]:
-        return [TensorBoardLogger(save_dir=run, name=None, version="tensorboard"), MetricsLog(run)]
+        return [tensorboard(run), MetricsLog(run)]
 
     def _listed(self, key: str) -> list[Any]:
         """Return what the recipe gives under `key` as a list; true, false and null give nothing."""

@@ -61,3 +61,9 @@ def test_every_package_is_installed() -> None:
         for file in (root / name).rglob("__init__.py")
     }
     assert found == set(settings["tool"]["setuptools"]["packages"])
+
+
+def test_the_command_is_a_module_too() -> None:
+    words = [sys.executable, "-m", "kebyt5_xm", "inspct"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, "did you mean 'inspect'" in done.stderr) == (2, True)

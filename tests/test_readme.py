@@ -236,7 +236,9 @@ def test_what_padding_costs_is_what_was_measured() -> None:
     loader = figures("loader")
     words = " ".join((ROOT / "docs" / "data.md").read_text(encoding="utf-8").split())
     padded, budgeted, packed = (loader[kind]["padding_share"] for kind in ("padded", "budgeted", "packed"))
-    assert f"{padded:.0%} of the positions hold nothing in the plan's order, {budgeted:.0%} by length" in words
+    assert (
+        f"{padded:.0%} of the positions hold nothing in the plan's order, {budgeted:.0%} by length" in words
+    )
     assert f"by length and {packed:.0%} packed" in words
     ratios = [loader[f"ratio_{kind}_to_padded"] for kind in ("budgeted", "packed")]
     assert "trains {:.1f}x those of the plan's order, packed {:.1f}x".format(*ratios) in words
