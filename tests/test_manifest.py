@@ -239,6 +239,13 @@ def test_manifests_that_are_refused(tmp_path):
         _ = open_rows(tmp_path / "e.jsonl").columns
 
 
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
+def test_a_number_in_parquet_is_written_as_it_was_given(tmp_path, kind):
+    pq.write_table(pa.table({"a": pa.array([0.1, None, 2.5]).cast(kind)}), tmp_path / "a.parquet")
+    rows = open_rows(tmp_path / "a.parquet")
+    assert [str(rows.row(index)["a"]) for index in range(3)] == ["0.1", "None", "2.5"]
+
+
 def test_parquet_with_lists_images_and_categories(tmp_path):
     rows = [
         {"images": [f"{i}.png", "b.png"], "embedded": {"bytes": b"\x89" * i, "path": None}}
@@ -313,6 +320,8 @@ def test_unknown_names_are_refused_with_a_suggestion():
         ("{a}", {"a": ["b"]}, "is a list, expected text"),
         ("{a}", {"a": {"b": 1}}, "is a dict, expected text"),
         ("{a}", {"a": b"b"}, "is a bytes, expected text"),
+        ("{a}", {"a": float("nan")}, "is nan, expected text or a finite number"),
+        ("{a}", {"a": json.loads("1e400")}, "is inf, expected text or a finite number"),
         ("{a}", {"a": json.loads('"\\ud83d"')}, "lone surrogate"),
         ("{a:image}", {"a": []}, "empty list"),
         ("{a:image}", {"a": ["b.png", None]}, "is 'None', expected the path"),

@@ -20,6 +20,18 @@ METADATA_KEY = b"kebyt5-xm rows"
 BATCH_ROWS = 128
 
 
+def plain_row(table: pyarrow.RecordBatch | pyarrow.Table) -> dict[str, Any]:
+    """Return the one row of `table` as Python's values. A narrow float is the number as it was written: 0.1, not
+    0.10000000149011612.
+    """
+    row = table.to_pylist()[0]
+    for field in table.schema:
+        if pyarrow.types.is_float32(field.type) or pyarrow.types.is_float16(field.type):
+            value = row[field.name]
+            row[field.name] = None if value is None else float(str(field.type.to_pandas_dtype()(value)))
+    return row
+
+
 class Contents(NamedTuple):
     """What the Arrow file is made of. `batches` reads the rows anew at every call; they may be of any size."""
 
@@ -69,7 +81,7 @@ class ArrowRows(Rows):
             raise IndexError(index)
         batch = self._reader.get_batch(index // BATCH_ROWS)
         try:
-            return batch.slice(index % BATCH_ROWS, 1).to_pylist()[0]
+            return plain_row(batch.slice(index % BATCH_ROWS, 1))
         except (ValueError, pyarrow.ArrowException) as error:  # text that is not UTF-8, a date out of range
             raise RowError(*self.place(index), f"{type(error).__name__}: {error}") from None
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import pyarrow
 
+from kebyt5_xm.data.arrow_rows import plain_row
 from kebyt5_xm.data.bad_sample import RowError
 from kebyt5_xm.data.derived import places, state_of, write_derived
 from kebyt5_xm.data.rows import Rows
@@ -61,7 +62,7 @@ class DatasetRows(Rows):
             raise IndexError(index)
         try:
             table = cast(pyarrow.Table, self._dataset[index : index + 1])
-            row = table.to_pylist()[0]
+            row = plain_row(table)
         except (ValueError, pyarrow.ArrowException) as error:  # text that is not UTF-8, a date out of range
             raise RowError(*self.place(index), f"{type(error).__name__}: {error}") from None
         for column, names in self._labels.items():

@@ -6,6 +6,7 @@
 holds a list becomes as many slots as the list is long. A column's name may hold anything but braces and colons.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -146,6 +147,8 @@ def _text(column: str, value: Any) -> str:
         raise BadSample(f"column '{column}' is a file in a shard, expected text: .txt, .text, .cls or .json")
     if isinstance(value, list | tuple | Mapping | bytes):
         raise BadSample(f"column '{column}' is a {type(value).__name__}, expected text or a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadSample(f"column '{column}' is {value}, expected text or a finite number")
     text = str(value)
     try:
         text.encode()
