@@ -1,4 +1,4 @@
-"""Train, validate and test: `python train.py fit -c RECIPE [-c OVERLAY ...] [--KEY VALUE ...]`.
+"""Train and validate: `python train.py fit -c RECIPE [-c OVERLAY ...] [--KEY VALUE ...]`.
 
 python train.py fit -c configs/pretrain/small.yaml                                  one process
 torchrun --nproc-per-node 4 train.py fit -c configs/pretrain/small.yaml -c configs/strategy/ddp.yaml

@@ -2,43 +2,25 @@
 
 import contextlib
 import io
-import logging
 import os
 import shlex
 import sys
 import unicodedata
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-UNTOLD = (
-    # Of Lightning 2.6: advertisements, and what a demo on CPU cores tells itself or knows.
-    "💡 Tip:",
-    "Seed set to",
-    "GPU available: False",
-    "TPU available: False",
-    "`Trainer.fit` stopped: `max_steps=",
-    # Of transformers 5: T5Config forgets the `tie_word_embeddings: false` that is in config.json, so that every T5
-    # with a head of its own gets this advice on loading; it is loaded right.
-    "The tied weights mapping and config for this model specifies to tie shared.weight to lm_head.weight",
-)
-"""How the messages begin that say nothing to a user of the demo."""
+UNTOLD = ("Seed set to", "GPU available: False", "TPU available: False", "`Trainer.fit` stopped: `max_steps=")
+"""How the messages of Lightning 2.6 begin that say nothing to a user of the demo: it tells or knows that itself."""
 
 
 def quiet() -> None:
-    """Keep `UNTOLD`, one deprecation inside Lightning and transformers' bars from being printed.
-
-    Everything else is printed as ever. To be called before Lightning's first message.
-    """
-    import lightning
+    """Keep `UNTOLD` and transformers' bars from being printed. To be called before Lightning's first message."""
     from transformers.utils import logging as transformers_logging
 
+    from kebyt5_xm import quiet
+
     transformers_logging.disable_progress_bar()
-    packages = (lightning.__name__, "lightning.pytorch", "lightning.fabric", "transformers")
-    for handler in [handler for name in packages for handler in logging.getLogger(name).handlers]:
-        handler.addFilter(lambda record: not record.getMessage().startswith(UNTOLD))
-    # Lightning 2.6.6 calls what torch 2.11 has deprecated; nobody but Lightning can change that.
-    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
+    quiet.quiet(*UNTOLD)
 
 
 def heading(text: str) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 
 import yaml
 
-from kebyt5_xm import recipes
+from kebyt5_xm import recipes, trainer_options
 from kebyt5_xm.backbone import SHAPES, Backbone
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.parser import Parser
 from kebyt5_xm.specs import check_trusted
 from kebyt5_xm.task import Task
-from kebyt5_xm.training import TRAINER_DEFAULTS, TrainingCLI
+from kebyt5_xm.training import TrainingCLI
 
 
 class _Reader(TrainingCLI):
@@ -51,7 +51,7 @@ def configured(paths: list[str], random_weights: bool) -> tuple[Task, DataModule
             args=["fit", "--config", str(path)],
             parser_class=Parser,
             save_config_callback=None,
-            trainer_defaults=TRAINER_DEFAULTS,
+            trainer_defaults=trainer_options.DEFAULTS,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,

@@ -65,6 +65,7 @@ def merge(paths: list[str]) -> Recipe:
                     "give one of the two modalities another name"
                 )
         merged = overlay(merged, recipe)
+    merged.pop("weights_only", None)  # RUN/config.yaml had it once; it never meant anything
     return _without_nulls(merged)
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 
-from kebyt5_xm import origin, recipes
+from kebyt5_xm import origin, recipes, trainer_options
 from kebyt5_xm.checkpoint_folders import DurableTrainer
 from kebyt5_xm.checkpoint_io import DurableCheckpointIO
 from kebyt5_xm.checkpoints import Best, Newest
@@ -26,6 +26,7 @@ from kebyt5_xm.forgetting_gate import Forgetting
 from kebyt5_xm.metrics_log import MetricsLog
 from kebyt5_xm.parser import Parser
 from kebyt5_xm.progress import ProgressBar, Throughput
+from kebyt5_xm.quiet import quiet
 from kebyt5_xm.results import ResultsWriter
 from kebyt5_xm.run import Run, read_checkpoint, refuse_damaged
 from kebyt5_xm.skips import Skips
@@ -47,13 +48,34 @@ class SaveRecipe(SaveConfigCallback):
         origin.record(pl_module.backbone, Path(trainer.default_root_dir) / "backbone")
         path = Path(trainer.default_root_dir) / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            self.parser.dump(self.config, skip_none=False, skip_link_targets=True), encoding="utf-8"
-        )
+        config = self.config.clone()
+        config["ckpt_path"] = None  # where this start went on from is nothing of the recipe, and soon gone
+        path.write_text(self.parser.dump(config, skip_none=False, skip_link_targets=True), encoding="utf-8")
 
 
 class TrainingCLI(LightningCLI):
     """Adds the run directory, its checkpoints, loggers and reports to every run."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the subcommands, and which arguments of the trainer's methods are not for the user."""
+        given = {"model", "datamodule", "weights_only"}
+        return {
+            "fit": {*given, "train_dataloaders", "val_dataloaders"},
+            "validate": {*given, "dataloaders", "verbose"},
+        }
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        # Lightning's table has a column for every part and cuts off names and figures.
+        return kwargs | ({"verbose": False} if subcommand == "validate" else {})
+
+    def after_validate(self) -> None:
+        """Print what was measured, a line each."""
+        figures = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        if self.trainer.is_global_zero:
+            for name, value in sorted(figures.items()):
+                print(f"{name:<{max(map(len, figures))}}  {value:.4f}")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run_dir", type=str, default="runs/unnamed", help="Directory of the run.")
@@ -91,6 +113,7 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self._chosen
+        trainer_options.check(config["trainer"])
         run = Path(config["run_dir"])
         if run.exists() and not run.is_dir():
             raise UserError(f"run_dir '{run}' is a file; name another directory with --run_dir")
@@ -99,6 +122,11 @@ class TrainingCLI(LightningCLI):
         elif self.subcommand == "fit" and (run / "config.yaml").exists():
             raise UserError(
                 f"'{run}' holds a run already; continue it with --ckpt_path last, or name another with --run_dir"
+            )
+        elif self.subcommand == "validate" and not config["model"]["backbone"]["weights"]:
+            raise UserError(
+                "found no --ckpt_path, so that random weights would be validated; expected last, best or the path of "
+                "a checkpoint, or weights in model.backbone"
             )
 
     def _checkpoint(self, run: Path, name: str) -> Path:
@@ -166,17 +194,9 @@ class TrainingCLI(LightningCLI):
         return value if isinstance(value, list) else [] if value in (None, True, False) else [value]
 
 
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": 1,  # one epoch is the whole run: the plan knows no other
-    "check_val_every_n_epoch": None,  # intervals count steps of the run
-    "num_sanity_val_steps": 0,
-    "log_every_n_steps": 10,
-    "gradient_clip_val": 1.0,
-}
-
-
 def main(args: list[str]) -> None:
     """Run `train.py` with `args`; a `UserError` ends it with one line and exit code 2."""
+    quiet()
     try:
         _run(args)
     except UserError as error:
@@ -198,7 +218,7 @@ def _run(args: list[str]) -> None:
                 trainer_class=DurableTrainer,
                 parser_class=Parser,
                 save_config_callback=SaveRecipe,
-                trainer_defaults=TRAINER_DEFAULTS,
+                trainer_defaults=trainer_options.DEFAULTS,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,

@@ -185,6 +185,14 @@ CASES: dict[str, tuple[Change, list[str]]] = {
     "store shorter than one example": (short_store, ["ko", "shorter than one example"]),
     "checkpoint of another size": (other_size, ["theirs", "another size", "d_model 32 (theirs: 37)"]),
     "missing hub file": (hub, ["someone/absent-byt5", "hf download someone/absent-byt5"]),
+    "option of the trainer that is said elsewhere": (
+        set_in(lambda recipe: recipe["trainer"], "max_epochs", 3),
+        ["trainer.max_epochs 3", "trainer.max_steps is the length", "leave it out"],
+    ),
+    "option of the trainer that would be passed over": (
+        set_in(lambda recipe: recipe["trainer"], "enable_checkpointing", False),
+        ["trainer.enable_checkpointing False", "checkpoint_every"],
+    ),
     "batches that do not divide": (
         set_in(lambda recipe: recipe["data"], "micro_batch_size", 3),
         ["global_batch_size 8", "micro_batch_size 3"],
@@ -221,6 +229,7 @@ def test_command_lines_of_training(refused: Callable[..., str], tmp_path: Path) 
     assert "cannot be read" in refused(training.main, *words, "--ckpt_path", "broken.ckpt")
     assert "is a file" in refused(training.main, *words, "--run_dir", "recipe.yaml")
     assert "strategy" in refused(training.main, *words, "--trainer.strategy", "dpp")
+    assert "random weights would be validated" in refused(training.main, "validate", *words[1:])
 
 
 def test_commands(refused: Callable[..., str], tmp_path: Path) -> None:

@@ -109,6 +109,12 @@ class DataModule(pl.LightningDataModule):
             return
         assert self.trainer is not None
         self.connect(self.trainer.lightning_module.interfaces())  # pyright: ignore
+        if not len(self.validation):
+            if stage == "validate":
+                raise UserError(
+                    "found no held-out examples to validate on, expected `validation` of a source in data.sources"
+                )
+            self.trainer.limit_val_batches = 0  # else Lightning warns of the empty list of loaders
         if stage == "fit":
             check_usable(self.sources, self.max_skipped)
             self._set_accumulation()

@@ -88,6 +88,16 @@ class Loader:
     def __len__(self) -> int:
         return self.length
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: a run's place in its data is in the data module's state, and `orders` begins there.
+
+        It tells Lightning that a run may be continued in the middle of its one epoch.
+        """
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing, as above."""
+
     def __iter__(self) -> Iterator[Batch]:
         self._anew = True
         while self._anew:
