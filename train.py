@@ -8,7 +8,10 @@ python train.py validate -c runs/NAME/config.yaml --ckpt_path best              
 
 import sys
 
-from kebyt5_xm.training import main
+from kebyt5_xm.errors import in_one_line
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with in_one_line():
+        from kebyt5_xm.training import main  # ten seconds, in which Ctrl-C is an interruption too
+
+        main(sys.argv[1:])

@@ -1,8 +1,10 @@
-"""SIGTERM, as clusters send it before they take a machine back: save, and end with a code that says so.
+"""SIGTERM, as clusters send it before they take a machine back, and Ctrl-C: save, and end with a code that says so.
 
-Lightning's own handling stops a rank by itself, for which the others then wait (2.6); here all ranks agree first.
+Lightning's own handling (2.6) stops a rank by itself, for which the others then wait, or saves nothing; here all
+ranks agree first.
 """
 
+import os
 import signal
 from types import FrameType
 
@@ -12,37 +14,47 @@ import torch
 from kebyt5_xm.checkpoints import Newest
 from kebyt5_xm.data.batch import Batch
 
-EXIT_CODE = 128 + signal.SIGTERM
-"""What a shell reports of a process that SIGTERM has ended."""
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class Terminated(Exception):
-    """Training ended for a SIGTERM, after it was saved at `step`."""
+    """Training ended for signal `number`, after it was saved at `step`."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(step)
-        self.step = step
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(
+            f"{WORDS[signal.Signals(number)]}: saved at step {step}; continue with --ckpt_path last"
+        )
+        self.exit_code = 128 + number
+        """What a shell reports of a process that the signal has ended."""
 
 
 class SaveOnTerminate(pl.Callback):
-    """Saves at the end of the optimizer step in which any rank was sent SIGTERM, and raises `Terminated` on all.
+    """Saves at the end of the optimizer step in which any rank was sent a signal, and raises `Terminated` on all.
 
-    A second SIGTERM ends its process at once, as it would without this.
+    A second signal ends its process at once, as it would without this.
     """
 
     def __init__(self, newest: Newest) -> None:
         self.newest = newest
-        self._received = False
+        self._received = 0
+        self._tells = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._before = signal.signal(signal.SIGTERM, self._receive)  # instead of Lightning's, set by now
+        self._tells = trainer.is_global_zero
+        # Instead of Lightning's, which are set by now.
+        self._before = {number: signal.signal(number, self._receive) for number in WORDS}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._received = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._received = number
+        for other in WORDS:
+            signal.signal(other, signal.SIG_DFL)
+        if self._tells:  # not by `print`, which may be what was broken off
+            word = WORDS[signal.Signals(number)]
+            os.write(2, f"\n{word}: saving at the end of this step; once more ends it at once\n".encode())
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
@@ -56,4 +68,4 @@ class SaveOnTerminate(pl.Callback):
             torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX)
         if received > 0:
             self.newest.save(trainer)
-            raise Terminated(trainer.global_step)
+            raise Terminated(int(received), trainer.global_step)

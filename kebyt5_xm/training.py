@@ -19,7 +19,7 @@ from kebyt5_xm.checkpoint_io import DurableCheckpointIO
 from kebyt5_xm.checkpoints import Best, Newest
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.loader import KILLED_WORKER, is_of_killed_worker
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.errors import UserError, in_one_line
 from kebyt5_xm.evaluation.samples import SampleTable
 from kebyt5_xm.forgetting import ForgettingMeter
 from kebyt5_xm.forgetting_gate import Forgetting
@@ -32,7 +32,7 @@ from kebyt5_xm.run import Run, read_checkpoint, refuse_damaged
 from kebyt5_xm.skips import Skips
 from kebyt5_xm.task import Task
 from kebyt5_xm.tensorboard import NoTrace, tensorboard
-from kebyt5_xm.termination import EXIT_CODE, SaveOnTerminate, Terminated
+from kebyt5_xm.termination import SaveOnTerminate, Terminated
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -198,13 +198,11 @@ def main(args: list[str]) -> None:
     """Run `train.py` with `args`; a `UserError` ends it with one line and exit code 2."""
     quiet()
     try:
-        _run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        with in_one_line():
+            _run(args)
     except Terminated as error:
-        print(f"terminated: saved at step {error.step}; continue with --ckpt_path last", file=sys.stderr)
-        raise SystemExit(EXIT_CODE) from None
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
 
 
 def _run(args: list[str]) -> None:
@@ -223,6 +221,10 @@ def _run(args: list[str]) -> None:
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
             )
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):  # before the first step; Lightning ends with 1
+            raise KeyboardInterrupt from None
+        raise
     except ValueError as error:
         # Of torch's optimizers, whose groups are not those that were saved.
         if "loaded state dict" not in str(error):

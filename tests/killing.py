@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import lightning.pytorch as pl
+import psutil
 from torch.utils.data import get_worker_info
 
 from kebyt5_xm import checkpoint_folders
@@ -37,18 +38,24 @@ class KillInValidation(pl.Callback):
 
 
 class TerminateAfter(pl.Callback):
-    """Sends SIGTERM to its own process on the ranks named, once, when `micro_batch` has been trained on."""
+    """Sends a signal on the ranks named, once, when `micro_batch` has been trained on.
 
-    def __init__(self, micro_batch: int, ranks: list[int]) -> None:
+    As a cluster does, to the process of the rank; SIGINT, as a terminal does, to its data workers too.
+    """
+
+    def __init__(self, micro_batch: int, ranks: list[int], name: str = "SIGTERM") -> None:
         self.micro_batch = micro_batch
         self.ranks = ranks
+        self.signal = signal.Signals[name]
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
         if (
             trainer.global_rank in self.ranks
             and trainer.fit_loop.epoch_loop.total_batch_idx == self.micro_batch
         ):
-            os.kill(os.getpid(), signal.SIGTERM)
+            for worker in psutil.Process().children() if self.signal == signal.SIGINT else []:
+                worker.send_signal(self.signal)
+            os.kill(os.getpid(), self.signal)
 
 
 class FullDisk(pl.Callback):

@@ -3,10 +3,12 @@
 A full disk is in test_checkpoints, test_checkpoint_folders, test_cache, test_manifest and test_prepare.
 """
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import test_resume
 import tiny_media
@@ -85,6 +87,18 @@ def test_a_run_whose_worker_was_killed_is_continued_bit_by_bit(tmp_path: Path) -
     assert Run(tmp_path / "killed").last.name != "step=31.ckpt"
     assert test_resume.fit(tmp_path, recipe("killed"), "--ckpt_path", "last") == [0], log.read_text()
     assert test_resume.train_losses(tmp_path / "killed") == test_resume.train_losses(tmp_path / "whole")
+
+
+def test_workers_that_are_interrupted_go_on(tmp_path: Path) -> None:
+    """Ctrl-C goes to them too, and the step that is saved needs the rest of its micro-batches."""
+    tiny_media.write_manifest(tmp_path / "rows.jsonl", ROWS)
+    found = batches(Manifest(str(tmp_path / "rows.jsonl"), "{question}", "{answer}"))
+    next(found)
+    this = psutil.Process()
+    workers = [child for child in this.children() if child.cmdline() == this.cmdline()]  # forks, no servers
+    for worker in workers:
+        worker.send_signal(signal.SIGINT)
+    assert (len(workers), len(list(found))) == (2, STEPS * MICRO_BATCHES - 1)
 
 
 def test_files_that_are_deleted_meanwhile(tmp_path: Path) -> None:

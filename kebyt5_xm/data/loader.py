@@ -1,5 +1,6 @@
 """The iterable of micro-batches that Lightning sees, whoever makes them: this process or its data workers."""
 
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,7 @@ def is_of_killed_worker(error: RuntimeError) -> bool:
 
 
 def _start_worker(number: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the step is finished with them
     end_with_parent()
 
 
