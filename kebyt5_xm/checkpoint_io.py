@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 
+from kebyt5_xm.checkpoint_reading import Kind, kind_of
 from kebyt5_xm.digest import digest_path, digests_of, file_digest
 from kebyt5_xm.durable import ASIDE, durably, remove, sync
 from kebyt5_xm.errors import UserError
@@ -41,6 +43,23 @@ class DurableCheckpointIO(TorchCheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         super().remove_checkpoint(path)
         digest_path(Path(path)).unlink(missing_ok=True)
+
+
+def check_readable(path: Path, strategy: Strategy) -> None:
+    """Raise `UserError` if `strategy` cannot continue from the checkpoint at `path`."""
+    if isinstance(strategy, DeepSpeedStrategy):
+        read = {Kind.DEEPSPEED}
+    elif isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
+        read = {Kind.FILE, Kind.SHARDED}
+    else:
+        read = {Kind.FILE}
+    found = kind_of(path)
+    if found not in read:
+        raise UserError(
+            f"checkpoint '{path}' is {found}, and {type(strategy).__name__} reads {' or '.join(sorted(read))}; "
+            "continue it with the trainer.strategy that wrote it, or start another run from its weights with "
+            f"--model.backbone.weights {path}"
+        )
 
 
 def remove_unfinished(folder: Path) -> None:

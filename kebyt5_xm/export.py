@@ -21,11 +21,12 @@ from kebyt5_xm import lora_folder
 from kebyt5_xm import origin as origins
 from kebyt5_xm.backbone import Backbone, backbone_hash
 from kebyt5_xm.card import model_card
+from kebyt5_xm.checkpoint_reading import checkpoint_step
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.lora import without_lora
 from kebyt5_xm.origin import Origin
 from kebyt5_xm.pretrained import RunBackbone
-from kebyt5_xm.run import Run, checkpoint_step, resolve
+from kebyt5_xm.run import Run, resolve
 from kebyt5_xm.untied import load_state, saved_config, saved_state
 
 if TYPE_CHECKING:

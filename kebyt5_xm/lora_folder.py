@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kebyt5_xm.checkpoint_reading import BACKBONE_PREFIX, MODEL_PREFIX
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.lora import Update, updates
-from kebyt5_xm.run import BACKBONE_PREFIX, MODEL_PREFIX, Run, backbone_tensors, lora_entries
+from kebyt5_xm.run import Run, backbone_tensors, lora_entries
 
 if TYPE_CHECKING:
     import torch

@@ -10,15 +10,14 @@ RUN/metrics.csv  RUN/tensorboard/  RUN/samples/STEP.md  RUN/results.json
 import csv
 import json
 import logging
-import pickle
-import re
-import warnings
+import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from kebyt5_xm.checkpoint_reading import BACKBONE_PREFIX, MODEL_PREFIX, STEP, stored_tensors
 from kebyt5_xm.digest import is_damaged
 from kebyt5_xm.durable import standing
 from kebyt5_xm.errors import UserError
@@ -29,14 +28,6 @@ if TYPE_CHECKING:
     from kebyt5_xm.lora import LoRA
 
 _LOG = logging.getLogger(__name__)
-
-MODEL_PREFIX = "model."
-"""The keys of the whole model in a checkpoint of `kebyt5_xm.task.Task` begin with this."""
-
-BACKBONE_PREFIX = "model.backbone."
-"""The backbone's keys in a checkpoint of `kebyt5_xm.task.Task` begin with this."""
-
-_STEP = re.compile(r"step=(\d+)\.ckpt")
 
 
 class Run:
@@ -85,13 +76,13 @@ class Run:
         steps = {
             int(match[1]): path
             for path in (self.path / "checkpoints").glob("step=*.ckpt")
-            if (match := _STEP.fullmatch(path.name))
+            if (match := STEP.fullmatch(path.name))
         }
         if not steps:
             raise UserError(f"run '{self.path}' has no checkpoint yet; let it train until it has written one")
         damaged: list[str] = []
         for _, path in sorted(steps.items(), reverse=True):
-            if not is_damaged(path):
+            if _is_whole(path) and not is_damaged(path):
                 if damaged:
                     _LOG.warning("damaged, so passed over: %s; %s is used", ", ".join(damaged), path)
                 return path
@@ -149,6 +140,11 @@ class Run:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def _is_whole(path: Path) -> bool:
+    """Say whether a checkpoint was written to its end, as far as one without digests tells."""
+    return zipfile.is_zipfile(path) if path.is_file() else any(path.iterdir())
+
+
 def resolve(argument: str | Path) -> Run:
     """Return the run that a RUN argument names: a run directory, or one checkpoint within it.
 
@@ -168,7 +164,7 @@ def backbone_tensors(checkpoint: Path, merge: bool = True) -> "dict[str, Tensor]
     without running code from it; directories hold pickles of these libraries, so open only your own. Raises
     `UserError` for a file that cannot be read or that holds no backbone.
     """
-    return _tensors(checkpoint, BACKBONE_PREFIX) if merge else _stored(checkpoint, BACKBONE_PREFIX)
+    return _tensors(checkpoint, BACKBONE_PREFIX) if merge else stored_tensors(checkpoint, BACKBONE_PREFIX)
 
 
 def model_tensors(checkpoint: Path) -> "dict[str, Tensor]":
@@ -185,99 +181,9 @@ def lora_entries(found: Run) -> "dict[str, LoRA]":
 
 
 def _tensors(checkpoint: Path, wanted: str) -> "dict[str, Tensor]":
-    stored = _stored(checkpoint, wanted)
+    stored = stored_tensors(checkpoint, wanted)
     if not any(".lora_A." in name for name in stored):
         return stored
     from kebyt5_xm.lora import merged
 
     return merged(stored, lora_entries(resolve(checkpoint)), wanted.removeprefix(MODEL_PREFIX))
-
-
-def _stored(checkpoint: Path, wanted: str) -> "dict[str, Tensor]":
-    refuse_damaged(checkpoint)
-    if checkpoint.is_file():
-        state = read_checkpoint(checkpoint)["state_dict"]
-    elif (checkpoint / ".metadata").is_file():
-        state = _read_sharded(checkpoint, wanted)
-    elif (checkpoint / "latest").is_file():
-        state = _read_deepspeed(checkpoint)
-    else:
-        raise UserError(
-            f"'{checkpoint}' is not a checkpoint: neither a file nor a sharded checkpoint's directory"
-        )
-    tensors = {k.removeprefix(wanted): v for k, v in state.items() if k.startswith(wanted)}
-    if not tensors:
-        raise UserError(f"checkpoint '{checkpoint}' holds no '{wanted}*' tensors; it is not of this project")
-    return tensors
-
-
-def checkpoint_step(checkpoint: Path) -> int | None:
-    """Return the optimizer step at which a checkpoint was written; None where only its file would say so."""
-    if match := _STEP.fullmatch(checkpoint.name):
-        return int(match[1])
-    return read_checkpoint(checkpoint)["global_step"] if checkpoint.is_file() else None
-
-
-def refuse_damaged(path: Path) -> None:
-    """Raise `UserError` if a checkpoint, a file or a folder, does not hold what was written."""
-    if is_damaged(path):
-        raise UserError(
-            f"checkpoint '{path}' is damaged: its bytes are not those that were written; choose another of the run's "
-            "checkpoints, or --ckpt_path last, which passes it over"
-        )
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint that Lightning wrote as one file."""
-    import torch
-
-    refuse_damaged(path)
-    try:  # mapped, so that the optimizer's state beside the weights is never read
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"checkpoint '{path}' holds objects other than tensors and plain values and was not opened: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(
-            f"checkpoint '{path}' cannot be read ({str(error).splitlines()[0]}); it may be incomplete: "
-            "choose another of the run's checkpoints"
-        ) from error
-    if not isinstance(content, dict) or not {"state_dict", "global_step"} <= content.keys():
-        raise UserError(f"'{path}' is not a checkpoint of Lightning; expected one that train.py wrote")
-    return content
-
-
-def _read_sharded(path: Path, beginning: str) -> "dict[str, Tensor]":
-    """Read tensors of the model, not the optimizer's state, out of a `torch.distributed.checkpoint` directory."""
-    import torch
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-    from torch.distributed.checkpoint.state_dict_loader import load
-
-    prefix = "state_dict."  # Lightning's nesting, flattened with dots by torch.distributed.checkpoint
-    reader = FileSystemReader(path)
-    wanted: dict[str, Any] = {
-        key: torch.empty(tuple(entry.size), dtype=entry.properties.dtype)
-        for key, entry in reader.read_metadata().state_dict_metadata.items()
-        if isinstance(entry, TensorStorageMetadata) and key.startswith(prefix + beginning)
-    }
-    if wanted:
-        with warnings.catch_warnings():  # that it reads in one process is intended
-            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-            load(wanted, storage_reader=reader, no_dist=True)
-    return {key.removeprefix(prefix): tensor for key, tensor in wanted.items()}
-
-
-def _read_deepspeed(path: Path) -> "dict[str, Tensor]":
-    try:
-        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-    except ImportError as error:
-        raise UserError(
-            f"checkpoint '{path}' was written by DeepSpeed, which is not installed here; install "
-            "'kebyt5-xm[deepspeed]'"
-        ) from error
-    state = get_fp32_state_dict_from_zero_checkpoint(str(path))
-    assert isinstance(state, dict)
-    return {name: tensor.detach() for name, tensor in state.items()}

@@ -15,7 +15,8 @@ from lightning.pytorch.loggers import Logger
 
 from kebyt5_xm import origin, recipes, trainer_options
 from kebyt5_xm.checkpoint_folders import DurableTrainer
-from kebyt5_xm.checkpoint_io import DurableCheckpointIO
+from kebyt5_xm.checkpoint_io import DurableCheckpointIO, check_readable
+from kebyt5_xm.checkpoint_reading import read_checkpoint, refuse_damaged
 from kebyt5_xm.checkpoints import Best, Newest
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.loader import KILLED_WORKER, is_of_killed_worker
@@ -28,7 +29,7 @@ from kebyt5_xm.parser import Parser
 from kebyt5_xm.progress import ProgressBar, Throughput
 from kebyt5_xm.quiet import quiet
 from kebyt5_xm.results import ResultsWriter
-from kebyt5_xm.run import Run, read_checkpoint, refuse_damaged
+from kebyt5_xm.run import Run
 from kebyt5_xm.skips import Skips
 from kebyt5_xm.task import Task
 from kebyt5_xm.tensorboard import NoTrace, tensorboard
@@ -172,6 +173,13 @@ class TrainingCLI(LightningCLI):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # else the user has chosen another
             trainer.strategy.checkpoint_io = DurableCheckpointIO()
         return trainer
+
+    def before_fit(self) -> None:
+        """Raise `UserError` if the strategy cannot continue from the checkpoint."""
+        if path := self._chosen.get("ckpt_path"):
+            check_readable(Path(path), self.trainer.strategy)
+
+    before_validate = before_fit
 
     def after_fit(self) -> None:
         """Evaluate the run's best checkpoint and write its report, if the recipe says so."""

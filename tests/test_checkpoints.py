@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import tiny_run
 import torch
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy
 from processes import CONTEXT, train
 from test_resume import train_losses
 
-from kebyt5_xm.checkpoint_io import DurableCheckpointIO, remove_unfinished
+from kebyt5_xm.checkpoint_io import DurableCheckpointIO, check_readable, remove_unfinished
+from kebyt5_xm.checkpoint_reading import Kind, read_checkpoint
 from kebyt5_xm.digest import digest_path, is_damaged
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.run import Run, read_checkpoint
+from kebyt5_xm.run import Run
 
 CALLS = 8
 """Of `os.fsync` and `os.replace` in one save, and one more: nothing is killed then."""
@@ -44,6 +46,27 @@ def save_and_die(path: str, value: int, call: int) -> None:
 
     os.fsync, os.replace = counted(os.fsync), counted(os.replace)
     DurableCheckpointIO().save_checkpoint(content(value), path)
+
+
+def test_a_strategy_continues_what_it_can_read(tmp_path: Path) -> None:
+    paths = {kind: tmp_path / f"{kind.name}.ckpt" for kind in Kind}
+    paths[Kind.FILE].touch()
+    for kind, file in ((Kind.SHARDED, ".metadata"), (Kind.DEEPSPEED, "latest")):
+        paths[kind].mkdir()
+        (paths[kind] / file).touch()
+    read = {
+        DDPStrategy: {Kind.FILE},
+        ModelParallelStrategy: {Kind.FILE, Kind.SHARDED},
+        DeepSpeedStrategy: {Kind.DEEPSPEED},
+    }
+    for strategy, kinds in read.items():
+        for kind, path in paths.items():
+            if kind in kinds:
+                check_readable(path, strategy())
+            else:
+                words = rf"is {kind}, and {strategy.__name__} reads .*--model.backbone.weights"
+                with pytest.raises(UserError, match=words):
+                    check_readable(path, strategy())
 
 
 @pytest.mark.slow

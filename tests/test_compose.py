@@ -14,12 +14,13 @@ from tiny_model import SPECS, tiny_model
 
 from kebyt5_xm import cli
 from kebyt5_xm.backbone import Backbone, backbone_hash
+from kebyt5_xm.checkpoint_reading import checkpoint_step
 from kebyt5_xm.compose import named_folders
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.export import export_run
 from kebyt5_xm.model import CrossModalT5
 from kebyt5_xm.recipes import overlay
-from kebyt5_xm.run import Run, checkpoint_step
+from kebyt5_xm.run import Run
 
 TRUST = ["tiny_media"]
 

@@ -13,6 +13,7 @@ from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm import cli
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.backbone import Backbone, backbone_hash
+from kebyt5_xm.checkpoint_reading import MODEL_PREFIX
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.export import export_backbone
 from kebyt5_xm.generate import segments
@@ -20,7 +21,6 @@ from kebyt5_xm.modality import Modality
 from kebyt5_xm.model import CrossModalT5
 from kebyt5_xm.origin import record
 from kebyt5_xm.processor import CrossModalProcessor
-from kebyt5_xm.run import MODEL_PREFIX
 from kebyt5_xm.task import Task
 
 GIVEN = [("image", "a.png"), ("audio", "b.wav"), ("image", "c.png")]

@@ -10,10 +10,11 @@ import tiny_run
 from processes import train
 from test_strategies import STRATEGIES
 
+from kebyt5_xm.checkpoint_reading import checkpoint_step
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.evaluate import evaluate
 from kebyt5_xm.recipes import overlay
-from kebyt5_xm.run import Run, checkpoint_step
+from kebyt5_xm.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning's calls of jsonargparse
 

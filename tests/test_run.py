@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from kebyt5_xm.checkpoint_reading import checkpoint_step
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.run import Run, backbone_tensors, checkpoint_step, resolve
+from kebyt5_xm.run import Run, backbone_tensors, resolve
 
 TENSORS = {
     "shared.weight": torch.arange(35.0).reshape(5, 7),
@@ -51,6 +52,15 @@ def test_best_else_last_unless_one_is_chosen(run):
     assert chosen.checkpoint() == first
     assert chosen.config["seed_everything"] == 13
     assert [checkpoint_step(path) for path in (best, newest)] == [89, 103]
+
+
+def test_what_was_not_written_to_its_end_is_passed_over_without_a_digest_too(run, caplog):
+    folder = run.path / "checkpoints"
+    whole, cut = save(folder / "step=97.ckpt", 97), save(folder / "step=101.ckpt", 101)
+    cut.write_bytes(cut.read_bytes()[:-307])
+    (folder / "step=103.ckpt").mkdir()
+    assert run.last == whole
+    assert "damaged, so passed over: step=103.ckpt, step=101.ckpt" in caplog.text
 
 
 def test_relative_path_of_a_checkpoint_finds_its_run(run, monkeypatch):

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from kebyt5_xm.checkpoint_reading import checkpoint_step
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.manifest_source import Manifest
@@ -35,7 +36,7 @@ from kebyt5_xm.metrics import ExactMatch, score
 from kebyt5_xm.metrics.bootstrap import CONFIDENCE, RESAMPLES
 from kebyt5_xm.modality import MediaInterface
 from kebyt5_xm.model import CrossModalT5, token_losses
-from kebyt5_xm.run import Run, checkpoint_step
+from kebyt5_xm.run import Run
 from kebyt5_xm.tally import Tally
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
