@@ -27,7 +27,9 @@ class NoTrace(Callback):
         self._found = set(run.glob(f"{FOLDER}/*"))
         self._begun = False
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
+    ) -> None:
         self._begun = True
 
     def on_exception(
@@ -38,9 +40,9 @@ class NoTrace(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.finalize("failed")  # which writes what it has kept back
-        for path in self._run.glob(f"{FOLDER}/events.out.tfevents.*.{os.getpid()}.*"):
-            if path not in self._found:
-                path.unlink()
+        written = self._run.glob(f"{FOLDER}/events.out.tfevents.*.{os.getpid()}.*")
+        for path in {*written, self._run / FOLDER / "hparams.yaml"} - self._found:
+            path.unlink(missing_ok=True)
         with suppress(OSError):  # something else is there
             (self._run / FOLDER).rmdir()
             self._run.rmdir()

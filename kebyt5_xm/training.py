@@ -10,10 +10,10 @@ import yaml
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
-from kebyt5_xm import origin, recipes, trainer_options
+from kebyt5_xm import recipes, trainer_options
 from kebyt5_xm.checkpoint_folders import DurableTrainer
 from kebyt5_xm.checkpoint_io import DurableCheckpointIO, check_readable
 from kebyt5_xm.checkpoint_reading import read_checkpoint, refuse_damaged
@@ -30,28 +30,11 @@ from kebyt5_xm.progress import ProgressBar, Throughput
 from kebyt5_xm.quiet import quiet
 from kebyt5_xm.results import ResultsWriter
 from kebyt5_xm.run import Run
+from kebyt5_xm.save_recipe import SaveRecipe, taken
 from kebyt5_xm.skips import Skips
 from kebyt5_xm.task import Task
 from kebyt5_xm.tensorboard import NoTrace, tensorboard
 from kebyt5_xm.termination import SaveOnTerminate, Terminated
-
-
-class SaveRecipe(SaveConfigCallback):
-    """Writes the merged and completed recipe to RUN/config.yaml; the file reproduces the run."""
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Nothing yet: a run that fails before its first step leaves no trace."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        assert isinstance(pl_module, Task)
-        origin.record(pl_module.backbone, Path(trainer.default_root_dir) / "backbone")
-        path = Path(trainer.default_root_dir) / "config.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        config = self.config.clone()
-        config["ckpt_path"] = None  # where this start went on from is nothing of the recipe, and soon gone
-        path.write_text(self.parser.dump(config, skip_none=False, skip_link_targets=True), encoding="utf-8")
 
 
 class TrainingCLI(LightningCLI):
@@ -121,9 +104,7 @@ class TrainingCLI(LightningCLI):
         if config.get("ckpt_path"):
             config["ckpt_path"] = str(self._checkpoint(run, config["ckpt_path"]))
         elif self.subcommand == "fit" and (run / "config.yaml").exists():
-            raise UserError(
-                f"'{run}' holds a run already; continue it with --ckpt_path last, or name another with --run_dir"
-            )
+            raise taken(run)
         elif self.subcommand == "validate" and not config["model"]["backbone"]["weights"]:
             raise UserError(
                 "found no --ckpt_path, so that random weights would be validated; expected last, best or the path of "

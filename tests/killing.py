@@ -58,6 +58,16 @@ class TerminateAfter(pl.Callback):
             os.kill(os.getpid(), self.signal)
 
 
+class TakeFolder(pl.Callback):
+    """Writes RUN/config.yaml after the run has been found free and before it trains, as a run beside it would."""
+
+    def on_fit_start(self, trainer: pl.Trainer, *args: object) -> None:
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "config.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("another: run\n")
+
+
 class FullDisk(pl.Callback):
     """On its first rank, has no room left for the digests of a checkpoint folder from `step` on."""
 

@@ -113,3 +113,14 @@ def test_a_run_is_never_overwritten(folder: Path) -> None:
     assert fit(folder, recipe(folder, "whole")) == [2]
     assert "holds a run already; continue it with --ckpt_path last" in (folder / "log").read_text()
     assert (folder / "whole" / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_of_two_runs_that_start_at_once_one_gets_the_folder(folder: Path) -> None:
+    contents = recipe(
+        folder, "taken", callbacks=[{"class_path": "killing.TakeFolder"}], strategy="ddp", devices=2
+    )
+    assert fit(folder, contents, ranks=2) == [2, 2]
+    assert "holds a run already; continue it with --ckpt_path last" in (folder / "log").read_text()
+    assert [path.name for path in (folder / "taken").iterdir()] == ["config.yaml"]
+    assert (folder / "taken" / "config.yaml").read_text() == "another: run\n"
