@@ -24,6 +24,7 @@ from kebyt5_xm.errors import UserError, in_one_line
 from kebyt5_xm.evaluation.samples import SampleTable
 from kebyt5_xm.forgetting import ForgettingMeter
 from kebyt5_xm.forgetting_gate import Forgetting
+from kebyt5_xm.lost_rank import is_of_lost_rank, lost_rank
 from kebyt5_xm.metrics_log import MetricsLog
 from kebyt5_xm.parser import Parser
 from kebyt5_xm.progress import ProgressBar, Throughput
@@ -223,9 +224,11 @@ def _run(args: list[str]) -> None:
             "recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights"
         ) from error
     except RuntimeError as error:
-        if not is_of_killed_worker(error):
-            raise
-        raise UserError(KILLED_WORKER) from error
+        if is_of_killed_worker(error):
+            raise UserError(KILLED_WORKER) from error
+        if is_of_lost_rank(error):
+            raise lost_rank(error) from error
+        raise
 
 
 def merged_arguments(args: list[str], folder: Path) -> list[str]:

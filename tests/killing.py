@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class KillInValidation(pl.Callback):
 class TerminateAfter(pl.Callback):
     """Sends a signal on the ranks named, once, when `micro_batch` has been trained on.
 
-    As a cluster does, to the process of the rank; SIGINT, as a terminal does, to its data workers too.
+    To its data workers too, as terminals, torchrun and clusters do, which signal a whole group of processes.
     """
 
     def __init__(self, micro_batch: int, ranks: list[int], name: str = "SIGTERM") -> None:
@@ -53,9 +54,9 @@ class TerminateAfter(pl.Callback):
             trainer.global_rank in self.ranks
             and trainer.fit_loop.epoch_loop.total_batch_idx == self.micro_batch
         ):
-            for worker in psutil.Process().children() if self.signal == signal.SIGINT else []:
-                worker.send_signal(self.signal)
-            os.kill(os.getpid(), self.signal)
+            group = [os.getpid(), *(worker.pid for worker in psutil.Process().children())]
+            # By another process: what a worker is sent by its own run is meant for it alone.
+            subprocess.run(["kill", f"-{self.signal.value}", *map(str, group)], check=True)
 
 
 class TakeFolder(pl.Callback):

@@ -1,6 +1,5 @@
 """The iterable of micro-batches that Lightning sees, whoever makes them: this process or its data workers."""
 
-import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.data.pool import end_with_parent
+from kebyt5_xm.data.pool import end_with_parent, outlast_signals
 from kebyt5_xm.errors import UserError
 
 FETCH = 4
@@ -44,6 +43,10 @@ KILLED_WORKER = (
 )
 
 
+RAISED_IN_WORKER = "in DataLoader worker process"
+"""What PyTorch adds to the message of an exception that the dataset raised in a worker."""
+
+
 def is_of_killed_worker(error: RuntimeError) -> bool:
     """Say whether PyTorch raised this because a data worker is gone.
 
@@ -53,7 +56,7 @@ def is_of_killed_worker(error: RuntimeError) -> bool:
 
 
 def _start_worker(number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the step is finished with them
+    outlast_signals()
     end_with_parent()
 
 
@@ -126,6 +129,10 @@ class Loader:
                 fetched = next(iterator, None)
             except RuntimeError as error:
                 raise self._explained(error) from error
+            except (OSError, EOFError) as error:
+                if RAISED_IN_WORKER in str(error):
+                    raise
+                raise UserError(KILLED_WORKER) from error  # while it handed over a batch
             if fetched is None:
                 return
             for batch in fetched:

@@ -91,6 +91,27 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def outlast_signals() -> None:
+    """Let SIGINT and SIGTERM end this process only where they come from the one that it works for.
+
+    Terminals, torchrun and clusters send them to a whole group of processes, and a run needs its workers to finish
+    the step that it then saves. Where a sender cannot be told (no `sigwaitinfo`: macOS), SIGTERM ends it as ever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # of threads that are begun from here on, too
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _call(job: Callable[[Progress], Result]) -> Result:
     return job(_count)
 
