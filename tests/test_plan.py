@@ -42,6 +42,14 @@ def test_every_epoch_of_a_part_holds_each_row_once_in_another_order() -> None:
         assert sorted(order) == list(range(499))
         orders.append(tuple(order))
     assert len(set(orders)) == 3
+    for part in (0, 1, 2):  # one epoch after the other, so that none comes round before all have been passed
+        assert (np.diff(rows.epoch[rows.part == part]) >= 0).all()
+
+
+def test_a_run_of_an_epoch_passes_over_every_row_once() -> None:
+    rows = plan(weights=(1.0,), rows=(47,)).rows(0, 2 * 47)
+    assert sorted(rows.row[:47]) == sorted(rows.row[47:]) == list(range(47))
+    assert rows.row[:47].tolist() != rows.row[47:].tolist()
 
 
 def test_a_part_of_10_to_the_11_rows_is_drawn_without_repetition() -> None:

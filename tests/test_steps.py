@@ -154,6 +154,17 @@ def test_budgets_that_do_not_divide_are_refused(budget: tuple, words: str) -> No
         Budget(*budget).check()
 
 
+@pytest.mark.parametrize("share", [0.01, 0.97])
+def test_examples_that_are_too_long_take_no_room(share: float) -> None:
+    table = TABLE.copy()
+    table[np.random.default_rng(3).random(len(table)) < share] = (20_011, 7)
+    budget = Budget(global_length=31 * 389, micro_length=389)
+    steps = BudgetedSteps(plan(), lambda draws: table[draws.row], budget)
+    for batch in batches(steps, 11):
+        used = sum(table[m.draws.row].max(axis=1).sum() for m in batch.micro_batches)
+        assert used > 0.75 * budget.global_length
+
+
 def test_only_impossible_examples_are_an_error() -> None:
     steps = BudgetedSteps(plan(), lambda draws: np.zeros((len(draws), 2), dtype=np.int64), Budget(7, 7))
     with pytest.raises(UserError, match="no example to train on"):

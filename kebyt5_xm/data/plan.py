@@ -4,18 +4,20 @@ Example n of a run is (part, epoch, row) by arithmetic alone:
 
 - blocks of `BLOCK` consecutive examples hold every part exactly as often as its weight says, in an order that
   a keyed permutation of the block decides;
-- the k-th example of a part is row `permute(k mod rows, key=epoch)` of epoch `k div rows`.
+- the k-th example of a part, in the order of the run, is row `permute(k mod rows, key=epoch)` of epoch `k div rows`.
 
-So nothing has to be stored or replayed: any example is found at once, on any rank and in any worker, and
-shuffling 10^11 rows needs no memory. `kebyt5_xm.data.steps` says which of them make an optimizer step.
+So nothing has to be stored or replayed: any example is found at once (the order of its block takes a tenth of a
+second and is kept), on any rank, and shuffling 10^11 rows needs no memory. `kebyt5_xm.data.steps` says which of them
+make an optimizer step.
 
-Weights may change within a run: `continued` gives the plan of the rest, where parts go on with what they have left.
+Weights may change within a run: `continued` gives the plan of the rest, where every part goes on at its next row.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,9 @@ from kebyt5_xm.randomness import hash64, permute
 
 BLOCK = 1 << 16
 """Examples in a block. Weights are met exactly to 1/65536, and every part occurs at least once in a block."""
+
+BLOCKS_KEPT = 2
+"""Orders of blocks that a plan remembers, 0.8 MB each: a step may lie over the edge of one."""
 
 _ORDER, _ROWS = 1, 2  # purposes of a key, so that no two permutations share one
 
@@ -53,8 +58,7 @@ class Plan:
     Parts that end after their epochs give their last rows in full; their place is the others' from there on, in
     proportion to their weights.
 
-    A plan that continues another begins at example `begin`. `given` examples of each part came before it, and `left`
-    are those (numbered within the part) that they have passed over; they are the part's next ones.
+    A plan that continues another begins at example `begin`, after `given` examples of each part.
     """
 
     parts: tuple[Part, ...]
@@ -62,7 +66,7 @@ class Plan:
     seed: int
     begin: int = 0
     given: tuple[int, ...] | None = None
-    left: tuple[NDArray[np.int64], ...] = field(default=(), compare=False)
+    _blocks: "dict[int, BlockOrder]" = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -113,7 +117,7 @@ class Plan:
         if self.num_examples is not None:
             stop = max(start, min(stop, self.num_examples))
         index = np.arange(start, stop, dtype=np.int64)
-        part, nth = self._numbered(index)
+        part, nth = self._places(index)
         num_rows = np.asarray([p.num_rows for p in self.parts], dtype=np.int64)[part]
         epoch, offset = np.divmod(nth, num_rows)
         row = np.empty_like(offset)
@@ -122,29 +126,32 @@ class Plan:
             row[here] = permute(offset[here], self.parts[p].num_rows, _key(self.seed, _ROWS, p, e))
         return Draws(part, epoch, row, index.astype(np.uint64))
 
-    def _numbered(self, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the part of each example and its number within the part."""
-        part, nth = self._places(index)
-        for p, (given, left) in enumerate(zip(self.given or (), self.left, strict=True)):
-            here = (part == p) & (nth < given + len(left))
-            nth[here] = left[nth[here] - given]
-        return part, nth
-
-    def _places(self, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the part of each example and its place among the part's, as if none had been passed over."""
+    def _places(self, index: NDArray[np.int64]) -> "BlockOrder":
+        """Return the part of each example, and its number among the part's."""
         block, place = np.divmod(index - self.begin, BLOCK)
         part, nth = np.empty_like(place), np.empty_like(place)
         for number in np.unique(block):
             here = block == number
-            composition = self._phase(int(number))
-            size = int(composition.counts.sum())  # less than BLOCK in the last block of a run that ends
-            key = _key(self.seed, _ORDER, int(number), *([self.begin] if self.begin else []))
-            drawn = permute(place[here], size, key)
-            ends = np.cumsum(composition.counts)
-            part[here] = np.searchsorted(ends, drawn, side="right")
-            before = composition.before(int(number))
-            nth[here] = before[part[here]] + drawn - (ends - composition.counts)[part[here]]
-        return part, nth
+            order = self._order(int(number))
+            part[here], nth[here] = order.part[place[here]], order.nth[place[here]]
+        return BlockOrder(part, nth)
+
+    def _order(self, number: int) -> "BlockOrder":
+        """Return the parts at all places of a block, numbered in the order of the places."""
+        if number not in self._blocks:
+            composition = self._phase(number)
+            counts = composition.counts
+            size = int(counts.sum())  # less than BLOCK in the last block of a run that ends
+            key = _key(self.seed, _ORDER, number, *([self.begin] if self.begin else []))
+            part = np.repeat(np.arange(len(counts)), counts)[permute(np.arange(size), size, key)]
+            nth = np.empty_like(part)
+            nth[np.argsort(part, kind="stable")] = np.arange(size) + np.repeat(
+                composition.before(number) - np.cumsum(counts) + counts, counts
+            )
+            while len(self._blocks) >= BLOCKS_KEPT:
+                del self._blocks[next(iter(self._blocks))]
+            self._blocks[number] = BlockOrder(part, nth)
+        return self._blocks[number]
 
     def _phase(self, block: int) -> "Phase":
         begins = [phase.block for phase in self.phases]
@@ -172,26 +179,15 @@ class Plan:
     def continued(self, index: int, weights: tuple[float, ...]) -> "Plan":
         """Return the plan that goes on from example `index` with other weights.
 
-        Blocks begin anew at `index`. Every part goes on with the rows that it still has, first those of the block
-        that is broken off, so that none is left out or given twice.
+        Blocks begin anew at `index`, and every part goes on at its next row, so that none is left out or given twice.
         """
-        block = (index - self.begin) // BLOCK
-        end = self.begin + (block + 1) * BLOCK
-        if self.num_examples is not None:
-            end = max(index, min(end, self.num_examples))
-        part, nth = self._numbered(np.arange(index, end, dtype=np.int64))
-        left = [nth[part == p] for p in range(len(self.parts))]
-        if self.left and self.phases:  # what an earlier break has left beyond this block
-            phase = self._phase(block)
-            passed = phase.before(block) + phase.counts - np.asarray(self.given)
-            left = [np.append(new, old[p:]) for new, old, p in zip(left, self.left, passed, strict=True)]
-        given = tuple(self.drawn(index).tolist())
-        return replace(self, weights=weights, begin=index, given=given, left=tuple(left))
+        return replace(self, weights=weights, begin=index, given=tuple(self.drawn(index).tolist()))
 
     def description(self) -> dict[str, object]:
         """Return, as plain values, everything that decides the order."""
         total = sum(self.weights)
         return {
+            "order": "epoch by epoch",  # without it, a part's epochs were mixed within a block
             "seed": self.seed,
             **{
                 f"parts.{part.name}": f"{part.num_rows} rows, share {weight / total:.6f}, {part.fingerprint}"
@@ -199,6 +195,13 @@ class Plan:
                 for part, weight in zip(self.parts, self.weights, strict=True)
             },
         }
+
+
+class BlockOrder(NamedTuple):
+    """Examples of a block: the part of each, and its number among all examples of the part."""
+
+    part: NDArray[np.int64]
+    nth: NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,11 @@ class Budget:
                     "them"
                 )
 
+    @property
+    def longest(self) -> int:
+        """The positions that there is room for in one row."""
+        return self.packed_length or self.micro_length
+
     def __str__(self) -> str:
         packed = "" if self.packed_length is None else f", packed into rows of {self.packed_length}"
         return f"{self.global_length} positions in micro-batches of {self.micro_length}{packed}"
@@ -136,13 +141,15 @@ class BudgetedSteps(Steps):
 
     def batch(self, start: int) -> GlobalBatch:
         draws, lengths = self._window(start)
-        longest = lengths.max(axis=1)
-        fits = (longest > 0) & (longest <= (self.budget.packed_length or self.budget.micro_length))
+        longest, fits = lengths.max(axis=1), self._fits(lengths)
         usable = np.flatnonzero(fits)
         if not len(usable):
+            impossible = int((longest == 0).sum())
             raise UserError(
-                f"found no example to train on among {len(draws)} draws from example {start} on, expected at least "
-                "one: see skipped.jsonl in the run for the causes"
+                f"found no example to train on among {len(draws)} draws from example {start} on: {impossible} cannot "
+                f"be made (`kebyt5-xm lint` with the same -c says why), {len(draws) - impossible} are longer than "
+                f"the {self.budget.longest} positions of data.budget's packed_length or micro_length; mend the rows, "
+                "or raise these"
             )
         count, bins = self._most(longest[usable])
         # The step ends before the first usable example that it has no room for.
@@ -168,8 +175,15 @@ class BudgetedSteps(Steps):
             start = self.batch(start).stop
         return most
 
+    def _fits(self, lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+        longest = lengths.max(axis=1)
+        return (longest > 0) & (longest <= self.budget.longest)
+
     def _window(self, start: int) -> tuple[Draws, NDArray[np.int64]]:
-        """Return draws from `start` on that are longer together than a step can be, as far as there are any."""
+        """Return draws from `start` on, of which those that fit are longer together than a step can be.
+
+        Fewer where there are no more, or hardly one that fits.
+        """
         budget = self.budget.global_length
         size = max(64, budget // 256)
         while True:
@@ -177,7 +191,7 @@ class BudgetedSteps(Steps):
             if not len(draws):
                 raise _ended(start)
             lengths = self.lengths(draws)
-            if lengths.max(axis=1).sum() > budget or len(draws) < size:
+            if lengths[self._fits(lengths)].max(axis=1).sum() > budget or len(draws) < size:
                 return draws, lengths
             if size > budget + (1 << 17):  # all but a few of them are impossible
                 return draws, lengths
