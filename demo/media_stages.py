@@ -14,7 +14,8 @@ from demo.text_stage import RECIPE as TEXT_RECIPE
 from demo.text_stage import RUN as TEXT_RUN
 from demo.text_stage import Clock
 from kebyt5_xm import cli, training
-from kebyt5_xm.run import Run, checkpoint_step
+from kebyt5_xm.checkpoint_reading import checkpoint_step
+from kebyt5_xm.run import Run
 
 IMAGE_RECIPES = (TEXT_RECIPE, RECIPES / "image.yaml")
 JOINT_RECIPES = (*IMAGE_RECIPES, RECIPES / "speech.yaml")

@@ -11,8 +11,9 @@ from demo.folder import DATA, EXPORTS, FOLDER, RECIPES
 from demo.restore import Gap, cut_gaps, restore
 from demo.text import CorpusFiles, write_corpora
 from kebyt5_xm import cli, training
+from kebyt5_xm.checkpoint_reading import checkpoint_step
 from kebyt5_xm.denoising import SpanDenoising
-from kebyt5_xm.run import Run, checkpoint_step
+from kebyt5_xm.run import Run
 
 RECIPE = RECIPES / "text.yaml"
 RUN = FOLDER / "text"
