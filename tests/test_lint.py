@@ -124,6 +124,20 @@ def test_a_recipe_is_read_as_training_would(folder: Path, capsys: pytest.Capture
     assert re.search(r"^text: .*: \d+ rows, nothing wrong", printed, re.MULTILINE)
 
 
+def test_names_cannot_break_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["\x1b[31m.png", "a\nb.png", "\ud800.png"]
+    tiny_media.write_manifest(tmp_path / "odd.jsonl", [])
+    (tmp_path / "odd.jsonl").write_text("".join(json.dumps({"p": name}) + "\n" for name in names))
+    out = tmp_path / "problems.jsonl"
+    for _ in range(2):  # over its own file it may write
+        assert lint(tmp_path / "odd.jsonl", "--prompt", "{p:image}", "--out", out) == 1
+    printed = capsys.readouterr().out
+    assert f"{tmp_path / 'odd.jsonl'}:1: \\x1b[31m.png: there is no such file" in printed
+    assert f"{tmp_path / 'odd.jsonl'}:2: a\\nb.png: there is no such file" in printed
+    assert "odd.jsonl:3: column 'p' holds half a character" in printed
+    assert [json.loads(line)["line"] for line in out.read_text(encoding="utf-8").splitlines()] == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -133,6 +147,7 @@ def test_a_recipe_is_read_as_training_would(folder: Path, capsys: pytest.Capture
         (["images.jsonl", "--show", "-1"], "expected numbers from 0 up"),
         (["images.jsonl", "--out", "none/x.jsonl"], "cannot write none/x.jsonl"),
         (["absent.jsonl"], "found no manifest at absent.jsonl"),
+        (["images.jsonl", "--out", "images.jsonl"], "found --out images.jsonl, which holds something else"),
     ],
 )
 def test_wrong_use_is_refused(

@@ -145,6 +145,41 @@ def test_every_kind_of_pixel_becomes_rgb(picture):
         open_image(encoded(Image.fromarray(grey.astype(np.float32)), "TIFF"))
 
 
+PNG_BEGINNING = b"\x89PNG\r\n\x1a\n"
+
+
+def chunk_of(chunk: tuple[bytes, bytes]) -> bytes:
+    name, data = chunk
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png_with(bits: int, colour: int, transparent: bytes, channels: int) -> bytes:
+    """A PNG of zeros, 8 x 1 pixels, of which one colour is transparent."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, colour, 0, 0, 0)),
+        (b"tRNS", transparent),
+        (b"IDAT", zlib.compress(b"\0" * (1 + bits * channels))),
+        (b"IEND", b""),
+    ]
+    return PNG_BEGINNING + b"".join(map(chunk_of, chunks))
+
+
+def test_what_pillow_gives_other_values_is_refused():
+    for bits in (1, 8):
+        assert (pixels(open_image(png_with(bits, 0, b"\0\0", 1))) == 255).all()
+    for bits, colour, transparent, channels in [(2, 0, 2, 1), (4, 0, 2, 1), (16, 0, 2, 1), (16, 2, 6, 3)]:
+        with pytest.raises(MediaError, match="transparent colour in a PNG"):
+            open_image(png_with(bits, colour, b"\0" * transparent, channels))
+    wide = Image.fromarray(np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH))
+    raw = encoded(wide, "TIFF")
+    entry = struct.pack("<HHI", 262, 3, 1)  # PhotometricInterpretation, a SHORT, one of them
+    place = raw.index(entry) + len(entry)
+    assert raw[place] == 1, "black is zero"
+    for act in (open_image, lambda raw: header(raw, "image")):
+        with pytest.raises(MediaError, match="white as zero"):
+            act(raw[:place] + b"\0" + raw[place + 1 :])
+
+
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_the_first_image_of_several(picture, format):
     frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("blue", "red", "lime")]
@@ -160,10 +195,7 @@ def png_of(width: int, height: int) -> bytes:
         (b"IDAT", zlib.compress(b"\0" * 1000)),
         (b"IEND", b""),
     ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    )
+    return PNG_BEGINNING + b"".join(map(chunk_of, chunks))
 
 
 @pytest.mark.parametrize(("width", "height"), [(8001, 8000), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
@@ -474,10 +506,15 @@ def test_references_stay_in_the_folder_of_the_manifest(tmp_path):
         assert resolve(root, reference, allow_outside=True)
     assert resolve(root, "escape/a.png", allow_outside=True) == os.path.realpath(outside)
 
-    for url in ("https://example.org/a.png", "file:///etc/passwd", "simplecache::s3://bucket/a"):
+    for url in ("https://example.org/a.png", "simplecache::s3://bucket/a"):
         with pytest.raises(MediaError, match="allow_remote"):
             resolve(root, url, allow_outside=True)
         assert resolve(root, url, allow_remote=True) == Remote(url)
+    for url in ("file:///etc/passwd", "LOCAL:///etc/passwd", "simplecache::file:///etc/passwd"):
+        for allowed in ({"allow_remote": True}, {"allow_outside": True}):
+            with pytest.raises(MediaError, match="set allow_"):
+                resolve(root, url, **allowed)
+        assert resolve(root, url, allow_remote=True, allow_outside=True) == Remote(url)
     for reference in ("", "a\0.png"):
         with pytest.raises(MediaError, match="NUL"):
             resolve(root, reference)

@@ -64,6 +64,21 @@ def test_each_skip_is_written_down_and_counted_on_one_rank_or_two(folder: Path, 
 
 
 @pytest.mark.slow
+def test_held_out_examples_that_cannot_be_made_are_written_down_once(folder: Path) -> None:
+    (folder / "held.jsonl").write_bytes((folder / "images.jsonl").read_bytes())
+    contents = recipe(folder, "held")
+    contents["data"]["sources"]["captions"]["init_args"] |= {
+        "validation": str(folder / "held.jsonl"),
+        "max_validation_examples": 13,
+        "weight": 0.001,
+    }
+    codes, log = fit(folder, contents)
+    assert codes == [0], log
+    (row,) = [row for row in rows(folder / "held") if Path(row["path"]).name == "7.png"]
+    assert (row["step"], row["source"], row["line"]) == (3, "captions", 8)
+
+
+@pytest.mark.slow
 def test_too_many_end_the_run_on_every_rank(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in (1, 2, 3, 4, 5, 6):
         path = folder / f"{n}.png"

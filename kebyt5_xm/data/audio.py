@@ -32,6 +32,7 @@ MIN_RATE, MAX_RATE = 8_000, 192_000
 BLOCK_VALUES = 1 << 20  # decoded at a time, whatever the number of channels
 # Writers that cannot seek back leave a length near 2^31 or 2^32 in a WAV: it means "until the end".
 UNKNOWN_LENGTH = 0x7FFFF000
+UNKNOWN_FRAMES = 0x7FFF_FFFF_FFFF_FFFF  # libsndfile's, of a FLAC that was written to a pipe
 MAX_OGG_PAGE = 65_307  # bytes (RFC 3533, section 6)
 
 
@@ -116,6 +117,8 @@ def _sound_file(source: Readable, stream: BinaryIO, limits: Limits) -> "Iterator
             raise Refused(f"found a sample rate of {sound.samplerate} Hz, expected {MIN_RATE} to {MAX_RATE}")
         if sound.frames < 1:
             raise Refused("found no samples")
+        if sound.frames == UNKNOWN_FRAMES:
+            raise Refused("its header does not say how long it is, which is needed beforehand; write it anew")
         if sound.frames > limits.max_seconds * sound.samplerate:
             raise Refused(
                 f"found {sound.frames / sound.samplerate:.1f} seconds, expected at most "

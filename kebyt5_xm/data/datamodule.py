@@ -116,7 +116,7 @@ class DataModule(pl.LightningDataModule):
                 )
             self.trainer.limit_val_batches = 0  # else Lightning warns of the empty list of loaders
         if stage == "fit":
-            check_usable(self.sources, self.max_skipped)
+            check_usable(self.sources, self.max_skipped, self.budget and self.budget.longest)
             self._set_accumulation()
 
     def connect(self, interfaces: dict[str, MediaInterface]) -> None:

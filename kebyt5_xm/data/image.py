@@ -33,6 +33,10 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 # The tag's number and the values that swap width and height: Exif 2.32, section 4.6.4.
 ORIENTATION_TAG = 0x0112
 SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
+# TIFF 6.0, section 8: BitsPerSample and PhotometricInterpretation, and a value of the latter.
+BITS_TAG, PHOTOMETRIC_TAG, BLACK_IS_ZERO = 258, 262, 1
+# Pillow's names of packed pixels whose transparent colour it compares before it scales them.
+UNSCALED_TRANSPARENCY = ("L;2", "L;4", "I;16B", "RGB;16B")
 
 
 def open_image(source: Readable, limits: Limits | None = None) -> "Image.Image":
@@ -85,7 +89,24 @@ def _identified(stream: BinaryIO, limits: Limits) -> "Image.Image":
             f"found {width} x {height} pixels, expected at most {limits.max_pixels}; raise max_pixels to "
             "permit it"
         )
+    _refuse_misread(image)
     return image
+
+
+def _refuse_misread(image: "Image.Image") -> None:
+    """Refuse what Pillow (12.3) gives other values than the file has, without a word."""
+    if image.format == "TIFF" and image.mode.startswith("I;16"):
+        tags = getattr(image, "tag_v2", {})
+        if tags.get(BITS_TAG) != (16,) or tags.get(PHOTOMETRIC_TAG) != BLACK_IS_ZERO:
+            raise Refused(
+                "found grey values of 9 to 15 bits, or white as zero; expected 16 bits, black as zero"
+            )
+    if image.format == "PNG" and "transparency" in image.info:
+        tiles = getattr(image, "tile", [])
+        if tiles and tiles[0].args in UNSCALED_TRANSPARENCY:
+            raise Refused(
+                "found a transparent colour in a PNG of 2, 4 or 16 bits, expected an alpha channel or 8 bits"
+            )
 
 
 def _orientation(image: "Image.Image") -> int:

@@ -201,8 +201,10 @@ class Manifest(Source):
                     if isinstance(segment, Slot) and segment.modality == modality:
                         yield rows, segment.reference
 
-    def impossible(self) -> tuple[int, int]:
-        return self._table(False).num_bad, len(self.rows)
+    def impossible(self, longest: int | None = None) -> tuple[int, int]:
+        table = self._table(False)
+        too_long = 0 if longest is None else int((table.lengths.max(axis=1) > longest).sum())
+        return table.num_bad + too_long, len(self.rows)
 
     def place(self, row: int) -> tuple[str, int]:
         return self.rows.place(row)

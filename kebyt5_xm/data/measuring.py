@@ -34,14 +34,18 @@ def measure(sources: dict[str, Source]) -> float:
     return seconds
 
 
-def check_usable(sources: dict[str, Source], max_skipped: float) -> None:
-    """Raise `UserError` if headers alone say that more than a share `max_skipped` of a source cannot be used."""
+def check_usable(sources: dict[str, Source], max_skipped: float, longest: int | None) -> None:
+    """Raise `UserError` if headers alone say that more than a share `max_skipped` of a source cannot be used.
+
+    `longest` is how many positions there is room for, None where any number is.
+    """
     for name, source in sources.items():
-        bad, rows = source.impossible()
+        bad, rows = source.impossible(longest)
         if bad > max_skipped * rows:
             path, _ = source.place(0)
             raise UserError(
-                f"data.sources.{name}: {bad} of {rows} rows of {path} give no example, more than data.max_skipped "
-                f"{max_skipped:g} allows; `kebyt5-xm lint` with the same -c names them all: mend the rows, or raise "
-                "data.max_skipped"
+                f"data.sources.{name}: {bad} of {rows} rows of {path} give no example"
+                + (f" of at most {longest} positions and target ids (data.budget)" if longest else "")
+                + f", more than data.max_skipped {max_skipped:g} allows; `kebyt5-xm lint` with the same -c names "
+                "them and shows the lengths: mend the rows, or raise data.max_skipped"
             )

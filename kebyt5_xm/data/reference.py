@@ -50,6 +50,10 @@ class Limits:
     max_values: int = 64_000_000
 
 
+LOCAL_PROTOCOLS = {"file", "local"}
+"""Of fsspec, by which a URL would be a path past `root`."""
+
+
 class Refused(ValueError):
     """A file breaks a rule of ours; `reading` puts the name to it."""
 
@@ -68,6 +72,11 @@ def resolve(
     if "://" in reference:
         if not allow_remote:
             raise MediaError(reference, "found a URL, expected a local path; set allow_remote to permit it")
+        local = {part.partition("://")[0].lower() for part in reference.split("::")} & LOCAL_PROTOCOLS
+        if local and not allow_outside:
+            raise MediaError(
+                reference, "found a URL of a local file, expected a path; set allow_outside to permit it"
+            )
         return Remote(reference)
     real_root = os.path.realpath(root)
     path = os.path.realpath(os.path.join(real_root, reference))

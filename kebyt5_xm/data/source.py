@@ -146,8 +146,11 @@ class Source(ABC):
         """The sentinel convention in which ids are to be shown."""
         return "descending"
 
-    def impossible(self) -> tuple[int, int]:
-        """Return how many of the training rows are known to give no example, and how many rows there are."""
+    def impossible(self, longest: int | None = None) -> tuple[int, int]:
+        """Return how many of the training rows are known to give no example, and how many rows there are.
+
+        With `longest`, one of more positions or target ids is none.
+        """
         return 0, 1
 
     def place(self, row: int) -> tuple[str, int]:

@@ -149,7 +149,10 @@ def _text(column: str, value: Any) -> str:
         raise BadSample(f"column '{column}' is a {type(value).__name__}, expected text or a number")
     if isinstance(value, float) and not math.isfinite(value):
         raise BadSample(f"column '{column}' is {value}, expected text or a finite number")
-    text = str(value)
+    return _whole(column, str(value))
+
+
+def _whole(column: str, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -164,4 +167,4 @@ def _reference(column: str, value: Any) -> str | bytes | Span:
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if not isinstance(value, str | bytes) or not value:
         raise BadSample(f"column '{column}' is {str(value)[:40]!r}, expected the path of a file")
-    return value
+    return _whole(column, value) if isinstance(value, str) else value

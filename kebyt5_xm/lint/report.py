@@ -1,10 +1,9 @@
 """Reading all subjects in processes, and the page about them."""
 
-import json
-import os
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from kebyt5_xm.data.pool import num_cores, run_jobs
+from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.lint.histogram import histogram
 from kebyt5_xm.lint.subjects import Found, Problem, Subject
+from kebyt5_xm.written import json_line, visible
 
+BEGINNING = b'{"source": '
+"""Of a file of problems."""
 JOB_ROWS = 256
 ROWS_FOR_PROCESSES = 1000
 """Below, starting processes takes longer than reading does. Measured: 10 s to import torch, 1 ms a small image."""
@@ -49,31 +52,47 @@ def report(subjects: Sequence[Subject], workers: int, shown: int, out: str | Non
     num_rows = sum(subject.num_rows for subject in subjects)
     workers = 1 if num_rows < ROWS_FOR_PROCESSES else workers or num_cores()
     tallies = [_Tally() for _ in subjects]
+    if out and not _is_ours(Path(out)):
+        raise UserError(
+            f"found --out {out}, which holds something else than a lint's problems; choose another --out"
+        )
     try:
-        with open(out or os.devnull, "w", encoding="utf-8") as file:
+        with durably(Path(out)) if out else nullcontext() as file:
             for subject, tally, found in _read(subjects, tallies, workers, num_rows):
                 tally.add(found, shown)
-                for problem in found.problems:
-                    row = {"source": subject.name, "manifest": subject.path, **problem._asdict()}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                if file is not None:
+                    about = {"source": subject.name, "manifest": subject.path}
+                    file.writelines(json_line(about | problem._asdict()) for problem in found.problems)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
     for subject, tally in zip(subjects, tallies, strict=True):
-        print("\n".join(_page(subject, tally, out)))
+        for line in _page(subject, tally, out):
+            print(visible(line))
     return any(tally.causes for tally in tallies)
+
+
+def _is_ours(path: Path) -> bool:
+    """Say whether a file may be written over: there is none, or it is empty, or an earlier lint's."""
+    if not path.is_file() or not path.stat().st_size:
+        return True
+    with path.open("rb") as file:
+        return file.read(len(BEGINNING)) == BEGINNING
 
 
 def _read(
     subjects: Sequence[Subject], tallies: Sequence[_Tally], workers: int, num_rows: int
 ) -> Iterator[tuple[Subject, _Tally, Found]]:
-    jobs, whose = {}, []
+    jobs, whose = {}, deque[tuple[Subject, _Tally]]()
     for subject, tally in zip(subjects, tallies, strict=True):
         for start in range(0, subject.num_rows, JOB_ROWS):
             jobs[len(whose)] = partial(subject.read, start, min(start + JOB_ROWS, subject.num_rows))
             whose.append((subject, tally))
     with tqdm(total=num_rows, unit=" rows", desc="lint", disable=None, delay=1.0, file=sys.stderr) as bar:
+        waiting: dict[int, Found] = {}
         for number, found in run_jobs(jobs, workers, bar.update):
-            yield *whose[number], found
+            waiting[number] = found
+            while whose and (first := len(jobs) - len(whose)) in waiting:  # in the order of the rows
+                yield *whose.popleft(), waiting.pop(first)
 
 
 def _page(subject: Subject, tally: _Tally, out: str | None) -> Iterator[str]:

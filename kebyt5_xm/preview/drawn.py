@@ -67,10 +67,13 @@ def first_drawn(data: DataModule, number: int, first: int, source: str | None) -
                 )
                 yield _drawn(data.training.source(part), data.training.names[part], selection)
                 wanted -= 1
-        start += DRAWN_AT_ONCE
-    if wanted:
+        start += len(draws)
+        if len(draws) < DRAWN_AT_ONCE:  # the run has no more
+            break
+    if wanted == number:
         raise UserError(
-            f"found {number - wanted} examples of '{source}' in {MOST_DRAWN} draws, expected {number}"
+            f"found no example{f' of {source!r}' if source else ''} among {start - first} draws from example {first} "
+            "on; expected a smaller --first, or a source of more weight"
         )
 
 
