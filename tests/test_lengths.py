@@ -13,7 +13,9 @@ from PIL import Image
 from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm.adapters import FrameStacking, Linear
 from kebyt5_xm.data import Manifest
+from kebyt5_xm.data.measuring import check_usable
 from kebyt5_xm.data.source import Selection
+from kebyt5_xm.errors import UserError
 from kebyt5_xm.modality import MediaInterface, interface
 
 
@@ -137,3 +139,15 @@ def test_a_damaged_table_is_made_anew(tmp_path: Path) -> None:
         table.write_bytes(damage)
         np.testing.assert_array_equal(manifest(tmp_path).lengths(everything(source)), expected)
         assert table.read_bytes() == whole
+
+
+def test_rows_longer_than_a_budget_has_room_for_end_a_run_before_it_begins(tmp_path: Path) -> None:
+    source = manifest(tmp_path)
+    lengths = source.lengths(everything(source)).max(axis=1)
+    longest = int(np.median(lengths[lengths > 0]))
+    without = int((lengths == 0).sum())
+    bad = without + int((lengths > longest).sum())
+    assert without < bad < len(lengths)
+    check_usable({"mixed": source}, bad / len(lengths), longest)
+    with pytest.raises(UserError, match=rf"{bad} of {len(lengths)} rows .* at most {longest} positions"):
+        check_usable({"mixed": source}, (bad - 1) / len(lengths), longest)

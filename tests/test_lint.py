@@ -197,3 +197,16 @@ def test_the_preview_of_one_source(folder: Path) -> None:
         UserError, match=r"found no source 'speach', expected one of .*; did you mean 'speech'"
     ):
         cli.run("preview", ["-c", recipe(folder), "--source", "speach"])
+
+
+def test_the_preview_of_more_than_a_run_has(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    contents = tiny_run.recipe(folder, "run")
+    rows = [{"n": n} for n in range(5)]
+    tiny_media.write_manifest(folder / "five.jsonl", rows)
+    init_args = {"path": str(folder / "five.jsonl"), "prompt": "{n}", "target": "{n}", "epochs": 1}
+    contents["data"]["sources"] = {"five": {"class_path": "kebyt5_xm.data.Manifest", "init_args": init_args}}
+    path = tiny_run.write_recipe(folder, "five", contents)
+    cli.run("preview", ["-c", path, "-n", "7", "--out", str(folder / "five.html")])
+    assert (folder / "five.html").read_text(encoding="utf-8").count("<article") == 5
+    with pytest.raises(UserError, match="found no example among 0 draws from example 5 on"):
+        cli.run("preview", ["-c", path, "--first", "5", "--out", str(folder / "none.html")])
