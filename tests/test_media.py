@@ -349,6 +349,8 @@ def test_recordings_that_are_refused():
         (b"", "no readable recording"),
         (b"RIFF" + b"\xff" * 40, "no readable recording"),
         (b"\0" * 1000, "no readable recording"),
+        (recording(TONE, format="AIFF")[:44], "truncated: found no chunk of samples"),
+        (recording(TONE)[:20], "truncated: found no chunk of samples"),
     ]:
         for act in (open_audio, lambda raw: header(raw, "audio")):
             with pytest.raises(MediaError, match=words):

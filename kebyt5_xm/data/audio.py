@@ -156,3 +156,4 @@ def _refuse_short_chunk(stream: BinaryIO, size: int, samples: bytes, order: Lite
                 raise Refused(f"truncated: {length} bytes of samples announced, {size - position - 8} found")
             return
         position += 8 + length + length % 2
+    raise Refused(f"truncated: found no chunk of samples ({samples.decode()})")
