@@ -327,6 +327,18 @@ def test_common_recordings_and_no_half_ones(tmp_path, format, subtype, tolerance
             open_audio(path)
 
 
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_that_was_cut_between_pages_is_refused(subtype):
+    noise = np.random.default_rng(5).standard_normal(6 * 48_000).astype(np.float32) / 9
+    raw = recording(noise, 48_000, "OGG", subtype)
+    assert len(open_audio(raw)[0]) == len(noise)
+    pages = [n for n in range(len(raw)) if raw.startswith(b"OggS", n)]
+    assert len(pages) > 4
+    for cut in pages[3:]:
+        with pytest.raises(MediaError, match="truncated: the last page"):
+            header(raw[:cut], "audio")
+
+
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 48_000, 96_000])
 def test_the_rate_is_kept(rate):
     waveform, found = open_audio(recording(TONE, rate))

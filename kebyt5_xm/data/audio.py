@@ -34,6 +34,7 @@ BLOCK_VALUES = 1 << 20  # decoded at a time, whatever the number of channels
 UNKNOWN_LENGTH = 0x7FFFF000
 UNKNOWN_FRAMES = 0x7FFF_FFFF_FFFF_FFFF  # libsndfile's, of a FLAC that was written to a pipe
 MAX_OGG_PAGE = 65_307  # bytes (RFC 3533, section 6)
+OGG_END = 0x04  # of a page's header type, in the last page of a stream (the same section)
 
 
 def open_audio(source: Readable, limits: Limits | None = None) -> tuple[NDArray[np.float32], int]:
@@ -143,6 +144,8 @@ def _refuse_truncated(stream: BinaryIO) -> None:
         # A page is 27 bytes, the number of its segments among them, then their lengths, then the segments.
         if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
             raise Refused("truncated: the last page of the Ogg stream is incomplete")
+        if not page[5] & OGG_END:
+            raise Refused("truncated: the last page of the Ogg stream does not say that it is; write it anew")
 
 
 def _refuse_short_chunk(stream: BinaryIO, size: int, samples: bytes, order: Literal["little", "big"]) -> None:
