@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM := false
 export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo demo-finetune test test-gpu check soak fuzz lint bench clean
+.PHONY: install demo demo-finetune test test-gpu check soak fuzz lint bench bench-gpu clean
 
 install: $(INSTALLED)
 
@@ -52,6 +52,10 @@ fuzz: $(INSTALLED)
 $(COMPAT): $(INSTALLED) constraints-4.57.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --target $@ -r constraints-4.57.txt
 	@touch $@
+
+# what a GPU shows, in five minutes: see benchmarks/gpu.py
+bench-gpu: $(INSTALLED)
+	$(BIN)/python -m benchmarks.gpu $(BENCH_GPU)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -15,7 +15,7 @@ from benchmarks.report import seconds, write
 from kebyt5_xm.backbone import SHAPES, Backbone
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.denoising import SpanDenoising
-from kebyt5_xm.doctor.costs import step_flops
+from kebyt5_xm.doctor.flops import step_flops
 from kebyt5_xm.model import CrossModalT5, CrossModalT5Config, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW
 

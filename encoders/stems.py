@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,11 @@ from kebyt5_xm.encoder import (
     Size,
     length_mask,
 )
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.errors import UserError, did_you_mean
+
+Normalize = Literal["recording", "fixed"]
+
+FIXED_MEAN, FIXED_DEVIATION = -8.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -162,10 +166,24 @@ class LogMelPreprocessor(Preprocessor):
         spectrum = torch.fft.rfft(frames * torch.hann_window(self.window)).abs().square()
         # 1e-6 of full scale is about the noise of 16-bit samples: silence stays silence.
         mel = (spectrum @ mel_filters(self.window, self.num_mels, self.sample_rate)).clamp(min=1e-6).log()
+        return self.scale(mel)
+
+    def scale(self, mel: Tensor) -> Tensor:
+        """Return natural logarithms of power [frames, num_mels] as the encoder wants them."""
         return (mel - mel.mean(0)) / (mel.std(0, correction=0) + 1e-2)
 
     def _frames(self, samples: int) -> int:
         return (max(samples, self.window) - self.window) // self.hop + 1
+
+
+class FixedLogMelPreprocessor(LogMelPreprocessor):
+    """Waveform -> log-mel frames, on one scale for all recordings and bands.
+
+    A class of its own, since what an export or a cache remembers of the other must stay what it was.
+    """
+
+    def scale(self, mel: Tensor) -> Tensor:
+        return (mel - FIXED_MEAN) / FIXED_DEVIATION
 
 
 class LogMelEncoder(Encoder):
@@ -184,14 +202,20 @@ class LogMelEncoder(Encoder):
         sample_rate: int = 16000,
         num_mels: int = 80,
         frozen: bool = False,
+        normalize: Normalize = "recording",
     ) -> None:
         super().__init__()
         num_convs = power_of_two(stride, "stride")
+        if normalize not in PREPROCESSORS:
+            raise UserError(
+                f"found normalize '{normalize}', expected one of {', '.join(PREPROCESSORS)}"
+                f"{did_you_mean(normalize, PREPROCESSORS)}; change it"
+            )
         if sample_rate % 200:
             raise UserError(f"found a sample_rate of {sample_rate} Hz, expected a multiple of 200; change it")
         self.out_dim = out_dim
         stack = ((3, 2, 1),) * num_convs
-        self._preprocessor = LogMelPreprocessor(sample_rate, num_mels, stack)
+        self._preprocessor = PREPROCESSORS[normalize](sample_rate, num_mels, stack)
         mel_filters(self._preprocessor.window, num_mels, sample_rate)  # refuses empty ones now
         widths = [num_mels] + [out_dim] * num_convs
         self.convs = nn.ModuleList(
@@ -218,6 +242,12 @@ class LogMelEncoder(Encoder):
             lengths = conv_length(lengths, (step,))
             mask = length_mask(lengths, features.shape[1])
         return Encoded(features, mask)
+
+
+PREPROCESSORS: dict[str, type[LogMelPreprocessor]] = {
+    "recording": LogMelPreprocessor,
+    "fixed": FixedLogMelPreprocessor,
+}
 
 
 def power_of_two(number: int, name: str) -> int:

@@ -8,7 +8,8 @@ import tiny_media
 import tiny_run
 
 from kebyt5_xm import cli
-from kebyt5_xm.doctor.costs import optimizer_bytes, step_flops
+from kebyt5_xm.doctor.costs import optimizer_bytes
+from kebyt5_xm.doctor.flops import step_flops
 from kebyt5_xm.recipes import overlay
 from kebyt5_xm.untied import t5_config
 

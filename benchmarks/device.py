@@ -1,0 +1,68 @@
+"""The device that is measured: its name, its clock, its memory, and the two rates that bound any program on it."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+Group = tuple[tuple[str, ...], Callable[[], Mapping[str, Callable[[], dict[str, float]]]]]
+"""What is measured on one model: the keys of its figures, and what makes it and the functions that measure."""
+
+MATRIX_SIDE, COPY_BYTES = 8192, 1 << 30
+"""Large enough to fill a GPU of today; a product takes about 2 ms on an H100."""
+TOY_SIDE, TOY_BYTES = 67, 1 << 12
+
+
+class Device:
+    """The first CUDA device or, for toy sizes, the CPU."""
+
+    def __init__(self, toy: bool) -> None:
+        self.kind = "cpu" if toy else "cuda"
+        self.toy = toy
+
+    @property
+    def name(self) -> str:
+        """The card's name."""
+        return "toy sizes on a CPU" if self.toy else torch.cuda.get_device_name()
+
+    def seconds(self, function: Callable[[], object], warmup: int, repeats: int) -> float:
+        """Return the median seconds of `repeats` calls, device done, after `warmup` that are not counted."""
+        taken = []
+        for turn in range(warmup + repeats):
+            self._wait()
+            begin = time.perf_counter()
+            function()
+            self._wait()
+            if turn >= warmup:
+                taken.append(time.perf_counter() - begin)
+        return statistics.median(taken)
+
+    def _wait(self) -> None:
+        if self.kind == "cuda":
+            torch.cuda.synchronize()
+
+    def forget(self) -> None:
+        """Give back the memory of what is no longer used, and count its peak anew."""
+        gc.collect()
+        if self.kind == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak_memory(self) -> dict[str, float]:
+        """Return the most GB that tensors have taken since `forget`; nothing on a CPU."""
+        return {"peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9} if self.kind == "cuda" else {}
+
+    def rates(self) -> dict[str, float]:
+        """Return the rates of a bf16 matrix product of random numbers, and of a copy (bytes read plus written)."""
+        side = TOY_SIDE if self.toy else MATRIX_SIDE
+        left, right = (torch.randn(side, side, device=self.kind, dtype=torch.bfloat16) for _ in range(2))
+        product = self.seconds(lambda: torch.mm(left, right), warmup=5, repeats=21)
+        source = torch.ones(TOY_BYTES if self.toy else COPY_BYTES, device=self.kind, dtype=torch.uint8)
+        target = torch.empty_like(source)
+        copy = self.seconds(lambda: target.copy_(source), warmup=3, repeats=11)
+        return {
+            "matrix_tflop_per_s": 2 * side**3 / product / 1e12,
+            "copy_gb_per_s": 2 * len(source) / copy / 1e9,
+        }

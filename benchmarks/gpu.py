@@ -1,0 +1,205 @@
+"""What a GPU shows, in at most five minutes: its tests, a training step, and decoding, beside transformers.
+
+    python -m benchmarks.gpu                                 all of it; `make bench-gpu`
+    python -m benchmarks.gpu --only train --sizes small      a part alone
+    python -m benchmarks.gpu --toy --out /tmp/figures        tiny sizes on a CPU: whether it runs
+
+The rates of a matrix product and of a copy are measured first; then come
+
+- `tests`: the tests that need CUDA, `pytest -m gpu`;
+- `train`: see `benchmarks.gpu_training`;
+- `decode`: see `benchmarks.gpu_decoding`.
+
+What fails is printed in one line and the next goes on; what there is no time for is said. Figures are merged into
+gpu.json under the card's name as they come, each part with its date and the versions of torch and transformers. The
+exit code is 1 if anything failed. Needs torch, transformers and PyYAML (and what the tests need), and no network.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from xml.etree import ElementTree
+
+import torch
+import transformers
+
+from benchmarks import gpu_decoding, gpu_training
+from benchmarks.device import Device, Group
+from kebyt5_xm.backbone import SHAPES
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+PARTS = ("tests", "train", "decode")
+SECONDS = 300.0
+LEAST_SECONDS = 15.0
+"""With less time left nothing more is started: a step of base and its warm-up take about so long on an H100."""
+TEST_SECONDS = 120.0
+
+Figures = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass
+class Session:
+    """One run of this benchmark: what it measures on, until when, and what it has found."""
+
+    device: Device
+    path: Path
+    end: float
+    failed: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def seconds_left(self) -> float:
+        return self.end - time.monotonic()
+
+    def attempt(self, name: str, function: Callable[[], T]) -> T | None:
+        """Return what `function` returns; None, and a line, if it fails, and None if no time is left for it."""
+        if self.seconds_left < LEAST_SECONDS:
+            self.left_out.append(name)
+            return None
+        try:
+            return function()
+        except Exception as error:  # of a kernel, a library, the memory: the next may do
+            said = next(iter(str(error).splitlines()), "")[:200]
+            print(f"{name}: FAILED: {type(error).__name__}: {said}", flush=True)
+            self.failed.append(name)
+            return None
+
+    def measure(self, part: str, groups: Iterable[Group]) -> None:
+        """Measure all of a part and keep the figures, group by group."""
+        for keys, build in groups:
+            name = ".".join((part, *keys))
+            found: Figures = {}
+            for what, function in (self.attempt(name, build) or {}).items():
+                figures = self.attempt(f"{name}.{what}" if what else name, function)
+                if figures is not None:
+                    shown = (f"{key} {_shown(value)}" for key, value in figures.items())
+                    print(f"{name} {what}".rstrip() + f": {', '.join(shown)}", flush=True)
+                    found |= {what: figures} if what else figures
+            self.device.forget()
+            if found:
+                self.keep((part, *keys), found)
+
+    def keep(self, keys: Sequence[str], figures: Figures) -> None:
+        """Put figures into the file, in place of earlier ones under the same keys."""
+        kept = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        place = kept.setdefault(self.device.name, {})
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            **figures,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(unfinished, self.path)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the benchmark; see the head of this file. Return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part (may be repeated)")
+    parser.add_argument("--sizes", nargs="+", choices=sorted(SHAPES), default=["small", "base"])
+    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"time for all ({SECONDS:g})")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help="where gpu.json is")
+    parser.add_argument("--toy", action="store_true", help="tiny sizes on the CPU")
+    options = parser.parse_args(args)
+    if not options.toy and not torch.cuda.is_available():
+        print("error: found no CUDA device; --toy runs tiny sizes on the CPU", file=sys.stderr)
+        return 2
+    session = Session(Device(options.toy), options.out / "gpu.json", time.monotonic() + options.seconds)
+    rates: Figures = {}
+    print(
+        f"{session.device.name}: torch {torch.__version__}, transformers {transformers.__version__}",
+        flush=True,
+    )
+    session.measure("matrix", [((), lambda: {"": partial(_rates, session.device, rates)})])
+    for part in options.only or PARTS:
+        if part == "tests":
+            limit = min(TEST_SECONDS, session.seconds_left)
+            session.measure("tests", [((), lambda limit=limit: {"": partial(gpu_tests, limit)})])
+        elif not rates:  # where no product runs, nothing does
+            session.left_out.append(part)
+        elif part == "train":
+            session.measure(part, gpu_training.groups(options.sizes, session.device, rates))
+        else:
+            session.measure(part, gpu_decoding.groups(options.sizes, session.device, rates))
+    if session.left_out:
+        print(f"no time was left for: {', '.join(session.left_out)}")
+    if session.failed:
+        print(f"failed: {', '.join(session.failed)}")
+    return 1 if session.failed else 0
+
+
+def _rates(device: Device, rates: Figures) -> Figures:
+    rates.update(device.rates())
+    return rates
+
+
+def gpu_tests(limit: float) -> Figures:
+    """Run `pytest -m gpu` for at most `limit` seconds; return how many passed, failed and were skipped.
+
+    Only files that mark tests so are read: others may want packages that are not there.
+    """
+    marked = [path for path in (ROOT / "tests").glob("test_*.py") if "mark.gpu" in path.read_text("utf-8")]
+    # The options in pyproject.toml need pytest-timeout.
+    plain = [] if importlib.util.find_spec("pytest_timeout") else ["-c", os.devnull, "--rootdir", str(ROOT)]
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *plain]
+        begin = time.monotonic()
+        done = subprocess.run(
+            [*command, f"--junitxml={report}", *map(str, marked)],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.getenv("PYTHONPATH")))),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+        if not report.is_file():
+            raise RuntimeError(
+                done.stdout.strip().rpartition("\n")[2] or f"pytest ended with {done.returncode}"
+            )
+        suite = next(ElementTree.parse(report).iter("testsuite"))
+    counts = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
+    if counts["failures"] or counts["errors"]:
+        print(done.stdout, flush=True)
+    bad = counts["failures"] + counts["errors"]
+    return {
+        "passed": counts["tests"] - bad - counts["skipped"],
+        "failed": bad,
+        "skipped": counts["skipped"],
+        "seconds": time.monotonic() - begin,
+    }
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
