@@ -40,6 +40,10 @@ class WaveformPreprocessor(Preprocessor):
     stack: tuple[Convolution, ...]
     pads: bool = False
 
+    @property
+    def waveform_rate(self) -> int:
+        return self.sample_rate
+
     def size(self, header: Header) -> Size:
         assert isinstance(header, AudioHeader)
         samples = resampled_length(header.num_samples, header.sample_rate, self.sample_rate)

@@ -86,6 +86,10 @@ class Waveforms(Inputs):
     stack: tuple[Convolution, ...]
     pads: bool  # not where a group norm runs over time
 
+    @property
+    def waveform_rate(self) -> int:
+        return self.processor.sampling_rate
+
     def size(self, header: Header) -> Size:
         samples = _num_samples(header, self.processor.sampling_rate)
         refuse_short(samples, shortest_input(self.stack), self.processor.sampling_rate)
@@ -116,6 +120,10 @@ class WhisperChunks(Inputs):
 
     processor: Any
     pads: bool = True
+
+    @property
+    def waveform_rate(self) -> int:
+        return self.processor.sampling_rate
 
     def size(self, header: Header) -> Size:
         samples = _num_samples(header, self.processor.sampling_rate)

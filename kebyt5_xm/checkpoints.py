@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from kebyt5_xm.checkpoint_io import remove_unfinished
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.fit_checks import check_monitor
 
 KEEP = 2
 """Newest checkpoints kept: one to continue from, and the one before it in case that one is damaged."""
@@ -69,23 +69,13 @@ class Best(ModelCheckpoint):
         chosen = metrics.get(monitor)
         mode = "max" if chosen is not None and chosen.higher_is_better else "min"
         super().__init__(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
-        self._metrics = list(metrics)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Raise `UserError` for a monitor that no validation logs, before weights are loaded."""
         super().setup(trainer, pl_module, stage)
         data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        parts = ["", *(f"/{name}" for name in data.validation.names)]
-        known = [
-            *self._metrics,
-            *(f"val/{figure}{part}" for figure in ("bits_per_byte", "loss") for part in parts),
-        ]
         assert self.monitor is not None
-        if self.monitor not in known:
-            raise UserError(
-                f"monitor is '{self.monitor}', which no validation of this run logs; expected one of "
-                f"{', '.join(known)}{did_you_mean(self.monitor, known)}"
-            )
+        check_monitor(self.monitor, data)
 
 
 def _step(path: Path) -> int:

@@ -35,8 +35,15 @@ class _Reader(TrainingCLI):
         """Nothing."""
 
 
-def configured(paths: list[str], random_weights: bool) -> tuple[Task, DataModule]:
-    """Return what the merged recipes at `paths` configure; raises `UserError`, or exits with 2 as `train.py`."""
+ANY_WIDTH = 55_440
+"""Stands for the width of a backbone that is not there: every number of heads to 12 and also 16 divides it."""
+
+
+def configured(paths: list[str], random_weights: bool, ask_hub: bool = True) -> tuple[Task, DataModule]:
+    """Return what the merged recipes at `paths` configure; raises `UserError`, or exits with 2 as `train.py`.
+
+    `ask_hub` says that with random weights the backbone is to have the shape of its weights' config.json.
+    """
     if os.getcwd() not in sys.path:  # as `python train.py` finds classes beside it, and `kebyt5-xm` would not
         sys.path.insert(0, os.getcwd())
     merged = recipes.merge(paths)
@@ -60,7 +67,7 @@ def configured(paths: list[str], random_weights: bool) -> tuple[Task, DataModule
     assert isinstance(task, Task)
     assert isinstance(data, DataModule)
     if random_weights:
-        task.building.backbone = _random(task.backbone)
+        task.building.backbone = _random(task.backbone, ask_hub)
     return task, data
 
 
@@ -115,10 +122,23 @@ def _parameters(class_path: str) -> set[str]:
         return set()  # the parser will say so
 
 
-def _random(backbone: Backbone) -> Backbone:
+def configured_data(paths: list[str]) -> DataModule:
+    """Return the connected data of the recipes, for what reads data alone: no weights, no cache, no hub.
+
+    How wide a backbone on a hub is decides nothing of the data. Raises `UserError` as `configured`.
+    """
+    task, data = configured(paths, random_weights=True, ask_hub=False)
+    data.connect(task.interfaces(read_caches=False))
+    return data
+
+
+def _random(backbone: Backbone, ask_hub: bool) -> Backbone:
     """Return the backbone from scratch, of the shape that its weights' config.json gives."""
     if backbone.weights is None:
         return backbone
+    if not ask_hub and not Path(backbone.weights).exists():
+        width = (backbone.shape or SHAPES.get(backbone.size or "", {})).get("d_model", ANY_WIDTH)
+        return Backbone(shape={**SHAPES["mini"], "d_model": width}, attention=backbone.attention)
     try:
         config = backbone.config()
     except UserError as error:

@@ -102,6 +102,11 @@ class Preprocessor(ABC):
     pads: bool = False
     """Whether items of unequal sizes may share a batch. True is a promise that padding changes no feature."""
 
+    @property
+    def waveform_rate(self) -> int | None:
+        """Hz of what `prepare` gives if that is a waveform [samples] that can be listened to, else None."""
+        return None
+
     @abstractmethod
     def size(self, header: Header) -> Size:
         """Return the exact size of the features of an item with this header.

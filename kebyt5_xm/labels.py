@@ -8,7 +8,7 @@ states are read once; what another byte would have cost does not matter, for no 
 Shape suffixes: B rows, L labels, N decoder positions of all labels, S encoder positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from kebyt5_xm.model import CrossModalT5
 
 MOST_POSITIONS = 4096
-"""Decoder positions scored at a time: attention within a row grows with their square."""
+"""Decoder positions of the labels that are scored in one row."""
+MOST_PAIRS = 1 << 24
+"""Pairs of positions that attend to each other in one call of the decoder, over its rows: attention holds a number a
+head for each, which makes 0.8 GB with base's twelve heads in fp32."""
 
 
 @dataclass
@@ -64,22 +67,36 @@ class LabelTrie:
         return self._next.get(tuple(written[1:].tolist()), [PAD_ID])
 
     def log_probabilities(
-        self, model: "CrossModalT5", states: Tensor, attention_mask: Tensor | None
+        self,
+        model: "CrossModalT5",
+        states: Tensor,
+        attention_mask: Tensor | None,
+        everywhere: Callable[[bool], bool] = bool,
     ) -> Tensor:
         """Return the log-probability [B, L] of every label, normalised over the labels.
 
-        `states` [B, S, D] are the encoder's, `attention_mask` [B, S] says which count.
+        `states` [B, S, D] are the encoder's, `attention_mask` [B, S] says which count. `everywhere` says whether what
+        is true here is true on every rank: all ranks call the decoder equally often, as sharded weights want it.
         """
-        scores = [
-            self._scores(model, states, attention_mask, self._ids[first:last])
-            for first, last in self._chunks()
-        ]
+        num_rows, num_states = states.shape[:2]
+        most = MOST_POSITIONS
+        while most > 1 and not everywhere(num_rows * most * max(most, num_states) <= MOST_PAIRS):
+            most //= 2
+        scores = []
+        for first, last in self._chunks(most):
+            chosen = self._ids[first:last]
+            # A label of more positions than that has fewer rows.
+            rows = max(1, num_rows * most**2 // max(most, sum(map(len, chosen))) ** 2)
+            masks = [None] * num_rows if attention_mask is None else attention_mask.split(rows)
+            parts = zip(states.split(rows), masks, strict=False)
+            scores.append(torch.cat([self._scores(model, part, mask, chosen) for part, mask in parts]))
         return torch.cat(scores, dim=1).log_softmax(dim=1)
 
-    def _chunks(self) -> list[tuple[int, int]]:
+    def _chunks(self, most: int) -> list[tuple[int, int]]:
+        """Return runs of labels of at most so many positions, or one label of more."""
         chunks, first, size = [], 0, 0
         for number, ids in enumerate(self._ids):
-            if size and size + len(ids) > MOST_POSITIONS:
+            if size and size + len(ids) > most:
                 chunks.append((first, number))
                 first, size = number, 0
             size += len(ids)

@@ -9,8 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_BLOCK = re.compile(r"(.*?\.(?:blocks?|layers?|stages?))\.(\d+)\.")
-"""The outermost numbered block of a name: T5's and ViTs' `block`, `blocks`, `layer` or `layers`; `stages` of CNNs."""
+_BLOCK = re.compile(r"(?!modalities\.[^.]+\.adapter\.)(.*?\.(?:blocks?|layers?|stages?))\.(\d+)\.")
+"""The outermost numbered block of a name: T5's and ViTs' `block`, `blocks`, `layer` or `layers`; `stages` of CNNs.
+Those of an adapter, which is new in every run, are no stack."""
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class Skips(pl.Callback):
         counts = torch.tensor(
             [[self.skipped[part], self.drawn[part]] for part in range(len(data.training.names))],
             device=trainer.strategy.root_device,
-            dtype=torch.float32,
+            dtype=torch.int64,  # float32 counts to 16.8 million
         )
         summed = trainer.strategy.reduce(counts, reduce_op="sum")
         assert isinstance(summed, torch.Tensor)

@@ -20,6 +20,7 @@ from kebyt5_xm.configuration import SlotBias
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.judging import Judging, write_answers
+from kebyt5_xm.fit_checks import optimization
 from kebyt5_xm.groups import Group
 from kebyt5_xm.lora import LoRA
 from kebyt5_xm.memory import memory, sharding
@@ -98,20 +99,17 @@ class Task(pl.LightningModule):
             shard(self._model, self.device_mesh)
 
     def configure_optimizers(self) -> Any:
-        entries = parameter_groups.optimizer_groups(self.building.groups, self._model.named_parameters())
-        optimizer = self.optimizer(entries)
+        optimizer, schedule = optimization(self, self._model, self.trainer.max_steps)
         if isinstance(self.trainer.strategy, DeepSpeedStrategy) and not is_elementwise(optimizer):
             raise UserError(
                 f"{type(optimizer).__name__} needs whole matrices, but DeepSpeed ZeRO hands an optimizer flat "
                 "partitions; use torch.optim.AdamW, or DDP or FSDP2 instead of DeepSpeed"
             )
-        parameter_groups.scale_rates(optimizer)
         frozen = sum(p.numel() for p in self._model.parameters() if not p.requires_grad)
         rank_zero_info(parameter_groups.table(optimizer.param_groups, frozen))
         rank_zero_info(memory(self._model, self.optimizer, sharding(self.trainer.strategy)))
-        if self.schedule is None:
+        if schedule is None:
             return optimizer
-        schedule = self.schedule(optimizer, self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @property

@@ -1,5 +1,6 @@
 """The doctor finds nothing in a healthy configuration, and the fault in each broken one."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 import tiny_media
 import tiny_run
 
-from kebyt5_xm import cli
+from kebyt5_xm import cli, training
 from kebyt5_xm.doctor.costs import optimizer_bytes
+from kebyt5_xm.doctor.examination import _world_size as ranks
 from kebyt5_xm.doctor.flops import step_flops
 from kebyt5_xm.recipes import overlay
 from kebyt5_xm.untied import t5_config
@@ -71,7 +73,7 @@ def test_a_healthy_configuration(doctor: Any, folder: Path) -> None:
     expected = {f"{name}: {check}" for name in ("image", "speech") for check in per_modality}
     expected |= {f"model: {check}" for check in model} | {"estimate: memory", "estimate: time a step"}
     expected |= {f"{source}: lengths" for source in ("text", "captions", "speech")}
-    expected |= {"what trains", "image: cache"}
+    expected |= {"what trains", "optimizer", "image: cache"}
     assert lines.keys() == expected
     assert "longest input 61 positions" in lines["text: lengths"]
     assert "most slots 4" in lines["captions: lengths"]
@@ -80,7 +82,13 @@ def test_a_healthy_configuration(doctor: Any, folder: Path) -> None:
 def test_text_alone_has_no_lines_of_modalities(doctor: Any) -> None:
     code, lines = doctor()
     assert code == 0, lines
-    assert {check.split(":")[0] for check in lines} == {"what trains", "text", "model", "estimate"}
+    assert {check.split(":")[0] for check in lines} == {
+        "what trains",
+        "optimizer",
+        "text",
+        "model",
+        "estimate",
+    }
 
 
 def test_an_encoder_that_lies_about_its_length(doctor: Any, folder: Path) -> None:
@@ -159,3 +167,89 @@ def test_estimates() -> None:
     assert step_flops(config, 1024, 189) == pytest.approx(2.99e12, rel=2e-3)
     assert optimizer_bytes(lambda groups: torch.optim.AdamW(groups, lr=0.1)) == 8
     assert optimizer_bytes(lambda groups: torch.optim.SGD(groups, lr=0.1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"data": {"micro_batch_size": 0}}, "data.micro_batch_size is 0"),
+        ({"data": {"micro_batch_size": -1}}, "data.micro_batch_size is -1"),
+        ({"data": {"micro_batch_size": 16}}, "8 is not a multiple of data.micro_batch_size 16 x 1 ranks"),
+        ({"data": {"global_batch_size": 50, "micro_batch_size": 48}}, "50 is not a multiple"),
+        ({"data": {"global_batch_size": 0}}, "data.global_batch_size 0"),
+        ({"data": {"global_batch_size": -4}}, "data.global_batch_size -4"),
+        ({"trainer": {"devices": 3}}, "is not a multiple of data.micro_batch_size 2 x 3 ranks"),
+        ({"trainer": {"max_steps": -1}}, "trainer.max_steps is -1"),
+        ({"trainer": {"max_epochs": 3}}, "trainer.max_epochs 3"),
+        ({"trainer": {"accumulate_grad_batches": 2}}, "trainer.accumulate_grad_batches is 2"),
+        (
+            {"data": {"sources": {"text": {"init_args": {"epochs": 1}}}}, "trainer": {"max_steps": 9973}},
+            "whole steps",
+        ),
+        ({"monitor": "val/bits_per_bite"}, "did you mean 'val/bits_per_byte'"),
+    ],
+)
+def test_what_fit_refuses_is_refused_in_its_words(
+    doctor: Any, folder: Path, changed: dict[str, Any], words: str
+) -> None:
+    code, lines = doctor(changed)
+    assert code == 2, lines
+    assert words in lines["error"]
+    assert "Traceback" not in lines["error"]
+    run = str(folder / "refused")
+    paths = [str(folder / "text.yaml"), tiny_run.write_recipe(folder, "overlay0", changed)]
+    with pytest.raises(SystemExit) as ended:
+        training.main(["fit", *(word for path in paths for word in ("-c", path)), "--run_dir", run])
+    assert ended.value.code == 2
+    assert not Path(run, "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"schedule": {"init_args": {"warmup_steps": 97}}}, "warmup_steps=97 in a run of 7 optimizer steps"),
+        ({"optimizer": {"init_args": {"lr": 20.0}}}, "a learning rate of 20 in the group 'default'"),
+        ({"optimizer": {"init_args": {"lr": -0.5}}}, "Invalid learning rate: -0.5"),
+        ({"groups": {"fast": {"pattern": "*", "lr": 3.0}}}, "a learning rate of 3 in the group 'fast'"),
+    ],
+)
+def test_an_optimizer_or_schedule_that_fit_refuses(
+    doctor: Any, folder: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any], words: str
+) -> None:
+    code, lines = doctor({"model": changed})
+    assert code == 1, lines
+    assert failed(lines) == {"optimizer"}
+    assert words in lines["optimizer"]
+    paths = [str(folder / "text.yaml"), tiny_run.write_recipe(folder, "overlay0", {"model": changed})]
+    with pytest.raises(SystemExit) as ended:
+        training.main(
+            ["fit", *(word for path in paths for word in ("-c", path)), "--run_dir", str(folder / "rate")]
+        )
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+    shutil.rmtree(folder / "rate", ignore_errors=True)
+
+
+def test_the_advice_on_a_cache_counts_the_passes_over_its_media(doctor: Any, folder: Path) -> None:
+    """13 images of weight 0.3 beside text of weight 1, 7 steps of 8: they come round once."""
+    overlay_of_images = tiny_media.image_overlay(folder, frozen=True)
+    code, lines = doctor(overlay_of_images)
+    assert code == 0, lines
+    passes = 7 * 8 * 0.3 / 1.3 / 13
+    assert f"come round {passes:.3g} times" in lines["image: cache"]
+    code, lines = doctor(overlay_of_images, {"trainer": {"max_steps": 1009}})
+    assert f"come round {1009 * 8 * 0.3 / 1.3 / 13:.3g} times" in lines["image: cache"]
+
+
+def test_a_cache_that_is_named_and_not_filled_yet(doctor: Any, folder: Path) -> None:
+    named = {"model": {"modalities": {"image": {"cache": str(folder / "cache")}}}}
+    overlays = (tiny_media.image_overlay(folder, frozen=True), named)
+    code, lines = doctor(*overlays)
+    assert code == 0, lines
+    assert "found no features of this encoder" in lines["image: cache"]
+    assert "kebyt5-xm cache" in lines["image: cache"]
+
+
+def test_the_ranks_that_a_recipe_asks_for() -> None:
+    assert ranks({}) == ranks({"devices": "auto"}) == ranks({"devices": -1}) == 1
+    assert ranks({"devices": 3, "num_nodes": 2}) == 6

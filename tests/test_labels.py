@@ -1,8 +1,11 @@
 """Answers from a closed list: probabilities against the definition, and what can be written at all."""
 
+from typing import Any
+
 import pytest
 import torch
 from tiny_model import tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kebyt5_xm import labels as labels_module
 from kebyt5_xm.decoding import greedy
@@ -40,15 +43,65 @@ def by_definition(model: CrossModalT5, text: list[str]) -> list[float]:
     return torch.tensor(scores, dtype=torch.float64).softmax(0).tolist()
 
 
-@pytest.mark.parametrize("most_positions", [4096, 9])
-def test_probabilities_are_those_of_the_labels_alone(model, monkeypatch, most_positions: int) -> None:
+@pytest.mark.parametrize(
+    ("most_positions", "most_pairs"), [(4096, 1 << 24), (9, 1 << 24), (4096, 3 * 11 * 80), (4096, 1)]
+)
+def test_probabilities_are_those_of_the_labels_alone(
+    model, monkeypatch, most_positions: int, most_pairs: int
+) -> None:
     monkeypatch.setattr(labels_module, "MOST_POSITIONS", most_positions)
+    monkeypatch.setattr(labels_module, "MOST_PAIRS", most_pairs)
     inputs = model.processor(TEXTS)
     states = model.encode(**inputs).last_hidden_state
     with torch.no_grad():
         found = LabelTrie(LABELS).log_probabilities(model, states, inputs["attention_mask"]).exp()
         for row, text in zip(found.tolist(), TEXTS, strict=True):
             assert row == pytest.approx(by_definition(model, text), rel=1e-4)
+
+
+class Largest(TorchDispatchMode):
+    """Keeps the number of elements of the largest tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return result
+
+
+def test_memory_does_not_grow_with_the_square_of_all_labels(model, monkeypatch) -> None:
+    """97 labels of 8 positions in 5 rows: 5 x 776 x 776 pairs at once would be 3 million."""
+    monkeypatch.setattr(labels_module, "MOST_PAIRS", 5 * 64 * 64)
+    trie = LabelTrie([f"label{n:02}" for n in range(97)])
+    states = torch.randn(5, 13, model.config.backbone["d_model"])
+    with torch.no_grad(), Largest() as largest:
+        found = trie.log_probabilities(model, states, None)
+    assert found.shape == (5, 97)
+    # One number a head for every pair is the largest; logits of 64 positions are 5 x 64 x 384.
+    heads = model.config.backbone["num_heads"]
+    assert largest.numel <= max(5 * 64 * 64 * heads, 5 * 64 * 384)
+
+
+def test_ranks_agree_on_how_many_labels_a_call_scores(model, monkeypatch) -> None:
+    """Sharded weights want as many calls on every rank: one with shorter inputs follows the others."""
+    calls = []
+    monkeypatch.setattr(
+        LabelTrie,
+        "_scores",
+        lambda self, m, s, a, chosen: calls.append(1) or s.new_zeros(len(s), len(chosen)),
+    )
+    trie, states = LabelTrie(LABELS), torch.zeros(3, 5, 7)
+    trie.log_probabilities(model, states, None)
+    assert len(calls) == 1
+    asked = iter([False] * 9)
+    trie.log_probabilities(model, states, None, everywhere=lambda here: next(asked, True))
+    # 4096 halved nine times is 8, and the labels take 7, 10, 3 and 7 positions: that of 10 goes row by row.
+    assert len(calls) == 1 + (1 + 3 + 1 + 1)
 
 
 def test_only_labels_can_be_written(model) -> None:

@@ -89,3 +89,14 @@ def test_a_decay_without_a_stack_is_refused() -> None:
 def test_a_frozen_group_takes_no_rate() -> None:
     with pytest.raises(UserError, match="frozen and has a learning rate or a decay"):
         Group("*", lr=0.1, frozen=True)
+
+
+def test_blocks_of_an_adapter_have_the_full_rate() -> None:
+    """`PerceiverResampler` has numbered blocks of its own, after those of the encoder."""
+    adapter = [f"modalities.image.adapter.blocks.{n}.output.weight" for n in range(3)]
+    place = places(TIMM + adapter)
+    assert {place[name].above for name in adapter} == {0}  # pyright: ignore[reportOptionalMemberAccess]
+    assert place[TIMM[2]].above == 11  # pyright: ignore[reportOptionalMemberAccess]
+    assert rates("modalities.*", TIMM + adapter, decay=0.5)["tower"] == 1.0
+    with pytest.raises(UserError, match="belongs to a stack"):
+        rates("*", adapter)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import tiny_media
 import tiny_run
+import yaml
 from PIL import Image
 
 from kebyt5_xm import cli
 from kebyt5_xm.data.store_writer import ShardWriter, finish_store
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.lint.histogram import histogram
+from kebyt5_xm.preview.pictures import shown
 from kebyt5_xm.recipes import overlay
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning's calls of jsonargparse
@@ -210,3 +212,41 @@ def test_the_preview_of_more_than_a_run_has(folder: Path, capsys: pytest.Capture
     assert (folder / "five.html").read_text(encoding="utf-8").count("<article") == 5
     with pytest.raises(UserError, match="found no example among 0 draws from example 5 on"):
         cli.run("preview", ["-c", path, "--first", "5", "--out", str(folder / "none.html")])
+
+
+@pytest.mark.parametrize("weights", ["google/byt5-small", "no/such/folder"])
+def test_data_alone_is_read_without_the_backbone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, weights: str
+) -> None:
+    """Neither asks the hub, nor for a folder of weights that is not there yet."""
+
+    def asked(name: str) -> None:
+        raise AssertionError(f"asked for {name}")
+
+    monkeypatch.setattr("kebyt5_xm.pretrained.open_pretrained", asked)
+    contents = yaml.safe_load(Path(recipe(folder)).read_text(encoding="utf-8"))
+    contents["model"]["backbone"] = {"weights": weights}
+    adapter = {
+        "class_path": "kebyt5_xm.adapters.PerceiverResampler",
+        "init_args": {"queries": 3, "heads": 12},
+    }
+    contents["model"]["modalities"]["image"]["adapter"] = adapter
+    path = tiny_run.write_recipe(folder, "hub", contents)
+    out = folder / "hub.html"
+    cli.run("preview", ["-c", path, "-n", "5", "--source", "captions", "--out", str(out)])
+    assert "3 slots" in out.read_text(encoding="utf-8")
+    assert lint("-c", path) == 1
+
+
+def test_a_waveform_is_heard_as_it_was_prepared() -> None:
+    from encoders.stems import LogMelEncoder
+    from encoders.torchaudio import WaveformPreprocessor
+
+    prepared = WaveformPreprocessor(8000, normalize=False, stack=()).prepare(
+        (np.zeros(1601, np.float32), 16000)
+    )
+    assert prepared.shape == (801,)
+    shown_waveform = shown("audio", 8000, prepared, (np.zeros(1601, np.float32), 16000))
+    assert "801 samples at 8000 Hz" in shown_waveform[0].caption
+    frames = LogMelEncoder(num_mels=17).preprocessor()
+    assert frames.waveform_rate is None  # its sample_rate is not that of what it prepares

@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import tiny_media
 import tiny_run
+import torch
 from processes import train
 
 from kebyt5_xm.recipes import overlay
 from kebyt5_xm.run import Run
+from kebyt5_xm.skips import Skips
 
 
 @pytest.fixture
@@ -102,3 +105,15 @@ def test_what_headers_tell_is_refused_before_the_first_step(folder: Path) -> Non
     codes, log = fit(folder, recipe(folder, "allowed", max_skipped=0.1))
     assert codes == [0], log
     assert {Path(row["path"]).name for row in rows(folder / "allowed")} == {"2.png", "7.png"}
+
+
+def test_counts_are_exact_beyond_what_float32_tells_apart(tmp_path: Path) -> None:
+    """A long run draws more than 2^24 examples of a source."""
+    drawn = (1 << 24) + 1
+    skips = Skips()
+    skips.drawn[0], skips.skipped[0] = drawn, 7
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=lambda tensor, reduce_op: tensor)
+    trainer: Any = SimpleNamespace(strategy=strategy, loggers=[], default_root_dir=tmp_path)
+    data: Any = SimpleNamespace(training=SimpleNamespace(names=["captions"]), max_skipped=0.5)
+    skips._judge(trainer, data, 1)
+    assert skips.totals == {"captions": (7, drawn)}

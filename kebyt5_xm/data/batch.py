@@ -59,23 +59,26 @@ class Batch:
         return torch.arange(self.input_ids.shape[1], device=self.lengths.device) < self.lengths[:, None]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """Return the batch on `device`, ids widened to int64."""
+        """Return the batch on `device`, ids widened to int64; media as they are, whatever their type."""
 
         def move(tensor: Tensor) -> Tensor:
-            moved = tensor.to(device, non_blocking=non_blocking)
-            return moved if tensor.is_floating_point() else moved.long()
+            return tensor.to(device, non_blocking=non_blocking)
 
-        return self._map(move)
+        def widen(tensor: Tensor) -> Tensor:
+            kept = tensor.is_floating_point() or tensor.dtype == torch.bool
+            return move(tensor) if kept else move(tensor).long()
+
+        return self._map(widen, move)
 
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory."""
-        return self._map(Tensor.pin_memory)
+        return self._map(Tensor.pin_memory, Tensor.pin_memory)
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+    def _map(self, function: Callable[[Tensor], Tensor], of_media: Callable[[Tensor], Tensor]) -> "Batch":
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
         changed = {k: function(v) for k, v in tensors.items() if isinstance(v, Tensor)}
         packing = None if self.packing is None else self.packing.map(function)
-        media = [group.map(function) for group in self.media]
+        media = [group.map(of_media) for group in self.media]
         return replace(self, **changed, packing=packing, media=media)
 
 

@@ -17,6 +17,7 @@ from kebyt5_xm.data.source import Source
 from kebyt5_xm.data.steps import Budget, BudgetedSteps, CountedSteps, Steps
 from kebyt5_xm.data.validation import Validation
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.fit_checks import check_steps
 from kebyt5_xm.modality import MediaInterface
 
 
@@ -162,35 +163,7 @@ class DataModule(pl.LightningDataModule):
         """Set `accumulate_grad_batches`, and turn Lightning's interval in batches into one in steps."""
         trainer = self.trainer
         assert trainer is not None
-        if trainer.max_steps < 1:
-            raise UserError(
-                f"trainer.max_steps is {trainer.max_steps}; expected the number of optimizer steps"
-            )
-        if trainer.accumulate_grad_batches != 1:
-            raise UserError(
-                f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}; leave it out, it "
-                "follows from data.global_batch_size and data.micro_batch_size"
-            )
-        if self.micro_batch_size < 1:
-            raise UserError(f"data.micro_batch_size is {self.micro_batch_size}; expected at least 1")
-        if self.budget is None:
-            round_size = self.micro_batch_size * trainer.world_size
-            if self.global_batch_size < 1 or self.global_batch_size % round_size:
-                raise UserError(
-                    f"data.global_batch_size {self.global_batch_size} is not a multiple of data.micro_batch_size "
-                    f"{self.micro_batch_size} x {trainer.world_size} ranks; change one of them"
-                )
-        elif self.steps.num_micro_batches % trainer.world_size:
-            raise UserError(
-                f"data.budget makes {self.steps.num_micro_batches} micro-batches a step, which {trainer.world_size} "
-                "ranks cannot share evenly; change global_length or micro_length"
-            )
-        done = self.steps.count(trainer.max_steps)
-        if done < trainer.max_steps:
-            raise UserError(
-                f"trainer.max_steps is {trainer.max_steps}, but the sources end after {done} whole steps; set it to "
-                f"{done}, or `epochs` of a source higher, or to null"
-            )
+        check_steps(self, trainer.max_steps, trainer.accumulate_grad_batches, trainer.world_size)
         trainer.accumulate_grad_batches = self.steps.num_micro_batches // trainer.world_size
         if isinstance(trainer.val_check_interval, int):
             trainer.val_check_interval *= trainer.accumulate_grad_batches

@@ -1,17 +1,22 @@
 """The order of the checks, and what can still be told after one has failed."""
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
-from kebyt5_xm import recipes
+from kebyt5_xm import recipes, trainer_options
 from kebyt5_xm.configured import configured
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.source import Example
-from kebyt5_xm.doctor.cache_advice import check_cache
+from kebyt5_xm.doctor.cache_advice import check_cache, sources_using
 from kebyt5_xm.doctor.costs import check_gradients, estimates, training_pass
 from kebyt5_xm.doctor.findings import Finding
 from kebyt5_xm.doctor.modalities import check_modality
 from kebyt5_xm.doctor.samples import PER_SOURCE, batch_of, check_samples, first_examples
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.fit_checks import check_monitor, check_steps, optimization
+from kebyt5_xm.model import CrossModalT5
+from kebyt5_xm.task import Task
 
 
 def examine(paths: list[str], random_weights: bool) -> list[Finding]:
@@ -21,8 +26,15 @@ def examine(paths: list[str], random_weights: bool) -> list[Finding]:
 
 def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
     task, data = configured(paths, random_weights)
-    max_steps = int(recipes.merge(paths).get("trainer", {}).get("max_steps") or 0)
-    data.connect(task.interfaces())
+    recipe = recipes.merge(paths)
+    trainer = recipe.get("trainer") or {}
+    left_out = {name: values[0] for name, (values, _) in trainer_options.REFUSED.items()}
+    trainer_options.check({**left_out, **trainer})
+    max_steps = int(trainer.get("max_steps") or -1)
+    data.connect(task.interfaces(read_caches=False))  # a cache may not be filled yet
+    check_steps(data, max_steps, trainer.get("accumulate_grad_batches") or 1, _world_size(trainer))
+    if recipe.get("monitor"):
+        check_monitor(recipe["monitor"], data)
     try:
         task.building.check()
     except UserError as error:
@@ -41,27 +53,53 @@ def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
 
     for name, interface in data.interfaces.items():
         yield from check_modality(name, model.modality(name), interface, model.byte_rms())
-    chosen: list[Example] = []
+    yield _optimization(task, model, max_steps)
+    chosen: dict[str, list[Example]] = {}
     for name, source in data.sources.items():
         examples, finding = first_examples(name, source, data.seed)
         yield finding
-        chosen += examples[:PER_SOURCE]
-    if not chosen:
+        chosen[name] = examples[:PER_SOURCE]
+    together = [example for examples in chosen.values() for example in examples]
+    if not together:
         yield Finding("model", "skipped", "no source gives an example that can be used")
         return
+    batch = batch_of(together, data)
     try:
-        yield from check_samples(model, data, chosen)
-        done = training_pass(model, batch_of(chosen, data))
+        yield from check_samples(model, data, together)
+        done = training_pass(model, batch)
     except UserError as error:
         yield Finding("model: real samples", "FAILED", str(error), "change the modality that it names")
         return
     yield check_gradients(model, done)
-    batch = batch_of(chosen, data)
-    for name in data.interfaces:
+    for name, modality in task.modalities.items():
         if model.modality(name).encoder.frozen:
-            yield check_cache(name, model, data, batch, done.seconds, max_steps)
+            using = sources_using(name, data, chosen)
+            yield check_cache(
+                name, model, data, batch, using=using, max_steps=max_steps, cache=modality.cache
+            )
     micro_batch, global_batch = _sizes(data)
     yield from estimates(model, done, batch, task.optimizer, micro_batch, global_batch)
+
+
+def _optimization(task: Task, model: CrossModalT5, max_steps: int) -> Finding:
+    """Return the finding on the optimizer and the schedule, made as training makes them."""
+    check = "optimizer"
+    try:
+        optimizer, schedule = optimization(task, model, max_steps)
+    except UserError as error:
+        return Finding(check, "FAILED", str(error), "change model.optimizer, model.schedule or model.groups")
+    rates = sorted({float(group.get("initial_lr", group.get("lr", 0.0))) for group in optimizer.param_groups})
+    shown = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
+    by = "a constant rate" if schedule is None else type(schedule).__name__
+    return Finding(
+        check, "ok", f"{type(optimizer).__name__} at a rate of {shown}, {by}, over {max_steps} steps"
+    )
+
+
+def _world_size(trainer: dict[str, Any]) -> int:
+    """Return the ranks that a recipe asks for by number; 1 where it leaves that to the machine."""
+    counts = (trainer.get("devices"), trainer.get("num_nodes"))
+    return math.prod(count if type(count) is int and count > 0 else 1 for count in counts)
 
 
 def _sizes(data: DataModule) -> tuple[int, int]:

@@ -54,7 +54,7 @@ class Answering:
     ) -> list[Written]:
         """Return what the model writes for the encoder's states [B, S, D]; of rows not `wanted` [B], anything."""
         if self.labels is not None:
-            return self._labels(self._trie.log_probabilities(model, states, mask))
+            return self._labels(self._trie.log_probabilities(model, states, mask, self.everywhere))
         ids = greedy(model, states, mask, self.max_length, ~wanted, self.everywhere)
         return [self._text(row) for row in ids.cpu().numpy()]
 

@@ -68,12 +68,10 @@ def of_recipes(paths: Sequence[str]) -> Iterator[Subject]:
     """Yield the tables and stores of the sources in the merged recipes at `paths`, held-out ones too."""
     if not paths:
         return
-    from kebyt5_xm.configured import configured
+    from kebyt5_xm.configured import configured_data
 
-    task, data = configured(list(paths), random_weights=True)
     # What the encoders would make of the files, not what a cache may hold of them already.
-    data.connect(task.interfaces(read_caches=False))
-    for name, source in data.sources.items():
+    for name, source in configured_data(list(paths)).sources.items():
         if isinstance(source, Manifest):
             yield from _of_manifest(name, source)
         elif isinstance(source, Denoising):

@@ -33,13 +33,11 @@ mark { white-space: nowrap; }
 
 def write_page(paths: list[str], number: int, first: int, source: str | None, out: str) -> int:
     """Write the page of `number` examples and return how many of them could not be made. Raises `UserError`."""
-    from kebyt5_xm.configured import configured
+    from kebyt5_xm.configured import configured_data
 
     if number < 1 or first < 0:
         raise UserError(f"found --number {number} and --first {first}, expected at least 1 and at least 0")
-    task, data = configured(paths, random_weights=True)
-    # What the encoders would be given, not what a cache holds in its place.
-    data.connect(task.interfaces(read_caches=False))
+    data = configured_data(paths)  # what the encoders would be given, not what a cache holds in its place
     drawn = list(first_drawn(data, number, first, source))
     names = " + ".join(paths)
     html = "\n".join(
@@ -69,8 +67,8 @@ def _article(data: DataModule, drawn: Drawn) -> str:
     figures = []
     for medium, decoded in zip(example.media, drawn.decoded, strict=True):
         interface = data.interfaces[medium.modality]
-        rate = getattr(interface.preprocessor, "sample_rate", None)
-        figures += [_figure(s) for s in shown(interface.media, medium.prepared, decoded, rate)]
+        rate = interface.preprocessor.waveform_rate
+        figures += [_figure(s) for s in shown(interface.media, rate, medium.prepared, decoded)]
     inputs = "".join(map(_marked, pieces(example.input_ids, drawn.sentinels, example)))
     targets = "".join(map(_marked, pieces(example.target_ids, drawn.sentinels)))
     return "\n".join(

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kebyt5_xm.data_urls import grey, png, spectrogram, wav
+from kebyt5_xm.encoder import Media
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,15 @@ class Shown:
     caption: str
 
 
-def shown(media: str, prepared: Tensor, decoded: Any, sample_rate: int | None) -> list[Shown]:
-    """Return what makes a prepared medium visible and audible; `sample_rate` is the preprocessor's, if it has one."""
+def shown(media: Media, waveform_rate: int | None, prepared: Tensor, decoded: Any) -> list[Shown]:
+    """Return what makes a prepared medium visible and audible; `waveform_rate` is the preprocessor's."""
     told = f"prepared: {' x '.join(map(str, prepared.shape))}"
     if media == "image":
         return [_image(picture, told) for picture in _colour_pictures(prepared)] or [_tensor(prepared, told)]
     if media == "audio":
         waveform, rate = decoded
-        if prepared.ndim == 1 and sample_rate is not None:
-            waveform, rate = prepared.numpy(), sample_rate
+        if waveform_rate is not None:
+            waveform, rate = prepared.numpy(), waveform_rate
             told += f" samples at {rate} Hz, played at full scale"
             return [_sound(waveform, rate, told), _picture(spectrogram(waveform, rate), "its spectrogram")]
         player = _sound(
