@@ -1,5 +1,6 @@
 """Media: every common file comes out right, every bad one as a `MediaError`, and the header never lies."""
 
+import copy
 import io
 import os
 import pickle
@@ -275,6 +276,17 @@ def test_headerless_samples_are_told_by_their_name_alone(tmp_path):
     for source in unnamed:
         with pytest.raises(MediaError, match="no readable recording"):
             open_audio(source)
+
+
+def test_behind_a_link_the_name_in_the_row_counts(tmp_path):
+    (tmp_path / "objects").mkdir()
+    (tmp_path / "objects" / "ab12").write_bytes(bytes(2 * 1601))
+    (tmp_path / "1.pcm").symlink_to("objects/ab12")
+    found = resolve(tmp_path, "1.pcm")
+    assert found == os.path.join(os.path.realpath(tmp_path), "objects", "ab12")
+    for readable in (found, pickle.loads(pickle.dumps(found)), copy.copy(found)):
+        assert readable.name == "1.pcm"
+        assert len(open_audio(readable)[0]) == 1601
 
 
 @pytest.mark.parametrize("format", ["WAV", "AIFF", "FLAC", "OGG"])

@@ -12,6 +12,21 @@ from kebyt5_xm.data.bad_sample import MediaError
 from kebyt5_xm.errors import UserError
 
 
+class Local(str):
+    """The real path of a local file. `name` is what the row calls it: behind a link the suffix may be another."""
+
+    __slots__ = ("name",)
+    name: str
+
+    def __new__(cls, path: str, name: str) -> "Local":
+        made = super().__new__(cls, path)
+        made.name = name
+        return made
+
+    def __getnewargs__(self) -> tuple[str, str]:
+        return str(self), self.name
+
+
 @dataclass(frozen=True)
 class Remote:
     """A URL that may be opened through fsspec. A plain string never is: `resolve` makes one of these."""
@@ -60,8 +75,8 @@ class Refused(ValueError):
 
 def resolve(
     root: str | os.PathLike[str], reference: str, allow_remote: bool = False, allow_outside: bool = False
-) -> str | Remote:
-    """Return what a row's `reference` stands for: a real local path, or a `Remote`.
+) -> Local | Remote:
+    """Return what a row's `reference` stands for: a real local path with the name in the row, or a `Remote`.
 
     A local reference is relative to `root`, the folder of the manifest. Raises `MediaError` for a URL unless
     `allow_remote`, and for a path that leaves `root`, be it by "..", as an absolute path or through a
@@ -84,7 +99,7 @@ def resolve(
         raise MediaError(
             reference, f"it leaves the manifest's folder ({real_root}); set allow_outside to permit it"
         )
-    return path
+    return Local(path, reference)
 
 
 @contextmanager
