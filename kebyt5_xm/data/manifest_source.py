@@ -54,8 +54,8 @@ class Manifest(Source):
         max_source_length: longest input in bytes, slots not counted; a longer example is left out with a warning.
         max_target_length: longest target in bytes, likewise.
         limits: largest media that are opened.
-        allow_remote: media may be URLs (any that fsspec opens).
-        allow_outside: media may lie outside the manifest's folder.
+        allow_remote: media may be URLs of the public internet, also in archives and caches (see docs/data.md).
+        allow_outside: media may lie outside the manifest's folder; with allow_remote, any URL that fsspec opens.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ def is_headerless(source: Readable, stream: BinaryIO) -> bool:
         case str() | os.PathLike():
             name = os.fspath(source)
         case Remote():
-            name = source.url
+            name = source.name
         case Span():
             name = source.name
         case _:
