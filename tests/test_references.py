@@ -11,6 +11,7 @@ import unicodedata
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,7 +227,7 @@ def test_no_message_holds_more_of_a_row_than_a_screen_shows(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_a_name_is_found_in_another_unicode_form(tmp_path: Path, written: str, stored: str) -> None:
+def test_a_name_is_found_in_another_unicode_form(tmp_path: Path, written: Any, stored: Any) -> None:
     folder = tmp_path / unicodedata.normalize(stored, "사진") / unicodedata.normalize(written, "한글")
     folder.mkdir(parents=True)
     path = folder / unicodedata.normalize(stored, "각 é.png")

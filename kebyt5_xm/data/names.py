@@ -5,9 +5,10 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
+from typing import Literal
 from urllib.parse import unquote
 
-FORMS = ("NFC", "NFD")
+FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 LEAST_BASE64 = 255
 """Characters from which on a name that no file system takes may be a file's content. Our own choice."""
 

@@ -1,6 +1,7 @@
 """From a reference in a manifest to an open file: what may be opened, and what becomes of every failure."""
 
 import errno
+import http
 import io
 import os
 import stat
@@ -26,8 +27,8 @@ class Local(str):
         made.name = name
         return made
 
-    def __getnewargs__(self) -> tuple[str, str]:
-        return str(self), self.name
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Local, (str(self), self.name)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def reading(source: Readable) -> Iterator[BinaryIO]:
 
     Only a `UserError` passes unchanged (a missing library is not the file's fault).
     """
-    with failures_of(_name(source)):
+    with failures_of(name_of(source)):
         if isinstance(source, io.IOBase) or hasattr(source, "read"):
             stream = cast(BinaryIO, source)
             stream.seek(0)
@@ -138,7 +139,7 @@ def _cause(error: Exception) -> str:
         below = below.__cause__ or below.__context__
     while isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # a web server that cannot be reached, of which fsspec says so
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or getattr(error, "status", None) == http.HTTPStatus.NOT_FOUND:
         return "there is no such file"
     return f"{type(error).__name__}: {error}"
 
@@ -201,7 +202,8 @@ class _Section(io.RawIOBase):
         super().close()
 
 
-def _name(source: Readable) -> str:
+def name_of(source: Readable) -> str:
+    """Return what messages call `source`; never its bytes."""
     if isinstance(source, Remote):
         return source.url
     if isinstance(source, Span):
