@@ -12,7 +12,7 @@ from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.cache.key import media_key
 from kebyt5_xm.cache.store import CacheMiss, FeatureCache
 from kebyt5_xm.data.media import open_media
-from kebyt5_xm.data.reference import Limits, Readable, contents
+from kebyt5_xm.data.reference import Limits, Readable, contents, name_of
 from kebyt5_xm.encoder import Encoder, Header, Media, Preprocessor, header_of
 
 
@@ -50,17 +50,20 @@ class MediaInterface:
     def load(self, readable: Readable, limits: Limits | None = None) -> tuple[torch.Tensor, int]:
         """Return what `prepare` makes of a file, or its features [n, F] or [rows, columns, F] from the cache.
 
-        Raises `MediaError` if the file cannot be used, and `CacheMiss` if the cache has no features of it.
+        Raises `MediaError` if the file cannot be used, `CacheMiss` among them if the cache has no features of it.
         """
         if self.cache is None:
             return self.prepare(open_media(readable, self.media, limits))
         raw = contents(readable)
         features = self.cache.get(media_key(raw))
         if features is None:
+            self.prepare(
+                open_media(readable, self.media, limits)
+            )  # a bad one has the cause that it always has
             raise CacheMiss(
-                f"found no features of {readable} in the cache '{self.cache.folder.parent}': it is new, has "
-                "changed, or could not be read when the cache was filled; run `kebyt5-xm cache` with the same -c "
-                "options, which names the files that cannot be read"
+                name_of(readable),
+                f"found no features of it in the cache '{self.cache.folder.parent}': it is new or has changed since; "
+                "run `kebyt5-xm cache` with the same -c options",
             )
         return features, self.adapter.num_slots(tuple(features.shape[:-1]))
 

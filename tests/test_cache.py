@@ -19,7 +19,9 @@ from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm import cli
 from kebyt5_xm.cache import fill
 from kebyt5_xm.cache.key import encoder_key
-from kebyt5_xm.cache.store import FeatureCache, Segment
+from kebyt5_xm.cache.store import CacheMiss, FeatureCache, Segment
+from kebyt5_xm.configured import configured
+from kebyt5_xm.data.bad_sample import MediaError
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.recipes import overlay
 from kebyt5_xm.run import Run
@@ -148,6 +150,46 @@ def test_bad_media_are_left_out_and_named(folder: Path, capsys: pytest.CaptureFi
     assert f"image: {tiny_media.NUM_IMAGES - 1} media added" in told
     assert "1 left out: cannot use" in told
     assert "5.png" in told
+
+
+def test_a_medium_counts_once_however_many_rows_refer_to_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = (folder / "images.jsonl").read_text()
+    path = write(folder, recipe(folder, "unused"))
+    cache(path, "--max-gb", "1")
+    size = max(sum(p.stat().st_size for p in k.glob("*.features")) for k in (folder / "cache").iterdir())
+    (folder / "images.jsonl").write_text(images * 3)
+    path = write(folder, recipe(folder, "unused", "again"))
+    cache(path, "--max-gb", str(1.5 * size / 1e9))
+    assert f"image: {tiny_media.NUM_IMAGES} media added" in capsys.readouterr().out
+
+
+def test_what_a_cache_lacks_is_skipped_and_counted_with_its_cause(folder: Path) -> None:
+    """A broken image, an image that has changed, and one in a row of bytes: no run ends, no message holds a file."""
+    broken = (folder / "5.png").read_bytes()[:-61]
+    (folder / "5.png").write_bytes(broken)
+    path = write(folder, recipe(folder, "unused"))
+    cache(path)
+    Image.new("RGB", (19, 23), "teal").save(folder / "7.png")
+    torch.manual_seed(5)
+    task, _ = configured([path], random_weights=False)
+    interface = task.interfaces(read_caches=True)["image"]
+    plain = task.interfaces(read_caches=False)["image"]
+    for readable in (str(folder / "5.png"), broken):
+        with pytest.raises(MediaError) as expected:
+            plain.load(readable)
+        with pytest.raises(MediaError) as found:
+            interface.load(readable)
+        assert (found.value.path, found.value.cause) == (expected.value.path, expected.value.cause)
+    changed = (folder / "7.png").read_bytes()
+    for readable, name in (
+        (str(folder / "7.png"), str(folder / "7.png")),
+        (changed, f"<{len(changed)} bytes>"),
+    ):
+        with pytest.raises(CacheMiss, match="run `kebyt5-xm cache`") as caught:
+            interface.load(readable)
+        assert caught.value.path == name
 
 
 def fill_little(path: str, log: str, limit: int) -> None:

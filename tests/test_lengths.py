@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,11 @@ def test_the_table_is_made_once_and_in_processes_alike(
     assert sum(done) == tiny_media.NUM_RECORDINGS
     (table,) = tmp_path.glob("mixed.jsonl.lengths-*")
     expected = source.lengths(everything(source))
-    made = table.stat().st_mtime_ns
+    made = table.stat().st_ino
     again = manifest(tmp_path)
     monkeypatch.setattr(Manifest, "_measure", lambda *_: pytest.fail("measured again"))
     np.testing.assert_array_equal(again.lengths(everything(again)), expected)
-    assert table.stat().st_mtime_ns == made
+    assert table.stat().st_ino == made
     table.unlink()
     monkeypatch.undo()
     np.testing.assert_array_equal(manifest(tmp_path).lengths(everything(source)), expected)
@@ -128,6 +129,84 @@ def test_a_medium_that_changed_since_is_left_out_with_the_reason(tmp_path: Path)
     assert missing.path.endswith("4.png")
     assert not examples[2].counted
     assert not examples[4].counted
+
+
+def test_rows_whose_media_came_since_are_measured_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = manifest(tmp_path)
+    expected = np.array(whole.lengths(everything(whole)))
+    (table,) = tmp_path.glob("mixed.jsonl.lengths-*")
+    table.unlink()
+    for name in ("2.png", "4.png"):
+        (tmp_path / name).rename(tmp_path / f"away-{name}")
+    first = manifest(tmp_path)
+    first.prepare(1, lambda _: None)
+    assert first.impossible()[0] == 3 + 2
+    (tmp_path / "away-2.png").rename(tmp_path / "2.png")
+    (come,) = first.load(Selection(*(np.array([n]) for n in (0, 2)), np.array([2], np.uint64), 0, False))
+    assert come.skipped is not None
+    assert "counts from the next start on" in come.skipped.cause
+
+    caplog.clear()
+    second, done = manifest(tmp_path), []
+    second.prepare(1, done.append)
+    assert sum(done) == 3 + 2
+    assert second.impossible()[0] == 3 + 1
+    assert "4 of" in caplog.text
+    assert "no such file (1)" in caplog.text
+    assert first.settings() != second.settings(), "a run that began before keeps its own table"
+    assert first.impossible()[0] == 3 + 2
+
+    (tmp_path / "away-4.png").rename(tmp_path / "4.png")
+    third = manifest(tmp_path)
+    third.prepare(1, lambda _: None)
+    np.testing.assert_array_equal(third.lengths(everything(third)), expected)
+    assert len(list(tmp_path.glob("mixed.jsonl.lengths-*"))) == 1
+
+
+def test_a_table_is_sent_to_a_worker_as_its_path_unless_another_has_its_name(tmp_path: Path) -> None:
+    source = manifest(tmp_path)
+    expected = np.array(source.lengths(everything(source)))
+    (path,) = tmp_path.glob("mixed.jsonl.lengths-*")
+    sent = pickle.dumps(source)
+    assert expected.astype(np.int32).tobytes() not in sent
+    assert isinstance(pickle.loads(sent)._table(False).lengths, np.memmap)
+    np.testing.assert_array_equal(pickle.loads(sent).lengths(everything(source)), expected)
+    raw = path.read_bytes()
+    path.unlink()
+    with pytest.raises(UserError, match="removed or changed while a run began"):
+        pickle.loads(sent)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).lengths(everything(source)), expected)
+    path.write_bytes(raw.replace(b'"digest": "', b'"digest": "0'))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).lengths(everything(source)), expected)
+
+
+def test_tables_of_other_contents_that_nobody_uses_are_removed(tmp_path: Path) -> None:
+    def tables() -> set[Path]:
+        return set(tmp_path.glob("mixed.jsonl.lengths-*"))
+
+    def prepared(**patches: Any) -> set[Path]:
+        before = tables()
+        manifest(tmp_path, interfaces(**patches)).prepare(1, lambda _: None)
+        return tables() - before
+
+    old, old_used, foreign = prepared(), prepared(image_size=32), tmp_path / "mixed.jsonl.lengths-notes"
+    foreign.write_text("mine")
+    for path in (*old, foreign):
+        os.utime(path, (0, 0))
+    rows = (tmp_path / "mixed.jsonl").read_text()
+    assert prepared(image_size=32) == set()
+    assert old < tables(), "nothing has been made"
+    (tmp_path / "mixed.jsonl").write_text(rows + rows.splitlines()[0] + "\n")
+    other = prepared()
+    assert tables() == old_used | other | {foreign}
+    for path in (*old_used, *other):
+        os.utime(path, (0, 0))
+    assert prepared() == set()
+    assert other < tables(), "it is in use again"
+    assert prepared(image_size=24)
+    assert not old_used & tables()
 
 
 def test_a_damaged_table_is_made_anew(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Filling caches: one pass over the media of a configuration, apart from training."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,25 +45,34 @@ def fill(paths: list[str], batch_size: int, device: str, max_gb: float, shard: s
         raise UserError("no modality has a cache; give one: model.modalities.NAME.cache: FOLDER")
     for name in cached:
         folder = cache_folder(task.modalities[name].cache, task.building.encoder(name))
-        media = list(_media(data, name))[part::parts]
+        media = partial(_media, data, name, part, parts)
         yield f"{name}: " + _fill_one(
             folder, task.building.encoder(name), interfaces[name], media, batch_size, device, max_gb
         )
 
 
-def _media(data: DataModule, name: str) -> Iterator[Medium]:
-    """Yield every medium of modality `name` that the sources refer to, rows that cannot be used left out."""
+def _media(data: DataModule, name: str, part: int, parts: int) -> Iterator[Medium]:
+    """Yield the media of modality `name` that the sources refer to, each once: those of one part of them.
+
+    Rows that cannot be used are left out. Nothing is kept of a medium but a hash of what refers to it.
+    """
+    seen: set[bytes] = set()
     for source in data.sources.values():
         if isinstance(source, Manifest):
             for table, reference in source.media_references(name):
-                yield source, table, reference
+                where = reference if isinstance(reference, bytes) else f"{table.root} {reference!r}".encode()
+                known = media_key(where)
+                if known not in seen:
+                    seen.add(known)
+                    if (len(seen) - 1) % parts == part:
+                        yield source, table, reference
 
 
 def _fill_one(
     folder: Path,
     encoder: Encoder,
     interface: MediaInterface,
-    media: list[Medium],
+    media: Callable[[], Iterator[Medium]],
     batch_size: int,
     device: str,
     max_gb: float,
@@ -74,13 +84,14 @@ def _fill_one(
         "dtype": str(weight.dtype).removeprefix("torch."),
     }
     there = FeatureCache(folder) if (folder / "cache.json").exists() else None
-    _check_room(folder, interface, media, encoder.out_dim * weight.dtype.itemsize, there, max_gb)
+    feature_bytes = encoder.out_dim * weight.dtype.itemsize
+    num_media = _check_room(folder, interface, media(), feature_bytes, there, max_gb)
     encoder.to(device)
     segment, pending = Segment(folder, description), []
     done: set[bytes] = set()
     causes: dict[str, None] = {}
     try:
-        with tqdm(media, unit=" media", desc=folder.parent.name, disable=None) as bar:
+        with tqdm(media(), total=num_media, unit=" media", desc=folder.parent.name, disable=None) as bar:
             for source, table, reference in bar:
                 try:
                     readable = source.readable(reference, table)
@@ -134,14 +145,18 @@ def _encode(
 def _check_room(
     folder: Path,
     interface: MediaInterface,
-    media: list[Medium],
+    media: Iterator[Medium],
     feature_bytes: int,
     there: FeatureCache | None,
     max_gb: float,
-) -> None:
-    """Raise `UserError` if all the media would take more than is allowed or free, from their headers alone."""
-    needed = 0
+) -> int:
+    """Return how many media there are; raise `UserError` if they would take more than is allowed or free.
+
+    Their headers alone are read.
+    """
+    needed = num_media = 0
     for source, table, reference in media:
+        num_media += 1
         try:
             found = header(source.readable(reference, table), interface.media, source.limits)
             size = interface.preprocessor.size(found)
@@ -150,7 +165,7 @@ def _check_room(
         needed += size[0] * (size[1] if len(size) == 2 else 1) * feature_bytes
     if needed > max_gb * GB:
         raise UserError(
-            f"the features of {len(media)} media take {needed / GB:.3f} GB, more than --max-gb {max_gb:g}; raise it, "
+            f"the features of {num_media} media take {needed / GB:.3f} GB, more than --max-gb {max_gb:g}; raise it, "
             "or train without a cache"
         )
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
@@ -160,6 +175,7 @@ def _check_room(
             f"the features take {needed / GB:.3f} GB and {free / GB:.3f} GB are free at '{existing}'; make room, or "
             "name another folder"
         )
+    return num_media
 
 
 def _shard(shard: str) -> tuple[int, int]:

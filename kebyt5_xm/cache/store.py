@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kebyt5_xm.cache.key import DIGEST_BYTES, tensor_bytes
+from kebyt5_xm.data.bad_sample import MediaError
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 
@@ -24,8 +25,8 @@ ENTRY = np.dtype([("key", f"S{DIGEST_BYTES}"), ("offset", "<u8"), ("rows", "<u4"
 numpy drops zero bytes at the end of a key, on both sides of every comparison alike: all keys have one length."""
 
 
-class CacheMiss(UserError):
-    """A medium is not in the cache. It ends a run: training never fills a cache."""
+class CacheMiss(MediaError):
+    """A sound medium is not in the cache: its row is skipped and counted, as training never fills a cache."""
 
 
 class FeatureCache:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.written import visible
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,23 @@ class Skip:
     cause: str
 
 
+MOST_SHOWN = 300
+"""Characters of a name or a cause: a row may hold a whole file where a path was meant. Our own choice."""
+
+
+def shown(text: str, most: int = MOST_SHOWN) -> str:
+    """Return `text` as one line that fits on a screen: its beginning and its end."""
+    text = visible(" ".join(text.split()) if text.isprintable() else text)
+    if len(text) <= most:
+        return text
+    told = f"...({len(text)} characters)..."
+    return f"{text[: most - 60 - len(told)]}{told}{text[-60:]}"
+
+
+class Refused(ValueError):
+    """A file breaks a rule of ours; `reading` of `kebyt5_xm.data.reference` puts the name to it."""
+
+
 class BadSample(UserError):
     """A row, or a file it names, cannot be used. `cause` is one line without the name of the file.
 
@@ -24,8 +42,8 @@ class BadSample(UserError):
     """
 
     def __init__(self, cause: str):
-        super().__init__(cause)
-        self.cause = cause
+        self.cause = shown(cause)
+        super().__init__(self.cause)
 
 
 class MediaError(BadSample):
@@ -33,8 +51,11 @@ class MediaError(BadSample):
 
     def __init__(self, path: str, cause: str):
         super().__init__(cause)
-        self.path = path
-        self.args = (path, cause)  # what pickle calls the class with, on the way out of a data worker
+        self.path = shown(path)
+        self.args = (
+            self.path,
+            self.cause,
+        )  # what pickle calls the class with, on the way out of a data worker
 
     def __str__(self) -> str:
         return f"cannot use {self.path}: {self.cause}"
@@ -47,7 +68,7 @@ class RowError(BadSample):
         super().__init__(cause)
         self.path = path
         self.line = line
-        self.args = (path, line, cause)
+        self.args = (path, line, self.cause)
 
     def __str__(self) -> str:
         return f"cannot use line {self.line} of {self.path}: {self.cause}"

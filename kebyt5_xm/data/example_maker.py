@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.cache.store import CacheMiss
 from kebyt5_xm.data.bad_sample import BadSample, MediaError, RowError
 from kebyt5_xm.data.media import header, open_media
-from kebyt5_xm.data.reference import Limits, Readable, Span, resolve
+from kebyt5_xm.data.reference import Limits, Readable, Span, name_of, resolve
 from kebyt5_xm.data.rows import Rows
 from kebyt5_xm.data.source import Example, MediaItem
 from kebyt5_xm.data.template import Change, Segment, Slot, Template, as_bytes
@@ -115,16 +114,16 @@ class ExampleMaker:
 
     def _open(self, slot: Slot, rows: Rows, place: int, change: MediumChange | None) -> tuple:
         interface = self.interfaces[slot.modality]
+        readable = self.readable(slot.reference, rows)
         try:
-            readable = self.readable(slot.reference, rows)
             if change is None:
                 return interface.load(readable, self.limits)
             item = open_media(readable, interface.media, self.limits)
             return interface.prepare(change(place, slot.modality, item))
-        except (BadSample, CacheMiss):
+        except BadSample:
             raise
         except UserError as error:  # too short for one feature, say: this sample's fault
-            raise MediaError(str(slot.reference)[:200], str(error)) from error
+            raise MediaError(name_of(readable), str(error)) from error
 
     def _target_ids(self, rows: Rows, number: int) -> NDArray[np.int16]:
         ids = encode(self.target_text(rows, number))

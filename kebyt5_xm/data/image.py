@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from kebyt5_xm.data.jpeg import decoded
+from kebyt5_xm.data.png import without_metadata
 from kebyt5_xm.data.reference import Limits, Readable, Refused, failures_of, reading
 from kebyt5_xm.errors import UserError
 
@@ -42,9 +44,9 @@ UNSCALED_TRANSPARENCY = ("L;2", "L;4", "I;16B", "RGB;16B")
 def open_image(source: Readable, limits: Limits | None = None) -> "Image.Image":
     """Return the image as an upright, detached RGB image; raise `MediaError` if it cannot be had."""
     with reading(source) as stream:
-        image = _identified(stream, limits or Limits())
+        image = _identified(stream, limits or Limits(), to_the_end=True)
         size = _upright_size(image)
-        rgb = _rgb(image)
+        rgb = _rgb(image, _jpeg_pixels(image, stream))
         if rgb.size != size:
             raise Refused(
                 f"the header says {size[0]} x {size[1]} pixels, found {rgb.size[0]} x {rgb.size[1]}"
@@ -57,7 +59,7 @@ def image_header(source: Readable, limits: Limits | None = None) -> "ImageHeader
     from kebyt5_xm.encoder import ImageHeader
 
     with reading(source) as stream:
-        return ImageHeader(*_upright_size(_identified(stream, limits or Limits())))
+        return ImageHeader(*_upright_size(_identified(stream, limits or Limits(), to_the_end=False)))
 
 
 def as_rgb(image: "Image.Image") -> "Image.Image":
@@ -74,8 +76,18 @@ def _pillow() -> ModuleType:
     return Image
 
 
-def _identified(stream: BinaryIO, limits: Limits) -> "Image.Image":
+def _jpeg_pixels(image: "Image.Image", stream: BinaryIO) -> "Image.Image | None":
+    """Return a JPEG decoded with the library's warnings; None if Pillow is to decode it."""
+    if image.format not in ("JPEG", "MPO"):
+        return None
+    stream.seek(0)
+    pixels = decoded(stream.read(), image.mode)
+    return None if pixels is None else _pillow().fromarray(pixels)
+
+
+def _identified(stream: BinaryIO, limits: Limits, to_the_end: bool) -> "Image.Image":
     pillow = _pillow()
+    stream = without_metadata(stream, to_the_end)
     pillow.init()  # else a format of the list may not be known yet; each process does it once
     try:
         image = pillow.open(stream, formats=[name for name in FORMATS if name in pillow.OPEN])
@@ -125,7 +137,8 @@ def _upright_size(image: "Image.Image") -> tuple[int, int]:
     return (height, width) if _orientation(image) in SWAPPING_ORIENTATIONS else (width, height)
 
 
-def _rgb(image: "Image.Image") -> "Image.Image":
+def _rgb(image: "Image.Image", pixels: "Image.Image | None" = None) -> "Image.Image":
+    """Return the image, or its `pixels` that have been decoded already, upright and in RGB."""
     pillow = _pillow()
     turn = {
         2: pillow.Transpose.FLIP_LEFT_RIGHT,
@@ -136,6 +149,9 @@ def _rgb(image: "Image.Image") -> "Image.Image":
         7: pillow.Transpose.TRANSVERSE,
         8: pillow.Transpose.ROTATE_90,
     }.get(_orientation(image))
+    if pixels is not None:
+        rgb = pixels.convert("RGB")
+        return rgb if turn is None else rgb.transpose(turn)
     image.load()
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         # Pillow scales the grey values of a PPM to 0..65535. 257 * 255 is 65535, and 128 rounds.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kebyt5_xm.data.bad_sample import BadSample, MediaError, RowError, Skip
 from kebyt5_xm.data.example_maker import ExampleMaker
 from kebyt5_xm.data.layouts.layout import Layout
-from kebyt5_xm.data.lengths import LengthTable, find_table, make_table, table_key
+from kebyt5_xm.data.lengths import LengthTable, find_table, make_table, mended, table_key
 from kebyt5_xm.data.manifest import open_rows
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.reference import Limits, Readable, Span
@@ -54,8 +54,8 @@ class Manifest(Source):
         max_source_length: longest input in bytes, slots not counted; a longer example is left out with a warning.
         max_target_length: longest target in bytes, likewise.
         limits: largest media that are opened.
-        allow_remote: media may be URLs (any that fsspec opens).
-        allow_outside: media may lie outside the manifest's folder.
+        allow_remote: media may be URLs of the public internet, also in archives and caches (see docs/data.md).
+        allow_outside: media may lie outside the manifest's folder; with allow_remote, any URL that fsspec opens.
     """
 
     def __init__(
@@ -142,6 +142,7 @@ class Manifest(Source):
     def connect(self, interfaces: dict[str, MediaInterface]) -> None:
         self.prompt.check(self.rows.columns, interfaces)
         self.maker.interfaces = {name: interfaces[name] for name in self.prompt.modalities}
+        self._opened.clear()  # they decide lengths
 
     def parts(self) -> list[Part]:
         return [Part("", len(self.rows), 1.0, self.rows.fingerprint, self.epochs)]
@@ -165,14 +166,19 @@ class Manifest(Source):
             example = self.example(rows, number)
             found = len(example.input_ids), len(example.target_ids)
             if found != promised:
-                raise RowError(
-                    *rows.place(number),
-                    f"{found[0]} positions and {found[1]} target ids, but {promised[0]} and {promised[1]} when the "
-                    "length table was made: a file has changed since; delete the table to make it anew",
-                )
+                raise RowError(*rows.place(number), self._changed(rows, found, promised))
         except BadSample as error:
             return self.skipped(rows, number, error)
         return example
+
+    def _changed(self, rows: Rows, found: tuple[int, int], promised: tuple[int, ...]) -> str:
+        if not any(promised):
+            return "a file has come since the length table was made; the row counts from the next start on"
+        table = self._table(rows is self.held_out).path.name
+        return (
+            f"{found[0]} positions and {found[1]} target ids, but {promised[0]} and {promised[1]} when the length "
+            f"table was made: a file has changed since; delete {table} to make it anew"
+        )
 
     def skipped(self, rows: Rows, number: int, error: BadSample) -> Example:
         """Return the empty place of a row of which no example can be made."""
@@ -213,27 +219,35 @@ class Manifest(Source):
 
     def prepare(self, workers: int, progress: Progress) -> None:
         for held_out in range(len(self._tables())):
-            self._table(held_out, workers, progress)
+            rows, key = self._tables()[held_out], self._key(held_out)
+            found = find_table(rows.path, key, len(rows)) is not None
+            table = self._table(held_out, workers, progress)
+            if table.num_bad and found:
+                measure = partial(self._measure, bool(held_out))
+                self._opened[bool(held_out)] = mended(
+                    table, rows.path, key, rows.fingerprint, measure, workers, progress
+                )
 
     def lengths(self, selection: Selection) -> NDArray[np.int64]:
-        if selection.held_out not in self._opened:
-            self._opened[selection.held_out] = self._table(selection.held_out).lengths
-        return self._opened[selection.held_out][selection.row].astype(np.int64)
+        return self._table(selection.held_out).lengths[selection.row].astype(np.int64)
 
     @cached_property
-    def _opened(self) -> dict[bool, NDArray[np.int32]]:
+    def _opened(self) -> dict[bool, LengthTable]:
         return {}
+
+    def _key(self, held_out: bool | int) -> str:
+        return table_key({"manifest": self._tables()[held_out].fingerprint, **self._deciding()})
 
     def _table(
         self, held_out: bool | int, workers: int = 1, progress: Progress = lambda _: None
     ) -> LengthTable:
-        rows = self._tables()[held_out]
-        settings = {"manifest": rows.fingerprint, **self._deciding()}
-        key = table_key(settings)
-        measure = partial(self._measure, bool(held_out))
-        return find_table(rows.path, key, len(rows)) or make_table(
-            rows.path, key, len(rows), measure, workers, progress
-        )
+        if held_out not in self._opened:
+            rows, key = self._tables()[held_out], self._key(held_out)
+            measure = partial(self._measure, bool(held_out))
+            self._opened[bool(held_out)] = find_table(rows.path, key, len(rows)) or make_table(
+                rows.path, key, rows.fingerprint, len(rows), measure, workers, progress
+            )
+        return self._opened[bool(held_out)]
 
     def _measure(self, held_out: bool, number: int) -> tuple[int, int] | str:
         return self.maker.measure(self._tables()[held_out], number)

@@ -13,6 +13,8 @@ from kebyt5_xm.errors import UserError
 def measure(sources: dict[str, Source]) -> float:
     """Make the length tables that the sources need and do not have yet; return the seconds it took, else 0.
 
+    Rows of which no example could be made are measured again.
+
     A progress bar comes up if it takes longer than a moment. The sources are connected.
     """
     started, num_rows = time.perf_counter(), 0
@@ -29,7 +31,7 @@ def measure(sources: dict[str, Source]) -> float:
         return 0.0
     seconds = time.perf_counter() - started
     rank_zero_info(
-        f"data: measured the lengths of {num_rows} rows in {seconds:.1f} s, once; they are kept for the next run"
+        f"data: measured the lengths of {num_rows} rows in {seconds:.1f} s; they are kept for the next run"
     )
     return seconds
 

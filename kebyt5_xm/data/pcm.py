@@ -8,7 +8,7 @@ read as that. Some recordings of KsponSpeech have an odd number of bytes: the la
 import os
 from typing import Any, BinaryIO
 
-from kebyt5_xm.data.reference import Readable, Remote, Span
+from kebyt5_xm.data.reference import Local, Readable, Remote, Span
 
 SUFFIX = ".pcm"
 SAMPLE_RATE = 16_000  # Hz, as are the number of channels and of bits: Bang et al. 2020, KsponSpeech
@@ -26,10 +26,12 @@ HEADERS = (b"RIFF", b"FORM", b"fLaC", b"OggS")
 def is_headerless(source: Readable, stream: BinaryIO) -> bool:
     """Return whether `source`, opened as `stream`, is to be read as samples from its first byte on."""
     match source:
+        case Local():
+            name = source.name  # behind a link the file itself may be called anything
         case str() | os.PathLike():
             name = os.fspath(source)
         case Remote():
-            name = source.url
+            name = source.name
         case Span():
             name = source.name
         case _:

@@ -1,5 +1,7 @@
 """From a reference in a manifest to an open file: what may be opened, and what becomes of every failure."""
 
+import errno
+import http
 import io
 import os
 import stat
@@ -8,15 +10,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from kebyt5_xm.data.bad_sample import MediaError
+from kebyt5_xm.data.address import INLINE, Remote, inline, opened, remote
+from kebyt5_xm.data.bad_sample import MediaError, Refused
+from kebyt5_xm.data.names import as_stored, why_absent
 from kebyt5_xm.errors import UserError
 
 
-@dataclass(frozen=True)
-class Remote:
-    """A URL that may be opened through fsspec. A plain string never is: `resolve` makes one of these."""
+class Local(str):
+    """The real path of a local file. `name` is what the row calls it: behind a link the suffix may be another."""
 
-    url: str
+    __slots__ = ("name",)
+    name: str
+
+    def __new__(cls, path: str, name: str) -> "Local":
+        made = super().__new__(cls, path)
+        made.name = name
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Local, (str(self), self.name)
 
 
 @dataclass(frozen=True)
@@ -50,41 +62,33 @@ class Limits:
     max_values: int = 64_000_000
 
 
-LOCAL_PROTOCOLS = {"file", "local"}
-"""Of fsspec, by which a URL would be a path past `root`."""
-
-
-class Refused(ValueError):
-    """A file breaks a rule of ours; `reading` puts the name to it."""
-
-
 def resolve(
     root: str | os.PathLike[str], reference: str, allow_remote: bool = False, allow_outside: bool = False
-) -> str | Remote:
-    """Return what a row's `reference` stands for: a real local path, or a `Remote`.
+) -> Local | Remote | bytes:
+    """Return what a row's `reference` stands for: a real local path, a `Remote`, or the bytes of a `data:` URL.
 
-    A local reference is relative to `root`, the folder of the manifest. Raises `MediaError` for a URL unless
-    `allow_remote`, and for a path that leaves `root`, be it by "..", as an absolute path or through a
-    symbolic link, unless `allow_outside`.
+    A local reference is relative to `root`, the folder of the manifest, and found in another Unicode form too.
+    Raises `MediaError` for a URL unless `allow_remote`, and unless `allow_outside` for a path that leaves `root`,
+    be it by "..", as an absolute path or through a symbolic link, and for a URL that may reach this machine's
+    files or a private network.
     """
+    if reference[: len(INLINE)].lower() == INLINE:
+        return inline(reference)
     if not reference or "\0" in reference:
         raise MediaError(repr(reference), "found an empty path or one with a NUL byte, expected a path")
     if "://" in reference:
-        if not allow_remote:
-            raise MediaError(reference, "found a URL, expected a local path; set allow_remote to permit it")
-        local = {part.partition("://")[0].lower() for part in reference.split("::")} & LOCAL_PROTOCOLS
-        if local and not allow_outside:
-            raise MediaError(
-                reference, "found a URL of a local file, expected a path; set allow_outside to permit it"
-            )
-        return Remote(reference)
+        return remote(reference, allow_remote, allow_outside)
+    try:
+        os.fsencode(reference)
+    except UnicodeEncodeError:
+        raise MediaError(reference, "found half a character (a lone surrogate), expected a path") from None
     real_root = os.path.realpath(root)
-    path = os.path.realpath(os.path.join(real_root, reference))
+    path = os.path.realpath(as_stored(real_root, reference))
     if not allow_outside and not path.startswith(real_root.rstrip(os.sep) + os.sep):
         raise MediaError(
             reference, f"it leaves the manifest's folder ({real_root}); set allow_outside to permit it"
         )
-    return path
+    return Local(path, reference)
 
 
 @contextmanager
@@ -93,13 +97,16 @@ def reading(source: Readable) -> Iterator[BinaryIO]:
 
     Only a `UserError` passes unchanged (a missing library is not the file's fault).
     """
-    with failures_of(_name(source)):
+    with failures_of(name_of(source)):
         if isinstance(source, io.IOBase) or hasattr(source, "read"):
             stream = cast(BinaryIO, source)
             stream.seek(0)
             yield stream
+        elif isinstance(source, Remote):
+            with opened(source) as stream:
+                yield stream
         else:
-            with _opened(cast("str | os.PathLike[str] | Remote | Span | bytes", source)) as stream:
+            with _opened(cast("str | os.PathLike[str] | Span | bytes", source)) as stream:
                 yield stream
 
 
@@ -119,20 +126,25 @@ def failures_of(name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except FileNotFoundError as error:
-        raise MediaError(name, "there is no such file") from error
-    except Refused as error:
-        raise MediaError(name, str(error)) from error
     except Exception as error:
-        raise MediaError(name, _one_line(f"{type(error).__name__}: {error}")) from error
+        raise MediaError(name, _cause(error)) from error
 
 
-def _opened(source: str | os.PathLike[str] | Remote | Span | bytes) -> BinaryIO:
-    if isinstance(source, Remote):
-        import fsspec
+def _cause(error: Exception) -> str:
+    """Return one line: our own words, if we refused something further down, else those of the library."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, Refused):
+            return str(below)
+        below = below.__cause__ or below.__context__
+    while isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # a web server that cannot be reached, of which fsspec says so
+    if isinstance(error, FileNotFoundError) or getattr(error, "status", None) == http.HTTPStatus.NOT_FOUND:
+        return "there is no such file"
+    return f"{type(error).__name__}: {error}"
 
-        filesystem, path = fsspec.url_to_fs(source.url)
-        return cast(BinaryIO, filesystem.open(path, "rb"))
+
+def _opened(source: str | os.PathLike[str] | Span | bytes) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if isinstance(source, Span):
@@ -143,7 +155,12 @@ def _opened(source: str | os.PathLike[str] | Remote | Span | bytes) -> BinaryIO:
 def _regular(path: str | os.PathLike[str]) -> int:
     """Return a descriptor of a regular file."""
     # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise Refused(why_absent(os.fspath(path), error)) from error
+        raise Refused(f"it cannot be opened: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise Refused("found a folder, pipe or device, expected a file")
@@ -185,7 +202,8 @@ class _Section(io.RawIOBase):
         super().close()
 
 
-def _name(source: Readable) -> str:
+def name_of(source: Readable) -> str:
+    """Return what messages call `source`; never its bytes."""
     if isinstance(source, Remote):
         return source.url
     if isinstance(source, Span):
@@ -195,8 +213,3 @@ def _name(source: Readable) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     return str(getattr(source, "name", "<open file>"))
-
-
-def _one_line(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 300 else text[:297] + "..."

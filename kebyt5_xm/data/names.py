@@ -1,0 +1,63 @@
+"""Names of files as rows give them: found in another Unicode form, and what to say where there is no such file."""
+
+import errno
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Literal
+from urllib.parse import unquote
+
+FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+LEAST_BASE64 = 255
+"""Characters from which on a name that no file system takes may be a file's content. Our own choice."""
+
+
+def as_stored(root: str, reference: str) -> str:
+    """Return `reference` below `root` as a path, each name in the Unicode form in which it is there.
+
+    macOS and the archives it makes hold decomposed names (NFD), most manifests composed ones (NFC). A name that is
+    there as given is taken so; one that is there in no form stays as given.
+    """
+    path = os.path.join(root, reference)
+    if os.path.lexists(path):
+        return path
+    if reference.startswith("~/"):
+        path = reference = os.path.expanduser(reference)
+    if reference.isascii():
+        return path
+    found = root
+    for name in reference.split(os.sep):
+        places = [
+            os.path.join(found, form) for form in (name, *(unicodedata.normalize(f, name) for f in FORMS))
+        ]
+        found = next((place for place in places if os.path.lexists(place)), places[0])
+    return found
+
+
+def why_absent(path: str, error: OSError) -> str:
+    """Return why there is nothing at `path`, with the name that was meant where it can be told."""
+    if error.errno == errno.ENAMETOOLONG:
+        cause = f"found a path of {len(os.fsencode(path))} bytes, longer than the file system takes"
+        if len(path) > LEAST_BASE64 and re.fullmatch(r"[A-Za-z0-9+/=_\s-]+", path[-LEAST_BASE64:]):
+            cause += "; if it is a file's content in base64, write it as 'data:;base64,...'"
+        return cause
+    name = os.path.basename(path)
+    if re.search(r"(^|/)[A-Za-z]:\\", path):
+        return (
+            "there is no such file; it is a path of Windows: write it relative to the manifest, with slashes"
+        )
+    for meant in _alike(name):
+        if meant != name and meant and os.path.lexists(os.path.join(os.path.dirname(path), meant)):
+            return f"there is no such file; did you mean {meant!r}?"
+    return "there is no such file"
+
+
+def _alike(name: str) -> Iterator[str]:
+    """Yield names that are often meant: looked up one by one, as a folder may hold millions."""
+    stem, suffix = os.path.splitext(name)
+    yield name.replace("\\", "/")
+    yield name.strip()
+    yield unquote(name)
+    yield from (stem + suffix.lower(), stem + suffix.upper(), stem + suffix.capitalize())
+    yield from (name.lower(), name.upper(), name.capitalize(), stem.upper() + suffix.lower())
