@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import yaml
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
@@ -244,7 +243,5 @@ def merged_arguments(args: list[str], folder: Path) -> list[str]:
     if not paths:
         return rest
     merged = folder / "merged.yaml"
-    merged.write_text(
-        yaml.safe_dump(recipes.merge(paths), allow_unicode=True, sort_keys=False), encoding="utf-8"
-    )
+    merged.write_text(recipes.written(recipes.merge(paths)), encoding="utf-8")
     return [*rest[:1], "--config", str(merged), *rest[1:]]
