@@ -47,7 +47,7 @@ def configured(paths: list[str], random_weights: bool) -> tuple[Task, DataModule
             Task,
             DataModule,
             args=["fit", "--config", str(path)],
-            parser_class=Parser,
+            parser_class=Parser.of(paths),
             save_config_callback=None,
             trainer_defaults=trainer_options.DEFAULTS,
             seed_everything_default=0,

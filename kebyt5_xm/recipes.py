@@ -121,7 +121,7 @@ def _encoder_classes(recipe: Recipe) -> dict[str, str]:
     model = recipe.get("model")
     modalities = model.get("modalities") if isinstance(model, dict) else None
     found = {}
-    for name, block in (modalities or {}).items():
+    for name, block in (modalities if isinstance(modalities, dict) else {}).items():
         encoder = block.get("encoder") if isinstance(block, dict) else None
         if isinstance(encoder, dict) and "class_path" in encoder:
             found[name] = encoder["class_path"]
