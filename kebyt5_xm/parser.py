@@ -120,6 +120,8 @@ def _in_one_line(message: str) -> str:
     kinds = [kind for kind in _EXPECTED.findall(wrong[0]) if "NoneType" not in kind] if wrong else []
     if wrong and value and kinds:
         kinds = [re.sub(r"<class '([\w.]+)'>", r"\1", kind) for kind in dict.fromkeys(kinds)]
-        quote = "; quote it if the text is meant" if "str" in kinds and _NOT_TEXT.match(value["value"]) else ""
+        quote = (
+            "; quote it if the text is meant" if "str" in kinds and _NOT_TEXT.match(value["value"]) else ""
+        )
         message = message[: wrong.start()] + f"expected {' or '.join(kinds)}, found {value['value']}{quote}"
     return "; ".join(part.strip().removesuffix(":") for part in message.splitlines() if part.strip())

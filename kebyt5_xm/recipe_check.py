@@ -97,7 +97,7 @@ def place(paths: Sequence[str], at: KeyPath) -> str:
 
 
 def place_of_value(paths: Sequence[str], key: str, value: str | None) -> str:
-    """Return the place of the only key that ends in `key`, with this value if one is given; "" for none or several."""
+    """Return the place of the only key that ends in `key`, with this value if given; "" for none or several."""
     ending = tuple(key.split("."))
     found = [
         at
@@ -122,7 +122,9 @@ def _problems(value: Any, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
         for number, item in enumerate(value):
             yield from _problems(item, (*at, str(number)))
     if not isinstance(value, dict):
-        given = value is not None and _matches(at, (*BLOCKS, *(name for name in recipes.NAMED if "*" not in name)))
+        given = value is not None and _matches(
+            at, (*BLOCKS, *(name for name in recipes.NAMED if "*" not in name))
+        )
         if given or at in (("model",), ("data",)):
             yield at, f"found {native(value)!r}, expected a mapping, `key: value` line by line"
         return

@@ -1,9 +1,8 @@
 """YAML of recipes, without what YAML guesses: keys are their written text, and a value's type decides what it is.
 
 YAML 1.1 takes the keys `no`, `on`, `1.0`, `012` and `1:30` for a boolean, numbers and a time, and `language: no` for
-false. Here a key is the text that is written, quoted or not, and so is a value, until the parser knows its type: false
-for an option that is true or false, `no` for a language. Only null is null. The names below that are read as numbers
-are those that YAML reads so.
+false. Here a key is the text that is written, quoted or not, and so is a value until the parser knows its type: false
+for an option that is true or false, `no` for a language. Only null is null.
 """
 
 import re
@@ -107,7 +106,8 @@ class _Reader:
             if key in own:
                 raise UserError(
                     f"'{self.path}' line {key_node.start_mark.line + 1} has the key '{key}' a second time (first in "
-                    f"line {own[key]}); expected it once in {'.'.join(at) or 'the file'}: merge the two, or take one out"
+                    f"line {own[key]}); expected it once in {'.'.join(at) or 'the file'}: merge the two, or take "
+                    "one out"
                 )
             own[key] = self.lines[(*at, key)] = key_node.start_mark.line + 1
             result.pop(key, None)  # what `<<` brought
@@ -125,7 +125,9 @@ class _Reader:
     def _key(self, node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode):
             kind = "list" if isinstance(node, yaml.SequenceNode) else "mapping"
-            raise self._refused(node, f"a {kind} as a key", "use a text as the key, in quotes if it has brackets")
+            raise self._refused(
+                node, f"a {kind} as a key", "use a text as the key, in quotes if it has brackets"
+            )
         return node.value
 
     def _value(self, node: yaml.Node, at: KeyPath) -> Any:

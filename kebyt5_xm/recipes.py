@@ -76,9 +76,7 @@ def _without_nulls(tree: Any, at: tuple[str, ...] = ()) -> Any:
         return tree
     here = any(len(at) == len(name) and all(map(fnmatchcase, at, name)) for name in NAMED)
     return {
-        key: _without_nulls(value, (*at, key))
-        for key, value in tree.items()
-        if not (here and value is None)
+        key: _without_nulls(value, (*at, key)) for key, value in tree.items() if not (here and value is None)
     }
 
 
@@ -97,7 +95,9 @@ def _texts(value: Any, ours: bool) -> Any:
         return {
             name: _texts(
                 item,
-                str(named or "").startswith("kebyt5_xm.") if name == "init_args" else ours and name != "trainer",
+                str(named or "").startswith("kebyt5_xm.")
+                if name == "init_args"
+                else ours and name != "trainer",
             )
             for name, item in value.items()
         }

@@ -1,7 +1,7 @@
 """What a class path names and which options it takes, read from source files: nothing is imported.
 
-An import of torch or Lightning takes seconds, and runs code; a misspelt option should be told before both. What cannot
-be read off the source with certainty (a `**kwargs`, a star import, a compiled module) is left to the parser.
+An import of torch or Lightning takes seconds, and runs code; a misspelt option should be told before both. What the
+source does not tell with certainty (a `**kwargs`, a star import, a compiled module) is left to the parser.
 """
 
 import ast
@@ -55,7 +55,9 @@ def _look_up(module: str, name: str, hops: int) -> tuple[str, ast.stmt] | Missin
         source = _source_of(found, module, is_package=spec is not None and spec.submodule_search_locations)
         original = next(alias.name for alias in found.names if (alias.asname or alias.name) == name)
         target = _look_up(source, original, hops - 1)
-        return None if isinstance(target, Missing) else target  # it may be a module, or have been made at run time
+        return (
+            None if isinstance(target, Missing) else target
+        )  # it may be a module, or have been made at run time
     if isinstance(found, ast.ClassDef | ast.FunctionDef):
         return module, found
     if found is not None or is_open or not isinstance(_spec(f"{module}.{name}"), Missing):
@@ -131,7 +133,10 @@ def _names(tree: ast.Module, is_ours: bool = False) -> tuple[dict[str, ast.stmt]
             for node in ast.walk(statement):
                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                     names.setdefault(node.id, statement)
-                is_open |= isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("globals", "setattr")
+                is_open |= isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+                    "globals",
+                    "setattr",
+                )
     return names, is_open
 
 

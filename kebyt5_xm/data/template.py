@@ -172,7 +172,9 @@ def _rounded(column: str, text: str, decimals: int) -> str:
             return f"{abs(rounded) if rounded == 0 else rounded:.{decimals}f}"
     except (ArithmeticError, ValueError):
         pass
-    raise BadSample(f"column '{column}' is {text[:40]!r}, expected a number to write with {decimals} decimals")
+    raise BadSample(
+        f"column '{column}' is {text[:40]!r}, expected a number to write with {decimals} decimals"
+    )
 
 
 def _whole(column: str, text: str) -> str:

@@ -38,7 +38,9 @@ class Words:
     def __init__(self, given: Sequence[str] | Mapping[str, str]):
         pairs = given.items() if isinstance(given, Mapping) else [(word, word) for word in given]
         self._words = {str(published): word for published, word in pairs}
-        self.given: list[str] | dict[str, str] = dict(self._words) if isinstance(given, Mapping) else list(given)
+        self.given: list[str] | dict[str, str] = (
+            dict(self._words) if isinstance(given, Mapping) else list(given)
+        )
         self.labels = checked(list(given.values()) if isinstance(given, Mapping) else given)
         self._alike: dict[object, str] = {}
         for published, word in self._words.items():
@@ -72,7 +74,9 @@ class Words:
         """Return the word for a text in the files; raise `BadSample` if it is no label."""
         word = self._find(text)
         if word is None:
-            raise BadSample(f"found the label {text[:60]!r}, expected one of {self._known()}{self._hint(text)}")
+            raise BadSample(
+                f"found the label {text[:60]!r}, expected one of {self._known()}{self._hint(text)}"
+            )
         return word
 
     def check(self, texts: Sequence[str]) -> None:
