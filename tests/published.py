@@ -139,6 +139,11 @@ def klue(folder: Path) -> None:
 
 
 NER = """\
+## klue-ner
+## a remark
+##
+## on the file
+##\twith a tab
 ## klue-ner-v1_train_00000-nsmc\t<이순신:PS>은 <한산도:LC>에 갔다.
 이\tB-PS
 순\tI-PS
@@ -182,8 +187,8 @@ def kornlu(folder: Path) -> None:
         text(folder / "KorNLI" / f"{name}.ko.tsv", ["sentence1\tsentence2\tgold_label", *rows])
     columns = "genre\tfilename\tyear\tid\tscore\tsentence1\tsentence2"
     rows = [
-        f"main-captions\tMSRvid\t2012test\t{n:04}\t{score:.3f}\t비행기가 이륙한다.\t비행기가 {n}대 뜬다."
-        for n, score in enumerate([5.0, 3.8, 0.6])
+        f"main-captions\tMSRvid\t2012test\t{n:04}\t{score}\t비행기가 이륙한다.\t비행기가 {n}대 뜬다."
+        for n, score in enumerate(["5.000", "2.46666666666667", "0.600"])
     ]
     for part in ("train", "dev", "test"):
         text(folder / "KorSTS" / f"sts-{part}.tsv", [columns, *rows])

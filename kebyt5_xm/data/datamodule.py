@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from kebyt5_xm.data.course import Course
 from kebyt5_xm.data.denoise import Denoising
+from kebyt5_xm.data.feeding import check_fed
 from kebyt5_xm.data.loader import Loader
 from kebyt5_xm.data.measuring import check_usable, measure
 from kebyt5_xm.data.micro_batches import TrainingMicroBatches, TrainingOrders, ValidationMicroBatches
@@ -39,6 +40,8 @@ class DataModule(pl.LightningDataModule):
         max_skipped: largest share of a source's examples that may be impossible to make before the run stops.
         accept_changes: resume although sources, seed or global batch have changed; the new plan starts at the
             same example.
+        idle_modalities: modalities that the model keeps although no source feeds them; any other that is not fed is
+            refused.
 
     Attributes:
         interfaces: modality -> what data knows of it; like the next ones it is there once `connect` was called.
@@ -64,6 +67,7 @@ class DataModule(pl.LightningDataModule):
         seed: int = 0,
         max_skipped: float = 0.01,
         accept_changes: bool = False,
+        idle_modalities: list[str] | None = None,
     ) -> None:
         super().__init__()
         if not sources:
@@ -91,6 +95,7 @@ class DataModule(pl.LightningDataModule):
         self.seed = seed
         self.max_skipped = max_skipped
         self.accept_changes = accept_changes
+        self.idle_modalities = idle_modalities or []
         self.length_table_seconds = 0.0
         self._connected = False
         self._train_loader: Loader | None = None
@@ -116,6 +121,8 @@ class DataModule(pl.LightningDataModule):
                     "found no held-out examples to validate on, expected `validation` of a source in data.sources"
                 )
             self.trainer.limit_val_batches = 0  # else Lightning warns of the empty list of loaders
+        for line in self.validation.left_out():
+            rank_zero_info(line)
         if stage == "fit":
             check_usable(self.sources, self.max_skipped, self.budget and self.budget.longest)
             self._set_accumulation()
@@ -142,6 +149,7 @@ class DataModule(pl.LightningDataModule):
                 source.connect(interfaces)
             except UserError as error:
                 raise UserError(f"data.sources.{name}: {error}") from error
+        check_fed(self.sources, interfaces, self.idle_modalities)
 
     def text_parts(self) -> list[str]:
         """Return the names of the held-out parts of denoising sources."""

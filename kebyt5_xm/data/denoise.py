@@ -67,6 +67,10 @@ class Denoising(Source):
             [Store(path) for path in validation.values()] if isinstance(validation, dict) else self.stores
         )
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return ()
+
     def parts(self) -> list[Part]:
         sizes = np.asarray([store.num_bytes for store in self.stores], dtype=np.float64)
         shares = sizes ** (1 / self.temperature)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.data.bad_sample import BadSample, MediaError, RowError, Skip
 from kebyt5_xm.data.example_maker import ExampleMaker
+from kebyt5_xm.data.feeding import check_texts
 from kebyt5_xm.data.layouts.layout import Layout
 from kebyt5_xm.data.lengths import LengthTable, find_table, make_table, mended, table_key
 from kebyt5_xm.data.manifest import open_rows
@@ -37,8 +38,8 @@ class Manifest(Source):
         path: the manifest: JSON lines, parquet, a WebDataset tar shard, or several as `train-{000..127}.tar` or
             `train-*.tar`; media in it are paths relative to its folder, or files in the shard.
         format: how the files are laid out where they are none of these: a class of `kebyt5_xm.data.layouts`.
-        prompt: the input, with `{column}` for text and `{column:modality}` for the slots of an image or a
-            recording; `{{` is a brace. Nothing else is special.
+        prompt: the input, with `{column}` for text, `{column:modality}` for the slots of an image or a recording,
+            and `{column:.1f}` for a number with one decimal; `{{` is a brace. Nothing else is special.
         target: the text to be written, with `{column}` alike.
         labels: the only targets that there are, as a list; or what stands in the target as published, and the word
             to write for it. Written answers are then always one of them.
@@ -51,6 +52,8 @@ class Manifest(Source):
         validation: a held-out manifest with the same columns.
         validation_format: its layout; `format` unless given.
         max_validation_examples: rows of it that are used.
+        count_left_out: held-out rows of which no example can be made, since they are too long or a file is missing,
+            count as wrong answers, so that a published figure is over all of them; else metrics are over the others.
         max_source_length: longest input in bytes, slots not counted; a longer example is left out with a warning.
         max_target_length: longest target in bytes, likewise.
         limits: largest media that are opened.
@@ -72,6 +75,7 @@ class Manifest(Source):
         validation: str | None = None,
         validation_format: Layout | None = None,
         max_validation_examples: int = 1000,
+        count_left_out: bool = False,
         max_source_length: int = 1024,
         max_target_length: int = 1024,
         limits: Limits | None = None,
@@ -89,6 +93,7 @@ class Manifest(Source):
         self.labels = words.labels if words else None
         self.metrics = metrics or []
         self.references_column = references
+        self.count_left_out = count_left_out
         self.max_validation_examples = max_validation_examples
         self.limits = limits or Limits()
         self.maker = ExampleMaker(
@@ -141,8 +146,14 @@ class Manifest(Source):
 
     def connect(self, interfaces: dict[str, MediaInterface]) -> None:
         self.prompt.check(self.rows.columns, interfaces)
+        for template in (self.prompt, self.target):
+            check_texts(template, self._tables(), interfaces, self.modalities)
         self.maker.interfaces = {name: interfaces[name] for name in self.prompt.modalities}
         self._opened.clear()  # they decide lengths
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return self.prompt.modalities
 
     def parts(self) -> list[Part]:
         return [Part("", len(self.rows), 1.0, self.rows.fingerprint, self.epochs)]

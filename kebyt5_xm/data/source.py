@@ -103,6 +103,14 @@ class Source(ABC):
     labels: Sequence[str] | None = None
     """The only answers that there are, or None where they are free."""
 
+    count_left_out: bool = False
+    """Whether a held-out example that cannot be made is a wrong answer to the metrics, or is left out of them."""
+
+    @property
+    def modalities(self) -> tuple[str, ...] | None:
+        """The modalities that the source's prompts feed, () for none; None if it does not tell."""
+        return None
+
     def connect(self, interfaces: "dict[str, MediaInterface]") -> None:  # noqa: B027 - text needs none
         """Take what is known of the model's modalities, before anything is loaded.
 

@@ -58,9 +58,26 @@ class Validation:
 
         Twice the longest target: a model that does not end yet should not take all day to show it.
         """
+        return 2 * max(LEAST_TARGET, int(self._lengths(number)[:, 1].max(initial=0)))
+
+    def impossible(self, number: int) -> list[int]:
+        """Return the rows of the part that are known to give no example, too long ones among them."""
+        return np.flatnonzero(self._lengths(number)[:, 1] == 0).tolist()
+
+    def left_out(self) -> list[str]:
+        """Return a line for every part whose metrics take examples that cannot be made for wrong answers."""
+        lines = []
+        for number, name in enumerate(self.names):
+            source = self.source(number)
+            if source.metrics and source.count_left_out and (rows := self.impossible(number)):
+                total = self.parts[number].num_rows
+                lines.append(f"{name}: {len(rows)} of {total} held-out examples left out, counted as wrong")
+        return lines
+
+    def _lengths(self, number: int) -> NDArray[np.int64]:
         part, rows = self._rows(number)
         selection = Selection(part, rows, rows.astype(np.uint64), self._mixture.seed, held_out=True)
-        return 2 * max(LEAST_TARGET, int(self.source(number).lengths(selection)[:, 1].max(initial=0)))
+        return self.source(number).lengths(selection)
 
     def raw_bytes(self, number: int) -> NDArray[np.uint8]:
         """Return the raw bytes [row, bytes] of the part; empty if its targets are not the bytes of a corpus."""

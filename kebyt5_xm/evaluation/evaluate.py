@@ -1,8 +1,9 @@
 """A run's held-out examples, answered and judged once more in one process: RUN/evaluation.json and predictions.jsonl.
 
 evaluation.json    date, checkpoint, step, hardware, seconds, generated_bytes_per_second, confidence, resamples
-    sources.NAME   examples answered and skipped, labels, modalities, malformed (share of the answers that are no
-                   UTF-8), metrics with their intervals; modality_use and robustness where they were measured
+    sources.NAME   examples answered and skipped, how many of those are counted_as_wrong, labels, modalities,
+                   malformed (share of the answers that are no UTF-8), metrics with their intervals; modality_use and
+                   robustness where they were measured
     bits_per_byte  of every held-out part
 predictions.jsonl  for every answer: source, row, path, line, prompt, references, prediction, probabilities, right;
                    a byte that is no UTF-8 is a lone surrogate, \\udc80 to \\udcff
@@ -215,12 +216,13 @@ def figures(evaluation: Evaluation, part: Judged) -> dict[str, Any]:
     return {
         "examples": len(part.rows),
         "skipped": num_rows - len(part.rows),
+        "counted_as_wrong": len(part.missed),
         "labels": list(source.labels) if source.labels else None,
         "modalities": list(source.prompt.modalities) if isinstance(source, Manifest) else [],
         "malformed": malformed / len(part.rows) if part.rows else None,
         "metrics": {
             metric.name: {
-                **score(metric, part.answers).as_dict(),
+                **score(metric, part.counted).as_dict(),
                 "higher_is_better": metric.higher_is_better,
             }
             for metric in part.metrics

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,32 @@ from kebyt5_xm.durable import durably
 from kebyt5_xm.evaluation.answering import Answering, Written
 from kebyt5_xm.metrics import Answer, Metric
 
+NO_ANSWER = "\ufffd"
+"""What counts as written for an example that cannot be made: the contract of metrics holds that nothing is worse."""
+
 
 @dataclass(frozen=True)
 class Judged:
-    """The answers to the held-out examples of one part, in the order of their `rows`."""
+    """The answers to the held-out examples of one part, in the order of their `rows`.
+
+    `missed` are wrong answers to the examples that cannot be made, where the source counts those.
+    """
 
     name: str
     rows: list[int]
     answers: list[Answer]
     written: list[Written]
     metrics: list[Metric]
+    missed: list[Answer] = field(default_factory=list)
+
+    @property
+    def counted(self) -> list[Answer]:
+        """All answers that the metrics are over."""
+        return [*self.answers, *self.missed]
 
     def values(self) -> dict[str, float]:
         """Return metric -> value."""
-        return {metric.name: metric(self.answers) for metric in self.metrics}
+        return {metric.name: metric(self.counted) for metric in self.metrics}
 
 
 class Judging:
@@ -83,7 +96,19 @@ class Judging:
             written.append(answer)
             answers.append(Answer(answer.text, references, answer.probabilities))
         name = self.data.validation.names[number]
-        return Judged(name, rows, answers, written, list(source.metrics))
+        missed = self._missed(number) if source.count_left_out else []
+        return Judged(name, rows, answers, written, list(source.metrics), missed)
+
+    def _missed(self, number: int) -> list[Answer]:
+        """Return an answer that is wrong to everything for each example of a part that is known to be impossible."""
+        source = self.data.validation.source(number)
+        labels = source.labels or ()
+        missed = []
+        for row in self.data.validation.impossible(number):
+            with suppress(BadSample):  # nothing could be held against an answer
+                chances = dict.fromkeys(labels, 1 / max(len(labels), 1))
+                missed.append(Answer(NO_ANSWER, source.references(row), chances))
+        return missed
 
     def _everywhere(self, here: bool) -> bool:
         if self.world_size == 1:

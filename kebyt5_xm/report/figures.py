@@ -66,6 +66,7 @@ class Source:
     uses: list[Use] = field(default_factory=list)
     malformed: float | None = None
     robustness: Robustness | None = None
+    counted_as_wrong: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def _source(block: dict[str, Any]) -> Source:
     return Source(
         examples=int(block.get("examples", 0)),
         skipped=int(block.get("skipped", 0)),
+        counted_as_wrong=int(block.get("counted_as_wrong", 0)),
         labels=None if block.get("labels") is None else [str(label) for label in block["labels"]],
         modalities=[str(name) for name in block.get("modalities") or ()],
         metrics={

@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from kebyt5_xm.report.figures import Evaluation
+from kebyt5_xm.report.figures import Evaluation, Source
 from kebyt5_xm.report.markup import Child, data, element, join, say
 from kebyt5_xm.report.numbers import NONE, interval, number
 from kebyt5_xm.report.recorded import Record
@@ -73,6 +73,18 @@ def how_to_read(evaluation: Evaluation) -> Markup:
     )
 
 
+def _skipped(source: Source) -> Child:
+    """Return how many held-out examples were not answered, and how many of them the metrics take for wrong."""
+    if not source.counted_as_wrong:
+        return number(source.skipped)
+    return say(
+        "{}, 그중 {}개는 틀린 답으로 셈",
+        "{}, {} of them counted as wrong",
+        number(source.skipped),
+        number(source.counted_as_wrong),
+    )
+
+
 def _table(evaluation: Evaluation) -> Markup:
     rows: list[list[Child]] = []
     for name, source in evaluation.sources.items():
@@ -85,7 +97,7 @@ def _table(evaluation: Evaluation) -> Markup:
                     element("b", number(measured.score.value)),
                     f"{number(measured.score.low)} – {number(measured.score.high)}",
                     number(source.examples) if first else "",
-                    number(source.skipped) if first else "",
+                    _skipped(source) if first else "",
                     _answers(source.labels) if first else "",
                 ]
             )

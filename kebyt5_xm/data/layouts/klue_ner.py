@@ -16,7 +16,8 @@ class KlueNer(Layout):
 
     As published (`klue-ner-v1.1_train.tsv`, `klue-ner-v1.1_dev.tsv`): a line `## ID<tab>SENTENCE` with entities in
     angle brackets, then a line `CHARACTER<tab>TAG` for each character, spaces too, with the tags O, B-TYPE and
-    I-TYPE, then an empty line. The sentence is put together from the characters.
+    I-TYPE, then an empty line. The sentence is put together from the characters. Of several lines with `##` at the
+    top of a file the last begins a sentence; those above it are remarks on the file.
 
     `entities` lists them in order as `TEXT=TYPE`, with "; " between two: `강릉=LC; 5㎞=QT`. It is what
     `kebyt5_xm.metrics.EntityF1` reads. It is null, so that the row is skipped, where an entity itself holds a
@@ -32,8 +33,11 @@ class KlueNer(Layout):
     def read(self, path: Path) -> Iterator[Row]:
         row: Row | None = None
         characters: list[tuple[str, str]] = []
+        begun = False
         for number, text in numbered_lines(path):
             if text.startswith("##"):
+                if not begun:
+                    row = None  # a remark above the first sentence
                 yield from self._finished(row, characters)
                 row, characters = {"id": text[2:].split("\t")[0].strip(), LINE: number}, []
             elif text.strip():
@@ -43,6 +47,7 @@ class KlueNer(Layout):
                         f"line {number} of {path} is {text[:60]!r}, expected '## ID<tab>SENTENCE' and then lines "
                         "'CHARACTER<tab>TAG'; is it another file?"
                     )
+                begun = True
                 characters.append((character, _checked(tag.strip(), number, path)))
         yield from self._finished(row, characters)
 
