@@ -4,13 +4,22 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
+from jsonargparse import set_dumper, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.recipe_check import place_of_value
+from kebyt5_xm.recipe_yaml import dump_values, load_option
+
+# jsonargparse 4.53 writes the text `1e3` without quotes and reads it as a number, in RUN/config.yaml too.
+set_dumper("yaml", dump_values)
+# And it reads the key `no` as false.
+set_loader("yaml", load_option, (yaml.YAMLError,))
 
 # How jsonargparse 4.53 and argparse name what they did not expect.
 _UNKNOWN = re.compile(
@@ -45,13 +54,13 @@ _NOT_TEXT = re.compile(r"(True|False|[-+.0-9]+)$")
 class Parser(LightningArgumentParser):
     """Takes options by their full names only, and explains errors in one line, with their place in a recipe."""
 
-    recipes: tuple[str, ...] = ()
-    """The files that are parsed, merged into one."""
+    recipes: Mapping[str, str] = {}
+    """The files that are parsed, merged into one: absolute path -> as given. jsonargparse parses in other folders."""
 
     @classmethod
     def of(cls, recipes: Sequence[str]) -> "type[Parser]":
         """Return a parser that knows which recipes are parsed."""
-        return type(cls.__name__, (cls,), {"recipes": tuple(recipes)})
+        return type(cls.__name__, (cls,), {"recipes": {str(Path(path).absolute()): path for path in recipes}})
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -71,9 +80,11 @@ class Parser(LightningArgumentParser):
         if unknown := _UNKNOWN.search(message):
             key, value = next(word for word in unknown.groups() if word), None
         try:
-            return place_of_value(self.recipes, key, value and value["value"]) if key and self.recipes else ""
+            place = place_of_value(list(self.recipes), key, value and value["value"]) if key else ""
         except UserError:
             return ""
+        path = next((path for path in self.recipes if place.startswith(path)), "")
+        return self.recipes.get(path, "") + place.removeprefix(path)
 
     def _names(self) -> set[str]:
         """Return every option and every word in one, of this parser and its subcommands."""

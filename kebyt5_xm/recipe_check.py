@@ -118,15 +118,14 @@ def _leaves(value: Any, at: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def _problems(value: Any, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    if isinstance(value, list):
-        for number, item in enumerate(value):
-            yield from _problems(item, (*at, str(number)))
     if not isinstance(value, dict):
         given = value is not None and _matches(
             at, (*BLOCKS, *(name for name in recipes.NAMED if "*" not in name))
         )
         if given or at in (("model",), ("data",)):
             yield at, f"found {native(value)!r}, expected a mapping, `key: value` line by line"
+        for number, item in enumerate(value if isinstance(value, list) else ()):
+            yield from _problems(item, (*at, str(number)))
         return
     yield from _strange_keys(value, at)
     for key, item in value.items():

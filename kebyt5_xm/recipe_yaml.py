@@ -22,15 +22,22 @@ _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
 _NOT_TEXT = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float")}
 _TEXT = {_STR, "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"}
-_EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+")
-"""A number to everyone but YAML 1.1, which asks for a point: `1e-3`."""
+_EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9_]+)[eE][-+]?[0-9]+")
+"""Numbers to everyone but YAML 1.1, which asks for a point and a sign: `1e-3`, `1.5e3`."""
 
 
 class Plain(str):
     """A value that is written without quotes and is a number or a boolean in YAML: `1.0`, `no`."""
 
 
-class _Dumper(yaml.SafeDumper):
+class _SafeDumper(yaml.SafeDumper):
+    """Quotes a text that some reader takes for a number."""
+
+
+_SafeDumper.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+class _Dumper(_SafeDumper):
     """Writes a `Plain` as it was written, and every other text in quotes."""
 
 
@@ -50,6 +57,13 @@ _Dumper.add_representer(str, _quoted)
 def dump(recipe: Mapping[str, Any]) -> str:
     """Return a recipe as YAML that every reader takes alike."""
     return yaml.dump(recipe, Dumper=_Dumper, allow_unicode=True, sort_keys=False)
+
+
+def dump_values(values: Any) -> str:
+    """Return plain values as YAML for people, such as RUN/config.yaml; a text stays one to every reader."""
+    return yaml.dump(
+        values, Dumper=_SafeDumper, allow_unicode=True, sort_keys=False, default_flow_style=False
+    )
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
@@ -151,6 +165,35 @@ class _Reader:
 
     def _refused(self, node: yaml.Node, found: str, remedy: str) -> UserError:
         return UserError(f"'{self.path}' line {node.start_mark.line + 1} has {found}; {remedy}")
+
+
+class _TextKeys(yaml.SafeLoader):
+    """Reads numbers and booleans, and keys as their written text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
+        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)
+        pairs = [(key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(pairs) < len(node.value):
+            raise yaml.constructor.ConstructorError(
+                None, None, "found a key that is no text", node.start_mark
+            )
+        return {key.value: self.construct_object(value, deep) for key, value in pairs}
+
+
+_TextKeys.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+_TextKeys.add_constructor("tag:yaml.org,2002:value", lambda loader, node: node.value)
+_BARE = re.compile(r"\s*(\{[^:]*\}|[^\s{}:]+:)\s*")
+"""What YAML takes for a mapping without values, and people mean as text: `{question}`, `Answer:`."""
+
+
+def load_option(text: str) -> Any:
+    """Return what an option on the command line holds, such as `{ko: stores/ko, no: stores/no}`."""
+    return text if _BARE.fullmatch(text) else yaml.load(text, Loader=_TextKeys)
 
 
 def native(value: Any) -> Any:

@@ -29,7 +29,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 """Option -> (values that change nothing, of that type: 1 is one batch, 1.0 is all; what to use in its place)."""
 
-_HALF = ("16", "16-true", "16-mixed", "transformer-engine-float16")
+HALF = ("16", "16-true", "16-mixed", "transformer-engine-float16")
 """The names under which Lightning 2.6 has fp16, an integer among them, and Transformer Engine with fp16 weights."""
 
 
@@ -68,17 +68,17 @@ def _typed(value: object) -> str:
 def _half(trainer: Mapping[str, Any]) -> Iterator[str]:
     """Yield every place where fp16 is asked for: the precision, a plugin's, DeepSpeed's own configuration."""
     precision = trainer.get("precision")
-    if str(precision) in _HALF and not isinstance(precision, bool):
+    if str(precision) in HALF and not isinstance(precision, bool):
         yield f"trainer.precision {precision}"
     plugins = trainer.get("plugins")
     for name, block in (
         *(("plugins", block) for block in (plugins if isinstance(plugins, list) else [plugins])),
         ("strategy", trainer.get("strategy")),
     ):
-        if isinstance(block, str) and block in _HALF:
+        if isinstance(block, str) and block in HALF:
             yield f"trainer.{name} {block}"
         init_args = _get(block, "init_args")
-        if str(_get(init_args, "precision")) in _HALF:
+        if str(_get(init_args, "precision")) in HALF:
             yield f"trainer.{name} with precision {_get(init_args, 'precision')}"
         if _get(_get(_get(init_args, "config"), "fp16"), "enabled") is True:
             yield f"trainer.{name} with fp16.enabled"

@@ -11,8 +11,12 @@ from processes import train
 from test_strategies import STRATEGIES
 
 from kebyt5_xm.checkpoint_reading import checkpoint_step
+from kebyt5_xm.data import DataModule, Manifest
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation.answering import Written
 from kebyt5_xm.evaluation.evaluate import evaluate
+from kebyt5_xm.evaluation.judging import Judging
+from kebyt5_xm.metrics import Accuracy, ExactMatch
 from kebyt5_xm.recipes import overlay
 from kebyt5_xm.run import Run
 
@@ -162,3 +166,38 @@ def test_classes_of_strangers_are_not_imported_unasked(folder: Path, tmp_path: P
     (tmp_path / "config.yaml").write_text(json.dumps(contents))
     with pytest.raises(UserError, match=r"data.sources.captions is 'stranger.Source', and 'stranger' is not"):
         evaluate(Run(tmp_path))
+
+
+@pytest.mark.parametrize("labels", [None, ["yes", "no"]])
+@pytest.mark.parametrize("count", [True, False])
+def test_held_out_rows_that_are_left_out_count_as_wrong(
+    tmp_path: Path, count: bool, labels: list[str] | None
+) -> None:
+    long = ["x" * 41, "y", "z" * 43, "w", "v"]
+    rows = [{"q": question, "a": "yes"} for question in long]
+    tiny_media.write_manifest(tmp_path / "rows.jsonl", rows)
+    path = str(tmp_path / "rows.jsonl")
+    metric = ExactMatch() if labels is None else Accuracy()
+    source = Manifest(
+        path,
+        "{q}",
+        "{a}",
+        labels=labels,
+        metrics=[metric],
+        validation=path,
+        max_source_length=13,
+        count_left_out=count,
+    )
+    data = DataModule({"s": source}, global_batch_size=1)
+    data.connect({})
+    judging = Judging(data)
+    batch = data.validation.first(0, len(rows))
+    judging.add(0, batch, [Written("yes", "yes", dict.fromkeys(labels or (), 0.5))] * len(rows))
+    part = judging.judged()[0]
+    assert part.rows == [1, 3, 4]
+    assert part.values() == {metric.name: 3 / 5 if count else 1.0}
+    assert [answer.probabilities for answer in part.missed] == [dict.fromkeys(labels or (), 0.5)] * (
+        2 * count
+    )
+    expected = ["s: 2 of 5 held-out examples left out, counted as wrong"] if count else []
+    assert data.validation.left_out() == expected

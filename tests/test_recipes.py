@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.recipes import merge, overlay
+from kebyt5_xm.recipe_yaml import dump, native
+from kebyt5_xm.recipes import load, merge, overlay, written
 
 
 def write(folder: Path, name: str, recipe: dict) -> str:
@@ -63,12 +64,128 @@ def test_a_missing_file_is_named() -> None:
         merge(["absent.yaml"])
 
 
-def test_null_takes_a_source_or_a_modality_out(tmp_path: Path) -> None:
+def test_null_takes_an_entry_out_of_every_mapping_of_names(tmp_path: Path) -> None:
     below = {
-        "data": {"seed": 7, "sources": {"a": {"weight": 1}, "b": {"weight": 2}}},
-        "model": {"modalities": {"image": modality("encoders.x.A")}},
+        "data": {
+            "seed": 7,
+            "sources": {
+                "a": {"init_args": {"stores": {"ko": "k", "zh": "z"}, "labels": {"0": "b", "1": "c"}}},
+                "b": {"weight": 2},
+            },
+        },
+        "model": {
+            "modalities": {"image": modality("encoders.x.A")},
+            "groups": {"slow": {"pattern": "*"}, "fast": {"pattern": "*"}},
+            "lora": {"q": {"pattern": "*"}},
+        },
     }
-    above = {"data": {"sources": {"a": None, "never": None}}, "model": {"modalities": {"image": None}}}
+    above = {
+        "data": {
+            "sources": {
+                "a": {"init_args": {"stores": {"zh": None}, "labels": {"1": None}}},
+                "b": None,
+                "never": None,
+            }
+        },
+        "model": {
+            "modalities": {"image": None},
+            "groups": {"slow": None},
+            "lora": {"q": None},
+            "schedule": None,
+        },
+    }
     paths = [write(tmp_path, "below.yaml", below), write(tmp_path, "above.yaml", above)]
-    expected = {"data": {"seed": 7, "sources": {"b": {"weight": 2}}}, "model": {"modalities": {}}}
-    assert merge(paths) == expected
+    assert merge(paths) == {
+        "data": {"seed": "7", "sources": {"a": {"init_args": {"stores": {"ko": "k"}, "labels": {"0": "b"}}}}},
+        "model": {"modalities": {}, "groups": {"fast": {"pattern": "*"}}, "lora": {}, "schedule": None},
+    }
+
+
+GUESSED = [
+    "no",
+    "yes",
+    "on",
+    "off",
+    "y",
+    "1",
+    "1.0",
+    "0x10",
+    "012",
+    "1:30",
+    "1e3",
+    "1_000",
+    "null",
+    "~",
+    "true",
+]
+GUESSED += ["2020-01-01", "=", ".inf"]
+
+
+@pytest.mark.parametrize("word", GUESSED)
+def test_a_key_is_its_written_text(word: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"data: {{sources: {{{word}: {{stores: {{{word}: a, '{word}x': b}}}}}}}}", encoding="utf-8"
+    )
+    assert load(path) == {"data": {"sources": {word: {"stores": {word: "a", f"{word}x": "b"}}}}}
+
+
+def test_a_value_is_its_written_text_until_its_type_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"data: [{', '.join(GUESSED)}, !!str 3, '4']", encoding="utf-8")
+    values = load(path)["data"]
+    assert values == [None if word in ("null", "~") else word for word in [*GUESSED, "3", "4"]]
+    parsed = yaml.safe_load(dump({"given": values}))["given"]
+    assert parsed[:2] == [False, True]
+    assert parsed[5:8] == [1, 1.0, 16]
+    assert parsed[-2:] == ["3", "4"]
+    assert native(values)[0] is False
+    assert native(values)[10] == 1000.0
+
+
+def test_only_those_who_may_ask_for_no_type_are_given_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "trainer: {max_steps: 7, plugins: [{class_path: a.B, init_args: {x: 1}}]}\n"
+        "model: {optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1e-3}}}\n"
+        "data: {sources: {s: {class_path: kebyt5_xm.data.Manifest, init_args: {target: 1.0, labels: [no, 1e3]}}}}\n",
+        encoding="utf-8",
+    )
+    parsed = yaml.safe_load(written(merge([str(path)])))
+    assert parsed["trainer"] == {"max_steps": 7, "plugins": [{"class_path": "a.B", "init_args": {"x": 1}}]}
+    assert '"lr": 1e-3\n' in written(merge([str(path)]))
+    assert parsed["data"]["sources"]["s"]["init_args"] == {"target": "1.0", "labels": ["no", "1e3"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", r"line 3 has the key 'a' a second time \(first in line 1\)"),
+        ("a:\n  no: 1\n  'no': 2\n", r"line 3 has the key 'no' a second time.* in a:"),
+        ("? [a, b]\n: 1\n", "line 1 has a list as a key"),
+        ("? {a: b}\n: 1\n", "line 1 has a mapping as a key"),
+        ("a: &x [*x]\n", "line 1 has an alias of what it stands in"),
+        ("a: &x {b: *x}\n", "line 1 has an alias of what it stands in"),
+        ("a: !!python/name:os.system x\n", "line 1 has the tag"),
+        ("a: !mine {b: 1}\n", "line 1 has the tag !mine"),
+        ("<<: 3\n", "line 1 has '<<' before something that is no mapping"),
+        ("a: 1\n---\nb: 2\n", "line 2 is not YAML"),
+        ("a:\n\tb: 1\n", "line 2 is not YAML"),
+        ("", "is empty"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_with_its_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "recipe.yaml")
+
+
+def test_merge_keys_of_yaml_bring_what_is_not_given(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "a: &a {x: 1, no: 2}\nb: &b {x: 3, z: 4}\nc: {<<: [*a, *b], z: 5}\nd: {y: 1, <<: *a}\n'<<': 6\n",
+        encoding="utf-8-sig",
+    )
+    recipe = load(tmp_path / "recipe.yaml")
+    assert recipe["c"] == {"x": "1", "no": "2", "z": "5"}
+    assert recipe["d"] == {"y": "1", "x": "1", "no": "2"}
+    assert recipe["<<"] == "6"

@@ -13,6 +13,8 @@ import pytest
 
 from kebyt5_xm import training
 from kebyt5_xm.forgetting_gate import Forgetting
+from kebyt5_xm.parser import Parser
+from kebyt5_xm.recipe_check import TOP
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
@@ -132,3 +134,101 @@ def test_a_refused_recipe_fails_here(parser: Any, tmp_path: Path) -> None:
     path.write_text("data: {sources: {text: {init_args: {inputs_lenght: 1024}}}}")
     with pytest.raises(pytest.fail.Exception):
         parse(parser, ["fit", "-c", "configs/pretrain/mini.yaml", "-c", str(path)], tmp_path)
+
+
+def test_the_keys_that_are_checked_first_are_those_of_the_parser(parser: Any) -> None:
+    actions = parser._subcommands_action._name_parser_map["fit"]._actions
+    keys = {action.dest.split(".")[0] for action in actions} - {"help", "config", "print_config"}
+    assert keys | {"weights_only"} == set(TOP)
+
+
+SOURCE = "data: {{sources: {{s: {{class_path: kebyt5_xm.data.Manifest, init_args: {{{}}}}}}}}}"
+GIVEN = (
+    "path: no, prompt: yes, target: 1.0, references: on, weight: 1e-1, epochs: 3, allow_remote: yes, labels: "
+)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jsonargparse, for what Lightning asks it too
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        ("[no, yes, 1.0, 1e3, 012, 2020-01-01]", ["no", "yes", "1.0", "1e3", "012", "2020-01-01"]),
+        (
+            "{0: no, true: on, 1.0: y, null: x, 1:30: 7}",
+            {"0": "no", "true": "on", "1.0": "y", "null": "x", "1:30": "7"},
+        ),
+    ],
+)
+def test_the_type_decides_what_a_value_is(parser: Any, labels: str, found: Any, tmp_path: Path) -> None:
+    """And what is written into RUN/config.yaml gives the same once more."""
+    path = tmp_path / "norway.yaml"
+    path.write_text(SOURCE.format(GIVEN + labels))
+    for _ in range(2):
+        parsed = parse(parser, ["fit", "-c", "configs/pretrain/mini.yaml", "-c", str(path)], tmp_path)
+        given = parsed["data"]["sources"]["s"]["init_args"]
+        assert (given["path"], given["prompt"], given["target"], given["references"]) == (
+            "no",
+            "yes",
+            "1.0",
+            "on",
+        )
+        assert (given["weight"], given["epochs"], given["allow_remote"]) == (0.1, 3, True)
+        assert given["labels"] == found
+        fit = parser._subcommands_action._name_parser_map["fit"]
+        path.write_text(fit.dump(parsed, skip_none=False, skip_link_targets=True), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            SOURCE.format("path: a, prompt: b, target: c, weight: heavy"),
+            r"data\.sources\.s\.init_args\.weight: "
+            "expected float, found heavy",
+        ),
+        (SOURCE.format("path: a, prompt: b, target: c, epochs: 1.5"), "epochs: expected int, found 1.5"),
+        (
+            "model: {groups: {g: {pattern: a, lr: quick}}}",
+            r"model\.groups\.g\.lr: expected float, found quick",
+        ),
+        ("model: {backbone: {dropout: high}}", r"model\.backbone\.dropout: expected float, found high"),
+        (
+            "trainer: {logger: {class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: no}}}",
+            r"trainer\.logger\.init_args\.save_dir: expected .*str.*, found False; quote it if the text is meant",
+        ),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told_with_its_place(
+    parser: Any, text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("# a remark\n" + text)
+    files = ("configs/pretrain/mini.yaml", str(path))
+    recipes = Parser.of(files).recipes
+    monkeypatch.setattr(type(parser), "recipes", recipes)
+    with pytest.raises(SystemExit):
+        parser.parse_args(training.merged_arguments(["fit", "-c", files[0], "-c", files[1]], tmp_path))
+    assert re.search(rf"error: .*wrong\.yaml line 2: .*{message}", capsys.readouterr().err)
+
+
+def test_keys_on_the_command_line_are_their_text_too(parser: Any, tmp_path: Path) -> None:
+    options = "--data.sources.text.init_args."
+    words = [f"{options}stores={{no: a, 1.0: b, ko: c}}", f"{options}weight=1e-1"]
+    given = parse(parser, ["fit", "-c", "configs/pretrain/mini.yaml", *words], tmp_path)
+    text = given["data"]["sources"]["text"]["init_args"]
+    assert (text["stores"], text["weight"]) == ({"no": "a", "1.0": "b", "ko": "c"}, 0.1)
+
+
+@pytest.mark.parametrize("prompt", ["{q}", "{q}:", "{a} {b}", "Answer:", "{image:image} {q}", "yes", "1.0"])
+def test_a_prompt_on_the_command_line_stays_a_text(parser: Any, prompt: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(SOURCE.format("path: a, prompt: b, target: c"))
+    words = [
+        "-c",
+        "configs/pretrain/mini.yaml",
+        "-c",
+        str(path),
+        f"--data.sources.s.init_args.prompt={prompt}",
+    ]
+    given = parse(parser, ["fit", *words], tmp_path)
+    assert given["data"]["sources"]["s"]["init_args"]["prompt"] == prompt

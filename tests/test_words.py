@@ -2,14 +2,17 @@
 
 import json
 import pickle
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kebyt5_xm.data import Manifest
-from kebyt5_xm.data.bad_sample import RowError
+from kebyt5_xm.data.bad_sample import BadSample, RowError
 from kebyt5_xm.data.layouts import Layout
 from kebyt5_xm.data.manifest import open_rows
+from kebyt5_xm.data.words import Words
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics import Accuracy, ExactMatch
 
@@ -89,3 +92,51 @@ def test_what_does_not_fit_is_refused_at_once(lines: Path, changes: dict, messag
 def test_labels_enter_the_fingerprint(lines: Path) -> None:
     first, second = (source(lines, labels={"0": "a", "1": word}) for word in "bc")
     assert json.dumps(first.settings()) != json.dumps(second.settings())
+
+
+def nfd(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+@pytest.mark.parametrize(
+    ("labels", "published", "word"),
+    [
+        ({"0": "a", "1": "b"}, "1.0", "b"),
+        ({"0": "a", "1": "b"}, "1   ", "b"),
+        ({"0": "a", "1": "b"}, "01", "b"),
+        ({"1": "a", "1.0": "b"}, "1.0", "b"),
+        ({"1": "a", "1.0": "b"}, "1", "a"),
+        ({"true": "a", "false": "b"}, "True", "a"),
+        ({True: "a", 0: "b"}, "True", "a"),
+        ({True: "a", 0: "b"}, "0", "b"),
+        (["긍정", "부정"], nfd("긍정"), "긍정"),
+        ([nfd("긍정"), "부정"], "긍정", nfd("긍정")),
+    ],
+)
+def test_a_label_matches_as_the_value_that_it_is(labels: Any, published: str, word: str) -> None:
+    assert Words(labels).word(published) == word
+
+
+@pytest.mark.parametrize(
+    ("labels", "published", "message"),
+    [
+        ({"0": "a", "1": "b"}, "True", "expected one of 0, 1; the column holds booleans"),
+        ({"true": "a", "false": "b"}, "1", "expected one of true, false"),
+        ({"1": "a", "1.0": "b"}, "1.00", "expected one of 1, 1.0"),
+        ({"0": "a", "1": "b"}, "１", "'1' differs in the width or the form"),
+        (["긍정", "부정"], "긍\u200b정", "'긍정' differs in spaces, case or characters that are not seen"),
+        (["Yes", "No"], "yes", "'Yes' differs in upper and lower case"),
+        (["0", "1"], "9" * 5000, "expected one of 0, 1"),
+    ],
+)
+def test_a_label_that_only_looks_alike_is_told_apart(labels: Any, published: str, message: str) -> None:
+    with pytest.raises(BadSample, match=message):
+        Words(labels).word(published)
+
+
+@pytest.mark.parametrize(
+    "labels", [["긍정", nfd("긍정")], {"a": "b", "a ": "c"}, {"긍": "b", nfd("긍"): "c"}]
+)
+def test_a_label_in_two_forms_is_given_twice(labels: Any) -> None:
+    with pytest.raises(UserError, match="twice"):
+        Words(labels)
