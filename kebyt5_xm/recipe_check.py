@@ -68,9 +68,28 @@ def check(paths: Sequence[str]) -> None:
 
 
 def check_arguments(args: Sequence[str]) -> None:
-    """Do the same for what stands behind `-c` and `--config` in the arguments of `train.py`."""
-    if args[:1] in (["fit"], ["validate"]) and (paths := config_paths(args)[0]):
+    """Do the same for what stands behind `-c` and `--config` in the arguments of `train.py`, and for its options."""
+    if args[:1] not in (["fit"], ["validate"]):
+        return
+    paths, rest = config_paths(args)
+    if paths:
         check(paths)
+    for word in rest:
+        if word.startswith("--"):
+            keys = tuple(word[2:].partition("=")[0].removesuffix("+").split("."))
+            _check_option(keys)
+
+
+def _check_option(keys: KeyPath) -> None:
+    known, owner = (*TOP, "help", "print_config"), "train.py"
+    for at in ((), *(keys[:number] for number in range(1, len(keys)))):
+        if at:
+            owner = BLOCKS.get(at, "")
+            known = (*(signatures.options(owner) or ()), "help")
+        if owner and keys[len(at)] not in known:
+            near = did_you_mean(keys[len(at)], known) or (_elsewhere(keys[len(at)]) if len(at) < 2 else "")
+            name = owner.rpartition(".")[2] if at else owner
+            raise UserError(f"option --{'.'.join(keys)}: '{keys[len(at)]}' is not accepted by {name}{near}")
 
 
 def config_paths(args: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ import pytest
 from kebyt5_xm import signatures, trainer_options
 from kebyt5_xm.cli import main
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.recipe_check import BLOCKS, check
+from kebyt5_xm.recipe_check import BLOCKS, check, check_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODER = "encoder: {class_path: encoders.stems.PatchEncoder, init_args: {"
@@ -60,6 +60,35 @@ def test_a_mistake_is_told_with_its_place(text: str, message: str, tmp_path: Pat
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=f"(?s)mine.yaml {message}" if "line" in message else message):
         check([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--modle.backbone.size", "did you mean 'model'"),
+        (
+            "--model.backbone.siz=small",
+            "--model.backbone.siz: 'siz' is not accepted by Backbone; did you mean 'size'",
+        ),
+        ("--backbone.size", "did you mean 'model.backbone'"),
+        ("--trainer.max_step", "did you mean 'max_steps'"),
+        ("--run-dir", "did you mean 'run_dir'"),
+    ],
+)
+def test_a_misspelt_option_is_told_as_early(option: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_arguments(["fit", option, "3"])
+
+
+def test_options_that_there_are_pass() -> None:
+    paths = (
+        "data.sources.text.init_args.weight=1",
+        "trainer.callbacks+=a.B",
+        "model.groups.a.lr",
+        "ckpt_path",
+    )
+    check_arguments(["fit", *(f"--{path}" for path in paths), "--help", "--print_config"])
+    check_arguments(["fit", "--trainer.callbacks.help", "a.B", "--model.modalities.image.encoder.x", "3"])
 
 
 def test_the_place_is_in_the_last_file_that_has_the_key(tmp_path: Path) -> None:
