@@ -369,7 +369,7 @@ def test_recordings_that_are_refused():
         (recording(TONE[:0]), "no samples"),
         (recording(TONE, 4000), "4000 Hz"),
         (recording(TONE, 384_000), "384000 Hz"),
-        (recording(TONE, format="CAF"), "CAF"),
+        (recording(TONE, format="SVX"), "no readable recording"),
         (b"", "no readable recording"),
         (b"RIFF" + b"\xff" * 40, "no readable recording"),
         (b"\0" * 1000, "no readable recording"),
