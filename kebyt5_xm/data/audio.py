@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.boxes import EBML, MOVIE_BOXES, check_matroska, check_movie
-from kebyt5_xm.data.chunks import find_samples
+from kebyt5_xm.data.chunks import Samples, find_samples
 from kebyt5_xm.data.demuxed import demuxed_sound
 from kebyt5_xm.data.frames import adts_sounds, amr_sounds, is_adts, mpeg_sounds
 from kebyt5_xm.data.mp3 import mpeg_frame
@@ -119,11 +119,7 @@ def _found(source: Readable, stream: BinaryIO, max_seconds: float) -> list[Sound
     if samples := find_samples(stream, start, size):
         if samples.mpeg:
             return mpeg_sounds(stream, samples.start, samples.end, max_seconds)
-        if samples.head:
-            stream = stretch(stream, samples.start, samples.end, samples.head)
-        elif start:
-            stream = stretch(stream, start, size)
-        return [open_sound(stream, promised=samples.promised, per_block=samples.per_block)]
+        return [_chunked(stream, start, size, samples)]
     if magic[4:8] in MOVIE_BOXES and not start:
         check_movie(stream, size)
         return [demuxed_sound(stream, "mov", max_seconds)]
@@ -146,6 +142,20 @@ def _found(source: Readable, stream: BinaryIO, max_seconds: float) -> list[Sound
     if name:
         raise Refused(f"found {name}, which is not read; convert it: ffmpeg -i IN OUT.flac")
     raise Refused("found no readable recording (its beginning is that of no format that is read)")
+
+
+def _chunked(stream: BinaryIO, start: int, size: int, samples: Samples) -> Sound:
+    """Return the sound of a file of chunks, as libsndfile reads it."""
+    if samples.head:
+        stream = stretch(stream, samples.start, samples.end, samples.head)
+    elif start or not samples.tail:
+        stream = stretch(stream, start, size if samples.tail else samples.end)
+    sound = open_sound(stream, promised=samples.promised, per_block=samples.per_block)
+    if samples.held and sound.num_samples != samples.held:
+        raise Refused(
+            f"malformed: its bytes hold {samples.held} samples, libsndfile finds {sound.num_samples}; write it anew"
+        )
+    return sound
 
 
 def as_mono(samples: Any, sample_rate: Any) -> tuple[NDArray[np.float32], int]:

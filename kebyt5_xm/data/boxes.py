@@ -7,7 +7,7 @@ Layouts: ISO/IEC 14496-12, section 4.2; RFC 8794 (EBML), sections 5 and 6, and R
 from typing import BinaryIO
 
 from kebyt5_xm.data.reference import Refused
-from kebyt5_xm.data.tags import after_zeros
+from kebyt5_xm.data.tags import after_zeros, tag_at
 
 MOVIE_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 """Those that such a file may begin with."""
@@ -62,11 +62,13 @@ def _check_boxes(stream: BinaryIO, position: int, end: int, size: int) -> list[b
                 break
             raise Refused(f"damaged: no box at byte {position}")
         length = length or end - position
-        if length < content or not name.isascii():
+        if names and (tag := tag_at(header + stream.read(16))):
+            length = tag
+        elif length < content or not name.decode("latin-1").isprintable():
             raise Refused(f"damaged: no box at byte {position}")
         if position + length > end:
             raise Refused(
-                f"truncated: the box {name.decode()} announces {length} bytes, {end - position} found"
+                f"truncated: the box {name.decode('latin-1')} announces {length} bytes, {end - position} found"
             )
         if name in NESTED_BOXES:
             _check_boxes(stream, position + content, position + length, size)

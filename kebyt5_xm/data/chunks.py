@@ -23,6 +23,7 @@ PLAIN_FORMATS = (
     7,
     0xFFFE,
 )  # of WAV: a sample has its own bytes (PCM, float, a-law, mu-law, by GUID)
+AIFF_PLAIN = (b"", b"NONE", b"sowt", b"twos", b"raw ", b"in24", b"in32", b"fl32", b"FL32", b"fl64", b"FL64")
 W64_TAIL = {
     b"riff": bytes.fromhex("2e91cf11a5d628db04c10000"),
     b"data": bytes.fromhex("f3acd3118cd100c04f8edb8a"),
@@ -46,20 +47,12 @@ WAV, WAV_BIG = Chunks(b"data", "little"), Chunks(b"data", "big")
 AIFF = Chunks(b"SSND", "big")
 CAF = Chunks(b"data", "big", length=8, first=8, align=1)
 W64 = Chunks(b"data" + W64_TAIL[b"data"], "little", name=16, length=8, first=40, align=8, inclusive=True)
-KNOWN = (
-    b"data",
-    b"fmt ",
-    b"fact",
-    b"LIST",
-    b"bext",
-    b"cue ",
-    b"JUNK",
-    b"PEAK",
-    b"id3 ",
-    b"ID3 ",
-    b"SSND",
-    b"COMM",
+KNOWN = set(
+    b"data fmt fact LIST bext cue JUNK junk PEAK id3 ID3 cart smpl inst iXML axml chna _PMX DISP FLLR PAD plst umid "
+    b"afsp minf elm1 regn SSND COMM MARK COMT ANNO AUTH NAME (c) APPL CHAN INST FVER SAUR desc pakt kuki chan mark "
+    b"info strg uuid free midi ovvw peak wavl slnt ds64 r64m".split()
 )
+"""The chunks that writers of such files use, without the spaces that fill their names up to four letters."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,8 @@ class Samples:
 
     `mpeg`: they are frames of MPEG audio. `head`: what to put in front of them, where the file's own does not do.
     `promised` and `per_block`: how many samples of each channel the file announces (0: not said), and each block of
-    its codec holds.
+    its codec holds; `held`, how many there must be by their bytes (0: not known).
+    `tail`: libsndfile may see what stands behind them.
     """
 
     start: int
@@ -77,6 +71,8 @@ class Samples:
     head: bytes = b""
     promised: int = 0
     per_block: int = 1
+    held: int = 0
+    tail: bool = True
 
 
 def find_samples(stream: BinaryIO, start: int, end: int) -> Samples | None:
@@ -139,16 +135,11 @@ def _samples(stored: dict[bytes, bytes], at: int, length: int, chunks: Chunks, m
         fmt = b"fmt " + len(layout).to_bytes(4, chunks.order) + layout + b"\0" * (len(layout) % 2)
         whole = (4 + len(fmt) + 8 + length) % (1 << 32)
         head = mended + whole.to_bytes(4, chunks.order) + b"WAVE" + fmt + b"data" + size
-    if chunks.samples == b"SSND":  # libsndfile takes a pad byte for a sample
-        return Samples(
-            at,
-            at + length,
-            head=head,
-            promised=int.from_bytes(stored.get(b"COMM", b"")[2:6], "big"),
-            per_block=2,
-        )
+    if chunks == AIFF:
+        return _samples_of_aiff(stored.get(b"COMM", b""), at, length)
     if tag in PLAIN_FORMATS:
-        return Samples(at, at + length, head=head)
+        width = int.from_bytes(layout[12:14], chunks.order)  # bytes of a sample of all channels
+        return Samples(at, at + length, head=head, held=length // width if width else 0, tail=chunks != W64)
     fact, per_block = stored.get(b"fact", b"")[:4], layout[18:20]
     return Samples(
         at,
@@ -160,6 +151,18 @@ def _samples(stored: dict[bytes, bytes], at: int, length: int, chunks: Chunks, m
     )
 
 
+def _samples_of_aiff(common: bytes, at: int, length: int) -> Samples:
+    channels, frames, bits = (int.from_bytes(common[a:b], "big") for a, b in ((0, 2), (2, 6), (6, 8)))
+    width = channels * ((bits + 7) // 8)  # bytes of a sample of all channels
+    held = (length - 8) // width if width and common[18:22] in AIFF_PLAIN else 0
+    # libsndfile takes the pad byte of a chunk for one sample more.
+    if held and not 0 <= held - frames <= 1:
+        raise Refused(
+            f"{'truncated' if held < frames else 'malformed'}: {frames} samples announced, bytes of {held} found"
+        )
+    return Samples(at, at + length, promised=frames, per_block=2)
+
+
 def _walk(
     stream: BinaryIO, position: int, end: int, chunks: Chunks
 ) -> Iterator[tuple[bytes, int, int, bool]]:
@@ -168,7 +171,7 @@ def _walk(
     while position + head <= end:
         stream.seek(position - odd)
         raw = stream.read(head + odd)
-        unpadded = odd and raw[1:5] not in KNOWN and raw[:4] in KNOWN
+        unpadded = odd and not _is_known(raw[1:5]) and _is_known(raw[:4])
         header = raw[:head] if unpadded or not odd else raw[1:]
         position -= unpadded
         if not _is_name(header[:4]):
@@ -201,7 +204,7 @@ def _check_rest(stream: BinaryIO, position: int, end: int, chunks: Chunks) -> No
     while position < end:
         stream.seek(position - odd)
         raw = stream.read(32 + odd)
-        header = raw[1:] if odd and raw[:4] not in KNOWN else raw
+        header = raw[1:] if odd and not _is_known(raw[:4]) else raw
         position -= odd and header is raw
         name = header[:4]
         head = chunks.name + chunks.length
@@ -212,14 +215,19 @@ def _check_rest(stream: BinaryIO, position: int, end: int, chunks: Chunks) -> No
         if length := tag_at(header):
             position, odd = position + length, 0
             continue
-        if not _is_name(name):
+        length = int.from_bytes(header[chunks.name : head], chunks.order) - (head if chunks.inclusive else 0)
+        # A known chunk that was cut takes no samples along.
+        if not _is_known(name) and (not _is_name(name) or not 0 <= length <= end - position - head):
             raise Refused(
                 f"malformed: at byte {position} its samples end, as it says, but {end - position} bytes follow; "
                 "write it anew"
             )
-        length = int.from_bytes(header[chunks.name : head], chunks.order) - (head if chunks.inclusive else 0)
         odd = chunks.align == 2 and length % 2
-        position += head + length + -length % chunks.align
+        position += head + max(0, length) + -length % chunks.align
+
+
+def _is_known(name: bytes) -> bool:
+    return name.rstrip(b" ") in KNOWN
 
 
 def _is_name(name: bytes) -> bool:

@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.ffmpeg import STRICT, decode, pyav
+from kebyt5_xm.data.mp3 import mpeg_frame
 from kebyt5_xm.data.reference import Refused
 from kebyt5_xm.data.sound import Sound
 
 Format = Literal["mov", "matroska", "flac", "ogg"]
 """FFmpeg's names of demuxers. One is always named: some of the others would open further files, or URLs."""
 
-FRAME_SAMPLES = {"aac": 1024, "mp3": 1152, "amr_nb": 160, "amr_wb": 320}
+FRAME_SAMPLES = {"aac": 1024, "amr_nb": 160, "amr_wb": 320}
 """Samples in every packet of a codec, where FFmpeg does not say another number of the stream at hand."""
-CODECS = {*FRAME_SAMPLES, "opus", "vorbis", "flac", "alac"}  # and pcm_*
+CODECS = {*FRAME_SAMPLES, "mp3", "opus", "vorbis", "flac", "alac"}  # and pcm_*
 # Samples at 48 kHz in a frame of Opus, by the upper five bits of a packet (RFC 6716, table 2): SILK, hybrid, CELT.
 OPUS_FRAMES = [480, 960, 1920, 2880] * 3 + [480, 960] * 2 + [120, 240, 480, 960] * 4
 
@@ -92,9 +93,9 @@ def _packets(container: Any, audio: Any) -> Iterator[Any]:
 
 def _count(container: Any, audio: Any, most: int) -> tuple[int | None, int]:
     """Return the number of samples, None if only decoding tells, and how many the decoder gives beyond them."""
-    total = padding = 0
+    total = padding = skip = 0
     for packet in _packets(container, audio):
-        if not packet.size or packet.is_discard:
+        if not packet.size:
             continue
         held = _samples(packet, audio)
         if held is None:
@@ -102,10 +103,12 @@ def _count(container: Any, audio: Any, most: int) -> tuple[int | None, int]:
         # The last packet's duration leaves out what fills its frame up, as an MP4 says it.
         said = _duration(packet, audio)
         padding = held - said if said is not None and 0 < said < held else 0
-        total += held
         if packet.has_sidedata("skip_samples"):
             skipped = bytes(packet.get_sidedata("skip_samples"))  # 4 bytes for the start, 4 for the end
-            total -= int.from_bytes(skipped[:4], "little") + int.from_bytes(skipped[4:8], "little")
+            skip += int.from_bytes(skipped[:4], "little")
+            total -= int.from_bytes(skipped[4:8], "little")
+        total += 0 if packet.is_discard else max(0, held - skip)
+        skip = max(0, skip - held)
         if total > most:
             break
     return max(0, total - padding), padding
@@ -116,6 +119,9 @@ def _samples(packet: Any, audio: Any) -> int | None:
     name, context = _codec(audio), audio.codec_context
     if name == "opus":
         return _opus_samples(bytes(memoryview(packet)[:2]))
+    if name == "mp3":
+        frame = mpeg_frame(bytes(memoryview(packet)[:4]))
+        return frame.num_samples if frame else None
     if name in FRAME_SAMPLES:
         return context.frame_size or FRAME_SAMPLES[name]
     if name.startswith("pcm_"):

@@ -45,7 +45,7 @@ def decode(context: Any, packet: Any, sample_rate: int) -> Iterator[NDArray[np.f
     try:
         frames = context.decode(packet)
     except pyav().error.FFmpegError as error:
-        raise Refused(f"damaged: a packet cannot be decoded ({error.strerror})") from None
+        raise Refused(f"truncated or damaged: a packet cannot be decoded ({error.strerror})") from None
     for frame in frames:
         if frame.is_corrupt:
             raise Refused("damaged: the decoder found a corrupt frame")

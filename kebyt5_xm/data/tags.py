@@ -32,9 +32,8 @@ def start_of_sound(stream: BinaryIO) -> int:
         header = stream.read(32)
         length = tag_at(header)
         if header[:3] == b"TAG" or not length:
-            break
-        position += length
-    return after_zeros(stream, position) if position else 0
+            return position
+        position = after_zeros(stream, position + length)
 
 
 def after_zeros(stream: BinaryIO, position: int) -> int:
