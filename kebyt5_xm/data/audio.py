@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.data.boxes import EBML, MOVIE_BOXES, check_matroska, check_movie
 from kebyt5_xm.data.chunks import Samples, find_samples
-from kebyt5_xm.data.demuxed import demuxed_sound
+from kebyt5_xm.data.demuxed import demuxed_sound, flac_sound
 from kebyt5_xm.data.frames import adts_sounds, amr_sounds, is_adts, mpeg_sounds
 from kebyt5_xm.data.mp3 import mpeg_frame
 from kebyt5_xm.data.ogg import ogg_sounds
@@ -130,7 +130,7 @@ def _found(source: Readable, stream: BinaryIO, max_seconds: float) -> list[Sound
     if magic[:4] == b"OggS":
         return ogg_sounds(stream, start, end, max_seconds)
     if magic[:4] == b"fLaC":
-        return [demuxed_sound(stretch(stream, start, end), "flac", max_seconds)]
+        return [flac_sound(stretch(stream, start, end), max_seconds)]
     if magic[:5] == b"#!AMR" and not start:
         return amr_sounds(stream, end, max_seconds)
     if is_adts(magic):
@@ -161,19 +161,15 @@ def _chunked(stream: BinaryIO, start: int, size: int, samples: Samples) -> Sound
 def as_mono(samples: Any, sample_rate: Any) -> tuple[NDArray[np.float32], int]:
     """Return samples that are already in memory as `open_audio` would: arrays, or tensors of torch.
 
-    They are floats, or 16- or 32-bit integers, which become shares of their range; [time], or of several channels,
-    [time, channels] or [channels, time], where the one side is at most 64 and the other more than four times as
-    long. Raises `MediaError` for all else.
+    They are floats, [time], or of several channels, [time, channels] or [channels, time], where the one side is at
+    most 64 and the other more than four times as long. Integers are refused, as their range is not known.
     """
     with failures_of("the recording"):
         if hasattr(samples, "detach"):
             samples = samples.detach().cpu()
             samples = samples.float().numpy() if samples.is_floating_point() else samples.numpy()
         samples = np.asarray(samples)
-        waveform = _mixed(samples)
-        if samples.dtype.kind == "i":
-            waveform = waveform / (1 << (8 * samples.dtype.itemsize - 1))
-        waveform = waveform.astype(np.float32)
+        waveform = _mixed(samples).astype(np.float32)
         rate = _whole(sample_rate)
         _check(waveform, rate)
         return waveform, rate
@@ -191,9 +187,10 @@ def _whole(sample_rate: Any) -> int:
 
 def _mixed(samples: NDArray[Any]) -> NDArray[Any]:
     """Return the mean over the channels, [time]."""
-    if samples.dtype.kind != "f" and samples.dtype not in (np.int16, np.int32):
+    if samples.dtype.kind != "f":
+        remedy = f"; divide by {1 << (8 * samples.dtype.itemsize - 1)}" if samples.dtype.kind == "i" else ""
         raise Refused(
-            f"found {samples.dtype} of shape {list(samples.shape)}, expected floats from -1 to 1, or int16 or int32"
+            f"found {samples.dtype} of shape {list(samples.shape)}, expected floats from -1 to 1{remedy}"
         )
     if samples.ndim == 1:
         return samples

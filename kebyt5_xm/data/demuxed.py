@@ -32,10 +32,7 @@ def demuxed_sound(stream: BinaryIO, format: Format, max_seconds: float) -> Sound
     with _audio(stream, format) as (container, audio):
         rate = audio.codec_context.sample_rate
         most = int(max_seconds * rate) + 1
-        if format == "flac" and audio.duration:
-            num_samples, padding = audio.duration, 0  # as STREAMINFO says; decoding tells if it is so
-        else:
-            num_samples, padding = _count(container, audio, most)
+        num_samples, padding = _count(container, audio, most)
     if num_samples is None:
         num_samples = 0
         for block in _blocks(stream, format, rate):
@@ -43,6 +40,20 @@ def demuxed_sound(stream: BinaryIO, format: Format, max_seconds: float) -> Sound
             if num_samples > most:
                 break
     return Sound(num_samples, rate, lambda: _blocks(stream, format, rate), padding)
+
+
+def flac_sound(stream: BinaryIO, max_seconds: float) -> Sound:
+    """Return the sound of a FLAC file: as long as it says (RFC 9639, 8.2), or counted if it does not.
+
+    Decoding tells whether that is so.
+    """
+    stream.seek(0)
+    start = stream.read(26)
+    numbers = int.from_bytes(start[18:26], "big")  # rate: 20 bits, channels: 3, bits: 5, samples: 36
+    rate, num_samples = numbers >> 44, numbers & (1 << 36) - 1
+    if start[4:5] not in (b"\0", b"\x80") or not num_samples:
+        return demuxed_sound(stream, "flac", max_seconds)
+    return Sound(num_samples, rate, lambda: _blocks(stream, "flac", rate))
 
 
 def _blocks(stream: BinaryIO, format: Format, rate: int) -> Iterator[NDArray[np.float32]]:

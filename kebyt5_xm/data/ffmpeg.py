@@ -12,6 +12,16 @@ from kebyt5_xm.errors import UserError
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 """Of FFmpeg's decoders: damage that a checksum shows is an error."""
 
+DTYPES = {
+    "flt": np.float32,
+    "dbl": np.float64,
+    "u8": np.uint8,
+    "s16": np.int16,
+    "s32": np.int32,
+    "s64": np.int64,
+}
+"""By FFmpeg's names of sample formats, without the "p" of planar ones."""
+
 
 def pyav() -> Any:
     """Return PyAV, which keeps FFmpeg silent unless it is told otherwise."""
@@ -59,11 +69,16 @@ def decode(context: Any, packet: Any, sample_rate: int) -> Iterator[NDArray[np.f
 
 def mono(frame: Any) -> NDArray[np.float32]:
     """Return the mean of the channels of a frame, [samples], integers as shares of their range."""
-    samples = frame.to_ndarray()  # [channels, samples], or [1, samples x channels] where they are interleaved
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, len(frame.layout.channels)).T
-    waveform = samples[0] if len(samples) == 1 else samples.mean(axis=0, dtype=np.float64)
-    if samples.dtype.kind == "u":
-        waveform = waveform - 128.0
-    scale = {"u": 1 / 128, "i": 1 / (1 << (8 * samples.dtype.itemsize - 1))}.get(samples.dtype.kind, 1.0)
-    return (waveform * np.float32(scale)).astype(np.float32, copy=False)
+    name, count = frame.format.name, frame.samples
+    dtype = DTYPES[name.removesuffix("p")]
+    if name.endswith("p"):  # planar: each channel has its own buffer
+        channels = [np.frombuffer(plane, dtype, count) for plane in frame.planes]
+    else:
+        width = len(frame.layout.channels)
+        channels = list(np.frombuffer(frame.planes[0], dtype, count * width).reshape(count, width).T)
+    waveform = channels[0] if len(channels) == 1 else np.mean(channels, axis=0, dtype=np.float64)
+    if dtype is np.uint8:
+        waveform = (waveform - 128.0) / 128
+    elif np.issubdtype(dtype, np.integer):
+        waveform = waveform / np.float64(1 << (8 * dtype().itemsize - 1))
+    return np.asarray(waveform, dtype=np.float32)

@@ -5,6 +5,7 @@ Xing, or VBRI): gabriel.mp3-tech.org, "Mp3 Info Tag rev 1". Its counts are not b
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 # kbit/s by the bitrate index, for layers II and III of MPEG 1 and for both in MPEG 2 and 2.5; index 0 is "free".
 BITRATES = {
@@ -41,7 +42,12 @@ class Info:
 
 
 def mpeg_frame(header: bytes) -> Frame | None:
-    """Read the four bytes in front of a frame of layer II or III; None if they are something else."""
+    """Read the first four bytes of a frame of layer II or III; None if they are something else."""
+    return _mpeg_frame(header[:4])
+
+
+@lru_cache(maxsize=1 << 12)  # a recording has few different ones, and many frames
+def _mpeg_frame(header: bytes) -> Frame | None:
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, LAYERS.get(header[1] >> 1 & 3)
@@ -62,6 +68,8 @@ def mpeg_frame(header: bytes) -> Frame | None:
 
 def info_of(raw: bytes) -> Info | None:
     """Return what the frame `raw` says of the recording, or None if it is one of sound."""
+    if not any(name in raw[:40] for name in (b"Xing", b"Info", b"VBRI")):
+        return None
     for side in (9, 17, 32):  # bytes of side information, by version and channels
         if raw[4 + side : 8 + side] in (b"Xing", b"Info"):
             return _info(raw[4 + side :])
