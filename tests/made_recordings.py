@@ -51,14 +51,21 @@ def by_libsndfile(
 
 
 def by_ffmpeg(
-    format: str, codec: str, rate: int = 16_000, video: bool = False, streams: int = 1, **options: str
+    format: str,
+    codec: str,
+    rate: int = 16_000,
+    layout: str = "mono",
+    video: bool = False,
+    streams: int = 1,
+    **options: str,
 ) -> bytes:
     """Encode with PyAV; `options` are the muxer's."""
+    samples = np.stack([speech(rate)] * len(av.AudioLayout(layout).channels))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a")
         with av.open(str(path), "w", format=format, options=options) as container:
             pictures = [container.add_stream("mpeg4", rate=25, width=32, height=16)] if video else []
-            sounds = [container.add_stream(codec, rate=rate, layout="mono") for _ in range(streams)]
+            sounds = [container.add_stream(codec, rate=rate, layout=layout) for _ in range(streams)]
             container.start_encoding()
             for stream in pictures:
                 for number in range(38):
@@ -66,11 +73,11 @@ def by_ffmpeg(
                     container.mux(stream.encode(image.reformat(format="yuv420p")))
                 container.mux(stream.encode(None))
             for stream in sounds:
-                frame = av.AudioFrame.from_ndarray(speech(rate)[None], format="fltp", layout="mono")
+                frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
                 frame.sample_rate, frame.pts = rate, 0
                 context = stream.codec_context
                 resampler = av.AudioResampler(
-                    format=context.format, layout="mono", rate=rate, frame_size=context.frame_size
+                    format=context.format, layout=layout, rate=rate, frame_size=context.frame_size
                 )
                 for part in [*resampler.resample(frame), *resampler.resample(None)]:
                     container.mux(stream.encode(part))
@@ -158,6 +165,9 @@ BASES: dict[str, Callable[[], Made]] = {
     ),
     "mp4 with pictures": lambda: Made(by_ffmpeg("mp4", "aac", video=True)),
     "mov pcm": lambda: Made(by_ffmpeg("mov", "pcm_s16le"), error=1e-4),
+    "mov pcm 24 stereo": lambda: Made(by_ffmpeg("mov", "pcm_s24be", layout="stereo"), error=1e-6),
+    "mkv pcm 24 5.1": lambda: Made(by_ffmpeg("matroska", "pcm_s24le", layout="5.1"), error=1e-6),
+    "m4a aac stereo": lambda: Made(by_ffmpeg("ipod", "aac", 48_000, layout="stereo"), 48_000),
     "3gp amr": lambda: Made(by_ffmpeg("3gp", "libopencore_amrnb", 8_000), 8_000, error=None),
     "webm opus": lambda: Made(by_ffmpeg("webm", "libopus", 48_000), 48_000),
     "webm opus live": lambda: Made(by_ffmpeg("webm", "libopus", 48_000, live="1"), 48_000),
@@ -292,6 +302,12 @@ EXTRA: dict[str, Callable[[], Made]] = {
         _wav(2_000_000_000, 2_000_000_036), num_samples=None, cause="truncated: 2000000000.*48022"
     ),
     "wav that says half": lambda: Made(_wav(24_010, 24_046), num_samples=None, cause="malformed"),
+    "w64 of no known length": lambda: Made(
+        (lambda raw: patched(raw, raw.index(b"data") + 16, b"\xff" * 7 + b"\x7f"))(
+            by_libsndfile("W64", "PCM_16")
+        ),
+        error=PCM,
+    ),
     "wav without samples": lambda: Made(
         _wav(0, 46, b"", b"LIST\2\0\0\0ab"), num_samples=None, cause="no samples"
     ),

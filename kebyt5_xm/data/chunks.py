@@ -15,6 +15,7 @@ from kebyt5_xm.data.tags import after_zeros, tag_at
 
 # Writers that cannot seek back leave a length near 2^31 or 2^32 in a WAV: it means "until the end".
 UNKNOWN_LENGTH = 0x7FFFF000
+UNKNOWN_KINDS = (b"RIFF", b"RIFX", b"riff", b"caff")  # in W64 and CAF it is near 2^63, or -1
 MPEG_FORMATS = (0x50, 0x55)  # of WAV: frames of MPEG audio, layers I/II and III
 PLAIN_FORMATS = (
     1,
@@ -108,8 +109,7 @@ def _find(stream: BinaryIO, start: int, end: int, chunks: Chunks, kind: bytes) -
         found = end - at
         if kind in (b"RF64", b"BW64") and length == 0xFFFFFFFF:
             length = int.from_bytes(stored.get(b"ds64", b"")[8:16], "little")
-        unknown = {WAV: length >= UNKNOWN_LENGTH, WAV_BIG: length >= UNKNOWN_LENGTH, CAF: length >= 1 << 63}
-        if kind in (b"RIFF", b"RIFX", b"caff") and unknown.get(chunks):
+        if length >= (1 << 62 if chunks.length == 8 else UNKNOWN_LENGTH) and kind in UNKNOWN_KINDS:
             length, mended = found, mended or kind != b"caff"
         elif (
             not length and found and kind in (b"RIFF", b"RIFX") and not _only_chunks(stream, at, end, chunks)
@@ -118,7 +118,9 @@ def _find(stream: BinaryIO, start: int, end: int, chunks: Chunks, kind: bytes) -
         if length > found:
             raise Refused(f"truncated: {length} bytes of samples announced, {found} found")
         _check_rest(stream, at + length, end, chunks)
-        return _samples(stored, at, length, chunks, kind if mended else b"")
+        return _samples(
+            stored, at, length, chunks, b"" if not mended else b"RIFX" if kind == b"RIFX" else b"RIFF"
+        )
     raise Refused(f"truncated: found no chunk of samples ({chunks.samples[:4].decode()})")
 
 

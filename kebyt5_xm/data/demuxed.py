@@ -136,7 +136,8 @@ def _samples(packet: Any, audio: Any) -> int | None:
     if name in FRAME_SAMPLES:
         return context.frame_size or FRAME_SAMPLES[name]
     if name.startswith("pcm_"):
-        return packet.size // (context.format.bytes * len(context.layout.channels))
+        bits = int("".join(letter for letter in name if letter.isdigit()) or 8)  # a-law and mu-law have 8
+        return packet.size // (bits // 8 * len(context.layout.channels))
     return _duration(packet, audio)
 
 

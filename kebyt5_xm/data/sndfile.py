@@ -1,6 +1,8 @@
 """Sound through libsndfile: PCM and its relatives in WAV, AIFF, CAF, AU and W64; Vorbis and Opus in Ogg."""
 
+import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, BinaryIO
 
@@ -23,7 +25,6 @@ def open_sound(
     `settings` are libsndfile's for a stream without a header. `promised` is how many samples the file announces,
     and `per_block` how many a block of its codec holds: libsndfile gives whole blocks.
     """
-    stream.seek(0)
     with _sound_file(stream, settings) as sound:
         if settings is None and sound.format not in FORMATS:
             raise Refused(
@@ -33,7 +34,6 @@ def open_sound(
     padding = num_samples - promised if num_samples - per_block < promised < num_samples else 0
 
     def blocks() -> Iterator[NDArray[np.float32]]:
-        stream.seek(0)
         with _sound_file(stream, settings) as sound:
             size = max(1, BLOCK_VALUES // sound.channels)
             while len(block := sound.read(size, dtype="float32", always_2d=True)):
@@ -42,12 +42,45 @@ def open_sound(
     return Sound(num_samples - padding, rate, blocks, padding)
 
 
-def _sound_file(stream: BinaryIO, settings: dict[str, Any] | None) -> Any:
-    soundfile = _soundfile()
+class _Calm:
+    """A file as libsndfile asks for it: it is called from C, where an exception would only be printed."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._size = stream.seek(0, io.SEEK_END)
+        self.error: Exception | None = None
+        stream.seek(0)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._stream.tell(), io.SEEK_END: self._size}[whence]
+        return self._stream.seek(min(max(0, base + offset), self._size))  # a damaged header may say 2^63
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._stream.read(size)
+        except Exception as error:
+            self.error = error
+            return b""
+
+    def write(self, data: bytes) -> int:  # libsndfile has to find one, and never calls it
+        raise io.UnsupportedOperation
+
+
+@contextmanager
+def _sound_file(stream: BinaryIO, settings: dict[str, Any] | None) -> Iterator[Any]:
+    soundfile, file = _soundfile(), _Calm(stream)
     try:
-        return soundfile.SoundFile(stream, **(settings or {}))
+        with soundfile.SoundFile(file, **(settings or {})) as sound:
+            yield sound
     except soundfile.LibsndfileError as error:
+        if file.error:
+            raise file.error from None
         raise Refused(f"found no readable recording ({error.error_string})") from None
+    if file.error:
+        raise file.error
 
 
 def _soundfile() -> ModuleType:
