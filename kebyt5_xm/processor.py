@@ -252,7 +252,7 @@ def _normal(item: Any, media: Media) -> Any:
     if media == "image":
         return as_rgb(item)
     if media == "audio":
-        return as_mono(np.asarray(item[0]), int(item[1]))
+        return as_mono(*item)
     return np.asarray(item, dtype=np.float32)
 
 

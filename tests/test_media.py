@@ -369,7 +369,7 @@ def test_recordings_that_are_refused():
         (recording(TONE[:0]), "no samples"),
         (recording(TONE, 4000), "4000 Hz"),
         (recording(TONE, 384_000), "384000 Hz"),
-        (recording(TONE, format="CAF"), "CAF"),
+        (recording(TONE, format="SVX"), "no readable recording"),
         (b"", "no readable recording"),
         (b"RIFF" + b"\xff" * 40, "no readable recording"),
         (b"\0" * 1000, "no readable recording"),
@@ -434,20 +434,41 @@ def test_an_mp3_without_a_length_is_never_cut(mode, rate, channels, frame_sample
 
 
 def test_a_waveform_in_memory():
-    waveform, rate = as_mono(np.stack([TONE, 3 * TONE], axis=1).astype(np.float64), 16_000)
-    assert waveform.dtype == np.float32
-    np.testing.assert_allclose(waveform, 2 * TONE, rtol=1e-6)
-    assert rate == 16_000
+    both = np.stack([TONE, 3 * TONE], axis=1).astype(np.float64)
+    tensor = torch.from_numpy(both.T.copy()).requires_grad_()
+    for samples in (both, both.T, tensor, tensor.bfloat16(), torch.from_numpy(both), both.astype(np.float16)):
+        waveform, rate = as_mono(samples, np.int64(16_000))
+        assert (waveform.dtype, waveform.shape, rate, type(rate)) == (np.float32, TONE.shape, 16_000, int)
+        np.testing.assert_allclose(waveform, 2 * TONE, atol=0.02)
+    for samples in (TONE, TONE[None], TONE[:, None], torch.from_numpy(TONE)[None], TONE.tolist()):
+        assert np.array_equal(as_mono(samples, 16_000.0)[0], TONE)
     for samples, words in [
         (TONE[:0], "no samples"),
+        (np.zeros((1, 0), dtype=np.float32), "no samples"),
         (np.array([0.1, np.nan], dtype=np.float32), "NaN"),
         (np.arange(5), "int64 of shape"),
-        (np.zeros((2, 3, 5), dtype=np.float32), "shape"),
+        (torch.zeros(5, dtype=torch.int16), r"int16 of shape .*divide by 32768"),
+        (TONE > 0, "bool of shape"),
+        (TONE + 0j, "complex64 of shape"),
+        (TONE.astype(np.uint8), "uint8 of shape"),
+        (np.array(["a"]), "of shape"),
+        (np.array(0.5), r"shape \[\]"),
+        (np.zeros((2, 3, 5), dtype=np.float32), r"shape \[2, 3, 5\]"),
+        (np.zeros((7, 5), dtype=np.float32), r"shape \[7, 5\]"),
+        (np.zeros((80, 997), dtype=np.float32), r"shape \[80, 997\]"),
+        ([[0.1], [0.1, 0.2]], "recording"),
+    ]:
+        with pytest.raises(MediaError, match=words) as caught:
+            as_mono(samples, 16_000)
+        assert "\n" not in str(caught.value)
+    for rate, words in [
+        (50, "50 Hz"),
+        (22_050.5, "whole number"),
+        ("x", "whole number"),
+        (None, "whole number"),
     ]:
         with pytest.raises(MediaError, match=words):
-            as_mono(samples, 16_000)
-    with pytest.raises(MediaError, match="50 Hz"):
-        as_mono(TONE, 50)
+            as_mono(TONE, rate)
 
 
 # --- arrays
@@ -566,11 +587,12 @@ def test_the_error_survives_the_way_out_of_a_worker():
 
 
 def test_a_missing_library_names_the_extra(monkeypatch, picture):
-    raw = encoded(picture, "PNG")
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    monkeypatch.setitem(sys.modules, "soundfile", None)
-    for media, extra in (("image", "image"), ("audio", "audio")):
-        with pytest.raises(UserError, match=rf"kebyt5-xm\[{extra}\]") as caught:
+    files = [("image", encoded(picture, "PNG")), ("audio", recording(TONE))]
+    files += [("audio", recording(TONE, format=format)) for format in ("MP3", "FLAC")]
+    for library in ("PIL", "soundfile", "av"):
+        monkeypatch.setitem(sys.modules, library, None)
+    for media, raw in files:
+        with pytest.raises(UserError, match=rf"kebyt5-xm\[{media}\]") as caught:
             open_media(raw, media)
         assert not isinstance(caught.value, MediaError)
 

@@ -1,79 +1,211 @@
 """Recordings: any common file becomes one channel of float32 at its own rate, or a `MediaError`.
 
-- WAV, AIFF, FLAC, Ogg (Vorbis, Opus) and MP3 are read, through libsndfile. The content decides, not the
+- PCM in WAV, AIFF, CAF, AU and W64, and Vorbis and Opus in Ogg, are read through libsndfile; FLAC, MP3, AAC, AMR,
+  MP4 (M4A, MOV, 3GP) and Matroska (WebM) through FFmpeg. docs/data.md has the table. The content decides, not the
   extension; only what has no header is told by its name: `.pcm` (see `pcm`).
 - Several channels are averaged. The sample rate is kept: resampling is the encoder's preprocessor's.
-- The length limit is checked from the header, before anything is decoded. Nothing is ever cut.
-- A truncated file is refused, as far as its format shows it (libsndfile alone would shorten a WAV silently).
+- The length is known before anything is decoded, and its limit is checked then. Decoding has to give exactly as
+  many samples, or the recording is refused with both numbers. Nothing is ever cut.
+- A truncated or damaged file is refused, as far as its format shows it.
 - Zero samples, NaN and infinite samples, and rates outside 8 to 192 kHz are refused. Silence is a recording.
 """
 
 import io
-from contextlib import contextmanager
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.mp3 import with_length
+from kebyt5_xm.data.boxes import EBML, MOVIE_BOXES, check_matroska, check_movie
+from kebyt5_xm.data.chunks import Samples, find_samples
+from kebyt5_xm.data.demuxed import demuxed_sound, flac_sound
+from kebyt5_xm.data.frames import adts_sounds, amr_sounds, is_adts, mpeg_sounds
+from kebyt5_xm.data.mp3 import mpeg_frame
+from kebyt5_xm.data.ogg import ogg_sounds
 from kebyt5_xm.data.pcm import SETTINGS, is_headerless
 from kebyt5_xm.data.reference import Limits, Readable, Refused, failures_of, reading
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.data.sndfile import open_sound
+from kebyt5_xm.data.sound import Sound
+from kebyt5_xm.data.stretch import stretch
+from kebyt5_xm.data.tags import end_of_sound, start_of_sound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from kebyt5_xm.encoder import AudioHeader
 
-FORMATS = ("WAV", "WAVEX", "AIFF", "FLAC", "OGG", "MP3")
 # Telephone to studio. A damaged header may say 1 Hz, and resampling that would fill the memory.
 MIN_RATE, MAX_RATE = 8_000, 192_000
-BLOCK_VALUES = 1 << 20  # decoded at a time, whatever the number of channels
-# Writers that cannot seek back leave a length near 2^31 or 2^32 in a WAV: it means "until the end".
-UNKNOWN_LENGTH = 0x7FFFF000
-UNKNOWN_FRAMES = 0x7FFF_FFFF_FFFF_FFFF  # libsndfile's, of a FLAC that was written to a pipe
-MAX_OGG_PAGE = 65_307  # bytes (RFC 3533, section 6)
-OGG_END = 0x04  # of a page's header type, in the last page of a stream (the same section)
+MAX_CHANNELS = 64
+"""Above, a waveform [time, channels] is taken for something else."""
+OTHERS = {
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "WMA (ASF)",
+    b"MAC ": "Monkey's Audio",
+    b"wvpk": "WavPack",
+    b"TTA1": "True Audio",
+    b"FLV\x01": "Flash video",
+    b"NIST_1A": "NIST Sphere",
+    b"Creative Voice": "VOC",
+    b"ajkg": "Shorten",
+    b"\x0b\x77": "AC-3",
+    b"DSD ": "DSD",
+    b"\0\0\x01\xba": "MPEG video",
+}
+"""How files begin that are known, and not read."""
 
 
 def open_audio(source: Readable, limits: Limits | None = None) -> tuple[NDArray[np.float32], int]:
     """Return (mono float32 [samples], sample rate in Hz); raise `MediaError` if it cannot be had."""
-    limits = limits or Limits()
-    with reading(source) as stream, _sound_file(source, stream, limits) as sound:
-        waveform = np.empty(sound.frames, dtype=np.float32)
-        filled = 0
-        while filled < sound.frames:
-            block = sound.read(max(1, BLOCK_VALUES // sound.channels), dtype="float32", always_2d=True)
-            if not len(block):
-                raise Refused(f"truncated: the header says {sound.frames} samples, found {filled}")
-            block = block[: sound.frames - filled]
-            waveform[filled : filled + len(block)] = block.mean(axis=1)
-            filled += len(block)
-        _check(waveform, sound.samplerate)
-        return waveform, sound.samplerate
+    with reading(source) as stream:
+        sounds = _sounds(source, stream, limits or Limits())
+        waveform = np.empty(sum(sound.num_samples for sound in sounds), dtype=np.float32)
+        at = 0
+        for sound in sounds:
+            _decode(sound, waveform[at : at + sound.num_samples])
+            at += sound.num_samples
+        _check(waveform, sounds[0].sample_rate)
+        return waveform, sounds[0].sample_rate
 
 
 def audio_header(source: Readable, limits: Limits | None = None) -> "AudioHeader":
     """Return the length and rate without decoding; raise `MediaError` as `open_audio` would."""
     from kebyt5_xm.encoder import AudioHeader
 
-    with reading(source) as stream, _sound_file(source, stream, limits or Limits()) as sound:
-        return AudioHeader(num_samples=sound.frames, sample_rate=sound.samplerate)
+    with reading(source) as stream:
+        sounds = _sounds(source, stream, limits or Limits())
+        return AudioHeader(sum(sound.num_samples for sound in sounds), sounds[0].sample_rate)
 
 
-def as_mono(samples: NDArray[Any], sample_rate: int) -> tuple[NDArray[np.float32], int]:
-    """Return samples that are already in memory, [time] or [time, channels], as `open_audio` would."""
+def _decode(sound: Sound, waveform: NDArray[np.float32]) -> None:
+    """Fill `waveform` with `sound`; raise `Refused` unless it has exactly the samples that it announces."""
+    expected, found = sound.num_samples + sound.padding, 0
+    for block in sound.blocks():
+        kept = block[: max(0, len(waveform) - found)]
+        waveform[found : found + len(kept)] = kept
+        found += len(block)
+        if found > expected:
+            raise Refused(f"the header says {sound.num_samples} samples, found more ({found}); write it anew")
+    if found < expected:
+        raise Refused(f"truncated: the header says {expected} samples, found {found}")
+
+
+def _sounds(source: Readable, stream: BinaryIO, limits: Limits) -> list[Sound]:
+    """Return what the recording consists of, at least one; it is within the limits."""
+    sounds = _found(source, stream, limits.max_seconds)
+    rates = sorted({sound.sample_rate for sound in sounds})
+    for rate in rates:
+        if not MIN_RATE <= rate <= MAX_RATE:
+            raise Refused(f"found a sample rate of {rate} Hz, expected {MIN_RATE} to {MAX_RATE}")
+    if len(rates) > 1:
+        raise Refused(
+            f"found recordings of {' and '.join(map(str, rates))} Hz, joined to one file; expected one rate"
+        )
+    num_samples = sum(sound.num_samples for sound in sounds)
+    if min(sound.num_samples for sound in sounds) < 0 or num_samples < 1:
+        raise Refused("found no samples")
+    if num_samples > limits.max_seconds * rates[0]:
+        raise Refused(
+            f"found {num_samples / rates[0]:.1f} seconds, expected at most {limits.max_seconds:g}; "
+            "raise max_seconds or cut the recording into pieces"
+        )
+    return sounds
+
+
+def _found(source: Readable, stream: BinaryIO, max_seconds: float) -> list[Sound]:
+    if is_headerless(source, stream):
+        return [open_sound(stream, SETTINGS)]
+    size = stream.seek(0, io.SEEK_END)
+    start = start_of_sound(stream)
+    stream.seek(start)
+    magic = stream.read(32)
+    if samples := find_samples(stream, start, size):
+        if samples.mpeg:
+            return mpeg_sounds(stream, samples.start, samples.end, max_seconds)
+        return [_chunked(stream, start, size, samples)]
+    if magic[4:8] in MOVIE_BOXES and not start:
+        check_movie(stream, size)
+        return [demuxed_sound(stream, "mov", max_seconds)]
+    if magic[:4] == EBML and not start:
+        check_matroska(stream, size)
+        return [demuxed_sound(stream, "matroska", max_seconds)]
+    end = end_of_sound(stream)
+    if magic[:4] == b"OggS":
+        return ogg_sounds(stream, start, end, max_seconds)
+    if magic[:4] == b"fLaC":
+        return [flac_sound(stretch(stream, start, end), max_seconds)]
+    if magic[:5] == b"#!AMR" and not start:
+        return amr_sounds(stream, end, max_seconds)
+    if is_adts(magic):
+        return adts_sounds(stream, start, end, max_seconds)
+    if mpeg_frame(magic):
+        return mpeg_sounds(stream, start, end, max_seconds)
+    name = "AVI" if magic[8:12] == b"AVI " else None
+    name = name or next((name for begin, name in OTHERS.items() if magic.startswith(begin)), None)
+    if name:
+        raise Refused(f"found {name}, which is not read; convert it: ffmpeg -i IN OUT.flac")
+    raise Refused("found no readable recording (its beginning is that of no format that is read)")
+
+
+def _chunked(stream: BinaryIO, start: int, size: int, samples: Samples) -> Sound:
+    """Return the sound of a file of chunks, as libsndfile reads it."""
+    if samples.head:
+        stream = stretch(stream, samples.start, samples.end, samples.head)
+    elif start or not samples.tail:
+        stream = stretch(stream, start, size if samples.tail else samples.end)
+    sound = open_sound(stream, promised=samples.promised, per_block=samples.per_block)
+    if samples.held and sound.num_samples != samples.held:
+        raise Refused(
+            f"malformed: its bytes hold {samples.held} samples, libsndfile finds {sound.num_samples}; write it anew"
+        )
+    return sound
+
+
+def as_mono(samples: Any, sample_rate: Any) -> tuple[NDArray[np.float32], int]:
+    """Return samples that are already in memory as `open_audio` would: arrays, or tensors of torch.
+
+    They are floats, [time], or of several channels, [time, channels] or [channels, time], where the one side is at
+    most 64 and the other more than four times as long. Integers are refused, as their range is not known.
+    """
     with failures_of("the recording"):
+        if hasattr(samples, "detach"):
+            samples = samples.detach().cpu()
+            samples = samples.float().numpy() if samples.is_floating_point() else samples.numpy()
         samples = np.asarray(samples)
-        if samples.ndim not in (1, 2) or samples.dtype.kind != "f":
-            raise Refused(
-                f"found {samples.dtype} of shape {samples.shape}, expected floats, [time] or [time, channels]"
-            )
-        waveform = samples.mean(axis=1) if samples.ndim == 2 else samples
-        waveform = waveform.astype(np.float32)
-        _check(waveform, sample_rate)
-        return waveform, int(sample_rate)
+        waveform = _mixed(samples).astype(np.float32)
+        rate = _whole(sample_rate)
+        _check(waveform, rate)
+        return waveform, rate
+
+
+def _whole(sample_rate: Any) -> int:
+    try:
+        rate = int(sample_rate)
+        if rate == sample_rate:
+            return rate
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise Refused(f"found a sample rate of {str(sample_rate)[:60]!r}, expected a whole number of Hz")
+
+
+def _mixed(samples: NDArray[Any]) -> NDArray[Any]:
+    """Return the mean over the channels, [time]."""
+    if samples.dtype.kind != "f":
+        remedy = f"; divide by {1 << (8 * samples.dtype.itemsize - 1)}" if samples.dtype.kind == "i" else ""
+        raise Refused(
+            f"found {samples.dtype} of shape {list(samples.shape)}, expected floats from -1 to 1{remedy}"
+        )
+    if samples.ndim == 1:
+        return samples
+    if samples.ndim == 2:
+        short, long = sorted(samples.shape)
+        if not long:
+            return samples.reshape(-1)
+        if short in (0, 1):
+            return samples.reshape(-1)
+        if short <= MAX_CHANNELS and long > 4 * short:
+            return samples.mean(axis=int(samples.shape[1] == short), dtype=np.float64)
+    raise Refused(
+        f"found samples of shape {list(samples.shape)}, expected [time], [channels, time] or [time, channels]; "
+        "give one channel"
+    )
 
 
 def _check(waveform: NDArray[np.float32], sample_rate: int) -> None:
@@ -83,80 +215,3 @@ def _check(waveform: NDArray[np.float32], sample_rate: int) -> None:
         raise Refused("found no samples")
     if not np.isfinite(waveform).all():
         raise Refused("found samples that are NaN or infinite")
-
-
-def _soundfile() -> ModuleType:
-    try:
-        import soundfile
-    except (ImportError, OSError):  # OSError: the package is there, libsndfile is not
-        raise UserError(
-            "found a recording but no soundfile; install it: pip install 'kebyt5-xm[audio]'"
-        ) from None
-    return soundfile
-
-
-@contextmanager
-def _sound_file(source: Readable, stream: BinaryIO, limits: Limits) -> "Iterator[Any]":
-    soundfile = _soundfile()
-    raw = is_headerless(source, stream)
-    if raw:
-        mp3, settings = None, SETTINGS
-    else:
-        _refuse_truncated(stream)
-        mp3, settings = with_length(stream, limits.max_seconds), {}
-    stream.seek(0)
-    try:
-        sound = soundfile.SoundFile(mp3 or stream, **settings)
-    except soundfile.LibsndfileError as error:
-        raise Refused(f"found no readable recording ({error.error_string})") from None
-    with sound:
-        if sound.format == "MP3" and mp3 is None:
-            raise Refused("damaged: the MP3 stream does not start with a frame")
-        if not raw and sound.format not in FORMATS:
-            raise Refused(f"found a recording in the format {sound.format}, expected {', '.join(FORMATS)}")
-        if not MIN_RATE <= sound.samplerate <= MAX_RATE:
-            raise Refused(f"found a sample rate of {sound.samplerate} Hz, expected {MIN_RATE} to {MAX_RATE}")
-        if sound.frames < 1:
-            raise Refused("found no samples")
-        if sound.frames == UNKNOWN_FRAMES:
-            raise Refused("its header does not say how long it is, which is needed beforehand; write it anew")
-        if sound.frames > limits.max_seconds * sound.samplerate:
-            raise Refused(
-                f"found {sound.frames / sound.samplerate:.1f} seconds, expected at most "
-                f"{limits.max_seconds:g}; raise max_seconds or cut the recording into pieces"
-            )
-        yield sound
-
-
-def _refuse_truncated(stream: BinaryIO) -> None:
-    """Refuse a WAV, AIFF or Ogg file that ends before its own structure says."""
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
-    start = stream.read(12)
-    if start[:4] == b"RIFF" and start[8:] == b"WAVE":
-        _refuse_short_chunk(stream, size, b"data", "little")
-    elif start[:4] == b"FORM" and start[8:] in (b"AIFF", b"AIFC"):
-        _refuse_short_chunk(stream, size, b"SSND", "big")
-    elif start[:4] == b"OggS":
-        stream.seek(max(0, size - 2 * MAX_OGG_PAGE))
-        tail = stream.read()
-        page = tail[tail.rfind(b"OggS") :]
-        # A page is 27 bytes, the number of its segments among them, then their lengths, then the segments.
-        if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
-            raise Refused("truncated: the last page of the Ogg stream is incomplete")
-        if not page[5] & OGG_END:
-            raise Refused("truncated: the last page of the Ogg stream does not say that it is; write it anew")
-
-
-def _refuse_short_chunk(stream: BinaryIO, size: int, samples: bytes, order: Literal["little", "big"]) -> None:
-    position = 12
-    while position + 8 <= size:
-        stream.seek(position)
-        chunk = stream.read(8)
-        length = int.from_bytes(chunk[4:], order)
-        if chunk[:4] == samples:
-            if position + 8 + length > size and length < UNKNOWN_LENGTH:
-                raise Refused(f"truncated: {length} bytes of samples announced, {size - position - 8} found")
-            return
-        position += 8 + length + length % 2
-    raise Refused(f"truncated: found no chunk of samples ({samples.decode()})")

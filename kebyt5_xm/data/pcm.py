@@ -1,8 +1,9 @@
 """Recordings without a header, as KsponSpeech has them: 16-bit little-endian samples of one channel at 16 kHz.
 
 Nothing in such a file tells what it is, so its name has to: a path, a URL or a file in a shard that ends in `.pcm`.
-Bytes without a name are never taken for it, and a file so named that begins like a WAV, AIFF, FLAC or Ogg file is
-read as that. Some recordings of KsponSpeech have an odd number of bytes: the last one is half a sample, and none.
+Bytes without a name are never taken for it, and a file so named that begins like a WAV, AIFF, CAF, AU, FLAC or Ogg
+file is read as that. Some recordings of KsponSpeech have an odd number of bytes: the last one is half a sample,
+and none.
 """
 
 import os
@@ -20,7 +21,7 @@ SETTINGS: dict[str, Any] = {
     "endian": "LITTLE",
 }
 """What libsndfile is told of them."""
-HEADERS = (b"RIFF", b"FORM", b"fLaC", b"OggS")
+HEADERS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"riff", b"caff", b".snd", b"fLaC", b"OggS")
 
 
 def is_headerless(source: Readable, stream: BinaryIO) -> bool:
