@@ -35,6 +35,7 @@ def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
     check_steps(data, max_steps, trainer.get("accumulate_grad_batches") or 1, _world_size(trainer))
     if recipe.get("monitor"):
         check_monitor(recipe["monitor"], data)
+    trains = False
     try:
         task.building.check()
     except UserError as error:
@@ -42,6 +43,7 @@ def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
             "what trains", "FAILED", str(error), "change model.groups, model.lora, or what is frozen"
         )
     else:
+        trains = True
         groups = ", ".join(task.building.groups) or "none, all at the optimizer's own rate"
         updates = f"; LoRA: {', '.join(task.building.lora)}" if task.building.lora else ""
         yield Finding("what trains", "ok", f"groups: {groups}{updates}")
@@ -53,7 +55,8 @@ def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
 
     for name, interface in data.interfaces.items():
         yield from check_modality(name, model.modality(name), interface, model.byte_rms())
-    yield _optimization(task, model, max_steps)
+    if trains:
+        yield _optimization(task, model, max_steps)
     chosen: dict[str, list[Example]] = {}
     for name, source in data.sources.items():
         examples, finding = first_examples(name, source, data.seed)
