@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from encoders.timm import TimmEncoder
 from encoders.torchaudio import TorchaudioEncoder
 from encoders.transformers import TransformersEncoder
 from kebyt5_xm.contract import EncoderContract
+from kebyt5_xm.errors import UserError
 
 VIT = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
 CONVS = {"conv_dim": [20] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
@@ -143,7 +145,9 @@ def test_a_steady_tone_is_seen_on_a_fixed_scale_alone() -> None:
 def test_normalize_leaves_what_earlier_exports_and_caches_remember_of_the_other() -> None:
     recording = LogMelEncoder().preprocessor()
     assert type(recording).__qualname__ == "LogMelPreprocessor"
-    assert set(vars(recording)) == {"sample_rate", "num_mels", "stack", "pads"}, "else their fingerprint changes"
+    assert set(vars(recording)) == {"sample_rate", "num_mels", "stack", "pads"}, (
+        "else their fingerprint changes"
+    )
     assert LogMelEncoder(normalize="fixed").preprocessor().fingerprint() != recording.fingerprint()
     with pytest.raises(UserError, match="did you mean 'fixed'"):
         LogMelEncoder(normalize="fixd")  # pyright: ignore[reportArgumentType]
