@@ -38,8 +38,16 @@ ANY_WIDTH = 55_440
 
 
 def configured(paths: list[str], random_weights: bool, ask_hub: bool = True) -> tuple[Task, DataModule]:
+    """Return the task and the data of `configured_run`."""
+    return configured_run(paths, random_weights, ask_hub)[:2]
+
+
+def configured_run(
+    paths: list[str], random_weights: bool, ask_hub: bool = True
+) -> tuple[Task, DataModule, Any]:
     """Return what the merged recipes at `paths` configure; raises `UserError`, or exits with 2 as `train.py`.
 
+    The third is the parsed configuration, every option of every type filled in.
     `ask_hub` says that with random weights the backbone is to have the shape of its weights' config.json.
     """
     if os.getcwd() not in sys.path:  # as `python train.py` finds classes beside it, and `kebyt5-xm` would not
@@ -66,7 +74,7 @@ def configured(paths: list[str], random_weights: bool, ask_hub: bool = True) -> 
     assert isinstance(data, DataModule)
     if random_weights:
         task.building.backbone = _random(task.backbone, ask_hub)
-    return task, data
+    return task, data, reader.config["fit"]
 
 
 def held_to_trust(recipe: recipes.Recipe, trusted_modules: Sequence[str]) -> None:

@@ -252,4 +252,5 @@ def test_a_cache_that_is_named_and_not_filled_yet(doctor: Any, folder: Path) -> 
 
 def test_the_ranks_that_a_recipe_asks_for() -> None:
     assert ranks({}) == ranks({"devices": "auto"}) == ranks({"devices": -1}) == 1
-    assert ranks({"devices": 3, "num_nodes": 2}) == 6
+    assert ranks({"devices": 3, "num_nodes": 2}) == ranks({"devices": [0, 1, 5], "num_nodes": 2}) == 6
+    assert ranks({"devices": "3"}) == 3

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from encoders.timm import TimmEncoder
 from encoders.torchaudio import TorchaudioEncoder
 from encoders.transformers import TransformersEncoder
 from kebyt5_xm.contract import EncoderContract
+from kebyt5_xm.errors import UserError
 
 VIT = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
 CONVS = {"conv_dim": [20] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
@@ -60,6 +62,7 @@ ENCODERS = {
     "patches": lambda: PatchEncoder(image_size=(24, 40), patch_size=8, out_dim=20),
     "patches of any size": lambda: PatchEncoder(48, patch_size=8, out_dim=20, keep_aspect_ratio=True),
     "log-mel": lambda: LogMelEncoder(out_dim=19, stride=4, num_mels=23),
+    "log-mel on a fixed scale": lambda: LogMelEncoder(out_dim=19, num_mels=23, normalize="fixed"),
     "log-mel at 8 kHz": lambda: LogMelEncoder(out_dim=19, stride=8, num_mels=23, sample_rate=8000),
     "stored sequences": lambda: StoredFeatures(dim=13),
     "stored grids": lambda: StoredFeatures(dim=13, grid=True),
@@ -122,3 +125,29 @@ class TestEveryEncoder(EncoderContract):
         if self.name.startswith("Whisper"):  # chunks of a second here: two and a bit
             items.append((np.random.default_rng(5).standard_normal(35003).astype(np.float32), 16000))
         return items
+
+
+def test_a_steady_tone_is_seen_on_a_fixed_scale_alone() -> None:
+    """Over a recording that never changes, every band is its own mean."""
+
+    def prepared(normalize: Any, frequency: float) -> torch.Tensor:
+        times = np.arange(16000 * 7 // 10) / 16000
+        waveform = (0.1 * np.sin(2 * np.pi * frequency * times)).astype(np.float32)
+        return LogMelEncoder(num_mels=23, normalize=normalize).preprocessor().prepare((waveform, 16000))
+
+    assert prepared("recording", 440).std(0).mean() < 1  # what is left is the window's beat with the tone
+    same = (prepared("recording", 440).mean(0) - prepared("recording", 1760).mean(0)).abs().max()
+    assert same < 1e-3
+    assert (prepared("fixed", 440).mean(0) - prepared("fixed", 1760).mean(0)).abs().max() > 1
+    assert prepared("fixed", 440).abs().max() < 4
+
+
+def test_normalize_leaves_what_earlier_exports_and_caches_remember_of_the_other() -> None:
+    recording = LogMelEncoder().preprocessor()
+    assert type(recording).__qualname__ == "LogMelPreprocessor"
+    assert set(vars(recording)) == {"sample_rate", "num_mels", "stack", "pads"}, (
+        "else their fingerprint changes"
+    )
+    assert LogMelEncoder(normalize="fixed").preprocessor().fingerprint() != recording.fingerprint()
+    with pytest.raises(UserError, match="did you mean 'fixed'"):
+        LogMelEncoder(normalize="fixd")  # pyright: ignore[reportArgumentType]

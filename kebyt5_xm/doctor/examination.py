@@ -1,11 +1,11 @@
 """The order of the checks, and what can still be told after one has failed."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kebyt5_xm import recipes, trainer_options
-from kebyt5_xm.configured import configured
+from kebyt5_xm import trainer_options
+from kebyt5_xm.configured import configured_run
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.source import Example
 from kebyt5_xm.doctor.cache_advice import check_cache, sources_using
@@ -25,16 +25,14 @@ def examine(paths: list[str], random_weights: bool) -> list[Finding]:
 
 
 def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
-    task, data = configured(paths, random_weights)
-    recipe = recipes.merge(paths)
-    trainer = recipe.get("trainer") or {}
-    left_out = {name: values[0] for name, (values, _) in trainer_options.REFUSED.items()}
-    trainer_options.check({**left_out, **trainer})
-    max_steps = int(trainer.get("max_steps") or -1)
+    task, data, recipe = configured_run(paths, random_weights)
+    trainer = recipe["trainer"]
+    trainer_options.check(trainer)
+    max_steps = trainer["max_steps"]
     data.connect(task.interfaces(read_caches=False))  # a cache may not be filled yet
-    check_steps(data, max_steps, trainer.get("accumulate_grad_batches") or 1, _world_size(trainer))
-    if recipe.get("monitor"):
-        check_monitor(recipe["monitor"], data)
+    check_steps(data, max_steps, trainer["accumulate_grad_batches"], _world_size(trainer))
+    check_monitor(recipe["monitor"], data)
+    trains = False
     try:
         task.building.check()
     except UserError as error:
@@ -42,6 +40,7 @@ def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
             "what trains", "FAILED", str(error), "change model.groups, model.lora, or what is frozen"
         )
     else:
+        trains = True
         groups = ", ".join(task.building.groups) or "none, all at the optimizer's own rate"
         updates = f"; LoRA: {', '.join(task.building.lora)}" if task.building.lora else ""
         yield Finding("what trains", "ok", f"groups: {groups}{updates}")
@@ -53,7 +52,8 @@ def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
 
     for name, interface in data.interfaces.items():
         yield from check_modality(name, model.modality(name), interface, model.byte_rms())
-    yield _optimization(task, model, max_steps)
+    if trains:
+        yield _optimization(task, model, max_steps)
     chosen: dict[str, list[Example]] = {}
     for name, source in data.sources.items():
         examples, finding = first_examples(name, source, data.seed)
@@ -96,9 +96,14 @@ def _optimization(task: Task, model: CrossModalT5, max_steps: int) -> Finding:
     )
 
 
-def _world_size(trainer: dict[str, Any]) -> int:
-    """Return the ranks that a recipe asks for by number; 1 where it leaves that to the machine."""
-    counts = (trainer.get("devices"), trainer.get("num_nodes"))
+def _world_size(trainer: Mapping[str, Any]) -> int:
+    """Return the ranks that a recipe asks for by number or list; 1 where it leaves that to the machine."""
+    devices = trainer.get("devices")
+    if isinstance(devices, list):
+        devices = len(devices)
+    elif isinstance(devices, str) and devices.isdecimal():
+        devices = int(devices)
+    counts = (devices, trainer.get("num_nodes"))
     return math.prod(count if type(count) is int and count > 0 else 1 for count in counts)
 
 
