@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 
+from kebyt5_xm import home
 from kebyt5_xm.errors import UserError, did_you_mean, in_one_line
 from kebyt5_xm.recipe_check import check
 from kebyt5_xm.version import version
@@ -53,7 +54,7 @@ def run(command: str, args: list[str]) -> None:
     module = importlib.import_module(name)
     parser = argparse.ArgumentParser(prog=f"kebyt5-xm {command}", description=module.__doc__ or help_line)
     module.add_arguments(parser)
-    parsed = parser.parse_args(args)
+    parsed = parser.parse_args(home.in_arguments(args))
     if recipe := getattr(parsed, "config", None):
         check(recipe)  # before the imports of the command
     module.run(parsed)

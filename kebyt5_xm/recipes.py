@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from kebyt5_xm import home
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.recipe_yaml import Plain, dump, read
 
@@ -44,9 +45,9 @@ def add_config_argument(parser: argparse.ArgumentParser, required: bool = True) 
 def load(path: str | Path) -> Recipe:
     """Read one recipe; raise `UserError` if it is missing, is no YAML or is no mapping.
 
-    Keys are texts and so are values, see `kebyt5_xm.recipe_yaml`.
+    Keys are texts and so are values, see `kebyt5_xm.recipe_yaml`; `~/` is the home folder.
     """
-    return read(path)[0]
+    return home.in_recipe(read(path)[0])
 
 
 def merge(paths: list[str]) -> Recipe:

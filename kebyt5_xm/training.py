@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
-from kebyt5_xm import recipes, trainer_options
+from kebyt5_xm import home, recipes, trainer_options
 from kebyt5_xm.checkpoint_folders import DurableTrainer
 from kebyt5_xm.checkpoint_io import DurableCheckpointIO, check_readable
 from kebyt5_xm.checkpoint_reading import read_checkpoint, refuse_damaged
@@ -190,7 +190,7 @@ def main(args: list[str]) -> None:
     quiet()
     try:
         with in_one_line():
-            _run(args)
+            _run(home.in_arguments(args))
     except Terminated as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -505,6 +505,9 @@ def test_arrays_that_are_refused():
     np.lib.format.write_array_header_1_0(huge, {"descr": "<f4", "fortran_order": False, "shape": (2**40,)})
     lying = io.BytesIO()
     np.lib.format.write_array_header_1_0(lying, {"descr": "<f4", "fortran_order": False, "shape": (99, 7)})
+    npz, torch_file = io.BytesIO(), io.BytesIO()
+    np.savez(npz, values)
+    torch.save(torch.tensor(values), torch_file)
     for raw, words in [
         (npy(np.array([{}], dtype=object), allow_pickle=True), "type object"),
         (npy(values.astype(np.complex64)), "complex64"),
@@ -516,6 +519,18 @@ def test_arrays_that_are_refused():
         (safetensors.numpy.save({"x": values})[:-1], "truncated"),
         (safetensors.numpy.save({"x": values, "y": values}), "2 tensors"),
         (safetensors.numpy.save({"x": values > 0}), "type BOOL"),
+        (npy(values) + npy(values), "268 bytes behind the values"),
+        (safetensors.numpy.save({"x": values}) + b"\0", "1 bytes behind the values"),
+        (npz.getvalue(), r"found a \.npz"),
+        (torch_file.getvalue(), r"file of torch\.save"),
+        (npy(values.astype("datetime64[s]")), "datetime64"),
+        (npy(values.astype("S3")), "type .S3"),
+        (npy(np.zeros(3, dtype=[("a", "<f4"), ("b", "<i2")])), "type"),
+        (npy(values.astype(bool)), "type bool"),
+        (npy(np.zeros(7, "V2")), "type .V2"),  # how numpy saves bfloat16
+        (safetensors.torch.save({"x": torch.ones(5, 7).to(torch.float8_e4m3fn)}), "F8_E4M3"),
+        (safetensors.numpy.save({"x": np.array(3.0)}), r"shape \(\)"),
+        (safetensors.numpy.save({}), "0 tensors"),
         (b"\xff" * 100, "neither"),
         (b"", "neither"),
         (bytes([2] + [0] * 7) + b"[]", "tensors|TypeError|AttributeError"),
@@ -523,8 +538,9 @@ def test_arrays_that_are_refused():
         for act in (open_array, lambda raw: header(raw, "array")):
             with pytest.raises(MediaError, match=words):
                 act(raw)
-    with pytest.raises(MediaError, match="NaN"):
-        open_array(npy(bad))
+    for array in (bad, np.full((5, 7), 1e39)):
+        with pytest.raises(MediaError, match="NaN, infinite or too large"):
+            open_array(npy(array))
 
 
 # --- what may be opened

@@ -19,6 +19,7 @@ SAFETENSORS_TYPES = {"BF16": "<u2"} | {
     for kind, sizes in {"F": (2, 4, 8), "I": (1, 2, 4, 8), "U": (1, 2, 4, 8)}.items()
     for size in sizes
 }
+ZIP = b"PK\x03\x04"
 MAX_HEADER = 1 << 20  # bytes; the header of one tensor takes a hundred
 
 
@@ -28,10 +29,11 @@ def open_array(source: Readable, limits: Limits | None = None) -> NDArray[np.flo
         shape, is_numpy = _shape(stream, limits or Limits())
         stream.seek(0)
         array = np.load(stream, allow_pickle=False) if is_numpy else _tensor(stream.read())
-        values = np.ascontiguousarray(array, dtype=np.float32)
+        with np.errstate(over="ignore"):  # a value beyond float32 is infinite, and refused below
+            values = np.ascontiguousarray(array, dtype=np.float32)
         assert values.shape == shape, (values.shape, shape)
         if not np.isfinite(values).all():
-            raise Refused("found values that are NaN or infinite")
+            raise Refused("found values that are NaN, infinite or too large for float32")
         return values
 
 
@@ -54,16 +56,21 @@ def _shape(stream: BinaryIO, limits: Limits) -> tuple[tuple[int, ...], bool]:
         shape, dtype = _safetensors_header(stream, size)
     if dtype.kind not in "fiu":
         raise Refused(f"found values of type {dtype}, expected real numbers")
-    if not shape or not math.prod(shape):
+    if not shape or not math.prod(shape) or min(shape) < 0:
         raise Refused(f"found an array of shape {shape}, expected at least one axis and one value")
     if math.prod(shape) > limits.max_values:
         raise Refused(
             f"found {math.prod(shape)} values, expected at most {limits.max_values}; raise max_values to "
             "permit it"
         )
-    if size - stream.tell() < math.prod(shape) * dtype.itemsize:
+    found, expected = size - stream.tell(), math.prod(shape) * dtype.itemsize
+    if found < expected:
         raise Refused(
             f"truncated: the header says {math.prod(shape)} values, which the file is too short for"
+        )
+    if found > expected:
+        raise Refused(
+            f"found {found - expected} bytes behind the values that the header announces, expected one array a file"
         )
     return shape, is_numpy
 
@@ -78,7 +85,12 @@ def _npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _safetensors_header(stream: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    length = int.from_bytes(stream.read(8), "little")
+    beginning = stream.read(8)
+    if beginning.startswith(ZIP):
+        raise Refused(
+            "found a .npz or a file of torch.save, expected .npy or .safetensors; save the array by itself"
+        )
+    length = int.from_bytes(beginning, "little")
     if size < 8 or length > min(size - 8, MAX_HEADER):
         raise Refused("found neither a .npy nor a .safetensors file")
     header = json.loads(stream.read(length))

@@ -9,10 +9,11 @@ What is done about everything that is not plain RGB:
 - EXIF orientation is applied. (In a PNG only if it stands before the pixels, so that reading the header need
   not decode them.) Metadata that cannot be read is taken for none: the pixels are what matters.
 - Grey and palette become RGB; transparency is laid on white.
-- CMYK, YCbCr and the like are converted by Pillow's formulas; colour profiles are not applied.
+- CMYK, YCbCr and the like are converted by Pillow's formulas; colour profiles are not applied. A CMYK JPEG is taken
+  as Adobe's programs write it, with its inks turned over, whether Adobe's mark is there or not.
 - 16-bit grey is scaled from 0..65535 to 0..255 (Pillow alone would clip it). 32-bit and floating-point
   pixels have no fixed range and are refused.
-- A truncated file is refused.
+- A truncated file is refused; see `jpeg` and `png` for what Pillow alone would not tell.
 """
 
 from types import ModuleType

@@ -22,6 +22,7 @@ from kebyt5_xm.data.source import Example, Part, Selection, Source
 from kebyt5_xm.data.template import Slot, Template
 from kebyt5_xm.data.words import Words
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.home import expanded
 from kebyt5_xm.metrics import Metric, check_metrics
 from kebyt5_xm.modality import MediaInterface
 
@@ -87,8 +88,8 @@ class Manifest(Source):
         self.prompt, self.target = Template(prompt), Template(target)
         if self.target.modalities:
             raise UserError(f"the target {target!r} has a slot; only a prompt can, so take the colon out")
-        self.rows = open_rows(path, format)
-        self.held_out = open_rows(validation, validation_format or format) if validation else None
+        self.rows = open_rows(expanded(path), format)
+        self.held_out = open_rows(expanded(validation), validation_format or format) if validation else None
         words = Words.of(labels)
         self.labels = words.labels if words else None
         self.metrics = metrics or []
