@@ -19,6 +19,7 @@ import argparse
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -167,27 +168,28 @@ def gpu_tests(limit: float) -> Figures:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *plain]
         begin = time.monotonic()
-        done = subprocess.run(
+        tests = subprocess.Popen(
             [*command, f"--junitxml={report}", *map(str, marked)],
             cwd=ROOT,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.getenv("PYTHONPATH")))),
-            },
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.getenv("PYTHONPATH", "")])},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=limit,
-            check=False,
+            start_new_session=True,
         )
+        try:
+            printed, _ = tests.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(tests.pid, signal.SIGKILL)  # with the training that they started, which holds the card
+            tests.communicate()
+            raise RuntimeError(f"not done after {limit:.0f} s") from None
         if not report.is_file():
-            raise RuntimeError(
-                done.stdout.strip().rpartition("\n")[2] or f"pytest ended with {done.returncode}"
-            )
+            last = printed.strip().rpartition("\n")[2]
+            raise RuntimeError(last or f"pytest ended with {tests.returncode}")
         suite = next(ElementTree.parse(report).iter("testsuite"))
     counts = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
     if counts["failures"] or counts["errors"]:
-        print(done.stdout, flush=True)
+        print(printed, flush=True)
     bad = counts["failures"] + counts["errors"]
     return {
         "passed": counts["tests"] - bad - counts["skipped"],

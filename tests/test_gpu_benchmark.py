@@ -99,3 +99,9 @@ def test_without_a_gpu_one_line_says_so(tmp_path: Path, capsys: pytest.CaptureFi
     assert gpu.main(["--out", str(tmp_path)]) == 2
     assert "--toy" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_gpu_tests_that_take_too_long_are_ended():
+    with pytest.raises(RuntimeError, match="not done after 0 s"):
+        gpu.gpu_tests(0.2)
