@@ -64,6 +64,11 @@ def remote(url: str, allow_remote: bool, allow_outside: bool) -> Remote:
     return Remote("::".join(links), public=not allow_outside)
 
 
+def is_inline(reference: str) -> bool:
+    """Say whether a reference is a `data:` URL, which holds the file itself."""
+    return reference[: len(INLINE)].lower() == INLINE
+
+
 def inline(url: str) -> bytes:
     """Return the bytes that a `data:` URL holds (RFC 2397); raise `MediaError` if it holds none."""
     head, comma, body = url.partition(",")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from kebyt5_xm.data.address import INLINE, Remote, inline, opened, remote
+from kebyt5_xm.data.address import Remote, inline, is_inline, opened, remote
 from kebyt5_xm.data.bad_sample import MediaError, Refused
 from kebyt5_xm.data.names import as_stored, why_absent
 from kebyt5_xm.errors import UserError
@@ -72,7 +72,7 @@ def resolve(
     be it by "..", as an absolute path or through a symbolic link, and for a URL that may reach this machine's
     files or a private network.
     """
-    if reference[: len(INLINE)].lower() == INLINE:
+    if is_inline(reference):
         return inline(reference)
     if not reference or "\0" in reference:
         raise MediaError(repr(reference), "found an empty path or one with a NUL byte, expected a path")

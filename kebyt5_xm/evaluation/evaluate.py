@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 from kebyt5_xm.checkpoint_reading import checkpoint_step
+from kebyt5_xm.data.address import is_inline
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.manifest_source import Manifest
@@ -121,7 +122,8 @@ class Evaluation:
         for segment in source.maker.segments(source.held_out, row):
             if isinstance(segment, Slot):
                 media = source.maker.interfaces[segment.modality].media
-                reference = "" if isinstance(segment.reference, bytes) else str(segment.reference)
+                is_content = isinstance(segment.reference, bytes) or is_inline(str(segment.reference))
+                reference = "" if is_content else str(segment.reference)
                 segments.append(
                     {
                         "modality": segment.modality,
