@@ -5,6 +5,7 @@ here, such as a value of the wrong type, the parser finds.
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -64,7 +65,9 @@ def check(paths: Sequence[str]) -> None:
         try:
             trainer_options.check(native(trainer), whole=False)
         except UserError as error:
-            raise UserError(f"{place(paths, ('trainer',))}{error}") from error
+            named = re.search(r"trainer\.(\w+)", str(error))
+            at = ("trainer", named[1]) if named and named[1] in trainer else ("trainer",)
+            raise UserError(f"{place(paths, at)}{error}") from error
 
 
 def check_arguments(args: Sequence[str]) -> None:
