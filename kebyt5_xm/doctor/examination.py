@@ -52,8 +52,11 @@ def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
 
     for name, interface in data.interfaces.items():
         yield from check_modality(name, model.modality(name), interface, model.byte_rms())
+    optimizes = True
     if trains:
-        yield _optimization(task, model, max_steps)
+        finding = _optimization(task, model, max_steps)
+        optimizes = finding.status == "ok"
+        yield finding
     chosen: dict[str, list[Example]] = {}
     for name, source in data.sources.items():
         examples, finding = first_examples(name, source, data.seed)
@@ -77,6 +80,8 @@ def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
             yield check_cache(
                 name, model, data, batch, using=using, max_steps=max_steps, cache=modality.cache
             )
+    if not optimizes:  # its state is part of the estimate
+        return
     micro_batch, global_batch = _sizes(data)
     yield from estimates(model, done, batch, task.optimizer, micro_batch, global_batch)
 
