@@ -98,9 +98,6 @@ def read_at_random(path: Path) -> dict[str, float]:
     """Open a manifest whose index is there, and read rows from all over it, none of them in order."""
     import pyarrow.ipc  # noqa: F401  # libraries are loaded before the memory is measured
 
-    import kebyt5_xm.data.json_lines
-    import kebyt5_xm.data.parquet_rows  # noqa: F401
-
     before = memory_mb()
     started = time.perf_counter()
     table = open_rows(path)

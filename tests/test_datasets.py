@@ -104,7 +104,8 @@ def test_any_row_as_it_is_stored(folder: Path) -> None:
     ):
         rows = open_rows(path)
         assert len(rows) == TRAIN
-        assert rows.columns == ("text", "label", "image", "pages", "label.name")
+        within = ("image.bytes", "image.path")
+        assert rows.columns == ("text", "label", "image", *within, "pages", "label.name")
         for number in (0, 210, 7, 104):
             assert rows.row(number) == expected(number), path
             assert rows.place(number) == (str(path), number + 1)

@@ -392,7 +392,7 @@ def test_aligned_files_of_unequal_length(tmp_path: Path) -> None:
     [
         (lambda: Delimited(delimiter=""), "one character"),
         (lambda: Delimited(delimiter="||", quoting="minimal"), "one character"),
-        (lambda: Delimited(encoding="utf-16"), "utf-8 or cp949"),
+        (lambda: Delimited(encoding="base64"), "utf-8 or cp949"),
         (lambda: KsponSpeech(encoding="cp94"), "utf-8 or cp949"),
         (lambda: AlignedText({"ko": "x"}), "two or more"),
         (lambda: VisualQuestions(image="{id}.jpg"), "path with {image_id}"),

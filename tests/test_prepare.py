@@ -1,8 +1,10 @@
 """`kebyt5-xm prepare text`: every format, every fault counted with its line, and no shard made twice."""
 
 import argparse
+import bz2
 import gzip
 import json
+import lzma
 import os
 import signal
 import subprocess
@@ -98,7 +100,9 @@ def test_a_document_may_be_a_whole_file(tmp_path):
     for name, text in (("b.txt", "둘\n셋\n"), ("a.txt", "하나\n\n"), ("c.txt", "x" * 31)):
         (tmp_path / name).write_text(text, encoding="utf-8")
     reading = Reading(document="file", max_document_bytes=30)
-    summary = prepare_text([str(tmp_path)], tmp_path / "store", "ko", reading, separator=b"\n\n", workers=1)
+    summary = prepare_text(
+        [str(tmp_path)], tmp_path / "store", "ko", reading, separator=b"\n\n", workers=1, max_skipped=1.0
+    )
     assert documents(tmp_path / "store") == ["하나\n", "둘\n셋"]
     assert summary.problems == {"too long": 1}
     (tmp_path / "d.jsonl").touch()
@@ -144,7 +148,13 @@ def test_pieces_of_a_file_together_are_the_file(tmp_path_factory, lines, ends, s
     with patch("os.fsync"):  # a hundred shards an example are slow to sync
         for name, size in (("whole", 1 << 20), ("pieces", shard_bytes)):
             prepare_text(
-                [str(tmp_path / "a.txt")], tmp_path / name, "ko", reading, workers=1, shard_bytes=size
+                [str(tmp_path / "a.txt")],
+                tmp_path / name,
+                "ko",
+                reading,
+                workers=1,
+                max_skipped=1.0,
+                shard_bytes=size,
             )
     assert documents(tmp_path / "pieces") == documents(tmp_path / "whole")
     assert listed(tmp_path / "pieces") == listed(tmp_path / "whole")
@@ -180,7 +190,9 @@ def test_every_fault_is_counted_with_its_line(tmp_path, policy, kept):
     reading = Reading(invalid_utf8=policy, max_document_bytes=140)
     for shard_bytes in (60, 1 << 20):
         out = tmp_path / str(shard_bytes)
-        summary = prepare_text([str(tmp_path)], out, "ko", reading, workers=1, shard_bytes=shard_bytes)
+        summary = prepare_text(
+            [str(tmp_path)], out, "ko", reading, workers=1, max_skipped=1.0, shard_bytes=shard_bytes
+        )
         store = Store(out)
         assert [store.document(i) for i in range(store.num_documents)] == kept
         assert [(line, cause) for _, line, cause in listed(out)] == [
@@ -200,7 +212,9 @@ def test_every_fault_is_counted_with_its_line(tmp_path, policy, kept):
 
 def test_nested_beyond_reason_is_not_json(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "good"}\n' + b"[" * 200_000 + b"\n")
-    assert prepare_text([str(tmp_path)], tmp_path / "store", "ko", workers=1).problems == {"not JSON": 1}
+    assert prepare_text([str(tmp_path)], tmp_path / "store", "ko", workers=1, max_skipped=1.0).problems == {
+        "not JSON": 1
+    }
 
 
 @pytest.mark.parametrize("name", ["b.txt.gz", "b.txt.zst", "b.parquet"])
@@ -437,7 +451,7 @@ def test_the_command_prints_a_table_and_the_first_problems(tmp_path, capsys):
         "--separator",
         r"\n\t가",
     ]
-    prepare.run(parser.parse_args([*command, "--workers", "1"]))
+    prepare.run(parser.parse_args([*command, "--workers", "1", "--max-skipped", "1"]))
     printed = capsys.readouterr()
     assert printed.out.splitlines()[:3] == ["documents      1", "bytes          9", "invalid UTF-8  23"]
     assert printed.out.splitlines()[-1] == f"next: kebyt5-xm inspect {tmp_path / 'store'}"
@@ -455,3 +469,90 @@ def test_preparing_imports_no_model():
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True)
     assert done.stdout == "set()\n"
+
+
+def test_a_store_of_the_few_that_can_be_kept_is_no_success(tmp_path):
+    good, bad = b'{"text": "a"}\n', b'{"txt": "a"}\n'
+    out, file = tmp_path / "store", tmp_path / "a.jsonl"
+    file.write_bytes(bad + good * 12)
+    assert prepare_text([str(file)], out, "ko", workers=1).problems == {"no field": 1}  # 1 of 13
+    file.write_bytes(bad * 2 + good * 17)
+    with pytest.raises(UserError, match=r"2 of 19 documents .*2 x no field.*first: .*a.jsonl:1: no field.*"):
+        prepare_text([str(file)], tmp_path / "other", "ko", workers=1)
+    assert not (tmp_path / "other" / "store.json").exists()
+    # What was made is there for whoever takes it as it is.
+    summary = prepare_text([str(file)], tmp_path / "other", "ko", workers=1, max_skipped=0.2)
+    assert (summary.documents, summary.shards_found) == (17, 1)
+    with pytest.raises(UserError, match=r"max_skipped is 1\.5, expected a share"):
+        prepare_text([str(file)], tmp_path / "no", "ko", max_skipped=1.5)
+    # What is kept in spite of a problem is not lost.
+    (tmp_path / "b.txt").write_bytes(b"a\xff\n" * 3)
+    reading = Reading(invalid_utf8="keep")
+    assert prepare_text([str(tmp_path / "b.txt")], tmp_path / "kept", "ko", reading, workers=1).documents == 3
+
+
+@pytest.mark.parametrize("start", [b"[", b"\xef\xbb\xbf \n[\n"])
+def test_one_json_array_is_refused_and_leaves_nothing(tmp_path, start):
+    (tmp_path / "a.json").write_bytes(start + b'{"text": "a"},\n' * 13 + b'{"text": "b"}\n]')
+    for shard_bytes in (None, 100):
+        with pytest.raises(UserError, match=r"a.json begins as one JSON array.*jq -c"):
+            prepare_text([str(tmp_path / "a.json")], tmp_path / "s", "ko", workers=1, shard_bytes=shard_bytes)
+        assert not (tmp_path / "s").exists()
+
+
+TEXTS = ["가나", "다라", None, "마"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(TEXTS, pa.string()),
+        pa.array(TEXTS, pa.large_string()),
+        pa.array(TEXTS, pa.string_view()),
+        pa.array(TEXTS, pa.string()).dictionary_encode(),
+        pa.array(TEXTS, pa.large_string()).dictionary_encode(),
+        pa.array([text and text.encode() for text in TEXTS], pa.binary()),
+        pa.array([text and text.encode() for text in TEXTS], pa.large_binary()),
+        pa.array([text and text.encode() for text in TEXTS], pa.binary_view()),
+        pa.array([b"abcde", b"fghij", None, b"klmno"], pa.binary(5)),
+        pa.array(['"a"', "{}", None, "1"], pa.json_()),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_texts_of_any_type_of_a_parquet_column(tmp_path, column):
+    expected = [text.decode() if isinstance(text, bytes) else text for text in column.to_pylist() if text]
+    nested = pa.StructArray.from_arrays([column], ["ko"])
+    table = pa.table({"text": column, "pair": nested, "more.ko": column})
+    group = 4 if "view" in str(column.type) else 3  # pyarrow cannot write a part of a view
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=group)
+    for field in ("text", "pair.ko", "more.ko"):
+        reading = Reading(field=field)
+        out = tmp_path / field
+        prepare_text([str(tmp_path / "a.parquet")], out, "ko", reading, workers=1, max_skipped=0.5)
+        assert documents(out) == expected
+        assert listed(out) == [("a.parquet", 3, "not text")]
+
+
+def test_a_text_within_an_object_of_a_json_line(tmp_path):
+    lines = ['{"t": {"ko": "가"}}', '{"t.ko": "나", "t": {"ko": "x"}}', '{"t": null}', '{"t": {"en": "b"}}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    prepare_text([str(tmp_path)], tmp_path / "s", "ko", Reading(field="t.ko"), workers=1, max_skipped=1)
+    assert documents(tmp_path / "s") == ["가", "나"]
+    assert listed(tmp_path / "s") == [("a.jsonl", 3, "not text"), ("a.jsonl", 4, "no field")]
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [("bz2", bz2.compress), ("xz", lzma.compress)])
+def test_frames_of_bzip2_and_xz(tmp_path, monkeypatch, suffix, compress):
+    monkeypatch.setattr("kebyt5_xm.data.blocks.READ_BYTES", 7)
+    monkeypatch.setattr("kebyt5_xm.data.blocks.BLOCK_BYTES", 11)
+    first, second = compress(b"one\n" * 31), compress(b"two\n" * 5)
+    file = tmp_path / f"a.txt.{suffix}"
+    for end, number, problems in (
+        (b"", 36, {}),
+        (b"\0" * 8, 36, {}),
+        (b"garbage", 36, {"damaged file": 1}),
+        (second[:-5], None, {"damaged file": 1}),
+    ):
+        file.write_bytes(first + second + end)
+        summary = prepare_text([str(file)], tmp_path / "s", "ko", workers=1, overwrite=True)
+        assert (number is None or summary.documents == number, summary.problems) == (True, problems), end

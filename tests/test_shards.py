@@ -140,7 +140,8 @@ def test_a_bad_file_of_a_shard_leaves_its_place_empty(tmp_path: Path) -> None:
 def test_bad_json_in_a_shard(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     rows = open_rows(write_tar(tmp_path / "x.tar", {name: content}))
     with pytest.raises(RowError, match=words):
-        rows.row(0)
+        rows.row(0)["json.width"]
+    assert rows.row(0)["__key__"] == "x"  # which is in use in its place
 
 
 def test_a_file_is_no_text(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kebyt5_xm.data import inspect, store
+from kebyt5_xm.data import inspect, open_files
 from kebyt5_xm.data.store import Store
 from kebyt5_xm.data.store_writer import StoreWriter
 from kebyt5_xm.errors import UserError
@@ -66,10 +66,11 @@ def test_rows_and_documents_outside_are_refused(tmp_path):
 
 def test_a_store_travels_to_processes_and_keeps_few_files_open(tmp_path, monkeypatch):
     opened = write(tmp_path / "store", shard_bytes=1)
-    monkeypatch.setattr(store, "MAX_OPEN_FILES", 2)
+    open_files._open.clear()
+    monkeypatch.setattr(open_files, "MOST_FILES", 2)
     rows = np.arange(opened.num_chunks(11))
     expected = opened.chunks(rows, 11)
-    assert len(opened._open) == 2
+    assert len(open_files._open) == 2
     sent = pickle.dumps(opened)
     assert len(sent) < 400  # the path and the fingerprint, no list of shards
     assert (pickle.loads(sent).chunks(rows, 11) == expected).all()

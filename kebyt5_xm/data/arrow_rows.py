@@ -2,34 +2,40 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow
 import pyarrow.ipc
 
+from kebyt5_xm.data.arrow_values import column_names, value_of
 from kebyt5_xm.data.bad_sample import RowError
 from kebyt5_xm.data.derived import places, state_of, write_derived
-from kebyt5_xm.data.rows import Rows
+from kebyt5_xm.data.open_files import OnDemand
+from kebyt5_xm.data.rows import Row, Rows
 from kebyt5_xm.errors import UserError
 
-VERSION = 1
+VERSION = 2
 METADATA_KEY = b"kebyt5-xm rows"
 # Small enough for rows that hold whole images, large enough that ten million rows are 80,000 batches.
 BATCH_ROWS = 128
 
+Opened = tuple[pyarrow.ipc.RecordBatchFileReader, dict[str, Any]]
+"""An Arrow file, and what it says about itself."""
 
-def plain_row(table: pyarrow.RecordBatch | pyarrow.Table) -> dict[str, Any]:
-    """Return the one row of `table` as Python's values. A narrow float is the number as it was written: 0.1, not
-    0.10000000149011612.
-    """
-    row = table.to_pylist()[0]
-    for field in table.schema:
-        if pyarrow.types.is_float32(field.type) or pyarrow.types.is_float16(field.type):
-            value = row[field.name]
-            row[field.name] = None if value is None else float(str(field.type.to_pandas_dtype()(value)))
-    return row
+
+def cell(column: pyarrow.Array, at: int, name: str, place: tuple[str, int]) -> Any:
+    """Return a value of the column `name`; raise `RowError` at `place` for what Python cannot hold."""
+    try:
+        return value_of(column[at])
+    except UnicodeDecodeError as error:
+        raise RowError(
+            *place, f"column '{name}' is not UTF-8: {error.reason} at byte {error.start}"
+        ) from None
+    except (ValueError, ArithmeticError, KeyError, pyarrow.ArrowException) as error:  # a date past 9999, say
+        raise RowError(*place, f"column '{name}' ({column.type}) cannot be read: {error}") from None
 
 
 class Contents(NamedTuple):
@@ -48,18 +54,22 @@ class ArrowRows(Rows):
     """
 
     suffix: str
+    hidden: tuple[str, ...] = ()
+    """Columns that are no part of a row."""
 
     def __init__(self, path: Path):
         super().__init__(path)
-        state = self.state()
-        found = self._find(state)
-        if found is None:
-            self._make(state)
-            found = self._find(state)
-        if found is None:
-            raise UserError(f"{path} changed while it was read, expected it to stay as it is; start again")
-        self._reader, about = found
+        self._state = self.state()
+        if _find(self.path, self.suffix, self._state) is None:
+            self._make(self._state)
+        self._opened = OnDemand(partial(_open, self.path, self.suffix, self._state))
+        reader, about = self._opened.get()
         self._length: int = about["rows"]
+        self._names: dict[str, int] = {
+            name: reader.schema.get_field_index(name)
+            for name in reader.schema.names
+            if name not in self.hidden
+        }
         self.fingerprint = about["digest"]
 
     def state(self) -> dict[str, Any]:
@@ -76,27 +86,29 @@ class ArrowRows(Rows):
     def line(self, index: int) -> int:
         return index + 1
 
-    def row(self, index: int) -> dict[str, Any]:
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        schema = self._opened.get()[0].schema
+        return column_names(field for field in schema if field.name not in self.hidden)
+
+    def row(self, index: int) -> Mapping[str, Any]:
+        batch = self._batch(index)
+        return Row(self._names, lambda name: self._cell(batch, index, name))
+
+    def _batch(self, index: int) -> pyarrow.RecordBatch:
+        """Return the batch that holds a row; raise `RowError` if it cannot be read."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        batch = self._reader.get_batch(index // BATCH_ROWS)
         try:
-            return plain_row(batch.slice(index % BATCH_ROWS, 1))
-        except (ValueError, pyarrow.ArrowException) as error:  # text that is not UTF-8, a date out of range
-            raise RowError(*self.place(index), f"{type(error).__name__}: {error}") from None
+            return self._opened.get()[0].get_batch(index // BATCH_ROWS)
+        except (ValueError, OSError, pyarrow.ArrowException) as error:
+            raise RowError(self.name, index + 1, f"{type(error).__name__}: {error}") from None
 
-    def _find(self, state: dict[str, Any]) -> tuple[pyarrow.ipc.RecordBatchFileReader, dict[str, Any]] | None:
-        for place in places(self.path, self.suffix):
-            try:
-                reader = pyarrow.ipc.open_file(
-                    pyarrow.memory_map(str(place)), options=pyarrow.ipc.IpcReadOptions(use_threads=False)
-                )
-                about = json.loads((reader.schema.metadata or {}).get(METADATA_KEY, b"{}"))
-            except (OSError, ValueError):  # ArrowInvalid is a ValueError
-                continue
-            if about.get("version") == VERSION and about.get("state") == state:
-                return reader, about
-        return None
+    def _cell(self, batch: pyarrow.RecordBatch, index: int, name: str) -> Any:
+        number = self._names[name]
+        if number < 0:
+            raise RowError(*self.place(index), f"there are two columns '{name}', expected one: rename one")
+        return cell(batch.column(number), index % BATCH_ROWS, name, self.place(index))
 
     def _make(self, state: dict[str, Any]) -> None:
         digest, num_rows, schema, batches = self._contents(state)
@@ -121,11 +133,37 @@ def _equal_batches(
     batches: Iterator[pyarrow.RecordBatch], schema: pyarrow.Schema
 ) -> Iterator[pyarrow.RecordBatch]:
     """Yield batches of exactly `BATCH_ROWS` rows, the last one excepted, whatever the groups are."""
-    left = schema.empty_table()
+    left: list[pyarrow.RecordBatch] = []
+    num_left = 0
     for batch in batches:
-        left = pyarrow.concat_tables([left, pyarrow.Table.from_arrays(batch.columns, schema=schema)])
-        while left.num_rows >= BATCH_ROWS:
-            yield from left.slice(0, BATCH_ROWS).combine_chunks().to_batches()
-            left = left.slice(BATCH_ROWS)
-    if left.num_rows:
-        yield from left.combine_chunks().to_batches()
+        left.append(pyarrow.RecordBatch.from_arrays(batch.columns, schema=schema))
+        num_left += batch.num_rows
+        if num_left >= BATCH_ROWS:
+            table = pyarrow.Table.from_batches(left, schema)
+            whole = num_left - num_left % BATCH_ROWS
+            for start in range(0, whole, BATCH_ROWS):
+                yield from table.slice(start, BATCH_ROWS).combine_chunks().to_batches()
+            left, num_left = table.slice(whole).to_batches(), num_left - whole
+    if num_left:
+        yield from pyarrow.Table.from_batches(left, schema).combine_chunks().to_batches()
+
+
+def _find(path: Path, suffix: str, state: dict[str, Any]) -> Opened | None:
+    for place in places(path, suffix):
+        try:
+            reader = pyarrow.ipc.open_file(
+                pyarrow.memory_map(str(place)), options=pyarrow.ipc.IpcReadOptions(use_threads=False)
+            )
+            about = json.loads((reader.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+        except (OSError, ValueError):  # ArrowInvalid is a ValueError
+            continue
+        if about.get("version") == VERSION and about.get("state") == state:
+            return reader, about
+    return None
+
+
+def _open(path: Path, suffix: str, state: dict[str, Any]) -> Opened:
+    found = _find(path, suffix, state)
+    if found is None:
+        raise UserError(f"{path} changed while it was read, expected it to stay as it is; start again")
+    return found

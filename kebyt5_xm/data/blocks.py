@@ -1,13 +1,16 @@
 """The bytes of a piece of a corpus: opened behind any URL, decompressed, in blocks of bounded size."""
 
+import bz2
 import gzip
+import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import zstandard
 
-from kebyt5_xm.data.corpus import Piece, open_file
+from kebyt5_xm.data.corpus import Compression, Piece, open_file
 from kebyt5_xm.errors import UserError
 
 BLOCK_BYTES = 1 << 20
@@ -17,7 +20,15 @@ ZSTD_READ_BYTES = 4096
 ZSTD_MAX_WINDOW = 1 << 31
 """Files made with `zstd --long=31`, as large public dumps are."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
+READ_BYTES = 1 << 16
+"""Compressed bytes of bzip2 and xz that are read at once."""
+
+
+class DamagedFrame(Exception):
+    """Bytes that are no bzip2 or xz, where a frame of it goes on or should begin."""
+
+
+DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, DamagedFrame)
 """What a damaged compressed file raises while it is read."""
 
 
@@ -32,6 +43,10 @@ def read_blocks(piece: Piece, progress: Callable[[int], object]) -> Iterator[byt
                     yield from _without_mark(blocks)
             elif piece.file.compression == "zst":
                 yield from _without_mark(_decompress_zstd(counted))
+            elif piece.file.compression == "bz2":
+                yield from _without_mark(_decompress(counted, bz2.BZ2Decompressor))
+            elif piece.file.compression == "xz":
+                yield from _without_mark(_decompress(counted, lzma.LZMADecompressor))
             elif piece.stop is None:
                 yield from _without_mark(iter(lambda: counted.read(BLOCK_BYTES), b""))
             else:
@@ -111,6 +126,45 @@ def _decompress_zstd(file: _Counted) -> Iterator[bytes]:
     yield b"".join(parts)
     if frame:
         raise EOFError("the last Zstandard frame is cut off")
+
+
+def _decompress(file: _Counted, decompressor: Callable[[], Any]) -> Iterator[bytes]:
+    """Decompress all frames of bzip2 or xz. Python's own readers end at a damaged second one without a word."""
+    frame = None
+    rest = b""
+    while data := rest or file.read(READ_BYTES):
+        rest = b""
+        if frame is None:
+            data = data.lstrip(b"\0")  # xz: padding between frames
+            if not data:
+                continue
+            frame = decompressor()
+        try:
+            yield frame.decompress(data, BLOCK_BYTES)
+            while not (frame.eof or frame.needs_input):
+                yield frame.decompress(b"", BLOCK_BYTES)
+        except (OSError, lzma.LZMAError) as error:
+            raise DamagedFrame(str(error)) from error
+        if frame.eof:
+            rest, frame = frame.unused_data, None
+    if frame:
+        raise EOFError("the last frame is cut off")
+
+
+def beginning(path: Path, compression: Compression | None, size: int = 4096) -> bytes:
+    """Return the first bytes of a local file, decompressed, and b"" where they cannot be read."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(size)
+            if compression == "zst":
+                frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_MAX_WINDOW).decompressobj()
+                return frame.decompress(raw)[:size]
+            if compression == "gz":
+                return zlib.decompressobj(wbits=31).decompress(raw, size)
+            frames = {"bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}
+            return frames[compression]().decompress(raw, size) if compression else raw
+    except (OSError, zstandard.ZstdError, zlib.error, lzma.LZMAError, EOFError):
+        return b""  # it is told where it is read to its end
 
 
 def cannot_read(piece: Piece, error: Exception) -> UserError:

@@ -19,7 +19,8 @@ FORMATS: dict[str, Format] = {
     ".json": "jsonl",  # as many corpora name their JSON lines
     ".parquet": "parquet",
 }
-COMPRESSIONS: dict[str, Literal["gz", "zst"]] = {".gz": "gz", ".zst": "zst"}
+Compression = Literal["gz", "zst", "bz2", "xz"]
+COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst", ".bz2": "bz2", ".xz": "xz"}
 STORE_MARKS = ("store.json", "unfinished.json")  # in a folder that is a text store, not a corpus
 SMALLEST_SHARD = 32 << 20
 LARGEST_SHARD = 16 << 30
@@ -31,7 +32,7 @@ class File:
 
     url: str
     format: Format
-    compression: Literal["gz", "zst"] | None
+    compression: Compression | None
     size: int
     version: str
 
@@ -124,7 +125,7 @@ def _expand(url: str) -> tuple[dict[str, dict[str, Any]], bool]:
     return files, expanded
 
 
-def _told_by_name(name: str) -> tuple[Literal["gz", "zst"] | None, Format | None]:
+def _told_by_name(name: str) -> tuple[Compression | None, Format | None]:
     path = PurePosixPath(name.lower())
     compression = COMPRESSIONS.get(path.suffix)
     return compression, FORMATS.get((path.with_suffix("") if compression else path).suffix)
@@ -185,7 +186,7 @@ def _split_parquet(file: File, field: str, shard_bytes: int) -> Iterator[Piece]:
     except pyarrow.ArrowInvalid:  # a damaged file: it is reported where it is read
         yield Piece(file, 0, None, file.size)
         return
-    check_column(file.url, field, metadata.schema.to_arrow_schema().names)
+    check_column(file.url, field, metadata.schema.to_arrow_schema())
     sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
     scale = file.size / max(sum(sizes), 1)
     start, size = 0, 0.0
@@ -196,13 +197,20 @@ def _split_parquet(file: File, field: str, shard_bytes: int) -> Iterator[Piece]:
             start, size = i + 1, 0.0
 
 
-def check_column(url: str, field: str, columns: Sequence[str]) -> None:
-    """Raise `UserError` unless a parquet file has the column."""
-    if field not in columns:
+def check_column(url: str, field: str, schema: Any) -> str:
+    """Return the column of a parquet file that holds `field`, which may be a name within it (`translation.en`).
+
+    Raises `UserError` if there is none. `schema` is pyarrow's.
+    """
+    from kebyt5_xm.data.arrow_values import column_names
+
+    names = column_names(schema)
+    if field not in names:
         raise UserError(
-            f"{url} has no column '{field}'{did_you_mean(field, columns)}; it has {', '.join(columns)}: "
+            f"{url} has no column '{field}'{did_you_mean(field, names)}; it has {', '.join(names)[:500]}: "
             "choose one with --field"
         )
+    return max((name for name in schema.names if f"{field}.".startswith(f"{name}.")), key=len)
 
 
 def open_file(url: str) -> Any:

@@ -7,7 +7,7 @@ column of class labels is its number, and the column `NAME.name` beside it the l
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import pyarrow
 
-from kebyt5_xm.data.arrow_rows import plain_row
+from kebyt5_xm.data.arrow_rows import cell
+from kebyt5_xm.data.arrow_values import column_names
 from kebyt5_xm.data.bad_sample import RowError
 from kebyt5_xm.data.derived import places, state_of, write_derived
-from kebyt5_xm.data.rows import Rows
+from kebyt5_xm.data.rows import Row, Rows
 from kebyt5_xm.digest import file_digest
 from kebyt5_xm.errors import UserError
 
@@ -50,6 +51,9 @@ class DatasetRows(Rows):
             for column, feature in dataset.features.items()
             if type(feature).__name__ == "ClassLabel"
         }
+        self._words = {f"{column}.name": column for column in self._labels}
+        """The columns of labels in words, and those of their numbers."""
+        self._names = dict.fromkeys((*dataset.column_names, *self._words))
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -57,22 +61,33 @@ class DatasetRows(Rows):
     def line(self, index: int) -> int:
         return index + 1
 
-    def row(self, index: int) -> dict[str, Any]:
+    def row(self, index: int) -> Mapping[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(index)
         try:
             table = cast(pyarrow.Table, self._dataset[index : index + 1])
-            row = plain_row(table)
-        except (ValueError, pyarrow.ArrowException) as error:  # text that is not UTF-8, a date out of range
+        except (ValueError, OSError, pyarrow.ArrowException) as error:
             raise RowError(*self.place(index), f"{type(error).__name__}: {error}") from None
-        for column, names in self._labels.items():
-            label = row[column]
-            row[f"{column}.name"] = None if label is None or label == NO_LABEL else names[label]
-        return row
+
+        def read(name: str) -> Any:
+            if name not in self._words:
+                return cell(table.column(name).chunk(0), 0, name, self.place(index))
+            column = self._words[name]
+            label = cell(table.column(column).chunk(0), 0, column, self.place(index))
+            if label is None or label == NO_LABEL:
+                return None
+            names = self._labels[column]
+            if not 0 <= label < len(names):
+                raise RowError(
+                    *self.place(index), f"column '{column}' is {label}, expected 0 to {len(names) - 1}"
+                )
+            return names[label]
+
+        return Row(self._names, read)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        return (*self._dataset.column_names, *(f"{column}.name" for column in self._labels))
+        return (*column_names(self._dataset.features.arrow_schema), *self._words)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.name, self._dataset, self.fingerprint)

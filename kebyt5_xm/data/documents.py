@@ -1,5 +1,6 @@
 """What is a document, and which documents a store keeps: nothing is dropped without a cause."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeGuard
 
@@ -7,6 +8,7 @@ from kebyt5_xm.data.corpus import Format
 
 TOO_LONG, NUL, INVALID = "too long", "NUL byte", "invalid UTF-8"
 NOT_JSON, NO_FIELD, NOT_TEXT, DAMAGED = "not JSON", "no field", "not text", "damaged file"
+EMPTY = "empty"
 InvalidUtf8 = Literal["skip", "keep", "replace"]
 
 
@@ -29,6 +31,12 @@ class Reading:
     document: Literal["line", "file"] = "line"
     invalid_utf8: InvalidUtf8 = "skip"
     max_document_bytes: int = 64 << 20
+
+
+def num_lost(problems: Mapping[str, int], reading: Reading) -> int:
+    """Return how many documents with a problem were not kept. `problems` counts by cause."""
+    kept = INVALID if reading.invalid_utf8 != "skip" else None
+    return sum(count for cause, count in problems.items() if cause not in (EMPTY, kept))
 
 
 class Fault(NamedTuple):

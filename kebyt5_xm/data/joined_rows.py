@@ -2,8 +2,9 @@
 
 import glob
 import hashlib
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,20 @@ if TYPE_CHECKING:
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 MOST_FILES = 1_000_000
 
+_DERIVED = re.compile(r"\.(?:index|rows|digest|lengths-[0-9a-f]{16}|\w+-[0-9a-f]{8})$")
+_UNFINISHED = re.compile(r"^\..+-[0-9a-f]{16}$")
+_MARKS = (b"ARROW1", b'{"format": "kebyt5-xm', b'{"about": ')
+"""How the files begin that are made from manifests and lie beside them (`derived`)."""
+
 
 class JoinedRows(Rows):
     """Tables end to end. A row is named by its own table and its line there."""
 
-    def __init__(self, path: Path, parts: Sequence[Rows], layout: "Layout | None" = None):
+    def __init__(
+        self, path: Path, files: Sequence[Path], parts: Sequence[Rows], layout: "Layout | None" = None
+    ) -> None:
         super().__init__(path)
-        self._parts, self._layout = list(parts), layout
+        self._files, self._parts, self._layout = list(files), list(parts), layout
         self._ends = np.cumsum([len(part) for part in parts])
         prints = " ".join(part.fingerprint for part in parts)
         self.fingerprint = hashlib.blake2b(prints.encode(), digest_size=16).hexdigest()
@@ -36,7 +44,7 @@ class JoinedRows(Rows):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def row(self, index: int) -> dict[str, Any]:
+    def row(self, index: int) -> Mapping[str, Any]:
         part, local = self._locate(index)
         return part.row(local)
 
@@ -54,9 +62,10 @@ class JoinedRows(Rows):
         return self._parts[number], index - int(self._ends[number]) + len(self._parts[number])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from kebyt5_xm.data.manifest import open_rows
+        from kebyt5_xm.data.manifest import joined
 
-        return open_rows, (self.path, self._layout)
+        # The same files: others of such names may have come since.
+        return joined, (self.path, [Path(os.path.abspath(file)) for file in self._files], self._layout)
 
 
 def expanded(path: Path) -> list[Path] | None:
@@ -64,7 +73,7 @@ def expanded(path: Path) -> list[Path] | None:
 
     A pattern has `{000..127}` for numbers, both ends included and as wide as the first, or `*`, `?` and `[...]` for
     files that are there, taken in the order of their names. Only the last part of the path may hold one: media are
-    relative to its folder. Raises `UserError` if it names no file.
+    relative to its folder. Files made from manifests are never among them. Raises `UserError` if it names no file.
     """
     if path.exists() or not (_RANGE.search(str(path)) or any(character in str(path) for character in "*?[")):
         return None
@@ -81,14 +90,30 @@ def expanded(path: Path) -> list[Path] | None:
             )
         width = len(found[1])
         names = [_RANGE.sub(f"{n:0{width}}", name, count=1) for name in names for n in range(first, last + 1)]
-    folder = glob.escape(str(path.parent))
     files = [
-        Path(file)
+        file
         for name in names
         for file in (
-            sorted(glob.glob(f"{folder}/{name}")) if any(c in name for c in "*?[") else [path.parent / name]
+            [file for file in _matching(path.parent, name) if not is_ours(file)]
+            if any(character in name for character in "*?[")
+            else [path.parent / name]
         )
     ]
     if not files:
         raise UserError(f"found no manifest at {path}, expected files of such names; correct the path")
     return files
+
+
+def _matching(folder: Path, name: str) -> list[Path]:
+    return [Path(file) for file in sorted(glob.glob(f"{glob.escape(str(folder))}/{name}"))]
+
+
+def is_ours(file: Path) -> bool:
+    """Return whether a file was made from a manifest beside it: an index, rows, lengths, a half-made one of these."""
+    if _UNFINISHED.search(file.name):
+        return _DERIVED.search(file.name[1:-17]) is not None
+    found = _DERIVED.search(file.name)
+    if found is None or not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(64).startswith(_MARKS)

@@ -1,7 +1,8 @@
 """Manifests: tables whose rows name media files and hold texts, with any row read at once.
 
 - JSON lines (`.jsonl`, `.ndjson`, `.json`) are read in place, through an index beside the file.
-- The same with `.gz` or `.zst` behind it, and parquet (`.parquet`), which cannot be entered in the middle, are
+- The same with `.gz`, `.zst`, `.bz2` or `.xz` behind it, one JSON array of objects under one of these names, parquet
+  (`.parquet`), Arrow (`.arrow`, `.feather`, `.ipc`) and ORC (`.orc`), which cannot be entered in the middle, are
   written once as a file that can, beside the manifest.
 - WebDataset tar shards (`.tar`) are read in place, through an index of their headers beside the file.
 - Hugging Face datasets, saved to a folder or as `hf:NAME?config=C&split=S&revision=R`, are read in place.
@@ -12,7 +13,7 @@ Opening a manifest whose index is there reads next to nothing, whatever its leng
 read one, open it in one of them first, so that the index is made once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,43 @@ from kebyt5_xm.data.rows import Rows
 from kebyt5_xm.errors import UserError
 
 FILES_FOR_PROCESSES = 16
+COLUMNAR = {
+    ".parquet": "ParquetRows",
+    ".pq": "ParquetRows",
+    ".arrow": "ArrowFileRows",
+    ".feather": "ArrowFileRows",
+    ".ipc": "ArrowFileRows",
+    ".arrows": "ArrowFileRows",
+    ".orc": "OrcRows",
+}
+"""Ending of a name -> its class in `columnar_rows`, which is imported where it is needed."""
+
+DELIMITED = "format: {class_path: kebyt5_xm.data.layouts.Delimited, init_args: {%s}}"
+CSV = DELIMITED % "delimiter: ',', quoting: minimal"
+CONVERTED = "pandas or polars reads it and writes parquet: %s(IN).%s(OUT)"
+REMEDIES = {
+    ".csv": f"for CSV, give `{CSV}`",
+    ".tsv": f"for TSV, give `{DELIMITED % 'quoting: minimal'}`, or `quoting: none` if quotation marks are text",
+    ".txt": f"for delimited text, give a `format` such as `{CSV}`",
+    ".xlsx": "save the sheet as CSV UTF-8 and give `format`, or "
+    + CONVERTED % ("pandas.read_excel", "to_parquet"),
+    ".avro": CONVERTED % ("polars.read_avro", "write_parquet"),
+    ".pkl": CONVERTED % ("pandas.read_pickle", "to_parquet"),
+    ".h5": CONVERTED % ("pandas.read_hdf", "to_parquet"),
+    ".tgz": "unpack its compression (gunzip, unzstd ...): shards are entered in the middle",
+    ".zip": "unpack it",
+}
+"""What becomes of files that are tables, but none that is read here."""
+SAME = {
+    ".xls": ".xlsx",
+    ".ods": ".xlsx",
+    ".tab": ".tsv",
+    ".text": ".txt",
+    ".pickle": ".pkl",
+    ".hdf5": ".h5",
+    ".tbz2": ".tgz",
+    ".txz": ".tgz",
+}
 
 
 def open_rows(path: str | Path, layout: Layout | None = None) -> Rows:
@@ -38,12 +76,16 @@ def open_rows(path: str | Path, layout: Layout | None = None) -> Rows:
     path = Path(path)
     open_file = layout.open if layout is not None else _open
     files = expanded(path)
-    if files is not None:
-        workers = num_cores() if len(files) >= FILES_FOR_PROCESSES else 1
-        jobs = {n: partial(_index, open_file, file) for n, file in enumerate(files)}
-        list(run_jobs(jobs, workers, lambda _: None))
-        return JoinedRows(path, [open_file(file) for file in files], layout)
-    return open_file(path)
+    return joined(path, files, layout) if files is not None else open_file(path)
+
+
+def joined(path: Path, files: Sequence[Path], layout: Layout | None) -> Rows:
+    """Open files as one table, the first time in several processes."""
+    open_file = layout.open if layout is not None else _open
+    workers = num_cores() if len(files) >= FILES_FOR_PROCESSES else 1
+    jobs = {n: partial(_index, open_file, file) for n, file in enumerate(files)}
+    list(run_jobs(jobs, workers, lambda _: None))
+    return JoinedRows(path, files, [open_file(file) for file in files], layout)
 
 
 def _index(open_file: Callable[[Path], Rows], path: Path, progress: Progress) -> None:
@@ -58,27 +100,29 @@ def _open(path: Path) -> Rows:
         if is_saved(path):
             return _with_rows(open_saved(path))
     if not path.is_file():
-        raise UserError(f"found no manifest at {path}, expected a file; correct the path")
+        hint = f"; for all files in it, write {path}/*.parquet or the like" if path.is_dir() else ""
+        raise UserError(f"found no manifest at {path}, expected a file; correct the path{hint}")
     compressed = path.suffix.lower() in COMPRESSIONS
-    kind = FORMATS.get((path.with_suffix("") if compressed else path).suffix.lower())
-    if kind == "jsonl":
+    suffix = (path.with_suffix("") if compressed else path).suffix.lower()
+    if FORMATS.get(suffix) == "jsonl":
         from kebyt5_xm.data.json_lines import JsonLines
 
-        rows: Rows = JsonLines(path)
-    elif kind == "parquet" and not compressed:
-        from kebyt5_xm.data.parquet_rows import ParquetRows
-
-        rows = ParquetRows(path)
-    elif path.suffix.lower() == ".tar":
+        return _with_rows(JsonLines(path))
+    if suffix == ".tar" and not compressed:
         from kebyt5_xm.data.tar_rows import TarRows
 
-        rows = TarRows(path)
-    else:
-        raise UserError(
-            f"found a manifest named {path.name}, expected a name that ends in .jsonl, .ndjson or .json (.gz or "
-            ".zst may follow), in .parquet or in .tar: rename or convert it"
-        )
-    return _with_rows(rows)
+        return _with_rows(TarRows(path))
+    if suffix in COLUMNAR and not compressed:
+        import kebyt5_xm.data.columnar_rows as columnar
+
+        return _with_rows(getattr(columnar, COLUMNAR[suffix])(path))
+    if compressed and suffix in (".tar", *COLUMNAR):
+        suffix = ".tgz"
+    remedy = REMEDIES.get(SAME.get(suffix, suffix), "rename or convert it")
+    raise UserError(
+        f"found a manifest named {path.name}, expected a name that ends in .jsonl, .ndjson or .json (.gz, .zst, .bz2 "
+        f"or .xz may follow), in .parquet, .arrow, .feather, .ipc or .orc, or in .tar; {remedy}"
+    )
 
 
 def _with_rows(rows: Rows) -> Rows:

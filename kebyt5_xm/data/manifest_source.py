@@ -1,5 +1,6 @@
 """The manifest source: rows of a table as examples, by a prompt and a target."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 
 class Manifest(Source):
-    """Examples from a manifest: JSON lines, also .gz and .zst, parquet, or WebDataset tar shards.
+    """Examples from a manifest: JSON, also compressed, parquet, Arrow, ORC, WebDataset tar shards or a saved dataset.
 
     Args:
         path: the manifest: JSON lines, parquet, a WebDataset tar shard, or several as `train-{000..127}.tar` or
@@ -137,7 +138,8 @@ class Manifest(Source):
             return (self.maker.target_text(rows, row),)
         value = rows.row(row).get(self.references_column)
         texts = value if isinstance(value, list) else [value]
-        found = tuple(str(text) for text in texts if text is not None)
+        missing = (text is None or (isinstance(text, float) and not math.isfinite(text)) for text in texts)
+        found = tuple(str(text) for text, absent in zip(texts, missing, strict=True) if not absent)
         if not found:
             raise RowError(*rows.place(row), f"column '{self.references_column}' has no reference")
         return tuple(self.maker.word(text, rows, row) for text in found) if self.maker.words else found

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kebyt5_xm.errors import UserError
 
@@ -44,7 +45,7 @@ def run_jobs(
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (counter, stop))
     shown = 0
     try:
-        pending = {pool.submit(_call, job): number for number, job in jobs.items()}
+        pending = {pool.submit(_call, pickle.dumps(job)): number for number, job in jobs.items()}
         while pending:
             done, _ = wait(pending, timeout=SECONDS_BETWEEN_UPDATES, return_when=FIRST_COMPLETED)
             seen = counter.get_obj().value  # without the lock: a worker that was killed may hold it
@@ -112,8 +113,9 @@ def outlast_signals() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _call(job: Callable[[Progress], Result]) -> Result:
-    return job(_count)
+def _call(job: bytes) -> Any:
+    # Unpickled here: what fails in it reaches the parent, where a worker that cannot even take its job just ends.
+    return pickle.loads(job)(_count)
 
 
 def _count(size: int) -> None:

@@ -14,9 +14,9 @@ from typing import NoReturn, get_args
 from tqdm import tqdm
 
 from kebyt5_xm.data.corpus import Format, Piece, default_shard_bytes, list_files, shards_of
-from kebyt5_xm.data.documents import InvalidUtf8, Problem, Reading, judge
+from kebyt5_xm.data.documents import InvalidUtf8, Problem, Reading, judge, num_lost
 from kebyt5_xm.data.pool import num_cores, run_jobs
-from kebyt5_xm.data.readers import read
+from kebyt5_xm.data.readers import WrongKind, read
 from kebyt5_xm.data.shards import (
     ERRORS_NAME,
     Report,
@@ -31,6 +31,8 @@ from kebyt5_xm.data.unfinished import begin, check_out, discard, leave, only_one
 from kebyt5_xm.errors import UserError
 
 PROBLEMS_SHOWN = 20
+MAX_SKIPPED = 0.1
+"""Share of the documents that may be skipped. Our own choice: more is nearly always another format or encoding."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +57,30 @@ def prepare_text(
     workers: int | None = None,
     shard_bytes: int | None = None,
     overwrite: bool = False,
+    max_skipped: float = MAX_SKIPPED,
 ) -> Summary:
     """Make a store at `out` from text files, or continue one that was interrupted.
 
     Args:
-        inputs: paths, folders, globs and fsspec URLs of txt, jsonl and parquet files, also .gz and .zst.
+        inputs: paths, folders, globs and fsspec URLs of txt, jsonl and parquet files, also .gz, .zst, .bz2 and .xz.
         language: BCP 47 code of the text, such as `ko`.
         separator: bytes after every document.
         workers: processes; None is one for each core, and 1 starts none. The store does not depend on it.
         shard_bytes: bytes of input for one shard; None chooses from the size of the corpus.
         overwrite: replace a finished store, or an unfinished one that was begun otherwise.
+        max_skipped: share of the documents, empty ones not counted, that may be skipped. Beyond it no store is
+            finished; what was made stays for a run with a higher share.
 
     Raises:
-        UserError: inputs that cannot be read, no document in them, or an `out` that may not be written.
+        UserError: inputs that cannot be read, no document in them, too many skipped ones, or an `out` that may not be
+            written.
     """
     started = time.monotonic()
     out = Path(out)
     if not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", language):
         raise UserError(f"the language is '{language}', expected a BCP 47 code such as ko, en or zh-Hant")
+    if not 0 <= max_skipped <= 1:
+        raise UserError(f"max_skipped is {max_skipped}, expected a share from 0 to 1")
     for name, value in (("shard_bytes", shard_bytes), ("workers", workers)):
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}, expected 1 or more")
@@ -118,6 +126,10 @@ def prepare_text(
             }
             try:
                 reports |= dict(run_jobs(jobs, workers or num_cores(), progress.update))
+            except WrongKind:
+                if not any(finished_report(out, number) for number in range(len(shards))):
+                    discard(out)
+                raise
             except OSError as error:
                 raise UserError(
                     f"cannot write to {out}: {error}; finished shards are kept: run the same command again"
@@ -127,6 +139,7 @@ def prepare_text(
         continues = [shard[0].start > 0 and shard[0].file.format != "parquet" for shard in shards]
         if not any(report.shard.documents for report in in_order):
             _refuse_nothing(out, in_order)
+        _check_skipped(out, in_order, continues, reading, max_skipped)
         problems = finish(out, language, separator, in_order, continues, made_from)
         leave(out)
     return Summary(
@@ -149,6 +162,24 @@ def _refuse_nothing(out: Path, reports: Sequence[Report]) -> NoReturn:
         f"found 0 documents ({causes or 'the inputs are empty'}), expected at least one"
         + (f"; first: {first.file}:{first.line}: {first.cause}, {first.detail}" if first else "")
         + ": check the inputs, --format and --field"
+    )
+
+
+def _check_skipped(
+    out: Path, reports: Sequence[Report], continues: Sequence[bool], reading: Reading, max_skipped: float
+) -> None:
+    """Raise `UserError` if more than the share `max_skipped` of the documents were not kept."""
+    problems = count_problems(reports)
+    lost = num_lost(problems, reading)
+    total = lost + sum(report.shard.documents for report in reports)
+    if lost <= max_skipped * total:
+        return
+    causes = ", ".join(f"{count:,} x {cause}" for cause, count in sorted(problems.items()))
+    first = next(listed_problems(out, reports, continues))
+    raise UserError(
+        f"{lost:,} of {total:,} documents cannot be kept ({causes}), more than --max-skipped {max_skipped:g} allows; "
+        f"first: {first.file}:{first.line}: {first.cause}, {first.detail}: correct the inputs, --format or "
+        "--field and add --overwrite, or run the same command with a higher --max-skipped"
     )
 
 
@@ -211,6 +242,12 @@ def _add_text_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard-bytes", type=int, help="input for one shard (default: by the size of the corpus)"
     )
+    parser.add_argument(
+        "--max-skipped",
+        type=float,
+        default=MAX_SKIPPED,
+        help="share of the documents that may be skipped; beyond it no store is finished (default: %(default)s)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what is at STORE")
 
 
@@ -225,6 +262,7 @@ def run(args: argparse.Namespace) -> None:
         args.workers,
         args.shard_bytes,
         args.overwrite,
+        args.max_skipped,
     )
     _print_problems(Path(args.out))
     rows = [

@@ -5,17 +5,23 @@ Memory is bounded by a block, a batch or the longest document allowed, never by 
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from kebyt5_xm.data.blocks import BLOCK_BYTES, DAMAGE, cannot_read, read_blocks
 from kebyt5_xm.data.corpus import Piece, check_column, open_file
 from kebyt5_xm.data.documents import DAMAGED, NO_FIELD, NOT_JSON, NOT_TEXT, TOO_LONG, Fault, Reading
+from kebyt5_xm.data.rows import Row
 from kebyt5_xm.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow
 
 MAX_BATCH_ROWS = 8192
+
+
+class WrongKind(UserError):
+    """A file is of another kind than its name or --format tells."""
 
 
 def read(
@@ -41,7 +47,7 @@ def read(
         elif piece.file.format == "txt":
             batches = _text_lines(read_blocks(piece, progress), reading.max_document_bytes)
         else:
-            batches = _json_lines(read_blocks(piece, progress), reading)
+            batches = _json_lines(read_blocks(piece, progress), reading, piece)
         for first, items in batches:
             number = (first or number) + len(items)
             yield number - len(items), items
@@ -54,7 +60,16 @@ def _text_lines(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[tuple[
         yield None, [line[:-1] if type(line) is bytes and line.endswith(b"\r") else line for line in lines]
 
 
-def _json_lines(blocks: Iterable[bytes], reading: Reading) -> Iterator[tuple[None, list[bytes | Fault]]]:
+def _json_lines(
+    blocks: Iterable[bytes], reading: Reading, piece: Piece
+) -> Iterator[tuple[None, list[bytes | Fault]]]:
+    blocks = iter(blocks)
+    first = next(blocks, b"")
+    if piece.start == 0 and first.lstrip().startswith(b"["):
+        raise WrongKind(
+            f"{piece.file.url} begins as one JSON array, expected an object a line; convert it: jq -c '.[]' IN > OUT"
+        )
+    blocks = chain([first], blocks)
     for lines in _lines(blocks, reading.max_document_bytes):
         yield None, [line if isinstance(line, Fault) else _json_text(line, reading.field) for line in lines]
 
@@ -69,14 +84,16 @@ def _json_text(line: bytes, field: str) -> bytes | Fault:
         return Fault(NOT_JSON, str(error))
     if not isinstance(record, dict):
         return Fault(NOT_JSON, f"{type(record).__name__}, expected an object")
-    if field not in record:
-        return Fault(NO_FIELD, f"no '{field}' among {', '.join(record)[:200]}")
-    if not isinstance(record[field], str):
-        return Fault(NOT_TEXT, f"'{field}' is {type(record[field]).__name__}")
     try:
-        return record[field].encode("utf-8", "surrogateescape")
+        text = Row(record, record.__getitem__)[field]  # names within names are parted by dots
+    except KeyError:
+        return Fault(NO_FIELD, f"no '{field}' among {', '.join(record)[:200]}")
+    if not isinstance(text, str):
+        return Fault(NOT_TEXT, f"'{field}' is {type(text).__name__}")
+    try:
+        return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # an escaped lone surrogate, such as "\ud800"
-        return record[field].encode("utf-8", "surrogatepass")
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _lines(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[list[bytes | Fault]]:
@@ -134,16 +151,16 @@ def _parquet_rows(
     try:
         with open_file(piece.file.url) as raw:
             file = pyarrow.parquet.ParquetFile(raw, page_checksum_verification=True)
-            check_column(piece.file.url, field, file.schema_arrow.names)
+            column = check_column(piece.file.url, field, file.schema_arrow)
             groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
             number += sum(group.num_rows for group in groups[: piece.start])
             for i in range(len(groups))[piece.start : piece.stop]:
                 batch_rows = BLOCK_BYTES * groups[i].num_rows // max(groups[i].total_byte_size, 1)
                 batch_size = max(1, min(batch_rows, MAX_BATCH_ROWS))
                 for batch in file.iter_batches(
-                    batch_size, row_groups=[i], columns=[field], use_threads=False
+                    batch_size, row_groups=[i], columns=[column], use_threads=False
                 ):
-                    items = _column(batch.column(0))
+                    items = _column(batch.column(0), field[len(column) + 1 :])
                     yield number, items
                     number += len(items)
                     share = piece.file.size * len(items) // max(file.metadata.num_rows, 1)
@@ -160,15 +177,37 @@ def _parquet_rows(
             raise cannot_read(piece, error) from error
 
 
-def _column(column: "pyarrow.Array") -> list[bytes | Fault]:
+def _within(column: "pyarrow.StructArray", name: str) -> "pyarrow.Array":
+    """Return the field of objects that `name` names, null where the object is."""
+    names = [field.name for field in column.type]
+    head = max((known for known in names if f"{name}.".startswith(f"{known}.")), key=len)
+    found = column.flatten()[names.index(head)]
+    return found if head == name else _within(found, name[len(head) + 1 :])
+
+
+def _column(column: "pyarrow.Array", within: str) -> list[bytes | Fault]:
+    """Return the texts of a column or, where it holds objects, of the field that `within` names."""
     import pyarrow
 
-    if pyarrow.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+    from kebyt5_xm.data.arrow_values import plain_array, plain_type
+
+    column = plain_array(column, plain_type(column.type))
+    if within:
+        column = _within(column, within)
+    if isinstance(column, pyarrow.ExtensionArray):  # JSON as text, say
+        column = column.storage
     kinds = pyarrow.types
     if not any(
         check(column.type)
-        for check in (kinds.is_string, kinds.is_large_string, kinds.is_binary, kinds.is_large_binary)
+        for check in (
+            kinds.is_string,
+            kinds.is_large_string,
+            kinds.is_string_view,
+            kinds.is_binary,
+            kinds.is_large_binary,
+            kinds.is_binary_view,
+            kinds.is_fixed_size_binary,
+        )
     ):
         return [Fault(NOT_TEXT, f"a column of {column.type}")] * len(column)
     binary = column.cast(pyarrow.large_binary()).to_pylist()

@@ -11,12 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kebyt5_xm.data.documents import Problem
+from kebyt5_xm.data.documents import EMPTY, Problem
 from kebyt5_xm.data.store import Shard
 from kebyt5_xm.data.store_writer import ShardWriter, finish_store, shard_name, temporary_path, write_json
 
 ERRORS_NAME = "errors.jsonl"
-EMPTY = "empty"
 
 
 @dataclass(frozen=True)

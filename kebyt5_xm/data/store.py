@@ -14,21 +14,19 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.open_files import OnDemand, OpenFile
 from kebyt5_xm.errors import UserError
 
 FORMAT = "kebyt5-xm text store"
 VERSION = 1
 INDEX_NAME = "store.json"
 UNFINISHED_NAME = "unfinished.json"
-MAX_OPEN_FILES = 128
-"""The usual limit is 1024 descriptors a process: this leaves room for several stores. Of more shards, the one
-that was opened first is closed."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +42,6 @@ class Shard:
     bytes: int
     longest: int
     digest: str
-
-
-class _OpenFile:
-    """A descriptor that is closed with the last reference to it."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
 
 
 class Store:
@@ -85,7 +73,11 @@ class Store:
         self._byte_ends = np.cumsum([shard.bytes for shard in self.shards], dtype=np.int64)
         self._byte_starts = self._byte_ends - [shard.bytes for shard in self.shards]
         self._document_ends = np.cumsum([shard.documents for shard in self.shards], dtype=np.int64)
-        self._open: dict[str, _OpenFile] = {}
+        self._files = {
+            name: OnDemand(partial(OpenFile, self.path / name))
+            for shard in self.shards
+            for name in (f"{shard.name}.bytes", f"{shard.name}.offsets")
+        }
 
     @cached_property
     def fingerprint(self) -> str:
@@ -162,11 +154,7 @@ class Store:
 
     def _pread(self, name: str, length: int, offset: int) -> bytes:
         try:
-            file = self._open.get(name)
-            if file is None:
-                if len(self._open) >= MAX_OPEN_FILES:
-                    self._open.pop(next(iter(self._open)))
-                file = self._open[name] = _OpenFile(os.open(self.path / name, os.O_RDONLY))
+            file = self._files[name].get()  # held, so that no other thread closes it meanwhile
             return os.pread(file.descriptor, length, offset)
         except OSError as error:
             raise UserError(

@@ -17,6 +17,7 @@ from typing import Any
 
 from kebyt5_xm.data.bad_sample import BadSample
 from kebyt5_xm.data.reference import Span
+from kebyt5_xm.data.waveform import is_waveform, wav_of
 from kebyt5_xm.errors import UserError, did_you_mean
 
 
@@ -85,10 +86,10 @@ class Template:
         `change` is asked for every text that comes from a column, never for the template's own words.
 
         Numbers and other scalars become their `str`. Raises `BadSample` where a column is absent or null, is no
-        number but to be rounded,
-        where text would be a list, a mapping or bytes, or holds half a character (a lone surrogate), and where
-        a slot's column is neither a path, nor a file's bytes, nor a mapping with "bytes" or "path" (as in
-        parquet files of Hugging Face datasets), nor a non-empty list of these.
+        number but to be rounded, where text would be a list, a mapping or bytes that are not UTF-8, or holds half a
+        character (a lone surrogate), and where a slot's column is neither a path, nor a file's bytes, nor a mapping
+        with "bytes" or "path" (as in parquet files of Hugging Face datasets) or "array" and "sampling_rate", nor a
+        non-empty list of these.
         """
         segments: list[Segment] = []
         for part in self._parts:
@@ -156,7 +157,12 @@ def _value(column: str, row: Mapping[str, Any]) -> Any:
 def _text(column: str, value: Any) -> str:
     if isinstance(value, Span):
         raise BadSample(f"column '{column}' is a file in a shard, expected text: .txt, .text, .cls or .json")
-    if isinstance(value, list | tuple | Mapping | bytes):
+    if isinstance(value, bytes):  # of a binary column, in which many writers keep texts
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise BadSample(f"column '{column}' is bytes that are not UTF-8, expected text") from None
+    if isinstance(value, list | tuple | Mapping):
         raise BadSample(f"column '{column}' is a {type(value).__name__}, expected text or a number")
     if isinstance(value, float) and not math.isfinite(value):
         raise BadSample(f"column '{column}' is {value}, expected text or a finite number")
@@ -188,6 +194,11 @@ def _whole(column: str, text: str) -> str:
 def _reference(column: str, value: Any) -> str | bytes | Span:
     if isinstance(value, Span):
         return value
+    if isinstance(value, Mapping) and is_waveform(value):
+        try:
+            return wav_of(value)
+        except ValueError as error:
+            raise BadSample(f"column '{column}' is a recording with {error}") from None
     if isinstance(value, Mapping):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if not isinstance(value, str | bytes) or not value:

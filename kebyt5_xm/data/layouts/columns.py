@@ -1,9 +1,10 @@
 """From rows to Arrow columns, in a forgiving way: what a prompt can use is kept, and one odd value fails no file.
 
-Numbers that stand in one column with texts become texts, as they would in a prompt; a value in a column of lists
-becomes a list of one; half a character (a lone surrogate) makes the value null.
+Numbers that stand in one column with texts, or whole ones with fractions, become texts, as they would in a prompt; a
+value in a column of lists becomes a list of one. Half a character (a lone surrogate), and NaN among texts, are null.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,10 @@ def _type(values: list[Any], name: str, path: Path) -> pyarrow.DataType:
         return pyarrow.list_(_type(items, name, path))
     if kinds <= {bool}:
         return pyarrow.bool_()
-    if kinds <= {int, float} and all(abs(value) < LARGEST for value in values if type(value) is int):
-        return pyarrow.int64() if kinds <= {int} else pyarrow.float64()
+    if kinds <= {int} and all(abs(value) < LARGEST for value in values if value is not None):
+        return pyarrow.int64()
+    if kinds <= {float}:
+        return pyarrow.float64()
     if kinds <= {bool, int, float, str}:
         return pyarrow.string()
     if kinds <= {bytes}:
@@ -68,8 +71,6 @@ def _wider(first: pyarrow.DataType, second: pyarrow.DataType, name: str, path: P
     if pyarrow.types.is_list(first) or pyarrow.types.is_list(second):
         return pyarrow.list_(_wider(_item(first), _item(second), name, path))
     both = {first, second}
-    if both == {pyarrow.int64(), pyarrow.float64()}:
-        return pyarrow.float64()
     if both <= {pyarrow.bool_(), pyarrow.int64(), pyarrow.float64(), pyarrow.string()}:
         return pyarrow.string()
     raise _mixed(name, path, [str(first), str(second)])
@@ -99,6 +100,8 @@ def _fitting(value: Any, kind: pyarrow.DataType) -> Any:
         return float(value)
     if not pyarrow.types.is_string(kind):
         return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     text = str(value)
     try:
         text.encode()

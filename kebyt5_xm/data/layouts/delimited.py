@@ -2,11 +2,13 @@
 
 import csv
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from kebyt5_xm.data.layouts.layout import LINE, Layout, Row
-from kebyt5_xm.data.layouts.text_lines import check_encoding, numbered_lines
+from kebyt5_xm.data.layouts.text_lines import check_encoding, numbered_lines, raw_lines
+from kebyt5_xm.data.rows import MAX_ROW_BYTES
 from kebyt5_xm.errors import UserError
 
 
@@ -16,14 +18,15 @@ class Delimited(Layout):
     As published: NSMC (`ratings_train.txt`: id, document, label), KorNLI (`snli_1.0_train.ko.tsv` and others:
     sentence1, sentence2, gold_label), KorSTS (`sts-train.tsv` and others: genre, ..., score, sentence1, sentence2);
     in none of them a quotation mark means anything. An empty field is null (some reviews of NSMC are), and so is
-    every field of a line that has more or fewer than there are columns: such rows are skipped and counted.
+    every field of a line that has more or fewer than there are columns: such rows are skipped and counted. A column
+    without a name, as pandas writes its index, is left out.
 
     Args:
         delimiter: what stands between two fields.
         quoting: `minimal` where a field with a delimiter in it is put into double quotes, and a double quote in it
             is doubled; `none` where quotation marks are ordinary characters.
-        columns: the names of the columns where the first line is a row already.
-        encoding: of the file.
+        columns: the names of the columns where the first line is a row already; refused where it names them.
+        encoding: of the file, such as `cp949`, or `utf-16` for what Excel calls Unicode text.
         root: the folder of media that a column names, from that of the file.
 
     Raises `UserError` where most lines do not have as many fields as there are columns.
@@ -45,21 +48,22 @@ class Delimited(Layout):
 
     def read(self, path: Path) -> Iterator[Row]:
         records = self._records(path)
-        columns = self.columns or next(records, (0, []))[1]
-        if "" in columns or len(set(columns)) < len(columns):
-            raise UserError(
-                f"line 1 of {path} names the columns {columns}, expected each once and none empty; if it is a row "
-                "already, give the names as `columns`"
-            )
+        first = next(records, None)
+        if first is None:
+            return  # "no rows" is told for every layout
+        columns = self.columns or self._header(first[1], path)
+        if self.columns is not None:
+            self._check_first(first[1], path)
+            records = chain([first], records)
+        used = [number for number, name in enumerate(columns) if name]
         good, odd = 0, []
         for line, fields in records:
             if len(fields) == len(columns):
                 good += 1
-                values = [field or None for field in fields]
-                yield {**dict(zip(columns, values, strict=True)), LINE: line}
+                yield {**{columns[number]: fields[number] or None for number in used}, LINE: line}
             else:
                 odd.append((line, len(fields)))
-                yield {**dict.fromkeys(columns), LINE: line}
+                yield {**{columns[number]: None for number in used}, LINE: line}
         if len(odd) > good:
             line, found = odd[0]
             raise UserError(
@@ -67,15 +71,40 @@ class Delimited(Layout):
                 f"and it is so in {len(odd)} of {len(odd) + good} lines; correct `delimiter` or `columns`"
             )
 
+    def _header(self, fields: list[str], path: Path) -> list[str]:
+        """Return the columns that line 1 names; one without a name, as pandas writes its index, is in no row."""
+        named = [name for name in fields if name]
+        twice = next((name for name in named if named.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(
+                f"line 1 of {path} names the columns {', '.join(named)[:200]}, '{twice}' twice, expected each once; "
+                "rename one, or, if line 1 is a row already, give the names as `columns`"
+            )
+        if not named:
+            raise UserError(f"line 1 of {path} names no column, expected their names; give them as `columns`")
+        return fields
+
+    def _check_first(self, fields: list[str], path: Path) -> None:
+        """Raise `UserError` if line 1 has the names that were given as `columns`: it would become a row."""
+        filled = [(name, field) for name, field in zip(self.columns or (), fields, strict=False) if field]
+        same = sum(name.casefold() == field.strip().casefold() for name, field in filled)
+        if same and 2 * same >= len(filled):
+            raise UserError(
+                f"line 1 of {path} names the columns itself ({', '.join(fields)[:200]}), expected a row as "
+                "`columns` is given; leave `columns` out"
+            )
+
     def _records(self, path: Path) -> Iterator[tuple[int, list[str]]]:
         """Yield the fields of every line that is not blank, with its number."""
-        lines = numbered_lines(path, self.encoding)
         if self.quoting == "none":
-            for number, text in lines:
+            for number, text in numbered_lines(path, self.encoding):
                 if text:
                     yield number, text.split(self.delimiter)
             return
-        reader = csv.reader((f"{text}\n" for _, text in lines), delimiter=self.delimiter, strict=True)
+        # Of this process; the library's own, 131,072 characters, is less than a long article has.
+        csv.field_size_limit(MAX_ROW_BYTES)
+        lines = (text for _, text in raw_lines(path, self.encoding))
+        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
         first = 1
         try:
             for fields in reader:

@@ -6,6 +6,7 @@ from typing import Any
 
 from kebyt5_xm.data.layouts.json_file import load_json, objects
 from kebyt5_xm.data.layouts.layout import Layout, Row
+from kebyt5_xm.errors import UserError
 
 
 class JsonDocuments(Layout):
@@ -25,8 +26,16 @@ class JsonDocuments(Layout):
         self.key, self.root = key, root
 
     def read(self, path: Path) -> Iterator[Row]:
-        for _, entry in objects(load_json(path), str(path), self.key):
-            yield dict(_flat(entry))
+        for place, entry in objects(load_json(path), str(path), self.key):
+            try:
+                row = dict(_flat(entry))
+            except RecursionError:
+                raise UserError(
+                    f"{place} is nested too deeply, expected a row of a table; leave it out"
+                ) from None
+            # A column that has the dots in its very name goes before what lies within another.
+            row.update((name, value) for name, value in entry.items() if name in row)
+            yield row
 
 
 def _flat(entry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kebyt5_xm.data.json_value import json_value
 from kebyt5_xm.errors import UserError, did_you_mean
 
 
@@ -12,17 +13,20 @@ def load_json(path: Path) -> Any:
     """Return the value in a JSON file in UTF-8; raise `UserError` with the line if there is none."""
     raw = path.read_bytes()
     try:
-        return json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(f"line {line} of {path} is not UTF-8; convert the file") from None
-    except json.JSONDecodeError as error:
+        return json_value(raw)
+    except ValueError as error:
+        cause = error.__context__
+        if isinstance(cause, UnicodeDecodeError):
+            line = raw.count(b"\n", 0, cause.start) + 1
+            raise UserError(f"line {line} of {path} is not UTF-8 ({error}); convert the file") from None
+        if isinstance(cause, json.JSONDecodeError):
+            raise UserError(
+                f"line {cause.lineno} of {path} is not JSON ({cause.msg} at character {cause.colno}); expected one "
+                "whole document: get it again, or leave `format` out if each line is an object"
+            ) from None
         raise UserError(
-            f"line {error.lineno} of {path} is not JSON ({error.msg} at character {error.colno}); expected one whole "
-            "document: get it again, or leave `format` out if each line is an object"
+            f"cannot read {path}: {error}; expected a table of objects: correct the file"
         ) from None
-    except RecursionError:
-        raise UserError(f"{path} is nested too deeply, expected a table of objects") from None
 
 
 def objects(value: Any, place: str, key: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -9,7 +9,6 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +64,8 @@ class Layout(ABC):
 class LayoutRows(ArrowRows):
     """The rows that a layout reads, in an Arrow file of their own."""
 
+    hidden = (LINE, FILE)
+
     def __init__(self, path: Path, layout: Layout):
         self.layout = layout
         kind = type(layout)
@@ -79,14 +80,6 @@ class LayoutRows(ArrowRows):
     def root(self) -> Path:
         return Path(os.path.normpath(self.path.parent / self.layout.root))
 
-    @cached_property
-    def columns(self) -> tuple[str, ...]:
-        return tuple(name for name in self._reader.schema.names if name not in (LINE, FILE))
-
-    def row(self, index: int) -> Row:
-        row = super().row(index)
-        return {name: value for name, value in row.items() if name not in (LINE, FILE)}
-
     def line(self, index: int) -> int:
         return self.place(index)[1]
 
@@ -95,11 +88,8 @@ class LayoutRows(ArrowRows):
         return found[0] or str(self.path), found[1] or index + 1
 
     def _value(self, index: int, name: str) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        if name not in self._reader.schema.names:
-            return None
-        return self._reader.get_batch(index // BATCH_ROWS).column(name)[index % BATCH_ROWS].as_py()
+        batch = self._batch(index)
+        return batch.column(name)[index % BATCH_ROWS].as_py() if name in batch.schema.names else None
 
     def state(self) -> dict[str, Any]:
         files = self.layout.files(self.path)

@@ -1,0 +1,28 @@
+"""JSON as files have it, with causes in one line for what is none."""
+
+import json
+from typing import Any
+
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+BYTE_ORDER_MARK = "\ufeff"
+
+
+def json_value(raw: bytes) -> Any:
+    """Return the value in `raw`, UTF-8 with or without a byte order mark.
+
+    NaN and infinities, which Python and pandas write although JSON has none, are these numbers: an example that
+    uses one is refused there. Raises `ValueError` with the cause for what is no JSON.
+    """
+    try:
+        return json.loads(raw.decode().removeprefix(BYTE_ORDER_MARK))
+    except UnicodeDecodeError as error:
+        what = "it is UTF-16, expected" if raw.startswith(UTF_16) else "not"
+        raise ValueError(f"{what} UTF-8: {error.reason} at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise ValueError("not JSON that can be read: it is nested too deeply") from None
+    except ValueError:  # sys.set_int_max_str_digits
+        raise ValueError(
+            "not JSON that can be read: it has a whole number of more than 4300 digits"
+        ) from None
