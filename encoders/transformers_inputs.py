@@ -221,7 +221,7 @@ def image_processor(
         overrides = {**overrides, "size": size, "do_resize": True}
     if pretrained:
         with loading(model):
-            processor = AutoImageProcessor.from_pretrained(model, backend="pil")
+            processor = AutoImageProcessor.from_pretrained(model, backend="pil", trust_remote_code=False)
     else:
         pixels = (own_size, own_size) if isinstance(own_size, int) else tuple(own_size or (224, 224))
         kind = overrides.get("image_processor_type", "ViTImageProcessor")
@@ -241,7 +241,10 @@ def feature_extractor(
 ) -> Any:
     """Return the feature extractor of `model`, or `plain` for an untrained one."""
     with loading(model):
-        return _override(AutoFeatureExtractor.from_pretrained(model) if pretrained else plain, overrides)
+        return _override(
+            AutoFeatureExtractor.from_pretrained(model, trust_remote_code=False) if pretrained else plain,
+            overrides,
+        )
 
 
 def _override(processor: Any, overrides: dict[str, Any]) -> Any:

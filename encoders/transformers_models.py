@@ -23,13 +23,13 @@ def load_encoder(name: str, pretrained: bool, overrides: dict[str, Any]) -> tupl
     if pretrained:
         with loading(name):
             model, info = AutoModel.from_pretrained(
-                name, config=config, dtype=torch.float32, output_loading_info=True
+                name, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
         missing = set(info["missing_keys"])
     else:
         if hasattr(config, "decoder_layers"):
             config.decoder_layers = 0  # never used here
-        model = AutoModel.from_config(config, dtype=torch.float32)
+        model = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
     if config.is_encoder_decoder:
         model = model.get_encoder()
         missing = {key.removeprefix("encoder.") for key in missing if key.startswith("encoder.")}
@@ -41,7 +41,7 @@ def _config(name: str, pretrained: bool, overrides: dict[str, Any]) -> Any:
         config = AutoConfig.for_model(name)
     else:
         with loading(name):
-            config = AutoConfig.from_pretrained(name)
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     config = getattr(config, "vision_config", None) or config  # of a model of images and text, the image half
     unknown = [key for key in overrides if not hasattr(config, key)]
     if unknown:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.untied import backbone_hash, load_state, t5_config, untied, without_weights
+from kebyt5_xm.untied import backbone_hash, load_state, refuse_absurd, t5_config, untied, without_weights
 from kebyt5_xm.vocabulary import BYTE_OFFSET, EOS_ID, PAD_ID, VOCAB_SIZE
 
 if TYPE_CHECKING:
     from transformers import T5Config, T5ForConditionalGeneration
+
+    from kebyt5_xm.pretrained import Pretrained
 
 __all__ = ["SHAPES", "Backbone", "backbone_hash"]
 
@@ -103,10 +105,13 @@ class Backbone:
                 raise UserError(f"backbone.shape.{key} is {value}; expected 1 or more")
         return {**(SHAPES[self.size] if self.size else {}), **(self.shape or {})}
 
-    def config(self) -> "T5Config":
-        """Return the T5Config, reading config.json of `weights` and nothing else. Raises `UserError`."""
+    def config(self, source: "Pretrained | None" = None) -> "T5Config":
+        """Return the T5Config, reading config.json of `weights` and nothing else. Raises `UserError`.
+
+        `source` is what `weights` names, where it is open already.
+        """
         given = self._given_shape()
-        fields = {**ARCHITECTURE, **given} if self.weights is None else self._pretrained_fields()
+        fields = {**ARCHITECTURE, **given} if self.weights is None else self._pretrained_fields(source)
         differing = [f"{k} {v} (theirs: {fields.get(k)})" for k, v in given.items() if v != fields.get(k)]
         if differing:
             raise UserError(
@@ -117,17 +122,18 @@ class Backbone:
         config._attn_implementation = self.attention
         return config
 
-    def _pretrained_fields(self) -> dict[str, Any]:
+    def _pretrained_fields(self, source: "Pretrained | None") -> dict[str, Any]:
         from kebyt5_xm.pretrained import open_pretrained
 
         assert self.weights is not None
-        fields = open_pretrained(self.weights).config
+        fields = (source or open_pretrained(self.weights)).config
         model, tokenizer = fields.get("model_type"), fields.get("tokenizer_class", "ByT5Tokenizer")
         if model != "t5" or tokenizer != "ByT5Tokenizer":
             raise UserError(
                 f"weights '{self.weights}' are a '{model}' model's with a {tokenizer}; expected those of a "
                 "byte-level T5"
             )
+        refuse_absurd(fields, f"config.json of weights '{self.weights}'")
         if fields.get("vocab_size", 0) < BYTE_OFFSET + 256:
             raise UserError(
                 f"weights '{self.weights}' have a vocabulary of {fields.get('vocab_size')}; expected "
@@ -169,6 +175,11 @@ class Backbone:
         from kebyt5_xm.pretrained import open_pretrained
 
         assert self.weights is not None
-        model = without_weights(self.config())
-        load_state(model, open_pretrained(self.weights).tensors(), self.weights)
+        return self.built_from(open_pretrained(self.weights))
+
+    def built_from(self, source: "Pretrained") -> "T5ForConditionalGeneration":
+        """Return the model with the weights of `source`, which is what `weights` names."""
+        assert self.weights is not None
+        model = without_weights(self.config(source))
+        load_state(model, source.tensors(), self.weights)
         return model

@@ -36,7 +36,7 @@ def modalities_section(model: "CrossModalT5") -> str:
 
 def getting_started(model: "CrossModalT5") -> str:
     """Return what to run."""
-    from kebyt5_xm.specs import TRUSTED
+    from kebyt5_xm.trust import TRUSTED
 
     modules = {name: model.modality(name) for name in model.modalities}
     kinds = [module.encoder.media for module in modules.values()]

@@ -7,6 +7,7 @@ import sys
 
 from kebyt5_xm import home
 from kebyt5_xm.errors import UserError, did_you_mean, in_one_line
+from kebyt5_xm.ours import leave_working_folder
 from kebyt5_xm.recipe_check import check
 from kebyt5_xm.version import version
 
@@ -36,6 +37,7 @@ def main(args: list[str] | None = None) -> None:
     if args[0] == "--version":
         print(version())
         return
+    leave_working_folder()  # an empty part of PYTHONPATH means it
     try:
         with in_one_line():
             run(args[0], args[1:])

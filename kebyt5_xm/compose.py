@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.export import DTYPES, check_out, export_whole
+from kebyt5_xm.trust import add_trust_argument
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder to make")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE", help="import classes of this package too"
-    )
+    add_trust_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -2,10 +2,8 @@
 
 import importlib
 import inspect
-import os
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ from kebyt5_xm.backbone import SHAPES, Backbone
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.parser import Parser
-from kebyt5_xm.specs import check_trusted
 from kebyt5_xm.task import Task
 from kebyt5_xm.training import TrainingCLI
+from kebyt5_xm.trust import recipes_imports
 
 
 class _Reader(TrainingCLI):
@@ -37,25 +35,26 @@ ANY_WIDTH = 55_440
 """Stands for the width of a backbone that is not there: every number of heads to 12 and also 16 divides it."""
 
 
-def configured(paths: list[str], random_weights: bool, ask_hub: bool = True) -> tuple[Task, DataModule]:
+def configured(
+    paths: list[str], random_weights: bool, trusted_modules: Sequence[str] = (), ask_hub: bool = True
+) -> tuple[Task, DataModule]:
     """Return the task and the data of `configured_run`."""
-    return configured_run(paths, random_weights, ask_hub)[:2]
+    return configured_run(paths, random_weights, trusted_modules, ask_hub)[:2]
 
 
 def configured_run(
-    paths: list[str], random_weights: bool, ask_hub: bool = True
+    paths: list[str], random_weights: bool, trusted_modules: Sequence[str] = (), ask_hub: bool = True
 ) -> tuple[Task, DataModule, Any]:
     """Return what the merged recipes at `paths` configure; raises `UserError`, or exits with 2 as `train.py`.
 
-    The third is the parsed configuration, every option of every type filled in.
-    `ask_hub` says that with random weights the backbone is to have the shape of its weights' config.json.
+    The third is the parsed configuration, every option of every type filled in. What the recipes may import is said
+    in `kebyt5_xm.trust`. `ask_hub` says that with random weights the backbone is to have the shape of its weights'
+    config.json.
     """
-    if os.getcwd() not in sys.path:  # as `python train.py` finds classes beside it, and `kebyt5-xm` would not
-        sys.path.insert(0, os.getcwd())
     merged = recipes.merge(paths)
-    if random_weights:
-        merged = _without_pretrained_encoders(merged)
-    with tempfile.TemporaryDirectory() as folder:
+    with recipes_imports(paths, trusted_modules), tempfile.TemporaryDirectory() as folder:
+        if random_weights:
+            merged = _without_pretrained_encoders(merged)
         path = Path(folder) / "merged.yaml"
         path.write_text(recipes.written(merged), encoding="utf-8")
         reader = _Reader(
@@ -75,30 +74,6 @@ def configured_run(
     if random_weights:
         task.building.backbone = _random(task.backbone, ask_hub)
     return task, data, reader.config["fit"]
-
-
-def held_to_trust(recipe: recipes.Recipe, trusted_modules: Sequence[str]) -> None:
-    """Raise `UserError` if a recipe names a class outside what is trusted; nothing is imported for it."""
-    libraries = ("torch", "lightning")
-    for where, class_path in _class_paths(recipe, ""):
-        if not class_path.startswith(tuple(f"{name}." for name in libraries)):
-            check_trusted(class_path, trusted_modules, where)
-
-
-def packages(recipe: recipes.Recipe) -> list[str]:
-    """Return the packages of all classes that a recipe names: whoever has just run it trusts them."""
-    return sorted({class_path.partition(".")[0] for _, class_path in _class_paths(recipe, "")})
-
-
-def _class_paths(value: Any, where: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        if isinstance(value.get("class_path"), str):
-            yield where, value["class_path"]
-        for key, item in value.items():
-            yield from _class_paths(item, f"{where}.{key}" if where else str(key))
-    elif isinstance(value, list):
-        for number, item in enumerate(value):
-            yield from _class_paths(item, f"{where}[{number}]")
 
 
 def _without_pretrained_encoders(recipe: recipes.Recipe) -> recipes.Recipe:
@@ -128,12 +103,12 @@ def _parameters(class_path: str) -> set[str]:
         return set()  # the parser will say so
 
 
-def configured_data(paths: list[str]) -> DataModule:
+def configured_data(paths: list[str], trusted_modules: Sequence[str] = ()) -> DataModule:
     """Return the connected data of the recipes, for what reads data alone: no weights, no cache, no hub.
 
     How wide a backbone on a hub is decides nothing of the data. Raises `UserError` as `configured`.
     """
-    task, data = configured(paths, random_weights=True, ask_hub=False)
+    task, data = configured(paths, True, trusted_modules, ask_hub=False)
     data.connect(task.interfaces(read_caches=False))
     return data
 

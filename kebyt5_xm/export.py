@@ -27,6 +27,7 @@ from kebyt5_xm.lora import without_lora
 from kebyt5_xm.origin import Origin
 from kebyt5_xm.pretrained import RunBackbone
 from kebyt5_xm.run import Run, resolve
+from kebyt5_xm.trust import add_trust_argument
 from kebyt5_xm.untied import load_state, saved_config, saved_state
 
 if TYPE_CHECKING:
@@ -65,13 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="merged",
         help="what LoRA trained: merged into the weights, or apart in OUT/lora for peft",
     )
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="import the run's classes of this package too",
-    )
+    add_trust_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,22 +1,24 @@
-"""`kebyt5-xm generate`: what a run or an export writes for a prompt with images and recordings.
+r"""`kebyt5-xm generate`: what a run or an export writes for a prompt with images and recordings.
 
 The media come before the prompt, in the order in which they are given, unless the prompt says where: `{image}`,
 `{audio}` and `{NAME}` stand for the next --image, --audio and --media NAME=PATH. Give the prompt as training gave
-it: a recipe's "{picture:image} ko:" is --prompt "{image} ko:".
+it: a recipe's "{picture:image} ko:\n" works as it is. As there, {{ and }} are braces, \n a new line and \t a tab;
+a backslash before one of these letters is \\.
 """
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.prompt import filled, pieces
+from kebyt5_xm.trust import add_trust_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="a run, a checkpoint of one, an export, or a hub id")
-    parser.add_argument("--prompt", default="", help="text to give")
+    parser.add_argument("--prompt", default="", help=r"text to give; {{, }}, \n, \t as in a recipe")
     parser.add_argument("--media", action=_Medium, metavar="NAME=PATH", help="a file for the modality NAME")
     parser.add_argument(
         "--image", action=_Medium, metavar="PATH", help="an image; may be given several times"
@@ -32,15 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="answer with one of the labels, each given so, and print the probability of each",
     )
     parser.add_argument("--device", default="cpu", help="where to compute, such as cuda")
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE", help="import classes of this package too"
-    )
+    add_trust_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the command: print the answer. Raises `UserError`."""
     given: list[tuple[str, str]] = getattr(args, "given", [])
-    parts = segments(args.prompt, given)
+    if not args.prompt and not given:
+        raise UserError("found neither a --prompt nor a file; give one")
     if args.max_length < 1 or args.num_beams < 1:
         raise UserError(
             f"found --max-length {args.max_length} and --num-beams {args.num_beams}, expected 1 or more of each"
@@ -51,58 +52,32 @@ def run(args: argparse.Namespace) -> None:
         )
     for _, path in given:
         if not Path(path).is_file():
-            raise UserError(f"found no file '{path}'; correct the path")
+            found = "a folder" if Path(path).is_dir() else "no file"
+            raise UserError(f"found {found} '{path}', expected a file; correct the path")
+    found = pieces(args.prompt)
+    places = sum(not isinstance(piece, str) for piece in found)
+    if places and places != len(given):
+        filled(found, given)  # says which place or file is too many, before any weight is read
 
+    from kebyt5_xm.device import enough_memory, usable_device
     from kebyt5_xm.model import CrossModalT5
 
-    model = CrossModalT5.from_pretrained(args.model, trusted_modules=args.trust).to(args.device)
-    parts = [(_modality(model, *part), part[1]) if isinstance(part, tuple) else part for part in parts]
-    if args.label:
-        found = model.classify(parts, args.label)
-        assert isinstance(found, dict)
-        for label, probability in sorted(found.items(), key=lambda item: -item[1]):
-            print(f"{probability:.4f}  {label}")
-        return
-    print(model.answer(parts, max_new_tokens=args.max_length, num_beams=args.num_beams, do_sample=False))
+    device = usable_device(args.device)
+    model = CrossModalT5.from_pretrained(args.model, trusted_modules=args.trust)
+    parts = filled(found, given, lambda name: _modality(model, name))
+    with enough_memory(device):
+        model = model.to(device)  # pyright: ignore[reportArgumentType]
+        if args.label:
+            probabilities = model.classify(parts, args.label)
+            assert isinstance(probabilities, dict)
+            for label, probability in sorted(probabilities.items(), key=lambda item: -item[1]):
+                print(f"{probability:.4f}  {label}")
+            return
+        print(model.answer(parts, max_new_tokens=args.max_length, num_beams=args.num_beams, do_sample=False))
 
 
-def segments(prompt: str, given: list[tuple[str, str]]) -> list[Any]:
-    """Return the segments of a prompt: texts, and (name, path) for each of `given`, in their places.
-
-    Raises `UserError` if nothing is given, or if the prompt's places and the files do not match.
-    """
-    if not prompt and not given:
-        raise UserError("found neither a --prompt nor a file; give one")
-    names = list(dict.fromkeys(name for name, _ in given))
-    pieces = re.split(
-        "|".join([r"\{(image|audio)\}", *(rf"\{{({re.escape(name)})\}}" for name in names)]), prompt
-    )
-    pieces = [piece for piece in pieces if piece is not None]
-    places = pieces[1::2]
-    if not places:
-        return [*given, *([prompt] if prompt else [])]
-    waiting = list(given)
-    parts: list[Any] = []
-    for number, piece in enumerate(pieces):
-        if number % 2 == 0:
-            parts += [piece] if piece else []
-            continue
-        medium = next((medium for medium in waiting if medium[0] == piece), None)
-        if medium is None:
-            option = f"--{piece} PATH" if piece in ("image", "audio") else f"--media {piece}=PATH"
-            raise UserError(
-                f"the prompt has a place for {{{piece}}} and no file is left for it; give one with {option}"
-            )
-        waiting.remove(medium)
-        parts.append(medium)
-    if waiting:
-        name, path = waiting[0]
-        raise UserError(f"the prompt has no place for '{path}'; put {{{name}}} where it belongs")
-    return parts
-
-
-def _modality(model: Any, name: str, path: str) -> str:
-    """Return the modality meant by --image, --audio or the name in --media."""
+def _modality(model: Any, name: str) -> str:
+    """Return the modality meant by --image, --audio, the name in --media or that of a place in the prompt."""
     interfaces = model.processor.interfaces
     if name in interfaces:
         return name
@@ -111,10 +86,9 @@ def _modality(model: Any, name: str, path: str) -> str:
         return fitting[0]
     known = ", ".join(f"{n} ({i.media})" for n, i in interfaces.items()) or "none: it takes text alone"
     if fitting:
-        raise UserError(f"'{path}' could go to {' or '.join(fitting)}; say which with --media NAME={path}")
-    raise UserError(
-        f"the model has no modality for '{path}' ({name}){did_you_mean(name, interfaces)}; it has {known}"
-    )
+        raise UserError(f"'{name}' could be {' or '.join(fitting)}; say which: --media {fitting[0]}=PATH")
+    near = did_you_mean(name, [*interfaces, *{interface.media for interface in interfaces.values()}])
+    raise UserError(f"the model has no modality '{name}'{near}; it has {known}")
 
 
 class _Medium(argparse.Action):

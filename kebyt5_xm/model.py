@@ -18,6 +18,14 @@ from kebyt5_xm.configuration import CrossModalT5Config, check_modality_names
 from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.encoder import Encoded, Encoder, length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.hub_arguments import (
+    LOAD_REMEDIES,
+    SAVE_REMEDIES,
+    device_of,
+    dtype_of,
+    max_bytes,
+    refuse_unknown,
+)
 from kebyt5_xm.packing import Packing, check_attention
 from kebyt5_xm.packing import decode as decode_packed
 from kebyt5_xm.saving import build_modalities, load, save
@@ -262,12 +270,35 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
 
     # -- saving -----------------------------------------------------------------------------------------
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:  # pyright: ignore
+    def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        safe_serialization: bool = True,
+        max_shard_size: int | str | None = None,
+        **others: Any,
+    ) -> None:
         """Write config.json and model.safetensors into a folder, every tensor bit by bit.
 
-        Raises `UserError` if `config.modalities` does not say of which classes the modalities are.
+        Args:
+            save_directory: the folder.
+            is_main_process: false writes nothing.
+            state_dict: tensors of this model to write in place of its own, as a trainer gathers them from ranks.
+            safe_serialization: the only form there is.
+            max_shard_size: bytes, or such as "5GB"; the weights are one file, and a larger one is refused.
+            others: transformers' other arguments are refused with what to use.
+
+        Raises `UserError` if `config.modalities` does not say of which classes the modalities are, or if the
+        tensors of `state_dict` are not the model's.
         """
-        save(self, Path(save_directory))
+        refuse_unknown("save_pretrained", others, SAVE_REMEDIES)
+        if not safe_serialization:
+            raise UserError(
+                "found safe_serialization=False, expected True: exports hold no pickles; leave it out"
+            )
+        if is_main_process:
+            save(self, Path(save_directory), state_dict=state_dict, max_bytes=max_bytes(max_shard_size))
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -275,6 +306,11 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
         pretrained_model_name_or_path: str | os.PathLike[str],
         *,
         trusted_modules: Sequence[str] = (),
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device_map: Any = None,
+        local_files_only: bool = False,
+        **others: Any,
     ) -> Self:
         """Return a saved model in eval mode, on the CPU, in the dtypes in which it was saved.
 
@@ -282,12 +318,30 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
             pretrained_model_name_or_path: an export or a hub id of one, a plain byte-level T5, a run, or one
                 checkpoint of a run.
             trusted_modules: packages, beside this project's own, whose classes may be imported.
+            dtype: bfloat16 or float32 in place of the saved one; `torch_dtype` is its older name.
+            device_map: one device in place of the CPU.
+            local_files_only: ask no network; a hub id is then looked for in the local cache alone.
+            others: transformers' other arguments are refused with what to use.
 
         Raises `UserError`; for a class that is not trusted, before anything of it is imported.
         """
-        model = load(os.fspath(pretrained_model_name_or_path), trusted_modules)
+        refuse_unknown("from_pretrained", others, LOAD_REMEDIES)
+        wanted, device = dtype_of(dtype, torch_dtype), device_of(device_map)
+        model = load(os.fspath(pretrained_model_name_or_path), trusted_modules, local_files_only)
         assert isinstance(model, cls)
-        return model
+        if wanted is not None:
+            model = model.to(wanted)  # pyright: ignore[reportArgumentType]
+        return model if device is None else model.to(device)  # pyright: ignore[reportArgumentType]
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore
+        """Raise `UserError`: what is published is the folder of an export, with its card and its terms."""
+        raise UserError(
+            "a model is published as a folder: `kebyt5-xm export RUN --out FOLDER`, then `hf upload`"
+        )
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise `UserError`: the vocabulary is the bytes'."""
+        raise UserError("the vocabulary is that of the bytes and is not resized; slots need no tokens")
 
     # -- what transformers asks for ---------------------------------------------------------------------
 

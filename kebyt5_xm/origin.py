@@ -41,8 +41,9 @@ class Origin:
     @classmethod
     def read(cls, config: dict[str, Any]) -> "Origin":
         """Return what the content of a config.json says under `kebyt5_xm`."""
-        own = config.get("kebyt5_xm", {})
-        return cls(own.get("started_from", []), own.get("licence"), own.get("denoising", {}))
+        own = config.get("kebyt5_xm")
+        own = own if isinstance(own, dict) else {}
+        return cls(own.get("started_from") or [], own.get("licence"), own.get("denoising") or {})
 
 
 def record(backbone: Backbone, folder: Path) -> None:
@@ -69,8 +70,11 @@ def record(backbone: Backbone, folder: Path) -> None:
 def copy_terms(folder: Path, out: Path) -> None:
     """Copy NOTICE and origin/ of a recorded folder, where there are any, into an export."""
     if (folder / "NOTICE").exists():
+        refuse_foreign(folder / "NOTICE", folder)
         shutil.copy(folder / "NOTICE", out / "NOTICE")
     if (folder / "origin").exists():
+        for path in (folder / "origin", *(folder / "origin").rglob("*")):
+            refuse_foreign(path, folder)
         shutil.copytree(folder / "origin", out / "origin")
 
 
@@ -88,11 +92,28 @@ def _carry_terms(source: Pretrained, folder: Path) -> dict[str, Any]:
     return {} if ours else _front_matter(folder / "origin" / "README.md")
 
 
+def refuse_foreign(path: Path, folder: Path) -> None:
+    """Raise `UserError` for a link out of `folder`: a copy of it would publish another file of this machine.
+
+    The hub's cache links to its own blobs, beside the folder of the revision.
+    """
+    real, root = path.resolve(), folder.resolve()
+    within = root.parents[1] if root.parent.name == "snapshots" else root
+    if not real.is_relative_to(within):
+        raise UserError(
+            f"'{path}' is a link to '{real}', out of the folder of its model, and would be copied into an export; "
+            "remove it, or put the file itself there"
+        )
+
+
 def _file_if_any(source: Pretrained, name: str) -> Path | None:
     try:
-        return source.file(name)
+        path = source.file(name)
     except UserError:  # the weights may be in the cache while their terms are out of reach
         return None
+    if path is not None:
+        refuse_foreign(path, path.parents[name.count("/")])
+    return path
 
 
 def _front_matter(card: Path) -> dict[str, Any]:

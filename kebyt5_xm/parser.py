@@ -1,6 +1,5 @@
 """Command-line errors of `train.py` for people: one line, the wrong name, the nearest right one."""
 
-import importlib
 import inspect
 import re
 import sys
@@ -40,6 +39,8 @@ _NO_CLASS_WITHIN = re.compile(
     r"|module '(?P<module>[^']+)' has no attribute '(?P<name>[^']+)')",
 )
 """The same of a class within a list or a union."""
+_DENIED = re.compile(r"Importing '(?P<path>[^']+)' is not allowed")
+"""Of `kebyt5_xm.trust`, which lets a run's recipe name no other class."""
 _CLASS_PATH = re.compile(r"class_path '([^']+)'")
 
 
@@ -100,15 +101,17 @@ class Parser(LightningArgumentParser):
 
 def explain(message: str, names: set[str]) -> str:
     """Return a parser's message as one line, with the nearest known name behind an unknown one."""
+    if denied := _DENIED.search(message):
+        package = denied["path"].partition(".")[0]
+        return (
+            f"a run's recipe names '{denied['path']}', and '{package}' is not trusted, so it was not imported; if "
+            f"you trust its code, give --trust {package}"
+        )
     line = _in_one_line(message)
     if choice := _CHOICES.search(message):
         return line + did_you_mean(choice["value"], re.findall(r"'([^']+)'", choice["choices"]))
     if failed := _NO_CLASS.search(message) or _NO_CLASS_WITHIN.search(message):
-        near = (
-            did_you_mean(failed["name"], dir(importlib.import_module(failed["module"])))
-            if failed["name"]
-            else ""
-        )
+        near = did_you_mean(failed["name"], dir(sys.modules.get(failed["module"]))) if failed["name"] else ""
         remedy = near or "; install the package that it is in, or correct the class_path"
         return f"cannot import {failed['class_path']}: {failed['cause']}{remedy}"
     found = _UNKNOWN.search(message)
@@ -117,9 +120,9 @@ def explain(message: str, names: set[str]) -> str:
     word = next(value for value in found.groups() if value)
     for class_path in _CLASS_PATH.findall(message):
         module, _, name = class_path.rpartition(".")
-        try:
-            names = names | set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
-        except (ImportError, AttributeError, ValueError):
+        try:  # only what the parser has imported: the rest may be what it refused to
+            names = names | set(inspect.signature(getattr(sys.modules[module], name)).parameters)
+        except (KeyError, AttributeError, TypeError, ValueError):
             continue
     return line + (did_you_mean(word, names) or did_you_mean(word.split(".")[-1], names))
 

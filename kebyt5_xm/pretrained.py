@@ -44,9 +44,16 @@ class Pretrained(ABC):
         if path is None:
             raise self.lacks("config.json")
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
             raise UserError(f"config.json of '{self.name}' is not JSON: {error}") from error
+        except OSError as error:
+            raise UserError(f"'{path}' cannot be read: {error.strerror or error}") from error
+        if not isinstance(content, dict):
+            raise UserError(
+                f"config.json of '{self.name}' holds a {type(content).__name__}, expected a mapping"
+            )
+        return content
 
     @property
     def config(self) -> dict[str, Any]:
@@ -54,7 +61,8 @@ class Pretrained(ABC):
         content = self.content
         if content.get("model_type") != CROSS_MODAL:
             return content
-        return {**content.get("backbone", {}), "kebyt5_xm": content.get("kebyt5_xm", {})}
+        backbone, about = content.get("backbone"), content.get("kebyt5_xm")
+        return {**(backbone if isinstance(backbone, dict) else {}), "kebyt5_xm": about}
 
     def lacks(self, file: str) -> UserError:
         """Return the error to raise where `file` is needed and missing."""
@@ -79,9 +87,9 @@ class LocalFolder(Pretrained):
 class HubModel(Pretrained):
     """A model on the hub; what is in the local cache is taken from there without asking the network."""
 
-    def __init__(self, repo_id: str) -> None:
+    def __init__(self, repo_id: str, local_files_only: bool = False) -> None:
         self.name = repo_id
-        self._unreachable = False
+        self._unreachable = local_files_only
 
     def file(self, name: str) -> Path | None:
         from huggingface_hub import errors, hf_hub_download
@@ -143,10 +151,11 @@ class RunBackbone(LocalFolder):
         return run.backbone_tensors(self.run.checkpoint())
 
 
-def open_pretrained(weights: str) -> Pretrained:
+def open_pretrained(weights: str, local_files_only: bool = False) -> Pretrained:
     """Return what `weights` names: a run or a checkpoint of one, a local folder, or else a hub id.
 
-    Nothing is read or downloaded yet. Raises `UserError` for what can be none of these.
+    Nothing is read or downloaded yet; with `local_files_only` nothing will be downloaded. Raises `UserError` for
+    what can be none of these.
     """
     path = Path(weights).expanduser()
     if (path / "lora" / "adapter_config.json").is_file():
@@ -163,7 +172,7 @@ def open_pretrained(weights: str) -> Pretrained:
             f"'{weights}' holds neither config.json, as a model folder does, nor config.yaml, as a run does"
         )
     if _HUB_ID.fullmatch(weights):
-        return HubModel(weights)
+        return HubModel(weights, local_files_only)
     raise UserError(
         f"weights '{weights}' is not a folder, a run or a checkpoint here, nor of the form of a hub id "
         "(owner/name, such as google/byt5-small)"
@@ -183,9 +192,27 @@ def _read_all_weights(source: Pretrained) -> "dict[str, Tensor]":
         if (path := source.file(name)) is not None:
             return _read_weight_file(path)
         if (index := source.file(f"{name}.index.json")) is not None:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            shards = _shards(index)
             return {key: tensor for shard in shards for key, tensor in _read_shard(source, shard).items()}
     raise source.lacks(" or ".join(WEIGHT_FILES))
+
+
+def _shards(index: Path) -> list[str]:
+    """Return the names of the files that an index lists. Raises `UserError`."""
+    try:
+        named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"'{index}' is no index of weight files ({error}); fetch it again") from error
+    for name in named:
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or Path(name).suffix not in (".safetensors", ".bin")
+        ):
+            raise UserError(
+                f"'{index}' lists the file {name!r:.80}, expected names of weight files beside it"
+            )
+    return named
 
 
 def _read_shard(source: Pretrained, name: str) -> "dict[str, Tensor]":
@@ -204,7 +231,7 @@ def _read_weight_file(path: Path) -> "dict[str, Tensor]":
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise UserError(
             f"'{path}' cannot be read ({str(error).splitlines()[0]}); it may be incomplete: fetch it again"
         ) from error

@@ -5,25 +5,25 @@ processor([[image, " ko:"], [(waveform, 16000), " ko:"]])  a batch
 """
 
 import json
-import mimetypes
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from kebyt5_xm.data.bad_sample import BadSample
 from kebyt5_xm.data.batch import collate
-from kebyt5_xm.data.media import Limits, as_mono, as_rgb, open_media
+from kebyt5_xm.data.media import Limits, open_media
 from kebyt5_xm.data.source import Example, MediaItem
-from kebyt5_xm.encoder import Media
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.kinds import in_memory, is_picture, media_of, named_like, shown
 from kebyt5_xm.modality import MediaInterface
 from kebyt5_xm.splice import MediaGroup
+from kebyt5_xm.trust import somebody_elses
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 CONFIG = "processor_config.json"
 
-ARRAY_SUFFIXES = (".npy", ".safetensors")
-"""Those that `kebyt5_xm.data.array` reads."""
+LONGEST_NAME = 4096
+"""Bytes of a path on Linux (PATH_MAX)."""
 
 
 @dataclass(frozen=True)
 class Medium:
     """One input of a named modality, where its kind alone would not say which: also written (modality, item).
 
-    `item` is a path (here a plain string will do), a PIL image, (waveform, sample rate) or an array.
+    `item` is a path (here a plain string will do), a file's bytes, a PIL image, (waveform, sample rate) or an array.
     """
 
     modality: str
@@ -47,7 +47,7 @@ class Medium:
 
 
 Segment = Any
-"""Text as `str`; a file as `Path`; a PIL image; (waveform, sample rate in Hz); an array; or a `Medium`."""
+"""Text as `str`; a file as `Path`; an image of Pillow, uint8 pixels; (waveform, rate in Hz); an array; a `Medium`."""
 
 Segments = str | list[Segment]
 """One example: its segments in order, or a text alone."""
@@ -144,13 +144,15 @@ class CrossModalProcessor:
     def __call__(self, segments: "Segments | Sequence[Segments]") -> Inputs:
         """Return `input_ids` [B, S] (PAD at slots), `attention_mask` [B, S] and `media`.
 
-        Takes one list of segments, or a batch: a list of such lists. A plain string is text, never a path. A
-        medium goes to the one modality of its kind; where there are several, `Medium` or (name, item) says
-        which. Raises `UserError`: for a medium that no modality takes, a file that cannot be used (`MediaError`),
+        Takes one list of segments, or a batch: a list of such lists. A plain string is text; one that is the name of
+        a file is refused, since it was meant as a path. A medium goes to the one modality of its kind; where there
+        are several, `Medium` or (name, item) says which. Raises `UserError`: for a medium that no modality takes, a
+        file that cannot be used (`MediaError`),
         a recording too short for one feature.
         """
         rows: list[Any] = [*segments] if self.is_batch(segments) else [segments]
-        examples = [self.example([row] if isinstance(row, str) else row) for row in rows]
+        with somebody_elses():  # what decodes is imported now, and the model may be a stranger's
+            examples = [self.example([row] if isinstance(row, str) else row) for row in rows]
         part = np.zeros(len(examples), dtype=np.int64)
         batch = collate(examples, part, interfaces=self.interfaces, num_targets=1, step=0, next_step=1)
         batch = batch.to("cpu")  # widens the ids
@@ -161,12 +163,14 @@ class CrossModalProcessor:
     def example(self, segments: list[Segment]) -> Example:
         """Return the example of one list of segments, without a target."""
         if not isinstance(segments, list) or not segments:
+            found = "an empty list" if isinstance(segments, list) else shown(segments)
             raise UserError(
-                f"found {_shown(segments)}, expected a list of segments: text, images, recordings"
+                f"found {found}, expected a text or a list of segments: [image, 'text', (waveform, sample rate)]"
             )
         ids, media, position = [], [], 0
         for segment in segments:
             if isinstance(segment, str):
+                self._refuse_file_name(segment)
                 ids.append(encode(segment))
             else:
                 medium = self._medium(segment)
@@ -176,6 +180,17 @@ class CrossModalProcessor:
             position += len(ids[-1])
         end = np.asarray([EOS_ID], dtype=np.int16)
         return Example(np.concatenate([*ids, end]), end, tuple(media))
+
+    def _refuse_file_name(self, text: str) -> None:
+        """Raise `UserError` for a text that was meant as a path."""
+        kind = named_like(text)
+        if kind is None or "\n" in text or len(os.fsencode(text.encode(errors="ignore"))) > LONGEST_NAME:
+            return
+        if os.path.isfile(text) or (self.interfaces and not any(c.isspace() for c in text)):
+            raise UserError(
+                f"found the text '{text}', the name of a file, expected Path('{text}') for what is in the file; if "
+                "the name itself is meant, write it into one text with what stands around it"
+            )
 
     def _medium(self, segment: Segment) -> Medium:
         """Return the segment with its modality, found by its kind unless it is named."""
@@ -188,23 +203,27 @@ class CrossModalProcessor:
                     f"has {self._known()}"
                 )
             return segment
-        media = _media_of(segment)
+        media = media_of(segment, self.limits)
         if media is None and isinstance(segment, os.PathLike) and len(self.interfaces) == 1:
             return Medium(next(iter(self.interfaces)), segment)
+        kinds = [interface.media for interface in self.interfaces.values()]
+        if media == "array" and media not in kinds and "image" in kinds and is_picture(segment):
+            media = "image"
         if media is None:
             raise UserError(
-                f"found {_shown(segment)} among the segments, of which the kind is not known; expected text, a Path "
-                "of an image or recording, a PIL image, (waveform, sample rate), an array, or (modality, item)"
+                f"found {shown(segment)} among the segments, of which the kind is not known; expected text, a Path "
+                "of an image or recording, a PIL image, (waveform, sample rate) in this order, an array, or "
+                "(modality, item); a batch is a list of lists"
             )
         fitting = [name for name, interface in self.interfaces.items() if interface.media == media]
         if not fitting:
             raise UserError(
-                f"found {_shown(segment)}, but no modality takes {media}; the model has {self._known()}: leave it "
+                f"found {shown(segment)}, but no modality takes {media}; the model has {self._known()}: leave it "
                 "out, or use a model that was trained with such a modality"
             )
         if len(fitting) > 1:
             raise UserError(
-                f"found {_shown(segment)}, which the modalities {' and '.join(fitting)} both take; say which: "
+                f"found {shown(segment)}, which the modalities {' and '.join(fitting)} both take; say which: "
                 f"('{fitting[0]}', item)"
             )
         return Medium(fitting[0], segment)
@@ -214,49 +233,21 @@ class CrossModalProcessor:
         interface = self.interfaces[name]
         if isinstance(item, str | os.PathLike | bytes):
             item = open_media(item, interface.media, self.limits)
-        elif _media_of(item) != interface.media:
+        elif media_of(item) != interface.media and not (
+            interface.media == "image" and isinstance(item, np.ndarray | torch.Tensor)
+        ):
             raise UserError(
-                f"modality '{name}' takes {interface.media}, found {_shown(item)}; give a path of one, or another "
+                f"modality '{name}' takes {interface.media}, found {shown(item)}; give a path of one, or another "
                 f"modality ({self._known()})"
             )
         else:
-            item = _normal(item, interface.media)
+            item = in_memory(item, interface.media)
         try:
             return interface.prepare(item)
         except BadSample:
             raise
         except UserError as error:  # too short for one feature, say
-            raise UserError(f"modality '{name}' cannot take {_shown(medium.item)}: {error}") from error
+            raise UserError(f"modality '{name}' cannot take {shown(medium.item)}: {error}") from error
 
     def _known(self) -> str:
         return ", ".join(f"'{name}' ({i.media})" for name, i in self.interfaces.items()) or "none, only text"
-
-
-def _media_of(item: Any) -> Media | None:
-    """Return the kind of a segment that is no text, by its type or a file's name; None where neither tells."""
-    if isinstance(item, os.PathLike):
-        name = os.fspath(item)
-        kind = (mimetypes.guess_type(name)[0] or "").partition("/")[0]
-        if Path(name).suffix.lower() in ARRAY_SUFFIXES:
-            return "array"
-        return next((media for media in get_args(Media) if media == kind), None)
-    if isinstance(item, tuple) and len(item) == 2 and np.ndim(item[1]) == 0:
-        return "audio"
-    if hasattr(item, "getexif") and hasattr(item, "size"):
-        return "image"
-    return "array" if isinstance(item, np.ndarray | torch.Tensor) else None
-
-
-def _normal(item: Any, media: Media) -> Any:
-    """Return what is in memory as `open_media` would have given it."""
-    if media == "image":
-        return as_rgb(item)
-    if media == "audio":
-        return as_mono(*item)
-    return np.asarray(item, dtype=np.float32)
-
-
-def _shown(item: Any) -> str:
-    if isinstance(item, os.PathLike | str):
-        return f"'{os.fspath(item)}'"[:200]
-    return f"a {type(item).__name__}"

@@ -13,6 +13,7 @@ from typing import Any
 from kebyt5_xm import recipes, signatures, trainer_options
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.recipe_yaml import KeyPath, native, read
+from kebyt5_xm.trust import trusted_in
 
 TOP = (
     "seed_everything",
@@ -74,7 +75,7 @@ def check_arguments(args: Sequence[str]) -> None:
     """Do the same for what stands behind `-c` and `--config` in the arguments of `train.py`, and for its options."""
     if args[:1] not in (["fit"], ["validate"]):
         return
-    paths, rest = config_paths(args)
+    paths, rest = config_paths(trusted_in(args)[1])
     if paths:
         check(paths)
     for word in rest:

@@ -14,6 +14,7 @@ from typing import Any
 from kebyt5_xm import home
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.recipe_yaml import Plain, dump, read
+from kebyt5_xm.trust import add_trust_argument
 
 Recipe = dict[str, Any]
 
@@ -30,7 +31,7 @@ NAMED = (
 
 
 def add_config_argument(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Declare `-c RECIPE` of the commands that take recipes, as `config`: a list of paths."""
+    """Declare `-c RECIPE` of the commands that take recipes, as `config`: a list of paths; and `--trust`."""
     parser.add_argument(
         "-c",
         "--config",
@@ -40,6 +41,7 @@ def add_config_argument(parser: argparse.ArgumentParser, required: bool = True) 
         metavar="RECIPE",
         help="a recipe or an overlay, as for `train.py fit`; give it as often as you have them",
     )
+    add_trust_argument(parser)
 
 
 def load(path: str | Path) -> Recipe:

@@ -7,7 +7,7 @@ FOLDER/model.safetensors  every tensor once
 import fnmatch
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,17 @@ from torch import Tensor, nn
 
 from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.backbone import Backbone
+from kebyt5_xm.bounded import at_most
+from kebyt5_xm.configuration import check_modality_names
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.lora import refuse_updates
+from kebyt5_xm.origin import Origin
 from kebyt5_xm.pretrained import CROSS_MODAL, Pretrained, RunBackbone, open_pretrained
 from kebyt5_xm.run import Run, lora_entries, model_tensors
 from kebyt5_xm.specs import build
-from kebyt5_xm.untied import saved_config, t5_config, without_weights
+from kebyt5_xm.trust import held_to_trust, somebody_elses
+from kebyt5_xm.untied import refuse_absurd, saved_config, t5_config, without_weights
 
 if TYPE_CHECKING:
     from kebyt5_xm.configuration import CrossModalT5Config
@@ -41,12 +45,15 @@ def build_modalities(
 ) -> dict[str, Parts]:
     """Return encoder and adapter of every modality of a config.json or a recipe, on the CPU."""
     built = {}
-    for name, spec in specs.items():
-        where = f"modalities.{name}"
-        encoder = build(spec.get("encoder"), Encoder, trusted_modules, where=f"{where}.encoder")
-        widths = (encoder.out_dim, d_model)
-        adapter = build(spec.get("adapter"), Adapter, trusted_modules, where=f"{where}.adapter", first=widths)
-        built[name] = (encoder, adapter)
+    with somebody_elses(trusted_modules):
+        for name, spec in specs.items():
+            where = f"modalities.{name}"
+            encoder = build(spec.get("encoder"), Encoder, trusted_modules, where=f"{where}.encoder")
+            widths = (encoder.out_dim, d_model)
+            adapter = build(
+                spec.get("adapter"), Adapter, trusted_modules, where=f"{where}.adapter", first=widths
+            )
+            built[name] = (encoder, adapter)
     return built
 
 
@@ -64,8 +71,16 @@ def own_tensors(module: nn.Module) -> dict[str, Tensor]:
 def load_tensors(module: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
     """Put `tensors` in the place of the module's own, in their dtype; ties and `requires_grad` stay.
 
-    `name` is what errors call them. Raises `UserError` if one is missing, unknown or of another shape.
+    `name` is what errors call them. Raises `UserError` if one is missing, unknown, of another shape or no float
+    where it is to be one.
     """
+    check_fit(module, tensors, name)
+    for key, tensor in own_tensors(module).items():
+        tensor.data = tensors[key].contiguous()
+
+
+def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Raise `UserError` unless `tensors` have the names, shapes and kinds of the module's own."""
     own, names = own_tensors(module), set(module.state_dict())
     problems = [f"{key} is missing" for key in own if key not in tensors]
     problems += [f"{key} is unknown" for key in tensors if key not in names]
@@ -74,22 +89,50 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], name: str) -> No
         for key, tensor in own.items()
         if key in tensors and tensors[key].shape != tensor.shape
     ]
+    problems += [
+        f"{key} is {tensors[key].dtype}, expected {tensor.dtype}"
+        for key, tensor in own.items()
+        if key in tensors and not _same_kind(tensors[key].dtype, tensor.dtype)
+    ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(
             f"the tensors of '{name}' do not fit its configuration: {'; '.join(problems[:3])}{more}; expected both "
             "of one model"
         )
-    for key, tensor in own.items():
-        tensor.data = tensors[key].contiguous()
 
 
-def write_tensors(module: nn.Module, path: Path) -> None:
-    """Write the module's tensors as safetensors; the file appears complete or not at all."""
+def _same_kind(found: torch.dtype, expected: torch.dtype) -> bool:
+    """Say whether a tensor may stand for another: any float that torch computes with, else the same."""
+    if expected.is_floating_point:
+        return found in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    return found == expected
+
+
+def write_tensors(
+    module: nn.Module,
+    path: Path,
+    given: Mapping[str, Tensor] | None = None,
+    max_bytes: int | None = None,
+) -> None:
+    """Write the module's tensors as safetensors; the file appears complete or not at all.
+
+    `given` are tensors to write in place of its own. Raises `UserError` if they are not of its names and shapes,
+    and for more than `max_bytes`.
+    """
     from safetensors.torch import save_file
 
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in own_tensors(module).items()}
+    own = own_tensors(module)
+    if given is not None:
+        check_fit(module, given, "state_dict")
+        own = {key: given[key] for key in own}
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in own.items()}
     refuse_updates(state)
+    size = sum(tensor.nbytes for tensor in state.values())
+    if max_bytes is not None and size > max_bytes:
+        raise UserError(
+            f"the weights are {size} bytes in one file, found a max_shard_size of {max_bytes}; leave it out"
+        )
     # Parameters that are views of one memory, and not the same object, would be refused.
     memory = [tensor.untyped_storage().data_ptr() for tensor in state.values()]
     state = {
@@ -136,8 +179,17 @@ def offline_spec(model: "CrossModalT5", name: str) -> dict[str, Any]:
     return parts
 
 
-def save(model: "CrossModalT5", folder: Path, about: dict[str, Any] | None = None) -> None:
-    """Write config.json and model.safetensors; `about` is kept in config.json under `kebyt5_xm`."""
+def save(
+    model: "CrossModalT5",
+    folder: Path,
+    about: dict[str, Any] | None = None,
+    state_dict: Mapping[str, Tensor] | None = None,
+    max_bytes: int | None = None,
+) -> None:
+    """Write config.json and model.safetensors; `about` is kept in config.json under `kebyt5_xm`.
+
+    `state_dict` and `max_bytes` are as for `write_tensors`.
+    """
     config = model.config
     content = {
         "architectures": ["CrossModalT5"],
@@ -153,26 +205,30 @@ def save(model: "CrossModalT5", folder: Path, about: dict[str, Any] | None = Non
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(model, folder / WEIGHTS)
+    write_tensors(model, folder / WEIGHTS, state_dict, max_bytes)
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
-def load(source: str, trusted_modules: Sequence[str] = ()) -> "CrossModalT5":
+def load(source: str, trusted_modules: Sequence[str] = (), local_files_only: bool = False) -> "CrossModalT5":
     """Return the model, in eval mode on the CPU, that `source` names.
 
     That is a folder that `save` wrote (or one on the hub), a byte-level T5 (an export of a text-only run, or
     google/byt5-small), a run, or one checkpoint of a run. Raises `UserError`.
     """
-    found = open_pretrained(source)
+    with somebody_elses(trusted_modules):
+        return _load(open_pretrained(source, local_files_only), trusted_modules)
+
+
+def _load(found: Pretrained, trusted_modules: Sequence[str]) -> "CrossModalT5":
     if isinstance(found, RunBackbone):
-        return load_run(found.run, trusted_modules)
+        return _load_run(found.run, trusted_modules)
     if found.content.get("model_type") == CROSS_MODAL:
         return _load_saved(found, trusted_modules)
     from kebyt5_xm.configuration import CrossModalT5Config
     from kebyt5_xm.model import CrossModalT5
 
-    backbone = Backbone(weights=source).build()
-    fields = {"denoising": found.config.get("kebyt5_xm", {}).get("denoising")}
+    backbone = Backbone(weights=found.name).built_from(found)
+    fields: dict[str, Any] = {"denoising": Origin.read(found.config).denoising}
     return CrossModalT5(CrossModalT5Config(saved_config(backbone.config), **fields), backbone).eval()
 
 
@@ -181,6 +237,11 @@ def load_run(run: Run, trusted_modules: Sequence[str] = ()) -> "CrossModalT5":
 
     Encoders are built as the recipe says, so pretrained ones are read from where training had them.
     """
+    with somebody_elses(trusted_modules):
+        return _load_run(run, trusted_modules)
+
+
+def _load_run(run: Run, trusted_modules: Sequence[str]) -> "CrossModalT5":
     from kebyt5_xm.configuration import CrossModalT5Config
     from kebyt5_xm.export import run_denoising
 
@@ -188,6 +249,7 @@ def load_run(run: Run, trusted_modules: Sequence[str] = ()) -> "CrossModalT5":
     checkpoint = run.checkpoint()
     if (run.backbone / "config.json").is_file():
         backbone = RunBackbone(run).config
+        refuse_absurd(backbone, f"'{run.backbone / 'config.json'}'")
     else:
         backbone = saved_config(Backbone(**recipe["backbone"]).config())
     config = CrossModalT5Config(
@@ -221,7 +283,27 @@ def _content(source: Pretrained) -> dict[str, Any]:
         raise UserError(
             f"config.json of '{source.name}' lacks {', '.join(lacking)}; expected that of a saved CrossModalT5"
         )
-    return source.content
+    content, parts = source.content, source.content["modalities"]
+    wrong = {
+        "backbone": not isinstance(content["backbone"], dict),
+        "modalities": not isinstance(parts, dict)
+        or not all(isinstance(part, dict) for part in parts.values()),
+        "slot_bias": content["slot_bias"] not in ("shared", "zero"),
+        "denoising": not isinstance(content["denoising"], dict | None),
+        "byte_rms": not _is_positive(content["byte_rms"]),
+    }
+    for key in (key for key in SAVED if wrong[key]):
+        raise UserError(
+            f"config.json of '{source.name}' says {key}: {str(content[key])[:80]!r}, as no saved CrossModalT5 does; "
+            "fetch it again"
+        )
+    check_modality_names(parts)
+    refuse_absurd(content["backbone"], f"config.json of '{source.name}'")
+    return content
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _load_saved(source: Pretrained, trusted_modules: Sequence[str]) -> "CrossModalT5":
@@ -240,8 +322,13 @@ def _assemble(
 ) -> "CrossModalT5":
     from kebyt5_xm.model import CrossModalT5
 
+    held_to_trust(config.modalities, trusted_modules)  # before anything is said of the weights
     backbone = without_weights(t5_config(config.backbone))
-    modalities = build_modalities(config.modalities, backbone.config.d_model, trusted_modules)
+    part = "backbone."
+    check_fit(backbone, {k.removeprefix(part): t for k, t in tensors.items() if k.startswith(part)}, name)
+    largest = max(tensor.numel() for tensor in tensors.values())
+    with at_most(largest):
+        modalities = build_modalities(config.modalities, backbone.config.d_model, trusted_modules)
     backbone.to_empty(device=torch.device("cpu"))  # no time is spent on random weights
     model = CrossModalT5(config, backbone, modalities)
     load_tensors(model, tensors, name)

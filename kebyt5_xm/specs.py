@@ -11,10 +11,10 @@ import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from kebyt5_xm.errors import UserError, did_you_mean
+from torch import nn
 
-TRUSTED = ("kebyt5_xm", "encoders")
-"""Packages whose classes are always built; their submodules are meant too."""
+from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.trust import check_trusted
 
 T = TypeVar("T")
 
@@ -25,9 +25,10 @@ def build(
     """Return the instance that `spec` describes.
 
     Args:
-        spec: {class_path, init_args}, as in a recipe; such a mapping among the arguments is built as well.
+        spec: {class_path, init_args}, as in a recipe; such a mapping among the arguments, of a module of torch, is
+            built as well.
         base: what the class must be a subclass of.
-        trusted_modules: packages beside `TRUSTED` that may be imported.
+        trusted_modules: packages beside this project's own that may be imported.
         where: what errors call the place where `spec` stands.
         first: positional arguments that come before those of `spec`.
 
@@ -36,22 +37,19 @@ def build(
     """
     cls = _find(spec, base, trusted_modules, where)
     given = spec.get("init_args") or {}
+    if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
+        raise UserError(f"{where}: init_args is {str(given)[:80]!r}; expected a mapping")
     _check_arguments(cls, first, given, where)
     arguments = {key: _built(value, trusted_modules, f"{where}.{key}") for key, value in given.items()}
-    return cls(*first, **_with_tuples(cls, arguments))
-
-
-def check_trusted(class_path: str, trusted_modules: Sequence[str], where: str) -> None:
-    """Raise `UserError` unless `class_path` lies in a trusted package."""
-    if isinstance(trusted_modules, str):
-        raise UserError(f"found trusted_modules='{trusted_modules}', expected a list: ['{trusted_modules}']")
-    if not any(class_path.startswith(f"{name}.") for name in (*TRUSTED, *trusted_modules)):
-        package = class_path.partition(".")[0]
+    try:
+        return cls(*first, **_with_tuples(cls, arguments))
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError, MemoryError, OverflowError, ZeroDivisionError) as error:
+        cause = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{where} is '{class_path}', and '{package}' is not trusted, so it was not imported; expected a class "
-            f"of {' or '.join(TRUSTED)}. If you trust its code, pass trusted_modules=['{package}'] (--trust "
-            f"{package} in a command)"
-        )
+            f"{where}: {cls.__name__} cannot be built: {type(error).__name__}: {cause}"
+        ) from error
 
 
 def _find(spec: Any, base: type[T], trusted_modules: Sequence[str], where: str) -> type[T]:
@@ -62,10 +60,17 @@ def _find(spec: Any, base: type[T], trusted_modules: Sequence[str], where: str) 
     module_name, _, name = class_path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
+    except UserError:
+        raise
     except ModuleNotFoundError as error:
         raise UserError(
             f"{where} is '{class_path}', for which no module '{error.name}' is found; install its package, or "
             "put its folder on PYTHONPATH"
+        ) from error
+    except Exception as error:  # whatever a module does while it is imported
+        cause = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{where}: '{module_name}' cannot be imported ({type(error).__name__}: {cause})"
         ) from error
     cls = getattr(module, name, None)
     if cls is None:
@@ -88,7 +93,7 @@ def _check_arguments(cls: type, first: Sequence[Any], given: dict[str, Any], whe
 
 def _built(value: Any, trusted_modules: Sequence[str], where: str) -> Any:
     if isinstance(value, dict) and "class_path" in value:
-        return build(value, object, trusted_modules, where=where)
+        return build(value, nn.Module, trusted_modules, where=where)
     return value
 
 

@@ -36,6 +36,7 @@ from kebyt5_xm.skips import Skips
 from kebyt5_xm.task import Task
 from kebyt5_xm.tensorboard import NoTrace, tensorboard
 from kebyt5_xm.termination import SaveOnTerminate, Terminated
+from kebyt5_xm.trust import packages, recipes_imports, trusted_in
 
 
 class TrainingCLI(LightningCLI):
@@ -168,7 +169,6 @@ class TrainingCLI(LightningCLI):
         """Evaluate the run's best checkpoint and write its report, if the recipe says so."""
         if not (self._chosen["report"] and self.trainer.is_global_zero):
             return
-        from kebyt5_xm.configured import packages
         from kebyt5_xm.evaluation.evaluate import evaluate
         from kebyt5_xm.report import write_report
 
@@ -199,13 +199,15 @@ def main(args: list[str]) -> None:
 def _run(args: list[str]) -> None:
     """Run `train.py`; what libraries raise for something the user can mend is raised as a `UserError`."""
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        trusted, args = trusted_in(args)
+        paths = config_paths(args)[0]
+        with recipes_imports(paths, trusted, args), tempfile.TemporaryDirectory() as folder:
             TrainingCLI(
                 Task,
                 DataModule,
                 args=merged_arguments(args, Path(folder)),
                 trainer_class=DurableTrainer,
-                parser_class=Parser.of(config_paths(args)[0]),
+                parser_class=Parser.of(paths),
                 save_config_callback=SaveRecipe,
                 trainer_defaults=trainer_options.DEFAULTS,
                 seed_everything_default=0,

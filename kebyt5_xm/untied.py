@@ -28,23 +28,57 @@ SAVED_FIELDS = (
 )
 """What config.json says of a T5: the keys of the published files."""
 
-_NOT_OF_THE_MODEL = (
-    *("torch_dtype", "dtype", "transformers_version", "_name_or_path", "kebyt5_xm"),
-    "scale_decoder_outputs",  # derived from tie_word_embeddings
-)
+LARGEST = {"num_layers": 1024, "num_decoder_layers": 1024, "layer_norm_epsilon": 1.0, "dropout_rate": 1.0}
+"""Largest values that are taken of a config.json; our own choice, far beyond every T5 (T5 11B: d_ff 65,536)."""
+
+LARGEST_SIZE = 1 << 20
+"""The same of all other sizes."""
+
+_SIZES = SAVED_FIELDS[: SAVED_FIELDS.index("layer_norm_epsilon")]
 
 
 def t5_config(fields: dict[str, Any]) -> "T5Config":
     """Return a T5Config with an untied head from the content of a config.json.
 
-    What says where the file came from, or in which dtype its weights are stored, is left behind.
+    Only `SAVED_FIELDS` are taken: not where the file came from, its dtype, or code that it names. Raises `UserError`
+    for sizes that no T5 has.
     """
     from transformers import T5Config
 
-    kept = {key: value for key, value in fields.items() if key not in _NOT_OF_THE_MODEL}
+    refuse_absurd(fields, "config.json")
+    kept = {key: fields[key] for key in SAVED_FIELDS if key in fields}
     config = T5Config.from_dict({**kept, "tie_word_embeddings": False})
     config.tie_word_embeddings = False
     return config
+
+
+def refuse_absurd(fields: dict[str, Any], where: str) -> None:
+    """Raise `UserError` for sizes that no T5 has, before anything is made of them. `where` is for the message."""
+    for key in _SIZES:
+        value, largest = fields.get(key, 1), LARGEST.get(key, LARGEST_SIZE)
+        if key == "num_decoder_layers" and value is None:  # as many as the encoder's
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
+            raise UserError(f"{where} says {key}: {value!r:.40}; expected a whole number from 1 to {largest}")
+    for key in ("layer_norm_epsilon", "dropout_rate", "initializer_factor"):
+        value = fields.get(key, 0.5)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not 0 <= value <= LARGEST.get(key, 1e6)
+        ):
+            raise UserError(
+                f"{where} says {key}: {value!r:.40}; expected a number from 0 to {LARGEST.get(key, 1e6)}"
+            )
+    for key in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+        value, end = fields.get(key, 0), fields.get("vocab_size", LARGEST_SIZE)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < end:
+            raise UserError(f"{where} says {key}: {value!r:.40}; expected an id below vocab_size")
+    projection = fields.get("feed_forward_proj", "relu")
+    if projection not in ("relu", "gelu", "gelu_new", "silu", "gated-relu", "gated-gelu", "gated-silu"):
+        raise UserError(
+            f"{where} says feed_forward_proj: {projection!r:.40}; expected gated-gelu, as in ByT5"
+        )
 
 
 def saved_config(config: "T5Config") -> dict[str, Any]:

@@ -16,11 +16,11 @@ from kebyt5_xm.backbone import Backbone, backbone_hash
 from kebyt5_xm.checkpoint_reading import MODEL_PREFIX
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.export import export_backbone
-from kebyt5_xm.generate import segments
 from kebyt5_xm.modality import Modality
 from kebyt5_xm.model import CrossModalT5
 from kebyt5_xm.origin import record
 from kebyt5_xm.processor import CrossModalProcessor
+from kebyt5_xm.prompt import filled, pieces
 from kebyt5_xm.task import Task
 
 GIVEN = [("image", "a.png"), ("audio", "b.wav"), ("image", "c.png")]
@@ -137,11 +137,16 @@ def test_the_command_answers_as_the_model_does(run, exported, model, tmp_path, c
     cli.run("generate", [str(plain), "--prompt", "나라", "--max-length", "7"])
     assert capsys.readouterr().out == model.answer("나라", max_new_tokens=7) + "\n"
     refused = [
-        ([str(plain), "--image", str(image)], "no modality for .*takes text alone"),
+        ([str(plain), "--image", str(image)], "no modality 'image'.*takes text alone"),
         ([str(plain)], "neither a --prompt nor a file"),
         ([str(plain), "--image", "gone.png"], "found no file 'gone.png'"),
         ([str(plain), "--prompt", "x", "--max-length", "0"], "expected 1 or more"),
         ([str(plain), "--media", str(image)], "expected --media NAME=PATH"),
+        ([str(plain), "--image", str(tmp_path)], "found a folder '.*', expected a file"),
+        ([str(plain), "--prompt", "x", "--device", "cuda:97"], "cannot compute on 'cuda:97'.*expected cpu"),
+        ([str(plain), "--prompt", "x", "--device", "meta"], "cannot compute on 'meta'"),
+        ([str(exported), "--media", f"speach={audio}"], "no modality 'speach'; did you mean 'speech'"),
+        ([str(exported), "--prompt", "{image}", "--media", f"imge={image}"], "no modality 'imge'; did you"),
     ]
     for args, message in refused:
         with pytest.raises(UserError, match=message):
@@ -170,14 +175,48 @@ def test_labels_are_printed_with_their_probabilities(exported, model, tmp_path, 
         cli.run("generate", [*given, "--num-beams", "2"])
 
 
+def segments(prompt: str, given: list[tuple[str, str]], **modalities: str) -> list:
+    """`modalities` are the names of a model's for kinds or places; without any, names stay."""
+
+    def named(name: str) -> str:
+        if name in modalities or not modalities:
+            return modalities.get(name, name)
+        raise UserError(f"the model has no modality '{name}'")
+
+    return filled(pieces(prompt), given, named)
+
+
 def test_segments_stand_where_the_prompt_says():
     assert segments(" ko:", GIVEN) == [*GIVEN, " ko:"]
     assert segments("", GIVEN[:1]) == GIVEN[:1]
-    assert segments("{a} {b", []) == ["{a} {b"]
     image, audio, second = GIVEN
-    assert segments("x {image}{image} {y}{audio}", GIVEN) == ["x ", image, second, " {y}", audio]
+    assert segments("x {image}{image} y{audio}", GIVEN) == ["x ", image, second, " y", audio]
     assert segments("{eye}?", [("eye", "a")]) == [("eye", "a"), "?"]
     with pytest.raises(UserError, match=r"place for {image}.*--image PATH"):
         segments("{image}{image}{image}{audio}", GIVEN)
     with pytest.raises(UserError, match=r"no place for 'b.wav'; put {audio}"):
         segments("{image}{image}", GIVEN)
+
+
+def test_a_prompt_is_written_as_in_a_recipe():
+    assert segments(r"안녕\n답:\t\\n \frac", []) == ["안녕\n답:\t\\n \\frac"]
+    assert segments("HTML: {{image}} }}", []) == ["HTML: {image} }"]
+    photo, sound = ("image", "a.png"), ("audio", "b.wav")
+    names = {"image": "photo", "photo": "photo", "audio": "speech", "speech": "speech"}
+    expected = [("photo", "a.png"), "\n", ("speech", "b.wav"), " ko:"]
+    assert segments(r"{picture:photo}\n{sound:speech} ko:", [sound, photo], **names) == expected
+    assert segments(r"{image}\n{audio} ko:", [sound, photo], **names) == expected
+    for prompt, message in (
+        (
+            "{picture} ko:",
+            r"the place {picture}: the model has no modality 'picture'.*{{picture}} for braces",
+        ),
+        ("{picture:imge}", r"{picture:imge}: the model has no modality 'imge'"),
+        ("{a", r"found '{' at character 0.*write {{ or }}"),
+        ("{}", "found '{' at character 0"),
+        ("x \udce9", "--prompt is no UTF-8 from character 2"),
+    ):
+        with pytest.raises(UserError, match=message):
+            segments(prompt, [photo], **names)
+    with pytest.raises(UserError, match=r"place for {imge} and no file is left for it; did you mean 'image'"):
+        segments("{imge}{image}", [photo])

@@ -11,6 +11,7 @@ from tiny_model import IMAGE_SLOTS, ROWS, SAMPLE_RATE, SPECS, picture, recording
 from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.media import Limits, MediaError
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.kinds import media_of
 from kebyt5_xm.model import CrossModalT5
 from kebyt5_xm.processor import CrossModalProcessor, Medium
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
@@ -96,10 +97,22 @@ def test_what_cannot_be_used_is_refused_with_the_remedy(model, tmp_path):
         (two, [Path(tmp_path / "a.xyz")], "a.xyz' among the segments, of which the kind is not known"),
         (one, [17], "a int among the segments"),
         (one, [np.zeros(3)], "no modality takes array"),
-        (one, [], "expected a list of segments"),
-        (one, [["a"], []], "expected a list of segments"),
+        (one, [], "found an empty list, expected a text or a list of segments"),
+        (one, [["a"], []], "found an empty list"),
+        (one, picture(1), "found a Image, expected a text or a list of segments"),
+        (one, [["a"], "b"], "found a list among the segments.*a batch is a list of lists"),
+        (one, ["a.png"], r"the text 'a.png', the name of a file, expected Path\('a.png'\)"),
+        (
+            model.processor,
+            [(SAMPLE_RATE, np.zeros(7))],
+            r"found a tuple.*\(waveform, sample rate\) in this order",
+        ),
+        (model.processor, [(np.zeros(7), float("nan"))], "a sample rate of 'nan', expected a whole number"),
+        (one, [np.zeros((3, 19, 23), np.float32)], r"a ndarray \(float32 \[3, 19, 23\]\), but no modality"),
+        (one, [("image", np.zeros((3, 19, 23)))], r"float64 \[3, 19, 23\].*expected uint8 \[height, width\]"),
+        (one, [("image", np.zeros((2, 19, 23), np.uint8))], r"uint8 \[2, 19, 23\]"),
         (one, ["\udc80"], "lone surrogate"),
-        (model.processor, [(np.zeros(7, np.int16), SAMPLE_RATE)], "found int16.*expected floats"),
+        (model.processor, [(np.zeros(7, np.uint8), SAMPLE_RATE)], "found uint8.*expected floats"),
         (model.processor, [(np.full(7, np.nan), SAMPLE_RATE)], "NaN"),
     ]
     for processor, segments, message in refused:
@@ -122,3 +135,47 @@ def test_too_short_for_one_feature_names_the_modality(tmp_path):
     np.save(tmp_path / "c.npy", np.ones((3, 5)))
     (group,) = model.processor([tmp_path / "c.npy", "?"])["media"]
     assert group.count.tolist() == [3]
+
+
+def test_what_is_in_memory_is_taken_in_every_form_of_it(model):
+    pixels = np.asarray(picture(5))  # [19, 23, 3]
+    expected = model.processor([picture(5), " ko:"])
+    channels_first = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    for item in (pixels, channels_first, ("image", pixels), ("image", channels_first)):
+        found = model.processor([item, " ko:"])
+        assert found["input_ids"].equal(expected["input_ids"])
+        assert found["media"][0].prepared.equal(expected["media"][0].prepared)
+    samples, rate = recording(7)
+    expected = model.processor([(samples, rate)])
+    tensor = torch.from_numpy(samples).requires_grad_()
+    for item in ((tensor, float(rate)), (samples, np.int64(rate)), {"array": samples, "sampling_rate": rate}):
+        assert model.processor([item])["media"][0].prepared.equal(expected["media"][0].prepared)
+    assert model.processor([(tensor.bfloat16(), rate)])["input_ids"].equal(expected["input_ids"])
+
+
+def test_the_kind_of_a_file_is_its_contents(model, tmp_path, monkeypatch):
+    """Not its name's, and not the machine's: some have no /etc/mime.types."""
+    monkeypatch.setattr("mimetypes.guess_type", lambda *args: pytest.fail("asks the machine"))
+    image, audio = write_files(tmp_path)
+    expected = model.processor([image, audio])
+    for name in ("", ".dat", ".txt", ".WAV"):
+        image = image.rename(tmp_path / f"picture{name}")
+        found = model.processor([image, audio])
+        assert found["input_ids"].equal(expected["input_ids"])
+    audio = audio.rename(tmp_path / "sound.png")
+    assert model.processor([image, audio])["input_ids"].equal(expected["input_ids"])
+    for suffix, kind in ((".webp", "image"), (".OGG", "audio"), (".npy", "array"), (".txt", None)):
+        assert media_of(tmp_path / f"gone{suffix}") == kind
+
+
+def test_a_text_that_names_a_file_is_text_where_nothing_else_can_be_meant(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ko").mkdir()
+    (tmp_path / "word").write_text("x")
+    text = tiny_model({}).processor
+    for processor, segment in ((model.processor, "ko"), (model.processor, "word"), (text, "a.png")):
+        assert processor([segment])["input_ids"].shape[1] == len(segment) + 1
+    assert model.processor(["what is in a.png"])["input_ids"].shape[1] == 17
+    write_files(tmp_path)
+    with pytest.raises(UserError, match=r"the text 'a\.png'"):
+        text(["a.png"])

@@ -35,5 +35,5 @@ def run(args: argparse.Namespace) -> None:
     """Fill the caches of a configuration and print what was done. Raises `UserError`."""
     from kebyt5_xm.cache.fill import fill
 
-    for report in fill(args.config, args.batch_size, args.device, args.max_gb, args.shard):
+    for report in fill(args.config, args.batch_size, args.device, args.max_gb, args.shard, args.trust):
         print(report)

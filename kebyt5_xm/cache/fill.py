@@ -1,7 +1,7 @@
 """Filling caches: one pass over the media of a configuration, apart from training."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,21 @@ Medium = tuple[Manifest, Any, bytes | str | Span]
 """Where a medium is referred to: the source, its table, the reference."""
 
 
-def fill(paths: list[str], batch_size: int, device: str, max_gb: float, shard: str) -> Iterator[str]:
+def fill(
+    paths: list[str],
+    batch_size: int,
+    device: str,
+    max_gb: float,
+    shard: str,
+    trusted_modules: Sequence[str] = (),
+) -> Iterator[str]:
     """Fill the cache of every modality that has one, and yield a line about each. Raises `UserError`."""
     from kebyt5_xm.configured import configured
 
     part, parts = _shard(shard)
     if batch_size < 1:
         raise UserError(f"found --batch-size {batch_size}, expected 1 or more")
-    task, data = configured(paths, random_weights=False)
+    task, data = configured(paths, False, trusted_modules)
     interfaces = task.interfaces(read_caches=False)
     data.connect(interfaces)
     cached = [name for name, modality in task.modalities.items() if modality.cache is not None]

@@ -67,6 +67,10 @@ class Template:
         )
         """The modalities in use, each once, in order."""
 
+    def pieces(self) -> list[str | tuple[str, str | None]]:
+        """Return the template's own words and its fields (column, modality), in order."""
+        return [part if isinstance(part, str) else (part.column, part.modality) for part in self._parts]
+
     def check(self, columns: Iterable[str], modalities: Iterable[str]) -> None:
         """Raise `UserError` if the template names a column or modality that is not among the given ones."""
         for kind, used, known in (

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     from kebyt5_xm.doctor.examination import examine
     from kebyt5_xm.doctor.findings import table
 
-    findings = examine(args.config, args.random_weights)
+    findings = examine(args.config, args.random_weights, args.trust)
     print(table(findings))
     if any(finding.status == "FAILED" for finding in findings):
         raise SystemExit(1)

@@ -1,7 +1,7 @@
 """The order of the checks, and what can still be told after one has failed."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kebyt5_xm import trainer_options
@@ -19,13 +19,13 @@ from kebyt5_xm.model import CrossModalT5
 from kebyt5_xm.task import Task
 
 
-def examine(paths: list[str], random_weights: bool) -> list[Finding]:
+def examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[str] = ()) -> list[Finding]:
     """Return all findings on the recipes at `paths`. Raises `UserError` for what cannot be read or built."""
-    return list(_examine(paths, random_weights))
+    return list(_examine(paths, random_weights, trusted_modules))
 
 
-def _examine(paths: list[str], random_weights: bool) -> Iterator[Finding]:
-    task, data, recipe = configured_run(paths, random_weights)
+def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[str]) -> Iterator[Finding]:
+    task, data, recipe = configured_run(paths, random_weights, trusted_modules)
     trainer = recipe["trainer"]
     trainer_options.check(trainer)
     max_steps = trainer["max_steps"]

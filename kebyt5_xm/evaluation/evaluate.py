@@ -57,8 +57,9 @@ class Evaluation:
 
         Raises `UserError` for what cannot be opened, and for classes of packages that are not trusted.
         """
-        from kebyt5_xm.configured import configured, held_to_trust
+        from kebyt5_xm.configured import configured
         from kebyt5_xm.saving import load_run
+        from kebyt5_xm.trust import held_to_trust
 
         held_to_trust(run.config, trusted_modules)
         model = load_run(run, trusted_modules)
@@ -66,7 +67,7 @@ class Evaluation:
             model = model.to(torch.device(device))  # pyright: ignore[reportArgumentType]
         except (RuntimeError, AssertionError) as error:  # no such device, or not enough memory on it
             raise UserError(f"cannot compute on '{device}': {str(error).splitlines()[0]}") from error
-        _, data = configured([str(run.path / "config.yaml")], random_weights=False)
+        _, data = configured([str(run.path / "config.yaml")], False, trusted_modules)
         interfaces = media_interfaces(model)
         data.prepare(interfaces)
         data.connect(interfaces)

@@ -41,6 +41,6 @@ def run(args: argparse.Namespace) -> None:
     from kebyt5_xm.lint.report import report
     from kebyt5_xm.lint.subjects import of_paths, of_recipes
 
-    subjects = [*of_paths(args.paths, args.prompt, args.target), *of_recipes(args.config)]
+    subjects = [*of_paths(args.paths, args.prompt, args.target), *of_recipes(args.config, args.trust)]
     if report(subjects, args.workers, args.show, args.out):
         raise SystemExit(1)

@@ -64,14 +64,14 @@ def of_paths(paths: Sequence[str], prompt: str, target: str) -> Iterator[Subject
         yield from _of_manifest("", source)
 
 
-def of_recipes(paths: Sequence[str]) -> Iterator[Subject]:
+def of_recipes(paths: Sequence[str], trusted_modules: Sequence[str] = ()) -> Iterator[Subject]:
     """Yield the tables and stores of the sources in the merged recipes at `paths`, held-out ones too."""
     if not paths:
         return
     from kebyt5_xm.configured import configured_data
 
     # What the encoders would make of the files, not what a cache may hold of them already.
-    for name, source in configured_data(list(paths)).sources.items():
+    for name, source in configured_data(list(paths), trusted_modules).sources.items():
         if isinstance(source, Manifest):
             yield from _of_manifest(name, source)
         elif isinstance(source, Denoising):

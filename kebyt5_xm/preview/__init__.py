@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
     """Write the page and say where it is. Raises `UserError`."""
     from kebyt5_xm.preview.page import write_page
 
-    num_skipped = write_page(args.config, args.number, args.first, args.source, args.out)
+    num_skipped = write_page(args.config, args.number, args.first, args.source, args.out, args.trust)
     print(
         f"wrote {args.out}: {args.number} examples"
         + (f", {num_skipped} of them skipped" if num_skipped else "")

@@ -1,5 +1,6 @@
 """The page: one HTML file that needs nothing else."""
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -31,13 +32,22 @@ mark { white-space: nowrap; }
 """
 
 
-def write_page(paths: list[str], number: int, first: int, source: str | None, out: str) -> int:
+def write_page(
+    paths: list[str],
+    number: int,
+    first: int,
+    source: str | None,
+    out: str,
+    trusted_modules: Sequence[str] = (),
+) -> int:
     """Write the page of `number` examples and return how many of them could not be made. Raises `UserError`."""
     from kebyt5_xm.configured import configured_data
 
     if number < 1 or first < 0:
         raise UserError(f"found --number {number} and --first {first}, expected at least 1 and at least 0")
-    data = configured_data(paths)  # what the encoders would be given, not what a cache holds in its place
+    data = configured_data(
+        paths, trusted_modules
+    )  # what the encoders would be given, not what a cache holds in its place
     drawn = list(first_drawn(data, number, first, source))
     names = " + ".join(paths)
     html = "\n".join(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
+from kebyt5_xm.trust import add_trust_argument
 
 if TYPE_CHECKING:
     from kebyt5_xm.report.media import Opener
@@ -46,9 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="where it is evaluated (cpu)"
     )
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE", help="may be imported too; repeatable"
-    )
+    add_trust_argument(parser)
 
 
 def add_language(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,38 @@
+"""Where a model computes: a device by its name, refused in one line where there is none or its memory ends."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from kebyt5_xm.errors import UserError
+
+
+def usable_device(name: str) -> torch.device:
+    """Return the device of that name, such as `cpu`, `cuda` or `cuda:1`. Raises `UserError` if it cannot be used."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).tolist()
+    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError: each backend has its own
+        cause = str(error).strip().splitlines()[0]
+        cards = torch.cuda.device_count()
+        remedy = "cpu" if not cards else f"cpu, or cuda:0 to cuda:{cards - 1}"
+        raise UserError(f"cannot compute on '{name}' ({cause}); expected {remedy}") from error
+    return device
+
+
+@contextmanager
+def enough_memory(device: torch.device) -> Iterator[None]:
+    """Turn the end of the device's memory within the block into a `UserError`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(
+            error
+        ):
+            raise
+        cause = str(error).strip().splitlines()[0][:200]
+        raise UserError(
+            f"the memory of '{device}' does not suffice ({cause}); shorten the input, its length counts squared, or "
+            "take another device"
+        ) from error

@@ -1,0 +1,212 @@
+"""Whose code is imported, for every command and for `from_pretrained`.
+
+- `kebyt5_xm` and `encoders` are the packages of this installation, wherever Python is started.
+- A recipe that the user gives may name any class. Its module is looked for as Python does, and in the working
+  folder after everything else, so that a file there hides no library.
+- Runs and exports may be a stranger's. They may name classes of `TRUSTED`, runs also of `LIBRARIES`, and of the
+  packages that the user trusts by name (`--trust`, `trusted_modules`). Nothing is imported from the working folder
+  for them, except a package that is trusted by name and found nowhere else.
+
+A recipe counts as a run's if it is called config.yaml, as training saves it, or lies in a run's folder.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.ours import HOME, leave_working_folder, register_encoders
+
+TRUSTED = ("kebyt5_xm", "encoders")
+"""Packages whose classes are always built; their submodules are meant too."""
+
+LIBRARIES = ("torch", "lightning")
+"""Packages whose classes a run's recipe may name too: optimizers and the trainer's parts."""
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare `--trust PACKAGE`, as `trust`: a list of packages."""
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="let a run or an export import classes of this package too; may be given several times",
+    )
+
+
+# -- this project's own packages --------------------------------------------------------------------------
+
+
+def check_encoders() -> None:
+    """Raise `UserError` if the imported package `encoders` is not this project's."""
+    register_encoders()
+    ours = os.path.join(HOME, "encoders")
+    module = sys.modules.get("encoders")
+    places = [os.path.realpath(place) for place in getattr(module, "__path__", None) or [""]]
+    if places != [os.path.realpath(ours)]:
+        found = getattr(module, "__file__", None) or places[0] or "nowhere"
+        raise UserError(
+            f"found another package 'encoders' ({found}), expected that of kebyt5_xm ({ours}); give "
+            "yours another name, or import kebyt5_xm before it"
+        )
+
+
+def trusted_in(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the packages behind every `--trust` in the arguments of `train.py`, and the other arguments."""
+    trusted: list[str] = []
+    rest: list[str] = []
+    remaining = iter(args)
+    for word in remaining:
+        option, equals, value = word.partition("=")
+        if option == "--trust":
+            trusted.append(value if equals else next(remaining, ""))
+        else:
+            rest.append(word)
+    return trusted, rest
+
+
+# -- the working folder -----------------------------------------------------------------------------------
+
+
+def look_here_last() -> None:
+    """Let Python look in the working folder after everything else."""
+    leave_working_folder()
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+def trust(packages: Iterable[str]) -> None:
+    """Let Python look in the working folder last, if one of `packages` is there and nowhere else."""
+    for package in packages:
+        name = package.partition(".")[0]
+        is_here = Path(name).is_dir() or Path(f"{name}.py").is_file()
+        finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+        if is_here and not any(finder.find_spec(name, None) for finder in finders):
+            look_here_last()
+            return
+
+
+@contextmanager
+def somebody_elses(trusted_modules: Sequence[str] = ()) -> Iterator[None]:
+    """Import nothing from the working folder within the block, except what `trust` allows."""
+    taken = leave_working_folder()
+    trust(trusted_modules)
+    try:
+        yield
+    finally:
+        for number, entry in taken:
+            sys.path.insert(number, entry)
+
+
+# -- what recipes and config.json name --------------------------------------------------------------------
+
+
+def check_trusted(
+    class_path: str, trusted_modules: Sequence[str], where: str, always: Sequence[str] = TRUSTED
+) -> None:
+    """Raise `UserError` unless `class_path` lies in a trusted package."""
+    if isinstance(trusted_modules, str):
+        raise UserError(f"found trusted_modules='{trusted_modules}', expected a list: ['{trusted_modules}']")
+    if not any(class_path.startswith(f"{name}.") for name in (*always, *trusted_modules)):
+        package = class_path.partition(".")[0]
+        raise UserError(
+            f"{where} is '{class_path}', and '{package}' is not trusted, so it was not imported; expected a class "
+            f"of {' or '.join(TRUSTED)}. If you trust its code, pass trusted_modules=['{package}'] (--trust "
+            f"{package} in a command)"
+        )
+    if class_path.startswith("encoders."):
+        check_encoders()
+
+
+def held_to_trust(recipe: dict[str, Any], trusted_modules: Sequence[str]) -> None:
+    """Raise `UserError` if a run's recipe names a class outside what is trusted; nothing is imported for it."""
+    for where, class_path in _class_paths(recipe, "", set()):
+        check_trusted(class_path, trusted_modules, where, (*TRUSTED, *LIBRARIES))
+
+
+def packages(recipe: dict[str, Any]) -> list[str]:
+    """Return the packages of all classes that a recipe names: whoever has just run it trusts them."""
+    return sorted({class_path.partition(".")[0] for _, class_path in _class_paths(recipe, "", set())})
+
+
+def is_of_run(path: str | Path) -> bool:
+    """Say whether a recipe is one that a run keeps, and so perhaps a stranger's."""
+    path = Path(path)
+    return path.name == "config.yaml" or (path.parent / "checkpoints").is_dir()
+
+
+@contextmanager
+def recipes_imports(
+    paths: Sequence[str], trusted_modules: Sequence[str] = (), words: Sequence[str] = ()
+) -> Iterator[None]:
+    """Hold what the recipes at `paths` may import, before and while jsonargparse reads them.
+
+    `words` are the command line's, which are the user's own as a recipe is. The working folder stays where it is
+    put, since data workers import what the recipe names. Raises `UserError` for a run's recipe that names a class
+    outside what is trusted.
+    """
+    from kebyt5_xm.recipes import load
+
+    of_runs = [path for path in paths if is_of_run(path)]
+    for path in of_runs:
+        held_to_trust(load(path), trusted_modules)
+    own = [path for path in paths if path not in of_runs]
+    leave_working_folder()
+    if own or not paths:
+        look_here_last()
+    trust(trusted_modules)
+    if any(
+        str(name).startswith("encoders.") for path in own for _, name in _class_paths(load(path), "", set())
+    ):
+        check_encoders()
+    if not of_runs:
+        yield
+        return
+    named = {match[0].partition(".")[0] for word in words for match in _DOTTED.finditer(word)}
+    for path in own:
+        named |= {match[0].partition(".")[0] for match in _DOTTED.finditer(Path(path).read_text("utf-8"))}
+    with _only_imports_of({*TRUSTED, *LIBRARIES, *trusted_modules, *named}):
+        yield
+
+
+@contextmanager
+def _only_imports_of(allowed: Iterable[str]) -> Iterator[None]:
+    """Let jsonargparse import nothing else that a value names, in whichever of its forms it is named."""
+    from jsonargparse import set_parsing_settings
+    from jsonargparse._common import parsing_settings
+
+    before = dict(parsing_settings)
+    set_parsing_settings(
+        import_path_denylist=["*"],
+        import_path_allowlist=sorted(name for name in allowed if name != "jsonargparse"),
+        instantiate_subclass_spec_in_any=False,
+    )
+    try:
+        yield
+    finally:
+        parsing_settings.update(before)
+
+
+def _class_paths(value: Any, where: str, seen: set[int]) -> Iterator[tuple[str, str]]:
+    """Yield (place, class path) of every mapping with a `class_path`; one that YAML repeats is seen once."""
+    if isinstance(value, dict | list):
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+    if isinstance(value, dict):
+        if isinstance(value.get("class_path"), str):
+            yield where, value["class_path"]
+        for key, item in value.items():
+            yield from _class_paths(item, f"{where}.{key}" if where else str(key), seen)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _class_paths(item, f"{where}[{number}]", seen)

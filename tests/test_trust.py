@@ -1,0 +1,299 @@
+"""Whose code is imported: a stranger's folder never, the user's own modules last, for every command alike."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_run
+import yaml
+from tiny_model import SPECS, tiny_model, write_files
+
+from kebyt5_xm import cli, training, trust
+from kebyt5_xm.backbone import Backbone
+from kebyt5_xm.configured import configured
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model import CrossModalT5
+from kebyt5_xm.processor import CrossModalProcessor
+
+pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+
+HOME = Path(trust.__file__).parents[1]
+SHADOWS = (
+    "encoders/__init__",
+    "encoders/stems",
+    "argparse",
+    "yaml",
+    "numpy",
+    "torch/__init__",
+    "safetensors",
+)
+MARK = (
+    "import os, pathlib\npathlib.Path(os.environ.get('MARK', 'mark'), __name__.partition('.')[0]).touch()\n"
+)
+"""A module that leaves its name in the folder MARK when it is imported."""
+
+METRIC = """
+from kebyt5_xm.metrics import MeanMetric
+
+class Half(MeanMetric):
+    @property
+    def name(self): return "half"
+    def figure(self, answer): return 0.5
+"""
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working folder: an export, with modules of our names and of our libraries'."""
+    folder, marks = tmp_path / "stranger", tmp_path / "marks"
+    marks.mkdir()
+    model = tiny_model()
+    model.save_pretrained(folder)
+    for name in (*SHADOWS, "evil"):
+        path = folder / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(MARK)
+    write_files(folder)
+    monkeypatch.setenv("MARK", str(marks))
+    monkeypatch.chdir(folder)
+    before = list(sys.path)
+    yield folder
+    assert list(marks.iterdir()) == []
+    assert "evil" not in sys.modules
+    sys.path[:] = before
+
+
+def run_elsewhere(*words: str, **variables: str) -> str:
+    """Run Python in the working folder, which `-m` and `-c` put first on its path; return what it prints."""
+    environment = {**os.environ, "PYTHONPATH": str(HOME), "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_strangers_export_is_used_in_its_own_folder(stranger: Path) -> None:
+    asked = ("generate", ".", "--prompt", "가", "--audio", "b.wav", "--max-length", "2")
+    first = run_elsewhere("-m", "kebyt5_xm", *asked)
+    trailing = {"PYTHONPATH": f"{HOME}{os.pathsep}"}  # an empty part means the working folder
+    script = "import sys\nfrom kebyt5_xm.__main__ import main\nmain(sys.argv[1:])"  # as pip writes it
+    assert run_elsewhere("-P", "-c", script, *asked, **trailing) == first
+
+
+@pytest.mark.slow
+def test_from_pretrained_imports_nothing_from_the_working_folder(stranger: Path) -> None:
+    for name in (
+        "argparse",
+        "yaml",
+        "numpy",
+        "torch/__init__",
+        "safetensors",
+    ):  # Python's own, at the user's import
+        (stranger / f"{name}.py").unlink()
+    (stranger / "torch").rmdir()
+    program = (
+        "from pathlib import Path\nfrom kebyt5_xm.model import CrossModalT5\n"
+        "import sys, encoders\n"
+        f"sys.modules.pop('soundfile', None)\nPath('soundfile.py').write_text({MARK!r})\n"
+        "m = CrossModalT5.from_pretrained('.')\nm.answer([Path('b.wav')], max_new_tokens=2)\n"
+        "print(encoders.__file__, sys.path[0] == '')"
+    )
+    assert run_elsewhere("-c", program).split() == [str(HOME / "encoders" / "__init__.py"), "True"]
+
+
+def test_another_package_of_our_name_is_refused(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = type(sys)("encoders")
+    theirs.__path__ = [str(stranger / "encoders")]
+    theirs.__file__ = str(stranger / "encoders" / "__init__.py")
+    monkeypatch.setitem(sys.modules, "encoders", theirs)
+    with pytest.raises(UserError, match=r"another package 'encoders' .*stranger.*give yours another name"):
+        CrossModalT5.from_pretrained(stranger)
+    with pytest.raises(UserError, match="another package 'encoders'"):
+        CrossModalProcessor.from_pretrained(stranger)
+
+
+def test_the_working_folder_leaves_the_path_and_comes_back(
+    stranger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = ["", "/elsewhere", str(stranger), *[p for p in sys.path if p not in ("", str(stranger))]]
+    monkeypatch.setattr(sys, "path", list(theirs))
+    with trust.somebody_elses():
+        assert not {"", str(stranger)} & set(sys.path)
+    assert sys.path == theirs
+    with trust.somebody_elses(["evil"]):
+        assert (sys.path[0], sys.path[-1]) == ("/elsewhere", str(stranger))
+    with trust.somebody_elses(["yaml", "absent"]):  # found elsewhere, or nowhere
+        assert str(stranger) not in sys.path
+    trust.look_here_last()
+    assert [entry for entry in sys.path if entry in ("", str(stranger))] == [sys.path[-1]]
+
+
+EVIL: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "encoder": lambda r: r["model"].update(
+        modalities={
+            "image": {"encoder": {"class_path": "evil.Encoder"}, "adapter": SPECS["image"]["adapter"]}
+        }
+    ),
+    "source": lambda r: r["data"]["sources"]["text"].update(class_path="evil.Source"),
+    "callback": lambda r: r["trainer"].update(callbacks=[{"class_path": "evil.Callback"}]),
+    "short form": lambda r: r["model"].update(optimizer="evil.Optimizer"),
+    "short form in a list": lambda r: r["trainer"].update(callbacks=["evil.Callback"]),
+    "callable": lambda r: r["trainer"].update(
+        strategy={
+            "class_path": "lightning.pytorch.strategies.FSDPStrategy",
+            "init_args": {"auto_wrap_policy": "evil.policy"},
+        }
+    ),
+    "library's": lambda r: r["model"].update(optimizer="subprocess.Popen"),
+}
+
+
+@pytest.fixture
+def strangers_run(stranger: Path) -> Callable[[str], Path]:
+    """Return a function that makes a run in the working folder, whose recipe names a class of its own."""
+
+    def make(kind: str) -> Path:
+        recipe = tiny_run.recipe(stranger, "out")
+        EVIL[kind](recipe)
+        tiny_run.write_stores(stranger, 5003)
+        (stranger / "config.yaml").write_text(yaml.safe_dump(recipe))
+        (stranger / "checkpoints").mkdir()
+        return stranger
+
+    return make
+
+
+@pytest.mark.parametrize("kind", EVIL)
+def test_a_strangers_recipe_imports_nothing(
+    kind: str, strangers_run: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    strangers_run(kind)
+    commands: list[tuple[Callable[[list[str]], None], list[str]]] = [
+        (training.main, ["fit", "-c", "config.yaml"]),
+        (cli.main, ["doctor", "-c", "config.yaml"]),
+    ]
+    if kind == "encoder":
+        Path("other.yaml").write_text(Path("config.yaml").read_text())  # beside checkpoints/
+        commands += [
+            (training.main, ["validate", "-c", "other.yaml", "--ckpt_path", "best"]),
+            *((cli.main, [name, "-c", "config.yaml"]) for name in ("cache", "lint", "preview")),
+            (cli.main, ["report", "."]),
+        ]
+    for main, words in commands:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        said = capsys.readouterr().err
+        assert ended.value.code == 2, (words, said)
+        named = "subprocess" if kind == "library's" else "evil"
+        assert [line for line in said.splitlines() if line.startswith("error: ") and named in line], (
+            words,
+            said,
+        )
+        assert "--trust" in said, (words, said)
+
+
+def test_runs_and_exports_hold_classes_to_trust(
+    strangers_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    run = strangers_run("encoder")
+    (run / "config.json").unlink()
+    state = {"state_dict": {"model.backbone.shared.weight": torch.ones(3)}, "global_step": 7}
+    torch.save(state, run / "checkpoints" / "step=7.ckpt")
+    for words in (["generate", ".", "--prompt", "x"], ["export", ".", "--out", str(tmp_path / "out")]):
+        with pytest.raises(UserError, match=r"'evil' is not trusted, so it was not imported.*--trust evil"):
+            cli.run(words[0], words[1:])
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A user's recipe with a metric of their own in the working folder, beside a file named like a library."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "own_metric.py").write_text(METRIC)
+    (tmp_path / "jiwer.py").write_text("raise AssertionError('a file of the working folder hides a library')")
+    (tmp_path / "rows.jsonl").write_text('{"n": 7, "word": "일곱"}\n' * 3, encoding="utf-8")
+    tiny_run.write_stores(tmp_path, 5003)
+    recipe = tiny_run.recipe(tmp_path, "run", max_steps=1, val_check_interval=1)
+    recipe["data"]["sources"]["pairs"] = {
+        "class_path": "kebyt5_xm.data.Manifest",
+        "init_args": {
+            "path": "rows.jsonl",
+            "validation": "rows.jsonl",
+            "prompt": "{n}",
+            "target": "{word}",
+            "metrics": [
+                {"class_path": "own_metric.Half"},
+                {"class_path": "kebyt5_xm.metrics.CharacterErrorRate"},
+            ],
+        },
+    }
+    yield tiny_run.write_recipe(tmp_path, "recipe", recipe)
+    for name in ("own_metric", "jiwer"):
+        if str(getattr(sys.modules.get(name), "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def test_ones_own_module_lies_in_the_working_folder(own: str, capsys: pytest.CaptureFixture[str]) -> None:
+    training.main(["fit", "-c", own])
+    assert "half" in Path("run/results.json").read_text()
+    assert "jiwer" not in sys.modules or not str(sys.modules["jiwer"].__file__).startswith(os.getcwd())
+    del sys.modules["own_metric"]
+    sys.path.remove(os.getcwd())
+    cli.main(["lint", "-c", own])
+    cli.main(["preview", "-c", own])
+    del sys.modules["own_metric"]
+    sys.path.remove(os.getcwd())
+    with pytest.raises(UserError, match="'own_metric' is not trusted"):
+        configured(["run/config.yaml"], random_weights=False)
+    assert "own_metric" not in sys.modules
+    assert os.getcwd() not in sys.path
+    _, data = configured(["run/config.yaml"], False, ["own_metric"])
+    assert "pairs" in data.sources
+    with pytest.raises(SystemExit):
+        training.main(["fit", "-c", "run/config.yaml"])  # not trusted
+    assert "--trust own_metric" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        training.main(["fit", "-c", "run/config.yaml", "--trust", "own_metric"])
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_the_guard_on_jsonargparse_goes_with_its_block() -> None:
+    from jsonargparse._common import parsing_settings
+
+    before = dict(parsing_settings)
+    with trust._only_imports_of(["kebyt5_xm"]):
+        assert parsing_settings != before
+    assert parsing_settings == before
+
+
+def test_a_recipe_that_repeats_itself_is_walked_once() -> None:
+    recipe: dict[str, Any] = {"class_path": "evil.X"}
+    recipe["self"] = [recipe] * 3
+    assert trust.packages(recipe) == ["evil"]
+    wide: Any = {"class_path": "evil.X"}
+    for _ in range(64):  # as YAML's aliases make it
+        wide = [wide, wide]
+    assert trust.packages({"data": wide}) == ["evil"]
+
+
+def test_backbones_are_built_of_known_words_alone() -> None:
+    """Not of an attention kernel or a module that a config.json names."""
+    from kebyt5_xm.untied import t5_config
+
+    fields = {
+        **Backbone(size="mini").config().to_dict(),
+        "attn_implementation": "someone/kernel",
+        "auto_map": {"x": "y"},
+    }
+    config = t5_config(fields)
+    assert config._attn_implementation != "someone/kernel"
+    assert not hasattr(config, "auto_map")
