@@ -6,6 +6,8 @@ import os
 import sys
 
 from kebyt5_xm.errors import UserError, did_you_mean, in_one_line
+from kebyt5_xm.recipe_check import check
+from kebyt5_xm.version import version
 
 # command -> (module, one line of help). A module is imported only when its command runs: torch and
 # transformers take ten seconds to import, and `prepare` needs neither.
@@ -30,6 +32,9 @@ def main(args: list[str] | None = None) -> None:
     if not args or args[0] in ("-h", "--help"):
         print(_usage())
         raise SystemExit(0 if args else 2)
+    if args[0] == "--version":
+        print(version())
+        return
     try:
         with in_one_line():
             run(args[0], args[1:])
@@ -48,10 +53,14 @@ def run(command: str, args: list[str]) -> None:
     module = importlib.import_module(name)
     parser = argparse.ArgumentParser(prog=f"kebyt5-xm {command}", description=module.__doc__ or help_line)
     module.add_arguments(parser)
-    module.run(parser.parse_args(args))
+    parsed = parser.parse_args(args)
+    if recipe := getattr(parsed, "config", None):
+        check(recipe)  # before the imports of the command
+    module.run(parsed)
 
 
 def _usage() -> str:
     lines = ["usage: kebyt5-xm COMMAND ...", ""]
     lines += [f"  {name:<10}{help_line}" for name, (_, help_line) in COMMANDS.items()]
+    lines += ["", "kebyt5-xm --version tells which version this is."]
     return "\n".join([*lines, "", "Training is `python train.py fit -c RECIPE`."])

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kebyt5_xm import recipes, trainer_options
 from kebyt5_xm.backbone import SHAPES, Backbone
 from kebyt5_xm.data.datamodule import DataModule
@@ -44,12 +42,12 @@ def configured(paths: list[str], random_weights: bool) -> tuple[Task, DataModule
         merged = _without_pretrained_encoders(merged)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "merged.yaml"
-        path.write_text(yaml.safe_dump(merged, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        path.write_text(recipes.written(merged), encoding="utf-8")
         reader = _Reader(
             Task,
             DataModule,
             args=["fit", "--config", str(path)],
-            parser_class=Parser,
+            parser_class=Parser.of(paths),
             save_config_callback=None,
             trainer_defaults=trainer_options.DEFAULTS,
             seed_everything_default=0,

@@ -4,11 +4,13 @@ import importlib
 import inspect
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from kebyt5_xm.errors import did_you_mean
+from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.recipe_check import place_of_value
 
 # How jsonargparse 4.53 and argparse name what they did not expect.
 _UNKNOWN = re.compile(
@@ -32,16 +34,46 @@ _NO_CLASS_WITHIN = re.compile(
 _CLASS_PATH = re.compile(r"class_path '([^']+)'")
 
 
+_KEY = re.compile(r'Parser key "([^"]+)"')
+_VALUE = re.compile(r"(?:Got value|Given value): (?P<value>.*?)\s*$")
+_UNION = re.compile(r"Does not validate against any of the Union subtypes.*", re.DOTALL)
+_WRONG = re.compile(r"Expected an? (?:<class '[^']+'>|typing\.Literal\[[^\]]*\])\. Got value: .*$", re.DOTALL)
+_EXPECTED = re.compile(r"Expected (?:an? )?(.+?)(?:\. Got value.*)?$", re.MULTILINE)
+_NOT_TEXT = re.compile(r"(True|False|[-+.0-9]+)$")
+
+
 class Parser(LightningArgumentParser):
-    """Takes options by their full names only, and explains errors in one line."""
+    """Takes options by their full names only, and explains errors in one line, with their place in a recipe."""
+
+    recipes: tuple[str, ...] = ()
+    """The files that are parsed, merged into one."""
+
+    @classmethod
+    def of(cls, recipes: Sequence[str]) -> "type[Parser]":
+        """Return a parser that knows which recipes are parsed."""
+        return type(cls.__name__, (cls,), {"recipes": tuple(recipes)})
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.allow_abbrev = False  # `--model.backbone.siz small` is a mistake, not a short form
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        print(f"error: {explain(message, self._names())}", file=sys.stderr)
+        place, line = self._place(message), explain(message, self._names())
+        if place:  # which tells the whole path of the key
+            line = line.removeprefix(f'Parser key "{(_KEY.findall(message) or [""])[-1]}"; ')
+        print(f"error: {place}{line}", file=sys.stderr)
         raise SystemExit(2)
+
+    def _place(self, message: str) -> str:
+        """Return file, line and key path of what a message is about, where one key of the recipes fits alone."""
+        value = _VALUE.search(message)
+        key = (_KEY.findall(message) or [None])[-1]
+        if unknown := _UNKNOWN.search(message):
+            key, value = next(word for word in unknown.groups() if word), None
+        try:
+            return place_of_value(self.recipes, key, value and value["value"]) if key and self.recipes else ""
+        except UserError:
+            return ""
 
     def _names(self) -> set[str]:
         """Return every option and every word in one, of this parser and its subcommands."""
@@ -57,7 +89,7 @@ class Parser(LightningArgumentParser):
 
 def explain(message: str, names: set[str]) -> str:
     """Return a parser's message as one line, with the nearest known name behind an unknown one."""
-    line = "; ".join(part.strip().removesuffix(":") for part in message.splitlines() if part.strip())
+    line = _in_one_line(message)
     if choice := _CHOICES.search(message):
         return line + did_you_mean(choice["value"], re.findall(r"'([^']+)'", choice["choices"]))
     if failed := _NO_CLASS.search(message) or _NO_CLASS_WITHIN.search(message):
@@ -79,3 +111,15 @@ def explain(message: str, names: set[str]) -> str:
         except (ImportError, AttributeError, ValueError):
             continue
     return line + (did_you_mean(word, names) or did_you_mean(word.split(".")[-1], names))
+
+
+def _in_one_line(message: str) -> str:
+    """Return a message's lines as one; of a value of the wrong type, the types and the value alone."""
+    value = _VALUE.search(message)
+    wrong = _UNION.search(message) or _WRONG.search(message)
+    kinds = [kind for kind in _EXPECTED.findall(wrong[0]) if "NoneType" not in kind] if wrong else []
+    if wrong and value and kinds:
+        kinds = [re.sub(r"<class '([\w.]+)'>", r"\1", kind) for kind in dict.fromkeys(kinds)]
+        quote = "; quote it if the text is meant" if "str" in kinds and _NOT_TEXT.match(value["value"]) else ""
+        message = message[: wrong.start()] + f"expected {' or '.join(kinds)}, found {value['value']}{quote}"
+    return "; ".join(part.strip().removesuffix(":") for part in message.splitlines() if part.strip())

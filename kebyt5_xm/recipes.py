@@ -2,19 +2,30 @@
 
 LightningCLI replaces a whole mapping when a second config names it; here mappings merge key by key, so an
 overlay adds a modality without repeating the others. A mapping whose `class_path` changes is replaced whole,
-because the old `init_args` belong to the old class. `data.sources.NAME: null` takes a source out that a file before
-has brought, and `model.modalities.NAME: null` a modality.
+because the old `init_args` belong to the old class. Null takes an entry out that a file before has brought, in every
+mapping of names: sources, modalities, groups, LoRA entries, the stores and the labels of a source.
 """
 
 import argparse
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.recipe_yaml import Plain, dump, read
 
 Recipe = dict[str, Any]
+
+NAMED = (
+    ("data", "sources"),
+    ("data", "sources", "*", "init_args", "stores"),
+    ("data", "sources", "*", "init_args", "validation"),
+    ("data", "sources", "*", "init_args", "labels"),
+    ("model", "modalities"),
+    ("model", "groups"),
+    ("model", "lora"),
+)
+"""The mappings of names that a recipe has, `*` for any name; null takes an entry out of them."""
 
 
 def add_config_argument(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -31,21 +42,11 @@ def add_config_argument(parser: argparse.ArgumentParser, required: bool = True) 
 
 
 def load(path: str | Path) -> Recipe:
-    """Read one recipe; raise `UserError` if it is missing, is no YAML or is no mapping."""
-    try:
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read the config '{path}': {reason}; check the path after -c") from error
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" line {where.line + 1}" if where else ""
-        raise UserError(f"'{path}'{line} is not YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(recipe, dict):
-        raise UserError(
-            f"'{path}' is a {type(recipe).__name__}; expected a mapping of model, data and trainer"
-        )
-    return recipe
+    """Read one recipe; raise `UserError` if it is missing, is no YAML or is no mapping.
+
+    Keys are texts and so are values, see `kebyt5_xm.recipe_yaml`.
+    """
+    return read(path)[0]
 
 
 def merge(paths: list[str]) -> Recipe:
@@ -69,16 +70,40 @@ def merge(paths: list[str]) -> Recipe:
     return _without_nulls(merged)
 
 
-def _without_nulls(merged: Recipe) -> Recipe:
-    """Leave out the sources and modalities that are null in the end."""
-    result = dict(merged)
-    for section, name in (("data", "sources"), ("model", "modalities")):
-        block = result.get(section)
-        named = block.get(name) if isinstance(block, dict) else None
-        if isinstance(block, dict) and isinstance(named, dict):
-            kept = {key: value for key, value in named.items() if value is not None}
-            result[section] = {**block, name: kept}
-    return result
+def _without_nulls(tree: Any, at: tuple[str, ...] = ()) -> Any:
+    """Leave out the entries that are null in the end, in every mapping of `NAMED`."""
+    if not isinstance(tree, dict):
+        return tree
+    here = any(len(at) == len(name) and all(map(fnmatchcase, at, name)) for name in NAMED)
+    return {
+        key: _without_nulls(value, (*at, key))
+        for key, value in tree.items()
+        if not (here and value is None)
+    }
+
+
+def written(recipe: Recipe) -> str:
+    """Return a merged recipe as YAML in which the parser finds every value as it was written.
+
+    What goes to classes of ours is text, and their types decide what it means, as on the command line. To the trainer
+    and to classes of others, which may ask for no type, numbers and booleans go as such.
+    """
+    return dump(_texts(recipe, True))
+
+
+def _texts(value: Any, ours: bool) -> Any:
+    if isinstance(value, dict):
+        named = value.get("class_path")
+        return {
+            name: _texts(
+                item,
+                str(named or "").startswith("kebyt5_xm.") if name == "init_args" else ours and name != "trainer",
+            )
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_texts(item, ours) for item in value]
+    return str(value) if ours and isinstance(value, Plain) else value
 
 
 def overlay(below: Recipe, above: Recipe) -> Recipe:
@@ -96,7 +121,7 @@ def _encoder_classes(recipe: Recipe) -> dict[str, str]:
     model = recipe.get("model")
     modalities = model.get("modalities") if isinstance(model, dict) else None
     found = {}
-    for name, block in (modalities or {}).items():
+    for name, block in (modalities if isinstance(modalities, dict) else {}).items():
         encoder = block.get("encoder") if isinstance(block, dict) else None
         if isinstance(encoder, dict) and "class_path" in encoder:
             found[name] = encoder["class_path"]

@@ -1,6 +1,6 @@
-"""Trainer options of Lightning that say here what is said elsewhere, or that a run by steps does not know."""
+"""Trainer options of Lightning that say here what is said elsewhere, or that T5 or a run by steps cannot bear."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kebyt5_xm.errors import UserError
@@ -20,21 +20,71 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "max_epochs": ((1, None), f"{_STEPS}, and `epochs` of a source how often its rows are passed"),
     "min_epochs": ((None,), _STEPS),
     "limit_train_batches": ((None, 1.0), _STEPS),
-    "overfit_batches": ((0.0,), "a source of few rows is what a run can be made to overfit on"),
+    "overfit_batches": ((0.0, 0), "a source of few rows is what a run can be made to overfit on"),
     "fast_dev_run": ((False, 0), f"{_STEPS}; `kebyt5-xm doctor` tries a recipe without training"),
     "reload_dataloaders_every_n_epochs": ((0,), "the order of a whole run is one plan"),
     "default_root_dir": ((None,), _RUN_DIR),
     "enable_checkpointing": ((None, True), f"{_RUN_DIR}; checkpoint_every tells how often they are written"),
     "barebones": ((False,), "a run is logged and saved"),
 }
-"""Option -> (values that change nothing, what to use in its place)."""
+"""Option -> (values that change nothing, of that type: 1 is one batch, 1.0 is all; what to use in its place)."""
+
+_HALF = ("16", "16-true", "16-mixed", "transformer-engine-float16")
+"""The names under which Lightning 2.6 has fp16, an integer among them, and Transformer Engine with fp16 weights."""
 
 
-def check(trainer: Mapping[str, Any]) -> None:
-    """Raise `UserError` for an option of `trainer` in a recipe that would be passed over or end a run too early."""
+def check(trainer: Mapping[str, Any], whole: bool = True) -> None:
+    """Raise `UserError` for an option of `trainer` that would be passed over, end a run too early, or use fp16.
+
+    `whole` says that the parser has filled all options in; of a recipe that is not parsed yet only those that are
+    there are looked at.
+    """
     for name, (harmless, instead) in REFUSED.items():
+        if not whole and name not in trainer:
+            continue
         value = trainer.get(name)
-        if value not in harmless:
+        if not any(type(value) is type(other) and value == other for other in harmless):
+            near = [other for other in harmless if other == value]
+            kind = f" ({_typed(value)}, not {_typed(near[0])})" if near else ""
             raise UserError(
-                f"found trainer.{name} {value}, which means nothing here: {instead}; leave it out"
+                f"found trainer.{name} {value}{kind}, which means nothing here: {instead}; leave it out"
             )
+    if found := next(_half(trainer), None):
+        raise UserError(
+            f"found {found}, but fp16 overflows in T5's feed-forward layers and the loss becomes NaN; expected "
+            "bf16-mixed, bf16-true or 32-true"
+        )
+
+
+def check_precision(precision: str) -> None:
+    """Raise `UserError` if a trainer has come to compute in fp16, by a plugin's default or the environment."""
+    check({"precision": precision}, whole=False)
+
+
+def _typed(value: object) -> str:
+    return f"{type(value).__name__} {value}"
+
+
+def _half(trainer: Mapping[str, Any]) -> Iterator[str]:
+    """Yield every place where fp16 is asked for: the precision, a plugin's, DeepSpeed's own configuration."""
+    precision = trainer.get("precision")
+    if str(precision) in _HALF and not isinstance(precision, bool):
+        yield f"trainer.precision {precision}"
+    plugins = trainer.get("plugins")
+    for name, block in (
+        *(("plugins", block) for block in (plugins if isinstance(plugins, list) else [plugins])),
+        ("strategy", trainer.get("strategy")),
+    ):
+        if isinstance(block, str) and block in _HALF:
+            yield f"trainer.{name} {block}"
+        init_args = _get(block, "init_args")
+        if str(_get(init_args, "precision")) in _HALF:
+            yield f"trainer.{name} with precision {_get(init_args, 'precision')}"
+        if _get(_get(_get(init_args, "config"), "fp16"), "enabled") is True:
+            yield f"trainer.{name} with fp16.enabled"
+
+
+def _get(block: Any, key: str) -> Any:
+    """Return an entry of a mapping or of the parser's namespace; None of anything else."""
+    getter = getattr(block, "get", None)
+    return getter(key) if getter is not None else None

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import yaml
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
@@ -29,6 +28,7 @@ from kebyt5_xm.metrics_log import MetricsLog
 from kebyt5_xm.parser import Parser
 from kebyt5_xm.progress import ProgressBar, Throughput
 from kebyt5_xm.quiet import quiet
+from kebyt5_xm.recipe_check import config_paths
 from kebyt5_xm.results import ResultsWriter
 from kebyt5_xm.run import Run
 from kebyt5_xm.save_recipe import SaveRecipe, taken
@@ -152,6 +152,7 @@ class TrainingCLI(LightningCLI):
             raise
         except (MisconfigurationException, ValueError) as error:  # no such device, no such strategy
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+        trainer_options.check_precision(trainer.precision)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # else the user has chosen another
             trainer.strategy.checkpoint_io = DurableCheckpointIO()
         return trainer
@@ -204,7 +205,7 @@ def _run(args: list[str]) -> None:
                 DataModule,
                 args=merged_arguments(args, Path(folder)),
                 trainer_class=DurableTrainer,
-                parser_class=Parser,
+                parser_class=Parser.of(config_paths(args)[0]),
                 save_config_callback=SaveRecipe,
                 trainer_defaults=trainer_options.DEFAULTS,
                 seed_everything_default=0,
@@ -233,18 +234,9 @@ def _run(args: list[str]) -> None:
 
 def merged_arguments(args: list[str], folder: Path) -> list[str]:
     """Replace all `-c/--config FILE` in `args` by one merged file in `folder`, put first."""
-    rest, paths = [], []
-    remaining = iter(args)
-    for word in remaining:
-        option, equals, value = word.partition("=")
-        if option in ("-c", "--config"):
-            paths.append(value if equals else next(remaining, ""))
-        else:
-            rest.append(word)
+    paths, rest = config_paths(args)
     if not paths:
         return rest
     merged = folder / "merged.yaml"
-    merged.write_text(
-        yaml.safe_dump(recipes.merge(paths), allow_unicode=True, sort_keys=False), encoding="utf-8"
-    )
+    merged.write_text(recipes.written(recipes.merge(paths)), encoding="utf-8")
     return [*rest[:1], "--config", str(merged), *rest[1:]]

@@ -1,15 +1,18 @@
-"""The language of prompts and targets: text with `{column}`, `{column:modality}`, `{{` and `}}`, nothing else.
+"""The language of prompts and targets: text with `{column}`, `{column:modality}`, `{column:.1f}`, `{{` and `}}`.
 
     {image_path:image}\\n설명: {question}
 
 `{column}` becomes the column's text; `{column:modality}` becomes a slot of that modality, and a column that
-holds a list becomes as many slots as the list is long. A column's name may hold anything but braces and colons.
+holds a list becomes as many slots as the list is long. `{column:.1f}` is a number with one decimal, `.0f` to `.9f`
+with as many, as Python writes it; no modality has a name with a dot. A column's name may hold anything but braces and
+colons.
 """
 
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from kebyt5_xm.data.bad_sample import BadSample
@@ -36,7 +39,12 @@ Change = Callable[[str, str], str | bytes]
 class _Field:
     column: str
     modality: str | None
+    decimals: int | None = None
 
+
+_LONGEST_NUMBER = 40
+"""Characters of a number that is rounded; those of a float are 24 at most."""
+_DECIMALS = re.compile(r"\.([0-9])f")
 
 # An escaped brace, a field, or a brace that is neither.
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}:]+)(?::([^{}:]+))?\}|[{}]")
@@ -76,7 +84,8 @@ class Template:
 
         `change` is asked for every text that comes from a column, never for the template's own words.
 
-        Numbers and other scalars become their `str`. Raises `BadSample` where a column is absent or null,
+        Numbers and other scalars become their `str`. Raises `BadSample` where a column is absent or null, is no
+        number but to be rounded,
         where text would be a list, a mapping or bytes, or holds half a character (a lone surrogate), and where
         a slot's column is neither a path, nor a file's bytes, nor a mapping with "bytes" or "path" (as in
         parquet files of Hugging Face datasets), nor a non-empty list of these.
@@ -87,6 +96,7 @@ class Template:
                 added: list[Segment] = [part]
             elif part.modality is None:
                 text = _text(part.column, _value(part.column, row))
+                text = text if part.decimals is None else _rounded(part.column, text, part.decimals)
                 added = [text if change is None else change(part.column, text)]
             else:
                 value = _value(part.column, row)
@@ -122,7 +132,8 @@ def _parsed(text: str) -> list[str | _Field]:
         parts.append(text[position : token.start()])
         position = token.end()
         if token[1] is not None:
-            parts.append(_Field(token[1], token[2]))
+            decimals = _DECIMALS.fullmatch(token[2] or "")
+            parts.append(_Field(token[1], None, int(decimals[1])) if decimals else _Field(token[1], token[2]))
         elif len(token[0]) == 2:
             parts.append(token[0][0])
         else:
@@ -150,6 +161,18 @@ def _text(column: str, value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         raise BadSample(f"column '{column}' is {value}, expected text or a finite number")
     return _whole(column, str(value))
+
+
+def _rounded(column: str, text: str, decimals: int) -> str:
+    """Return a number with so many decimals; half is rounded to even, and there is no minus before zero."""
+    try:
+        number = Decimal(text.strip())
+        rounded = round(number, decimals)
+        if number.is_finite() and len(text) <= _LONGEST_NUMBER:
+            return f"{abs(rounded) if rounded == 0 else rounded:.{decimals}f}"
+    except (ArithmeticError, ValueError):
+        pass
+    raise BadSample(f"column '{column}' is {text[:40]!r}, expected a number to write with {decimals} decimals")
 
 
 def _whole(column: str, text: str) -> str:

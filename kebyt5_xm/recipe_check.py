@@ -1,0 +1,188 @@
+"""What can be said of recipes before anything is imported: files, keys, class paths, options, each with its place.
+
+Torch, transformers and Lightning take ten seconds and more to import; a misspelt key should not. What is not found
+here, such as a value of the wrong type, the parser finds.
+"""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from kebyt5_xm import recipes, signatures, trainer_options
+from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.recipe_yaml import KeyPath, native, read
+
+TOP = (
+    "seed_everything",
+    "trainer",
+    "model",
+    "data",
+    "run_dir",
+    "checkpoint_every",
+    "monitor",
+    "report",
+    "forgetting",
+    "ckpt_path",
+    "weights_only",
+)
+"""The keys of a recipe; a test holds them against the parser's."""
+
+BLOCKS: dict[tuple[str, ...], str] = {
+    ("model",): "kebyt5_xm.task.Task",
+    ("model", "backbone"): "kebyt5_xm.backbone.Backbone",
+    ("model", "modalities", "*"): "kebyt5_xm.modality.Modality",
+    ("model", "groups", "*"): "kebyt5_xm.groups.Group",
+    ("model", "lora", "*"): "kebyt5_xm.lora.LoRA",
+    ("data",): "kebyt5_xm.data.datamodule.DataModule",
+    ("data", "budget"): "kebyt5_xm.data.steps.Budget",
+    ("data", "sources", "*", "init_args", "limits"): "kebyt5_xm.data.reference.Limits",
+    ("forgetting",): "kebyt5_xm.forgetting_gate.Forgetting",
+    ("trainer",): "lightning.pytorch.trainer.trainer.Trainer",
+}
+"""The blocks whose class is not named in them, and the class that they are the arguments of."""
+
+CLASSES = (
+    ("model", "modalities", "*", "encoder"),
+    ("model", "modalities", "*", "adapter"),
+    ("model", "optimizer"),
+    ("model", "schedule"),
+    ("data", "sources", "*"),
+)
+"""The blocks that must be a class and its arguments."""
+
+_OF_A_CLASS = ("class_path", "init_args", "dict_kwargs")
+
+
+def check(paths: Sequence[str]) -> None:
+    """Raise `UserError` for what is wrong with the recipes at `paths`, merged, with the file and the line."""
+    merged = recipes.merge(list(paths))
+    for at, problem in _problems(merged, ()):
+        raise UserError(f"{place(paths, at)}{problem}")
+    trainer = merged.get("trainer")
+    if isinstance(trainer, dict):
+        try:
+            trainer_options.check(native(trainer), whole=False)
+        except UserError as error:
+            raise UserError(f"{place(paths, ('trainer',))}{error}") from error
+
+
+def check_arguments(args: Sequence[str]) -> None:
+    """Do the same for what stands behind `-c` and `--config` in the arguments of `train.py`."""
+    if args[:1] in (["fit"], ["validate"]) and (paths := config_paths(args)[0]):
+        check(paths)
+
+
+def config_paths(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the files behind every `-c` and `--config`, and the other arguments."""
+    paths, rest = [], []
+    remaining = iter(args)
+    for word in remaining:
+        option, equals, value = word.partition("=")
+        if option in ("-c", "--config"):
+            paths.append(value if equals else next(remaining, ""))
+        else:
+            rest.append(word)
+    return paths, rest
+
+
+def place(paths: Sequence[str], at: KeyPath) -> str:
+    """Return `FILE line N: KEY.PATH: ` of the last of the files that has the key, or `KEY.PATH: ` if none has."""
+    key = f"{'.'.join(at)}: "
+    for path in reversed(paths):
+        line = read(path)[1].get(at)
+        if line is not None:
+            return f"{path} line {line}: {key}"
+    return key
+
+
+def place_of_value(paths: Sequence[str], key: str, value: str | None) -> str:
+    """Return the place of the only key that ends in `key`, with this value if one is given; "" for none or several."""
+    ending = tuple(key.split("."))
+    found = [
+        at
+        for at, item in _leaves(recipes.merge(list(paths)), ())
+        if at[-len(ending) :] == ending and (value is None or value in (str(item), str(native(item))))
+    ]
+    return place(paths, found[0]) if len(found) == 1 else ""
+
+
+def _leaves(value: Any, at: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+    yield at, value
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, (*at, key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _leaves(item, (*at, str(number)))
+
+
+def _problems(value: Any, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _problems(item, (*at, str(number)))
+    if not isinstance(value, dict):
+        given = value is not None and _matches(at, (*BLOCKS, *(name for name in recipes.NAMED if "*" not in name)))
+        if given or at in (("model",), ("data",)):
+            yield at, f"found {native(value)!r}, expected a mapping, `key: value` line by line"
+        return
+    yield from _strange_keys(value, at)
+    for key, item in value.items():
+        yield from _problems(item, (*at, key))
+
+
+def _strange_keys(block: dict[str, Any], at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the keys of one mapping that nobody asks for, and a class path that names nothing."""
+    if not at:
+        yield from _unknown(block, at, TOP, "a recipe")
+        return
+    class_path = block.get("class_path")
+    if isinstance(class_path, str) and "." in class_path:
+        yield from _of_class(block, at, class_path)
+    elif _matches(at, CLASSES):
+        if class_path is None and (near := [k for k in block if did_you_mean(k, ["class_path"])]):
+            yield (*at, near[0]), f"there is no '{near[0]}'; did you mean 'class_path'?"
+    else:
+        for pattern, owner in BLOCKS.items():
+            if _matches(at, [pattern]) and (known := signatures.options(owner)) is not None:
+                yield from _unknown(block, at, known, owner.rpartition(".")[2])
+
+
+def _of_class(block: dict[str, Any], at: KeyPath, class_path: str) -> Iterator[tuple[KeyPath, str]]:
+    yield from _unknown(block, at, _OF_A_CLASS, "a class and its arguments")
+    if absent := signatures.missing(class_path):
+        near = did_you_mean(absent.name, absent.known) if absent.name else ""
+        remedy = near or "; install the package that it is in, or correct the class_path"
+        yield (*at, "class_path"), f"cannot import {class_path}: {absent.cause}{remedy}"
+    known = signatures.options(class_path)
+    if known is not None and isinstance(block.get("init_args"), dict):
+        yield from _unknown(block["init_args"], (*at, "init_args"), known, class_path.rpartition(".")[2])
+
+
+def _unknown(
+    block: dict[str, Any], at: KeyPath, known: Sequence[str], owner: str
+) -> Iterator[tuple[KeyPath, str]]:
+    for key in block:
+        if key.partition(".")[0] not in known:
+            near = (
+                did_you_mean(key, known)
+                or (_elsewhere(key) if len(at) < 2 else "")
+                or f"; expected {', '.join(known) or 'nothing, it has no options'}"
+            )
+            yield (*at, key), f"Option '{key}' is not accepted by {owner}{near}"
+
+
+def _elsewhere(key: str) -> str:
+    """Return the suggestion for a key that stands at the wrong place, or an empty string."""
+    homes = {
+        option: ".".join((*at, option))
+        for at, owner in BLOCKS.items()
+        if "*" not in at
+        for option in signatures.options(owner) or ()
+    }
+    near = difflib.get_close_matches(key, homes, n=1)
+    return f"; did you mean '{homes[near[0]]}'?" if near else ""
+
+
+def _matches(at: KeyPath, patterns: Sequence[tuple[str, ...]]) -> bool:
+    return any(len(at) == len(p) and all(map(fnmatchcase, at, p)) for p in patterns)

@@ -1,0 +1,162 @@
+"""YAML of recipes, without what YAML guesses: keys are their written text, and a value's type decides what it is.
+
+YAML 1.1 takes the keys `no`, `on`, `1.0`, `012` and `1:30` for a boolean, numbers and a time, and `language: no` for
+false. Here a key is the text that is written, quoted or not, and so is a value, until the parser knows its type: false
+for an option that is true or false, `no` for a language. Only null is null. The names below that are read as numbers
+are those that YAML reads so.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kebyt5_xm.errors import UserError
+
+KeyPath = tuple[str, ...]
+"""The keys from the top of a recipe to one of its values."""
+
+_STR = "tag:yaml.org,2002:str"
+_NULL = "tag:yaml.org,2002:null"
+_MERGE = "tag:yaml.org,2002:merge"
+_NOT_TEXT = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float")}
+_TEXT = {_STR, "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"}
+_EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+")
+"""A number to everyone but YAML 1.1, which asks for a point: `1e-3`."""
+
+
+class Plain(str):
+    """A value that is written without quotes and is a number or a boolean in YAML: `1.0`, `no`."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a `Plain` as it was written, and every other text in quotes."""
+
+
+def _plain(dumper: yaml.SafeDumper, text: Plain) -> yaml.Node:
+    tag = dumper.resolve(yaml.ScalarNode, str(text), (True, False))
+    return dumper.represent_scalar(tag, str(text))
+
+
+def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar(_STR, text, style='"')
+
+
+_Dumper.add_representer(Plain, _plain)
+_Dumper.add_representer(str, _quoted)
+
+
+def dump(recipe: Mapping[str, Any]) -> str:
+    """Return a recipe as YAML that every reader takes alike."""
+    return yaml.dump(recipe, Dumper=_Dumper, allow_unicode=True, sort_keys=False)
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    """Return a recipe, and the line from 1 on which each of its keys stands.
+
+    Raises `UserError` for a file that cannot be read, that is no YAML or no mapping, for a key given twice in one
+    mapping, and for a key or a value that is no text, number, list or mapping.
+    """
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read the config '{path}': {reason}; check the path after -c") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise UserError(
+            f"'{path}'{line} is not YAML: {getattr(error, 'problem', None) or getattr(error, 'reason', error)}; "
+            "correct that line"
+        ) from error
+    except RecursionError as error:
+        raise UserError(f"'{path}' is nested too deeply to be read; expected a recipe") from error
+    if not isinstance(node, yaml.MappingNode):
+        found = "empty" if node is None else f"a {'list' if isinstance(node, yaml.SequenceNode) else 'text'}"
+        raise UserError(f"'{path}' is {found}; expected a mapping of model, data and trainer")
+    reader = _Reader(str(path))
+    return reader.mapping(node, ()), reader.lines
+
+
+class _Reader:
+    """From nodes to values, with the lines of the keys."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lines: dict[KeyPath, int] = {}
+        self._open: list[yaml.Node] = []
+
+    def mapping(self, node: yaml.MappingNode, at: KeyPath) -> dict[str, Any]:
+        if node in self._open:
+            raise self._refused(node, "an alias of what it stands in", "write the block out")
+        self._open.append(node)
+        if node.tag != "tag:yaml.org,2002:map":
+            raise self._refused(node, f"the tag {node.tag}", "take it out")
+        result: dict[str, Any] = {}
+        own: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                for merged in self._merged(value_node, at):
+                    result = {**merged, **result}
+                continue
+            key = self._key(key_node)
+            if key in own:
+                raise UserError(
+                    f"'{self.path}' line {key_node.start_mark.line + 1} has the key '{key}' a second time (first in "
+                    f"line {own[key]}); expected it once in {'.'.join(at) or 'the file'}: merge the two, or take one out"
+                )
+            own[key] = self.lines[(*at, key)] = key_node.start_mark.line + 1
+            result.pop(key, None)  # what `<<` brought
+            result[key] = self._value(value_node, (*at, key))
+        self._open.pop()
+        return result
+
+    def _merged(self, node: yaml.Node, at: KeyPath) -> Iterator[dict[str, Any]]:
+        """Yield the mappings behind a `<<`, those that win first."""
+        for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if not isinstance(item, yaml.MappingNode):
+                raise self._refused(node, "'<<' before something that is no mapping", "quote the key")
+            yield self.mapping(item, at)
+
+    def _key(self, node: yaml.Node) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            kind = "list" if isinstance(node, yaml.SequenceNode) else "mapping"
+            raise self._refused(node, f"a {kind} as a key", "use a text as the key, in quotes if it has brackets")
+        return node.value
+
+    def _value(self, node: yaml.Node, at: KeyPath) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, at)
+        if isinstance(node, yaml.SequenceNode):
+            if node in self._open:
+                raise self._refused(node, "an alias of what it stands in", "write the list out")
+            self._open.append(node)
+            items = [self._value(item, (*at, str(number))) for number, item in enumerate(node.value)]
+            self._open.pop()
+            return items
+        assert isinstance(node, yaml.ScalarNode)
+        if node.tag == _NULL:
+            return None
+        if node.tag in _NOT_TEXT or (node.style is None and _EXPONENT.fullmatch(node.value)):
+            return Plain(node.value)
+        if node.tag in _TEXT:
+            return node.value
+        raise self._refused(node, f"the tag {node.tag}", "take it out, and quote the value if it is a text")
+
+    def _refused(self, node: yaml.Node, found: str, remedy: str) -> UserError:
+        return UserError(f"'{self.path}' line {node.start_mark.line + 1} has {found}; {remedy}")
+
+
+def native(value: Any) -> Any:
+    """Return a value of a recipe with its unquoted numbers and booleans as what YAML makes of them."""
+    if isinstance(value, Mapping):
+        return {key: native(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [native(item) for item in value]
+    if not isinstance(value, Plain):
+        return value
+    return float(value) if _EXPONENT.fullmatch(value) else yaml.safe_load(value)

@@ -1,0 +1,176 @@
+"""What a class path names and which options it takes, read from source files: nothing is imported.
+
+An import of torch or Lightning takes seconds, and runs code; a misspelt option should be told before both. What cannot
+be read off the source with certainty (a `**kwargs`, a star import, a compiled module) is left to the parser.
+"""
+
+import ast
+import importlib.machinery
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+MOST_HOPS = 20
+"""Imports that are followed from one module to the next; more are a circle."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a class path names nothing. `known` are the names that stand where it looks."""
+
+    cause: str
+    name: str = ""
+    known: tuple[str, ...] = ()
+
+
+def missing(class_path: str) -> Missing | None:
+    """Say why a class path names nothing; None if it names something, or if that cannot be told."""
+    found = _found(class_path)
+    return found if isinstance(found, Missing) else None
+
+
+def options(class_path: str) -> tuple[str, ...] | None:
+    """Return the names of the arguments of a class or function, or None if they cannot be told."""
+    found = _found(class_path)
+    return None if found is None or isinstance(found, Missing) else _options(*found, MOST_HOPS)
+
+
+def _found(class_path: str) -> tuple[str, ast.stmt] | Missing | None:
+    """Return the module and the definition that a class path names."""
+    module, _, name = class_path.rpartition(".")
+    return _look_up(module, name, MOST_HOPS) if module else None
+
+
+def _look_up(module: str, name: str, hops: int) -> tuple[str, ast.stmt] | Missing | None:
+    spec = _spec(module)
+    if isinstance(spec, Missing):
+        return spec
+    tree = _tree(spec.origin) if spec is not None else None
+    if tree is None or not hops:
+        return None
+    names, is_open = _names(tree, is_ours=module.partition(".")[0] == "kebyt5_xm")
+    found = names.get(name)
+    if isinstance(found, ast.ImportFrom):
+        source = _source_of(found, module, is_package=spec is not None and spec.submodule_search_locations)
+        original = next(alias.name for alias in found.names if (alias.asname or alias.name) == name)
+        target = _look_up(source, original, hops - 1)
+        return None if isinstance(target, Missing) else target  # it may be a module, or have been made at run time
+    if isinstance(found, ast.ClassDef | ast.FunctionDef):
+        return module, found
+    if found is not None or is_open or not isinstance(_spec(f"{module}.{name}"), Missing):
+        return None
+    return Missing(f"module '{module}' has no attribute '{name}'", name, tuple(names))
+
+
+@cache
+def _spec(module: str) -> importlib.machinery.ModuleSpec | Missing | None:
+    """Return where a module is; None if that cannot be told."""
+    top, *rest = module.split(".")
+    here = Path.cwd() / top
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        if here.is_dir() or here.with_suffix(".py").is_file():
+            return None  # beside the recipe; whether it may be imported is not decided here
+        return Missing(f"No module named '{top}'")
+    for number, name in enumerate(rest, 1):
+        folders = spec.submodule_search_locations
+        path = ".".join((top, *rest[:number]))
+        if folders is None:
+            return None  # a class within a module
+        within = importlib.machinery.PathFinder.find_spec(path, list(folders))
+        if within is None:
+            tree = _tree(spec.origin)
+            names, is_open = ({}, True) if tree is None else _names(tree, is_ours=top == "kebyt5_xm")
+            if is_open or name in names:
+                return None
+            return Missing(f"No module named '{path}'", name, _modules(list(folders)))
+        spec = within
+    return spec
+
+
+def _modules(folders: list[str]) -> tuple[str, ...]:
+    found = {p for folder in folders for p in Path(folder).glob("*") if p.suffix == ".py" or p.is_dir()}
+    return tuple(sorted({p.stem for p in found} - {"__init__", "__pycache__"}))
+
+
+@cache
+def _tree(origin: str | None) -> ast.Module | None:
+    if origin is None or not origin.endswith(".py"):
+        return None
+    try:
+        return ast.parse(Path(origin).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _names(tree: ast.Module, is_ours: bool = False) -> tuple[dict[str, ast.stmt], bool]:
+    """Return the names that a module defines, and whether it may have others; ours say all they have."""
+    names: dict[str, ast.stmt] = {}
+    is_open = False
+    waiting: list[ast.stmt] = list(tree.body)
+    while waiting:
+        statement = waiting.pop()
+        for block in ("body", "orelse", "finalbody"):
+            if not isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                waiting += getattr(statement, block, [])
+        for handler in getattr(statement, "handlers", []):
+            waiting += handler.body
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            twice = statement.name in names  # for two versions of a library, or @overload
+            names[statement.name] = ast.Pass() if twice else statement
+            is_open |= statement.name == "__getattr__" and not is_ours
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            for alias in statement.names:
+                is_open |= alias.name == "*"
+                names.setdefault(alias.asname or alias.name.partition(".")[0], statement)
+        else:
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    names.setdefault(node.id, statement)
+                is_open |= isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("globals", "setattr")
+    return names, is_open
+
+
+def _source_of(statement: ast.ImportFrom, module: str, is_package: object) -> str:
+    if not statement.level:
+        return statement.module or ""
+    words = module.split(".")
+    above = words[: len(words) - statement.level + (1 if is_package else 0)]
+    return ".".join([*above, *([statement.module] if statement.module else [])])
+
+
+def _options(module: str, found: ast.stmt, hops: int) -> tuple[str, ...] | None:
+    if isinstance(found, ast.FunctionDef):
+        return _arguments(found.args)
+    if not isinstance(found, ast.ClassDef) or found.keywords or not hops:
+        return None
+    decorators = [ast.unparse(d).partition("(")[0].rpartition(".")[2] for d in found.decorator_list]
+    for statement in found.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            arguments = _arguments(statement.args)
+            return arguments[1:] if arguments else None
+    inherited: list[tuple[str, ...] | None] = []
+    for base in found.bases:
+        if isinstance(base, ast.Name) and base.id in ("ABC", "object"):
+            continue
+        there = _look_up(module, base.id, hops - 1) if isinstance(base, ast.Name) else None
+        inherited.append(None if there is None or isinstance(there, Missing) else _options(*there, hops - 1))
+    if None in inherited or decorators not in ([], ["dataclass"]):
+        return None
+    above = tuple(name for names in inherited[:1] for name in names or ())
+    if decorators:
+        fields = [
+            s.target.id for s in found.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
+        ]
+        return tuple(dict.fromkeys((*above, *fields)))
+    return above
+
+
+def _arguments(arguments: ast.arguments) -> tuple[str, ...] | None:
+    if arguments.kwarg is not None or arguments.vararg is not None:
+        return None
+    return tuple(a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs))
