@@ -1,4 +1,4 @@
-"""Names from a list of nasty ones, in every place where a name can stand: each works, or is refused with its cause."""
+"""Names from a list of nasty ones, in every place where one can stand: each works, or is refused with its cause."""
 
 import io
 import json
@@ -265,4 +265,7 @@ def test_a_text_of_a_recipe_is_what_was_written(key: str, tmp_path: Path) -> Non
         written.write_text(recipes.written(recipes.merge(paths)), encoding="utf-8")
         # What a run saves is read by us again, and by the parser as any YAML.
         for loaded in (recipes.merge([str(written)]), yaml.safe_load(written.read_text(encoding="utf-8"))):
-            assert loaded["data"]["sources"]["s"]["init_args"][key] == yaml.compose(scalar).value, (key, scalar)
+            assert loaded["data"]["sources"]["s"]["init_args"][key] == yaml.compose(scalar).value, (
+                key,
+                scalar,
+            )

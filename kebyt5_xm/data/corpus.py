@@ -1,5 +1,6 @@
 """What a corpus is made of: its files, behind local paths or URLs, and the pieces they are read in."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from kebyt5_xm.errors import UserError, did_you_mean
 
@@ -101,7 +103,7 @@ def list_files(inputs: Sequence[str], format: Format | Literal["auto"]) -> tuple
 def _expand(url: str) -> tuple[dict[str, dict[str, Any]], bool]:
     """Return name -> fsspec's info of the files behind one input, and whether it was a folder or a glob."""
     try:
-        fs, path = url_to_fs(url)
+        fs, path = _located(url)
         if fs.isfile(path):
             found, expanded = {path: fs.info(path)}, False
         elif fs.isdir(path):
@@ -215,5 +217,10 @@ def check_column(url: str, field: str, schema: Any) -> str:
 
 def open_file(url: str) -> Any:
     """Open a path or URL for reading bytes, without decompressing it."""
-    fs, path = url_to_fs(url)
+    fs, path = _located(url)
     return fs.open(path, "rb")
+
+
+def _located(url: str) -> tuple[Any, str]:
+    """Return the file system and the path there of a path or URL. A local name with "::" or "://" in it is a path."""
+    return (LocalFileSystem(), os.path.abspath(url)) if os.path.exists(url) else url_to_fs(url)

@@ -73,11 +73,13 @@ def expanded(path: Path) -> list[Path] | None:
 
     A pattern has `{000..127}` for numbers, both ends included and as wide as the first, or `*`, `?` and `[...]` for
     files that are there, taken in the order of their names. Only the last part of the path may hold one: media are
-    relative to its folder. Files made from manifests are never among them. Raises `UserError` if it names no file.
+    relative to its folder; in the name of a folder that is there these characters mean themselves. Files made from
+    manifests are never among them. Raises `UserError` if it names no file.
     """
     if path.exists() or not (_RANGE.search(str(path)) or any(character in str(path) for character in "*?[")):
         return None
-    if _RANGE.search(str(path.parent)) or any(character in str(path.parent) for character in "*?["):
+    is_pattern = _RANGE.search(str(path.parent)) or any(character in str(path.parent) for character in "*?[")
+    if is_pattern and not path.parent.is_dir():
         raise UserError(
             f"found a pattern in the folder of {path}, expected one in the name of the files alone"
         )
