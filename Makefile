@@ -44,9 +44,9 @@ test-gpu: $(INSTALLED)
 soak: $(INSTALLED)
 	KEBYT5_XM_SOAK=1 $(BIN)/python -m pytest tests/test_soak.py tests/test_checkpoints.py
 
-# tens of thousands of damaged manifests, images and recordings; FUZZ_EXAMPLES=N of each kind
+# tens of thousands of damaged and restructured tables, images and recordings; FUZZ_EXAMPLES=N of each kind
 fuzz: $(INSTALLED)
-	KEBYT5_XM_FUZZ=$(or $(FUZZ_EXAMPLES),10000) $(BIN)/python -m pytest tests/test_fuzz.py
+	KEBYT5_XM_FUZZ=$(or $(FUZZ_EXAMPLES),10000) $(BIN)/python -m pytest tests/test_fuzz.py tests/test_fuzz_structures.py tests/test_fuzz_names.py
 
 # transformers 4.57 beside the installed one, for the tests that load an export with it
 $(COMPAT): $(INSTALLED) constraints-4.57.txt
