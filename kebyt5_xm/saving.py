@@ -18,6 +18,7 @@ from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.backbone import Backbone
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.finite import refuse_not_finite
 from kebyt5_xm.lora import refuse_updates
 from kebyt5_xm.pretrained import CROSS_MODAL, Pretrained, RunBackbone, open_pretrained
 from kebyt5_xm.run import Run, lora_entries, model_tensors
@@ -90,6 +91,7 @@ def write_tensors(module: nn.Module, path: Path) -> None:
 
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in own_tensors(module).items()}
     refuse_updates(state)
+    refuse_not_finite(state, f"'{path}'")
     # Parameters that are views of one memory, and not the same object, would be refused.
     memory = [tensor.untyped_storage().data_ptr() for tensor in state.values()]
     state = {

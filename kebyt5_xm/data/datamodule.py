@@ -257,6 +257,8 @@ class DataModule(pl.LightningDataModule):
         return {**self.course.state_dict(), "description": self.description()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.trainer is not None and self.trainer.state.fn == "validate":
+            return  # held-out data alone are read, and may be any
         old, new = state_dict["description"], self.description()
         changes = [
             f"{key}: {old.get(key, 'nothing')} -> {new.get(key, 'nothing')}"
@@ -270,5 +272,7 @@ class DataModule(pl.LightningDataModule):
                 + "; undo the change, or set "
                 "data.accept_changes: true to go on with the new data from the same example"
             )
+        if changes:
+            rank_zero_info(f"data: changed since the checkpoint, and accepted: {'; '.join(changes)}")
         self.course.load_state_dict(state_dict)
         rank_zero_info(f"data: continues at step {self.course.next_step}, fingerprint {self.fingerprint()}")
