@@ -95,8 +95,8 @@ def set_aside(run: Path, step: int) -> None:
         _cut(path, step, None if moved else place / path.name)
     if moved:
         rank_zero_info(
-            f"step {step} is continued: what came after it, up to step {later[-1][0] if later else 'of best.ckpt'}, is "
-            f"set aside in {place}"
+            f"step {step} is continued, and what came after it is set aside in {place}, a run that can be "
+            "exported and continued there"
         )
 
 

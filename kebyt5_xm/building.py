@@ -46,7 +46,7 @@ class Building:
         self._goes_on = False
 
     def go_on(self, recorded: Path) -> None:
-        """Build the model of a run that goes on from a checkpoint, which brings all weights; `recorded` is RUN/backbone."""
+        """Build the model of a run that goes on from a checkpoint with all weights; `recorded` is RUN/backbone."""
         self.backbone = continued(self.backbone, recorded)
         self._goes_on = True
 

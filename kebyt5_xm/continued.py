@@ -31,7 +31,7 @@ class ContinuedBackbone(Backbone):
 
 
 def continued(backbone: Backbone, folder: Path) -> Backbone:
-    """Return the backbone of a run that goes on, where its `folder` RUN/backbone has recorded what it started from."""
+    """Return the backbone of a run that goes on, if its `folder` RUN/backbone says what it started from."""
     if backbone.weights is None or not (folder / "config.json").is_file():
         return backbone
     return ContinuedBackbone(**vars(backbone), folder=str(folder))

@@ -127,8 +127,8 @@ class ForgettingMeter(pl.Callback):
         if self.settings.action != "none":
             raise UserError(
                 f"held-out text of '{name}' takes {bits} bits per byte before the first step, so there is no start "
-                f"that forgetting.action {self.settings.action} could compare with; give other weights or a precision "
-                "in which they are finite, or action none"
+                f"that forgetting.action {self.settings.action} could compare with; give other weights, or "
+                "action none"
             )
 
     def _judge(self, trainer: pl.Trainer) -> None:

@@ -19,7 +19,7 @@ FIELDS = ("step", "metric", "value")
 
 
 class MetricsLog(Logger):
-    """Appends to RUN/metrics.csv what is a figure; NaN and infinities are in RUN/incidents.jsonl alone. Steps trained again after a kill appear again; the last row counts.
+    """Appends to RUN/metrics.csv what is a figure; NaN and infinities are in RUN/incidents.jsonl alone.
 
     `step` is the number of optimizer steps trained, as in the names of checkpoints.
     """

@@ -1,7 +1,7 @@
 """What a resumed run takes from its recipe and what from its checkpoint, so that no option is read and not used.
 
-PyTorch and Lightning (2.6) restore an optimizer's learning rate, weight decay and betas from the checkpoint, over what
-the recipe says now. A checkpoint therefore also holds what its recipe gave (`Given`), and where the recipe gives
+PyTorch and Lightning (2.6) restore an optimizer's learning rate, weight decay and betas from the checkpoint, over
+what the recipe says now. A checkpoint therefore also holds what its recipe gave (`Given`), and where the recipe gives
 something else since, that is what holds from the first resumed step on.
 """
 
@@ -77,7 +77,7 @@ def check(before: Given, now: Given, schedule: LRScheduler | None) -> None:
     )
     if before.optimizer != now.optimizer:
         raise UserError(
-            f"model.optimizer is {now.optimizer}, and the checkpoint holds the state of a {before.optimizer}; {remedy}"
+            f"model.optimizer is {now.optimizer}, the checkpoint holds the state of a {before.optimizer}; {remedy}"
         )
     if [group["members"] for group in before.groups] != [group["members"] for group in now.groups]:
         raise UserError(
@@ -92,7 +92,7 @@ def check(before: Given, now: Given, schedule: LRScheduler | None) -> None:
 
 
 def restored(optimizer: Optimizer, now: Given) -> Given:
-    """Return what the recipe of a checkpoint gave that does not say so: what its optimizer had, as far as is known."""
+    """Return what the recipe of an older checkpoint gave, which does not say so: what its optimizer had."""
     groups = [
         {**new, **{key: _plain(group[key]) for key in COMMON if key in new and key in group}}
         | {"lr": _plain(group.get("initial_lr", group["lr"]))}

@@ -32,7 +32,7 @@ class StepWatch:
         self._losses.clear()
 
     def loss(self, losses: Tensor, factor: float) -> Tensor:
-        """Return the sum of a micro-batch's losses [row, T] x factor, with a gradient of NaN where it is not finite."""
+        """Return the sum of a micro-batch's losses [row, T] x factor; if it is not finite, its gradient is NaN."""
         self._losses.append(losses.detach().sum(dim=1))
         loss = losses.sum() * factor
         return loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan)

@@ -185,7 +185,7 @@ class DataModule(pl.LightningDataModule):
                 f"data.budget makes {self.steps.num_micro_batches} micro-batches a step, which {trainer.world_size} "
                 "ranks cannot share evenly; change global_length or micro_length"
             )
-        done = self.steps.count(trainer.max_steps)
+        done = self._count_steps(trainer)
         if done < trainer.max_steps:
             raise UserError(
                 f"trainer.max_steps is {trainer.max_steps}, but the sources end after {done} whole steps; set it to "
@@ -194,6 +194,19 @@ class DataModule(pl.LightningDataModule):
         trainer.accumulate_grad_batches = self.steps.num_micro_batches // trainer.world_size
         if isinstance(trainer.val_check_interval, int):
             trainer.val_check_interval *= trainer.accumulate_grad_batches
+
+    def _count_steps(self, trainer: pl.Trainer) -> int:
+        """Return how many of the run's steps there are examples for, counted by the first rank alone."""
+        found: int | UserError = 0
+        if trainer.is_global_zero:
+            try:
+                found = self.steps.count(trainer.max_steps)
+            except UserError as error:  # for which the other ranks wait
+                found = error
+        found = trainer.strategy.broadcast(found)
+        if isinstance(found, UserError):
+            raise found
+        return found
 
     @property
     def steps(self) -> Steps:
