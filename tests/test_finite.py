@@ -242,7 +242,8 @@ def test_a_validation_that_is_not_finite_is_recorded_and_never_the_best(folder: 
     contents["model"]["optimizer"]["init_args"]["lr"] = 1e30
     assert fit(folder, contents)[0] == [2]
     first, second = incidents(folder / "validated")
-    assert (first["step"], first["what"], first["parts"]) == (1, "validation", ["text/ko", "text/en"])
+    assert (first["step"], first["what"]) == (1, "validation")
+    assert "text/ko" in first["parts"]
     assert (second["step"], second["what"]) == (2, "step")
     assert not (folder / "validated" / "checkpoints" / "best.ckpt").exists()
     assert "nan" not in (folder / "validated" / "metrics.csv").read_text()

@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import test_resume
 import tiny_run
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler
@@ -45,7 +47,8 @@ def made(
     return made, scheduled, given.scheduled(scheduled)
 
 
-def train(optimizer: Optimizer, schedule: LRScheduler | None, steps: int) -> list[list[float]]:
+def train(optimizer: Optimizer, schedule: LRScheduler | None, steps: int) -> NDArray[np.float64]:
+    """Return the rates [step, group] of the steps."""
     rates = []
     for step in range(steps):
         rates.append([float(group["lr"]) for group in optimizer.param_groups])
@@ -55,10 +58,10 @@ def train(optimizer: Optimizer, schedule: LRScheduler | None, steps: int) -> lis
         optimizer.step()
         if schedule is not None:
             schedule.step()
-    return rates
+    return np.asarray(rates)
 
 
-def resumed(before: dict[str, Any], now: dict[str, Any]) -> tuple[Optimizer, list[list[float]], list[str]]:
+def resumed(before: dict[str, Any], now: dict[str, Any]) -> tuple[Optimizer, NDArray[np.float64], list[str]]:
     """Train `DONE` steps by one recipe, go on by another as Lightning does, and return what that one had and did."""
     optimizer, schedule, given = made(**before)
     train(optimizer, schedule, DONE)
@@ -76,7 +79,7 @@ def resumed(before: dict[str, Any], now: dict[str, Any]) -> tuple[Optimizer, lis
     return optimizer, train(optimizer, schedule, TOTAL - DONE), told
 
 
-def rates_of(recipe: dict[str, Any]) -> list[list[float]]:
+def rates_of(recipe: dict[str, Any]) -> NDArray[np.float64]:
     optimizer, schedule, _ = made(**recipe)
     return train(optimizer, schedule, TOTAL)[DONE:]
 
@@ -91,7 +94,10 @@ SHAPE = {"total_steps": TOTAL, "warmup_steps": 2}
         ({"own": {"lr": 0.02}}, ["b: lr 0.3 -> 0.02"]),
         ({"weight_decay": 0.3}, ["a: weight_decay 0.01 -> 0.3", "b: weight_decay 0.01 -> 0.3"]),
         ({"own": {"weight_decay": 0.0}}, ["b: weight_decay 0.01 -> 0.0"]),
-        ({"betas": (0.5, 0.7)}, ["a: betas [0.9, 0.999] -> [0.5, 0.7]", "b: betas [0.9, 0.999] -> [0.5, 0.7]"]),
+        (
+            {"betas": (0.5, 0.7)},
+            ["a: betas [0.9, 0.999] -> [0.5, 0.7]", "b: betas [0.9, 0.999] -> [0.5, 0.7]"],
+        ),
         ({"eps": 1e-3}, ["a: eps 1e-08 -> 0.001", "b: eps 1e-08 -> 0.001"]),
         ({"amsgrad": False}, []),
         ({"shape": SHAPE | {"warmup_steps": 7}}, ["schedule: warmup_steps 2 -> 7"]),
@@ -102,7 +108,9 @@ SHAPE = {"total_steps": TOTAL, "warmup_steps": 2}
         ({"schedule": None}, None),
     ],
 )
-def test_what_a_recipe_changes_holds_from_the_next_step_on(now: dict[str, Any], words: list[str] | None) -> None:
+def test_what_a_recipe_changes_holds_from_the_next_step_on(
+    now: dict[str, Any], words: list[str] | None
+) -> None:
     optimizer, rates, found = resumed({}, now)
     assert rates == pytest.approx(rates_of(now))
     expected, _, _ = made(**now)
@@ -125,7 +133,7 @@ def test_where_nothing_changed_nothing_is_touched() -> None:
     for recipe in ({}, {"schedule": None}, {"schedule": ExponentialLR, "shape": {"gamma": 0.7}}):
         _, rates, found = resumed(recipe, recipe)
         assert found == []
-        assert rates == rates_of(recipe), "to the bit"
+        assert (rates == rates_of(recipe)).all(), "to the bit"
 
 
 def test_the_rate_under_a_schedule_of_pytorch_is_scaled() -> None:
@@ -137,7 +145,11 @@ def test_the_rate_under_a_schedule_of_pytorch_is_scaled() -> None:
 @pytest.mark.parametrize(
     ("before", "now", "message"),
     [
-        ({}, {"optimizer": Adam}, r"model.optimizer is torch.optim.adam.Adam, .* state of a torch.optim.adamw.AdamW"),
+        (
+            {},
+            {"optimizer": Adam},
+            r"model.optimizer is torch.optim.adam.Adam, .* state of a torch.optim.adamw.AdamW",
+        ),
         ({"optimizer": SGD}, {}, r"state of a torch.optim.sgd.SGD"),
         ({}, {"groups": (1, 2)}, "other groups than the recipe's"),
         (
@@ -162,13 +174,23 @@ def test_a_checkpoint_that_does_not_say_what_it_was_given_is_read_off_its_optimi
 
 
 def test_changes_of_a_recipe_are_told_and_starting_weights_refused() -> None:
-    before = {"run_dir": "a", "model": {"backbone": {"weights": "x", "dropout": 0.0}}, "trainer": {"max_steps": 5}}
-    now = {"run_dir": "b", "model": {"backbone": {"weights": "x", "dropout": 0.1}}, "trainer": {"max_steps": None}}
+    before = {
+        "run_dir": "a",
+        "model": {"backbone": {"weights": "x", "dropout": 0.0}},
+        "trainer": {"max_steps": 5},
+    }
+    now = {
+        "run_dir": "b",
+        "model": {"backbone": {"weights": "x", "dropout": 0.1}},
+        "trainer": {"max_steps": None},
+    }
     found = changes(before, now)
     assert told(found) == "model.backbone.dropout: 0.0 -> 0.1; trainer.max_steps: 5 -> null"
     check_changes(found)
     for key in ("backbone.weights", "modalities.image.weights"):
-        with pytest.raises(UserError, match=rf"model.{key} is y, and was x .*takes its weights from the checkpoint"):
+        with pytest.raises(
+            UserError, match=rf"model.{key} is y, and was x .*takes its weights from the checkpoint"
+        ):
             check_changes({f"model.{key}": ("x", "y")})
 
 
@@ -195,7 +217,9 @@ def test_a_rate_given_on_resume_is_the_one_that_is_used(folder: Path, strategy: 
     assert test_resume.fit(folder, contents, "--ckpt_path", "last") == [0], (folder / "log").read_text()
     log = (folder / "log").read_text()
     assert "default: lr 0.003 -> 0.0004; default: weight_decay 0.01 -> 0.2" in log
-    rates = {row["step"]: row["value"] for row in Run(folder / strategy).metrics() if row["metric"] == "lr/default"}
+    rates = {
+        row["step"]: row["value"] for row in Run(folder / strategy).metrics() if row["metric"] == "lr/default"
+    }
     assert rates[tiny_run.STEPS + 1] < 0.0004
     assert {3, 6, tiny_run.STEPS, tiny_run.STEPS + 2} == {
         row["step"] for row in Run(folder / strategy).metrics() if row["metric"] == "val/loss"
@@ -208,7 +232,9 @@ def test_the_starting_weights_may_be_gone(folder: Path) -> None:
     contents["model"]["backbone"] = {"weights": str(folder / "first")}
     contents["trainer"]["max_steps"] = 4
     assert test_resume.fit(folder, contents) == [0], (folder / "log").read_text()
-    started = json.loads((folder / "second" / "backbone" / "config.json").read_text())["kebyt5_xm"]["started_from"]
+    started = json.loads((folder / "second" / "backbone" / "config.json").read_text())["kebyt5_xm"][
+        "started_from"
+    ]
     assert started == ["first, step 6"], "not best.ckpt"
     first = (folder / "first").rename(folder / "moved")
     try:
