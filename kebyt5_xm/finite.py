@@ -71,5 +71,7 @@ def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _local(tensor: "Tensor") -> "Tensor":
+    from torch.distributed.tensor import DTensor
+
     sharded = getattr(tensor, "ds_tensor", tensor)  # ZeRO 3 leaves an empty tensor in the parameter's place
-    return sharded.to_local() if hasattr(sharded, "to_local") else sharded
+    return sharded.to_local() if isinstance(sharded, DTensor) else sharded

@@ -123,7 +123,7 @@ def apply(
             changes.append(f"{new.get('name', 'default')}: {key} {old.get(key)} -> {value}")
     if not rates_change:
         return changes
-    rates = [float(new["lr"]) for new in now.groups]
+    rates: list[float | Tensor] = [float(new["lr"]) for new in now.groups]
     if isinstance(schedule, Schedule):
         schedule.base_lrs, schedule.last_epoch = list(rates), steps_done
         following = [float(rate) for rate in schedule.get_lr()]

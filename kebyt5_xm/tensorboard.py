@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -27,7 +28,7 @@ def tensorboard(run: Path, resumed: int | None = None) -> TensorBoardLogger:
 
     In a run that is `resumed` from a step, points of later steps are no longer shown.
     """
-    purge = {} if resumed is None else {"purge_step": resumed + 1}
+    purge: dict[str, Any] = {} if resumed is None else {"purge_step": resumed + 1}
     return StepsTrained(save_dir=run, name=None, version=FOLDER, **purge)
 
 
