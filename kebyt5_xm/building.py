@@ -1,6 +1,7 @@
 """From `model` in a recipe to the model: its parts, their first weights, what the data side must know."""
 
 from functools import cached_property
+from pathlib import Path
 
 from transformers import T5ForConditionalGeneration
 
@@ -10,6 +11,7 @@ from kebyt5_xm.backbone import Backbone
 from kebyt5_xm.cache.key import cache_folder
 from kebyt5_xm.cache.store import FeatureCache
 from kebyt5_xm.configuration import CrossModalT5Config, SlotBias
+from kebyt5_xm.continued import continued
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.groups import Group
@@ -41,13 +43,19 @@ class Building:
         self.groups = groups
         self.lora = lora
         self._caches: dict[str, FeatureCache] = {}
+        self._goes_on = False
+
+    def go_on(self, recorded: Path) -> None:
+        """Build the model of a run that goes on from a checkpoint with all weights; `recorded` is RUN/backbone."""
+        self.backbone = continued(self.backbone, recorded)
+        self._goes_on = True
 
     def build(self) -> CrossModalT5:
         """Return the model with its weights, in training mode. Raises `UserError` where they cannot be had."""
         model = self._compose(self.backbone.build())
         model.calibrate()
         for name, modality in self.modalities.items():
-            if modality.weights is not None:
+            if modality.weights is not None and not self._goes_on:
                 load_adapter(model, name, modality.weights)
         self._decide(model).apply(model)
         model.train()  # modules begin in training mode unasked; here encoders hold part of themselves back

@@ -248,7 +248,7 @@ def _hours(results: dict[str, Any]) -> str:
     if "train_seconds" not in results:
         return UNKNOWN
     seconds = results["train_seconds"]
-    return f"{seconds / 3600:.2f}" if seconds >= 360 else f"{seconds / 3600:.4f} ({seconds:.0f} seconds)"
+    return f"{seconds / 3600:.2f}" if seconds >= 360 else f"{seconds / 3600:.4f} ({seconds:.3g} seconds)"
 
 
 def _evaluation(run: Run, step: int | None) -> list[str]:

@@ -11,19 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from torch.distributed.checkpoint.api import CheckpointException
 
+from kebyt5_xm.checkpoint_reading import FOLDER_STEP
 from kebyt5_xm.digest import write_folder_digests
 from kebyt5_xm.durable import TOKEN_BYTES, remove, replace_folder
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.finite import told, unsound_weights
 
 
 class DurableTrainer(pl.Trainer):
     """Lightning's trainer, but that the folder of a checkpoint appears whole or not at all."""
 
     def save_checkpoint(self, filepath: Any, *args: Any, **options: Any) -> None:
-        """Save as Lightning does. Raises `UserError` if the disk does not take a folder; what was there stays."""
+        """Save as Lightning does, on all ranks.
+
+        Raises `UserError` if a weight is not finite, or if the disk does not take a folder; what was there stays.
+        """
+        _refuse_not_finite(self, Path(filepath))
         if not writes_folders(self.strategy):  # but one file, which is `DurableCheckpointIO`'s
             super().save_checkpoint(filepath, *args, **options)
             return
@@ -33,6 +40,7 @@ class DurableTrainer(pl.Trainer):
             failure = None
             if self.is_global_zero:
                 try:
+                    (place / FOLDER_STEP).write_text(str(self.global_step), encoding="ascii")
                     write_folder_digests(place)
                     replace_folder(place, path)
                 except OSError as error:
@@ -40,6 +48,19 @@ class DurableTrainer(pl.Trainer):
             failure = self.strategy.broadcast(failure)  # for which the other ranks wait
             if failure is not None:
                 raise failure
+
+
+def _refuse_not_finite(trainer: pl.Trainer, path: Path) -> None:
+    bad = unsound_weights(trainer.lightning_module)
+    if trainer.world_size > 1:
+        gathered: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(gathered, bad)
+        bad = list(dict.fromkeys(name for names in gathered for name in names))
+    if bad:
+        raise UserError(
+            f"step {trainer.global_step}: {told(bad)} are not finite, so that no checkpoint '{path}' is written; "
+            "earlier ones are untouched: continue with --ckpt_path last and a lower rate, or start again with one"
+        )
 
 
 def writes_folders(strategy: Strategy) -> bool:

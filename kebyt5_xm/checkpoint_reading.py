@@ -23,6 +23,10 @@ STEP = re.compile(r"step=(\d+)\.ckpt")
 """The name of a checkpoint that was written after so many optimizer steps."""
 
 
+FOLDER_STEP = "optimizer_step"
+"""The file of a checkpoint folder that says after how many optimizer steps it was written."""
+
+
 class Kind(StrEnum):
     FILE = "a file"
     SHARDED = "a folder of a sharded run"
@@ -56,10 +60,15 @@ def stored_tensors(checkpoint: Path, wanted: str) -> "dict[str, Tensor]":
 
 
 def checkpoint_step(checkpoint: Path) -> int | None:
-    """Return the optimizer step at which a checkpoint was written; None where only its file would say so."""
+    """Return the optimizer step at which a checkpoint was written; None for a folder that does not say."""
     if match := STEP.fullmatch(checkpoint.name):
         return int(match[1])
-    return read_checkpoint(checkpoint)["global_step"] if checkpoint.is_file() else None
+    if checkpoint.is_file():
+        return read_checkpoint(checkpoint)["global_step"]
+    try:
+        return int((checkpoint / FOLDER_STEP).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def refuse_damaged(path: Path) -> None:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from kebyt5_xm.checkpoint_io import remove_unfinished
 from kebyt5_xm.data.batch import Batch
@@ -29,6 +31,7 @@ class Newest(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             remove_unfinished(self.folder)
+        trainer.strategy.barrier()
         self.written = sorted(self.folder.glob("step=*.ckpt"), key=_step)  # of the run's earlier life
 
     def on_train_batch_end(
@@ -45,15 +48,18 @@ class Newest(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.save(trainer)
 
-    def save(self, trainer: pl.Trainer) -> None:
-        """Write a checkpoint of the present step, unless there is one, and remove the oldest. All ranks call it."""
+    def save(self, trainer: pl.Trainer, prune: bool = True) -> None:
+        """Write a checkpoint of the present step, unless there is one. All ranks call it.
+
+        The oldest is removed then, if it is told to `prune`.
+        """
         path = self.folder / f"step={trainer.global_step}.ckpt"
         if trainer.global_step == self._saved_step:
             return
         trainer.save_checkpoint(path, weights_only=False)
         self._saved_step = trainer.global_step
         self.written = [*(other for other in self.written if other != path), path]
-        while len(self.written) > KEEP:
+        while prune and len(self.written) > KEEP:
             trainer.strategy.remove_checkpoint(self.written.pop(0))
 
 
@@ -69,6 +75,21 @@ class Best(ModelCheckpoint):
         chosen = metrics.get(monitor)
         mode = "max" if chosen is not None and chosen.higher_is_better else "min"
         super().__init__(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
+        self.folder = folder
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget a best that is no longer there: it was of steps that have been set aside."""
+        super().on_train_start(trainer, pl_module)
+        there = (self.folder / "best.ckpt").exists()
+        if not trainer.strategy.broadcast(there):
+            self.best_k_models.clear()
+            self.best_model_path = self.kth_best_model_path = ""
+            self.best_model_score = self.kth_value = self.current_score = None  # pyright: ignore
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        """Say whether a figure is the best so far; NaN and infinities never are."""
+        known = current is not None and bool(torch.isfinite(torch.as_tensor(current)))
+        return known and super().check_monitor_top_k(trainer, current)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Raise `UserError` for a monitor that no validation logs, before weights are loaded."""

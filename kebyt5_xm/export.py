@@ -23,6 +23,7 @@ from kebyt5_xm.backbone import Backbone, backbone_hash
 from kebyt5_xm.card import model_card
 from kebyt5_xm.checkpoint_reading import checkpoint_step
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.finite import refuse_not_finite
 from kebyt5_xm.lora import without_lora
 from kebyt5_xm.origin import Origin
 from kebyt5_xm.pretrained import RunBackbone
@@ -184,6 +185,7 @@ def export_backbone(
         ):
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         state = {name: tensor.cpu().contiguous() for name, tensor in saved_state(model).items()}
+        refuse_not_finite(state, f"export '{out}'")
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "README.md").write_text(card, encoding="utf-8")
         if origin is not None:

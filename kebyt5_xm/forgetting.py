@@ -4,6 +4,7 @@ Bits per byte of held-out text, by language, are measured before the first step 
 have risen by is what was forgotten. A gate warns, stops the run, or raises the share of text until they are back.
 """
 
+import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,6 +15,7 @@ from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.forgetting_gate import Forgetting
+from kebyt5_xm.validations import is_due, validate
 
 
 class ForgettingMeter(pl.Callback):
@@ -70,7 +72,7 @@ class ForgettingMeter(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._measures and trainer.global_step == 0:
-            _validate(trainer)
+            validate(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """In a resumed run, judge the validation of the checkpoint's step if that was written before it.
@@ -91,11 +93,8 @@ class ForgettingMeter(pl.Callback):
                     "there is no start to compare with; expected action none, or a new run that measures"
                 )
             return
-        every = trainer.val_check_batch  # in micro-batches; None where validations follow the clock
-        batches = trainer.global_step * trainer.accumulate_grad_batches
-        due = isinstance(every, int) and batches % every == 0
-        if self._judged != trainer.global_step and (due or self._judged < 0):
-            _validate(trainer)
+        if self._judged != trainer.global_step and (is_due(trainer) or self._judged < 0):
+            validate(trainer)
 
     # -- measuring and acting ------------------------------------------------------------------------
 
@@ -109,6 +108,11 @@ class ForgettingMeter(pl.Callback):
                 continue
             # Reduced over ranks already; one rank's word makes sure that all act alike.
             bits = trainer.strategy.broadcast(float(found))
+            if not math.isfinite(bits):
+                if name not in self.parts:
+                    self._refuse_start(name, bits)
+                    continue
+                bits = math.inf  # NaN too: worse than any figure, so beyond every gate
             part = self.parts.setdefault(name, {"start": bits, "end": bits, "worst": bits})
             part |= {"end": bits, "worst": max(bits, part["worst"])}
         if not self.parts:
@@ -118,6 +122,14 @@ class ForgettingMeter(pl.Callback):
             logger.log_metrics(metrics | {"text_share": data.course.text_share()}, step - 1)
         self._judged = step
         self._judge(trainer)
+
+    def _refuse_start(self, name: str, bits: float) -> None:
+        if self.settings.action != "none":
+            raise UserError(
+                f"held-out text of '{name}' takes {bits} bits per byte before the first step, so there is no start "
+                f"that forgetting.action {self.settings.action} could compare with; give other weights, or "
+                "action none"
+            )
 
     def _judge(self, trainer: pl.Trainer) -> None:
         tolerance, factor, max_factor = self.settings.values()
@@ -201,17 +213,3 @@ def _check_can_raise(data: DataModule) -> None:
             "forgetting.action is raise_text and all sources end after their `epochs`, so with data.budget the "
             "number of steps is not known beforehand; set epochs: null for one of them, or data.global_batch_size"
         )
-
-
-def _validate(trainer: pl.Trainer) -> None:
-    """Run the validation loop between two steps, as Lightning's own loop does it (2.6)."""
-    epoch_loop = trainer.fit_loop.epoch_loop
-    first_loop_iter = trainer._logger_connector._first_loop_iter
-    # Loggers are told the step counted from zero, N - 1 after N steps; so it is -1 before the first.
-    epoch_loop._batches_that_stepped = trainer.global_step - 1
-    epoch_loop.val_loop.restarting = False
-    trainer.validating = True
-    epoch_loop.val_loop.run()
-    trainer.training = True
-    trainer._logger_connector._first_loop_iter = first_loop_iter
-    epoch_loop._batches_that_stepped = trainer.global_step

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kebyt5_xm.checkpoint_reading import BACKBONE_PREFIX, MODEL_PREFIX
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.finite import refuse_not_finite
 from kebyt5_xm.lora import Update, updates
 from kebyt5_xm.run import Run, backbone_tensors, lora_entries
 
@@ -75,6 +76,7 @@ class BackboneLoRA:
         for name, update in self.updates.items():
             for letter, tensor in (("A", update.a), ("B", update.b)):
                 tensors[f"{_PEFT_PREFIX}{name}.lora_{letter}.weight"] = tensor.to(dtype).contiguous()
+        refuse_not_finite(tensors, f"'{folder}'")
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 

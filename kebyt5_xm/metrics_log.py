@@ -13,11 +13,13 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from kebyt5_xm.finite import figures
+
 FIELDS = ("step", "metric", "value")
 
 
 class MetricsLog(Logger):
-    """Appends to RUN/metrics.csv. Steps trained again after a kill appear again; the last row counts.
+    """Appends to RUN/metrics.csv what is a figure; NaN and infinities are in RUN/incidents.jsonl alone.
 
     `step` is the number of optimizer steps trained, as in the names of checkpoints.
     """
@@ -49,7 +51,7 @@ class MetricsLog(Logger):
             if new:
                 writer.writerow(FIELDS)
             writer.writerows(
-                (trained, name, repr(float(value))) for name, value in metrics.items() if name != "epoch"
+                (trained, name, repr(value)) for name, value in figures(metrics).items() if name != "epoch"
             )
 
     @rank_zero_only

@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 
 from kebyt5_xm.backbone import Backbone
+from kebyt5_xm.checkpoint_reading import checkpoint_step
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.pretrained import HubModel, Pretrained, open_pretrained
+from kebyt5_xm.pretrained import HubModel, Pretrained, RunBackbone, open_pretrained
 from kebyt5_xm.untied import saved_config
 
 TERMS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.txt")
@@ -60,11 +61,22 @@ def record(backbone: Backbone, folder: Path) -> None:
         source = open_pretrained(backbone.weights)
         theirs = Origin.read(source.config)
         card = _carry_terms(source, folder)
-        name = source.name if isinstance(source, HubModel) else Path(source.name).resolve().name
+        name = _name(source)
         origin = Origin([name, *theirs.started_from], theirs.licence or card.get("license"), theirs.denoising)
         (folder / "NOTICE").write_text(_notice(source, name, card, folder), encoding="utf-8")
     fields = saved_config(backbone.config()) | {"kebyt5_xm": asdict(origin)}
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def _name(source: Pretrained) -> str:
+    """Return a hub id, the name of a folder, or the name of a run and the step of its checkpoint."""
+    if isinstance(source, HubModel):
+        return source.name
+    if isinstance(source, RunBackbone):
+        run = source.run.path.resolve().name
+        step = checkpoint_step(source.run.checkpoint())
+        return run if step is None else f"{run}, step {step}"
+    return Path(source.name).resolve().name
 
 
 def copy_terms(folder: Path, out: Path) -> None:

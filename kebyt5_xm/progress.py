@@ -11,6 +11,12 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from kebyt5_xm.data.batch import Batch
 
 
+def is_logged(trainer: pl.Trainer) -> bool:
+    """Say whether the step that has just ended is one whose figures are logged: every n-th, and the last."""
+    every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+    return (every > 0 and trainer.global_step % every == 0) or trainer.global_step == trainer.max_steps
+
+
 class Throughput(pl.Callback):
     """Logs `train/bytes_per_second`: input and target ids trained on, without padding and validation.
 
@@ -45,10 +51,13 @@ class Throughput(pl.Callback):
         batch_idx: int,
     ) -> None:
         self.ids += batch.num_ids * trainer.world_size
-        if batch.next_step == batch.step or trainer.global_step % trainer.log_every_n_steps:  # pyright: ignore
+        if batch.next_step == batch.step or not is_logged(trainer):
             return
         self._stop_clock()
-        pl_module.log("train/bytes_per_second", self.ids / self.seconds, prog_bar=True)
+        rate = self.ids / self.seconds
+        pl_module.log("train/bytes_per_second", rate, prog_bar=True, logger=False)
+        for logger in trainer.loggers:  # Lightning would pass over the last step
+            logger.log_metrics({"train/bytes_per_second": rate}, batch.step)
         self.total_ids, self.total_seconds = self.total_ids + self.ids, self.total_seconds + self.seconds
         self.ids, self.seconds = 0, 0.0
 
@@ -58,7 +67,10 @@ class Throughput(pl.Callback):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar of micro-batches and time left, with short names: loss, bits per byte, kB a second."""
+    """A bar of optimizer steps and time left, with short names: loss, bits per byte, kB a second.
+
+    In a resumed run it begins at the step of the checkpoint, which does not count for the time left.
+    """
 
     _SHORT: ClassVar = {"train/loss": "loss", "val/loss": "val", "val/bits_per_byte": "bits/byte"}
 
@@ -66,13 +78,32 @@ class ProgressBar(TQDMProgressBar):
         # A terminal wants a moving bar; a log file wants a line now and then.
         super().__init__(refresh_rate=1 if sys.stderr.isatty() else 100)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        bar = self.train_progress_bar
+        bar.reset()
+        bar.total, bar.initial, bar.n = trainer.max_steps, trainer.global_step, trainer.global_step
+        bar.set_description("steps")
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        bar, step = self.train_progress_bar, trainer.global_step
+        if batch.next_step > batch.step and (step % self.refresh_rate == 0 or step == trainer.max_steps):
+            bar.n = step
+            bar.set_postfix(self.get_metrics(trainer, pl_module))
+
     def init_validation_tqdm(self) -> Tqdm:
         return Tqdm(disable=True)  # a bar for every held-out part would bury the training's own
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        shown: dict[str, int | str | float | dict[str, float]] = {"step": trainer.global_step}
+        shown: dict[str, int | str | float | dict[str, float]] = {}
         for name, value in trainer.progress_bar_metrics.items():
             if name == "train/bytes_per_second":
                 shown["kB/s"] = f"{float(value) / 1000:.1f}"

@@ -11,7 +11,9 @@ import lightning.pytorch as pl
 import torch
 
 from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.durable import durably
 from kebyt5_xm.evaluation.baselines import baselines
+from kebyt5_xm.evaluation.plain_values import plain
 from kebyt5_xm.forgetting import ForgettingMeter
 from kebyt5_xm.memory import peak_memory
 from kebyt5_xm.progress import Throughput
@@ -67,10 +69,9 @@ class ResultsWriter(pl.Callback):
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "results.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(
-                json.dumps(self.results(trainer, pl_module), indent=2, ensure_ascii=False) + "\n",
-                encoding="utf-8",
-            )
+            found = plain(self.results(trainer, pl_module))
+            with durably(path) as file:
+                file.write((json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
     def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Return the figures, keys as above."""
@@ -87,8 +88,8 @@ class ResultsWriter(pl.Callback):
             "global_batch_size": data.global_batch_size,
             "parameters": sum(size for size, _ in sizes),
             "trainable_parameters": sum(size for size, trainable in sizes if trainable),
-            "train_seconds": round(throughput.total_seconds, 1),
-            "device_hours": round(throughput.total_seconds * trainer.world_size / 3600, 4),
+            "train_seconds": round(throughput.total_seconds, 3),
+            "device_hours": round(throughput.total_seconds * trainer.world_size / 3600, 7),
             "peak_memory_gb": round(peak, 3),
             "peak_memory_of": peak_of,
             "bytes_per_second": round(throughput.bytes_per_second),

@@ -10,6 +10,7 @@ RUN/metrics.csv  RUN/tensorboard/  RUN/samples/STEP.md  RUN/results.json
 import csv
 import json
 import logging
+import math
 import zipfile
 from functools import cached_property
 from pathlib import Path
@@ -112,7 +113,8 @@ class Run:
             for row in csv.reader(file):
                 try:
                     step, metric, value = row
-                    rows.append({"step": int(step), "metric": metric, "value": float(value)})
+                    figure = {"step": int(step), "metric": metric, "value": float(value)}
+                    rows += [figure] if math.isfinite(figure["value"]) else []
                 except ValueError:  # the header, or a row that a kill cut short
                     continue
         return rows

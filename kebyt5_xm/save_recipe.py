@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import lightning.pytorch as pl
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import SaveConfigCallback
 
 from kebyt5_xm import origin
@@ -15,6 +16,13 @@ def taken(run: Path) -> UserError:
     return UserError(
         f"'{run}' holds a run already; continue it with --ckpt_path last, or name another with --run_dir"
     )
+
+
+def as_recorded(parser: ArgumentParser, config: Namespace) -> str:
+    """Return the text of RUN/config.yaml."""
+    config = config.clone()
+    config["ckpt_path"] = None  # where this start went on from is nothing of the recipe, and soon gone
+    return parser.dump(config, skip_none=False, skip_link_targets=True)
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -38,10 +46,8 @@ class SaveRecipe(SaveConfigCallback):
     def _write(self, path: Path) -> bool:
         """Write the recipe; return whether the folder was free, or its own run is continued."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        config = self.config.clone()
-        continued = config.pop("ckpt_path", None)
-        config["ckpt_path"] = None  # where this start went on from is nothing of the recipe, and soon gone
-        text = self.parser.dump(config, skip_none=False, skip_link_targets=True)
+        continued = self.config.get("ckpt_path")
+        text = as_recorded(self.parser, self.config)
         try:
             with path.open("w" if continued else "x", encoding="utf-8") as file:
                 file.write(text)

@@ -20,6 +20,7 @@ from kebyt5_xm.bounded import at_most
 from kebyt5_xm.configuration import check_modality_names
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.finite import refuse_not_finite
 from kebyt5_xm.lora import refuse_updates
 from kebyt5_xm.origin import Origin
 from kebyt5_xm.pretrained import CROSS_MODAL, Pretrained, RunBackbone, open_pretrained
@@ -133,6 +134,7 @@ def write_tensors(
         raise UserError(
             f"the weights are {size} bytes in one file, found a max_shard_size of {max_bytes}; leave it out"
         )
+    refuse_not_finite(state, f"'{path}'")
     # Parameters that are views of one memory, and not the same object, would be refused.
     memory = [tensor.untyped_storage().data_ptr() for tensor in state.values()]
     state = {

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kebyt5_xm import groups as parameter_groups
+from kebyt5_xm import resuming
 from kebyt5_xm.backbone import Backbone
 from kebyt5_xm.building import Building
 from kebyt5_xm.configuration import SlotBias
@@ -27,9 +28,15 @@ from kebyt5_xm.memory import memory, sharding
 from kebyt5_xm.modality import MediaInterface, Modality
 from kebyt5_xm.model import CrossModalT5, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
+from kebyt5_xm.progress import is_logged
 from kebyt5_xm.randomness import hash64
+from kebyt5_xm.resuming import Given
 from kebyt5_xm.sharding import shard
+from kebyt5_xm.step_watch import StepWatch
 from kebyt5_xm.tally import Tally
+
+BYTE_RMS = "byte_rms"
+"""The key of a checkpoint that holds the scale of the byte embeddings at the start."""
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
@@ -65,6 +72,11 @@ class Task(pl.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.model: CrossModalT5 | None = None
+        self.watch = StepWatch()
+        self._given: Given | None = None  # by this recipe, and by that of the checkpoint
+        self._given_before: Given | None = None
+        self.step_start = 0
+        """The first example of the step that is being trained on."""
 
     # -- building ----------------------------------------------------------------------------------
 
@@ -108,9 +120,31 @@ class Task(pl.LightningModule):
         frozen = sum(p.numel() for p in self._model.parameters() if not p.requires_grad)
         rank_zero_info(parameter_groups.table(optimizer.param_groups, frozen))
         rank_zero_info(memory(self._model, self.optimizer, sharding(self.trainer.strategy)))
+        names = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        self._given = Given.of(optimizer, names, schedule)
+        self._check_given(schedule)
         if schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _check_given(self, schedule: LRScheduler | None = None) -> None:
+        if self._given is not None and self._given_before is not None:
+            resuming.check(self._given_before, self._given, schedule)
+
+    def _apply_given(self) -> None:
+        """Put what the recipe gives the optimizer now in the place of what a checkpoint has restored."""
+        if not self.trainer.global_step or self._given is None:
+            return
+        optimizer, schedule = self.trainer.optimizers[0], self._scheduler
+        before = self._given_before or resuming.restored(optimizer, self._given)
+        changes = resuming.apply(before, self._given, optimizer, schedule, self.trainer.global_step)
+        if changes:
+            rank_zero_info(f"changed since the checkpoint: {'; '.join(changes)}")
+
+    @property
+    def _scheduler(self) -> LRScheduler | None:
+        configs = self.trainer.lr_scheduler_configs
+        return configs[0].scheduler if configs else None  # pyright: ignore[reportReturnType]
 
     @property
     def _model(self) -> CrossModalT5:
@@ -148,6 +182,13 @@ class Task(pl.LightningModule):
         idle = (most.clamp(min=1) - own).tolist()
         return {name: times for name, times in zip(self.modalities, idle, strict=True) if times}
 
+    def on_train_start(self) -> None:
+        self._apply_given()
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DeepSpeedStrategy):
+            # In fp32, ZeRO 1 and 2 (DeepSpeed 0.19) take steps that are not finite unless they are told.
+            strategy.model.optimizer.check_grad_overflow = True  # pyright: ignore
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Randomness follows the position alone, so a resumed run needs no generator state.
         seed = hash64(
@@ -157,7 +198,9 @@ class Task(pl.LightningModule):
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self._model.scale_ratios.clear()
             self._padding: dict[str, list[tuple[int, int]]] = {}
-            self._tally = Tally(len(self._data.training.parts), self.device)
+            self.tally = Tally(len(self._data.training.parts), self.device)
+            self.watch.begin()
+            self.step_start = self._data.course.next_index
         self._position = batch.next_step, batch.next_index
         # The step that loggers see; after a resume Lightning's own count may be one off (2.6.6).
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
@@ -174,14 +217,35 @@ class Task(pl.LightningModule):
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, by the norm that also decides whether the step may be taken at all."""
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # it does both itself
+            return
+        norm = self.watch.judge(optimizer)
+        if not self.watch.finite:
+            return
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            self.watch.clip(optimizer, gradient_clip_val, norm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
+            zero = self.trainer.strategy.model.optimizer  # pyright: ignore
+            norm = getattr(zero, "_global_grad_norm", 0.0) or 0.0
+            self.watch.judged_elsewhere(not getattr(zero, "overflow", False), float(norm))
         # Here, not at the batch's end: callbacks that save a checkpoint run before the module's own hook.
         self._data.course.advance(*self._position)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch)
-        self._tally.add(batch, losses)
+        self.tally.add(batch, losses)
         for name, share in batch.padding.items():
             self._padding.setdefault(name, []).append(share)
         # Lightning divides by the accumulation and the strategy averages over ranks; undoing both leaves the
@@ -189,7 +253,7 @@ class Task(pl.LightningModule):
         accumulation = self.trainer.accumulate_grad_batches
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             accumulation **= 2  # DeepSpeed divides once more; AdamW hides it, gradient clipping does not
-        loss = losses.sum() * (self.trainer.world_size * accumulation / batch.num_targets)
+        loss = self.watch.loss(losses, self.trainer.world_size * accumulation / batch.num_targets)
         # Text alone teaches adapters on a frozen backbone nothing, and a loss without a graph would be refused.
         return loss if loss.requires_grad else loss.requires_grad_()
 
@@ -198,12 +262,11 @@ class Task(pl.LightningModule):
             return
         if batch.next_step != self.global_step:
             raise RuntimeError(f"trained {self.global_step} steps, but the plan says {batch.next_step}")
-        log_every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        if self.trainer.global_step % log_every == 0:
+        if is_logged(self.trainer):
             self._log_step(batch.step)
 
     def _log_step(self, step: int) -> None:
-        parts, whole = self._tally.totals(self.trainer.strategy)
+        parts, whole = self.tally.totals(self.trainer.strategy)
         self.log("train/loss", whole.loss, prog_bar=True, logger=False)
         # Not by `self.log`: it would repeat a part's last value in steps that have no example of it.
         metrics = {"train/loss": whole.loss}
@@ -277,11 +340,23 @@ class Task(pl.LightningModule):
                 "own recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights"
             ) from error
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._given is not None:
+            checkpoint[resuming.KEY] = self._given.as_dict()
+        checkpoint[BYTE_RMS] = self._model.byte_rms()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restate Lightning's counts of micro-batches for the present accumulation.
 
         A run that is resumed on other ranks takes other micro-batches to a step; steps are what stays.
         """
+        if BYTE_RMS in checkpoint:  # of the weights that the run started from
+            self._model.config.byte_rms = checkpoint[BYTE_RMS]
+        if self.trainer.state.fn != "fit":
+            return
+        if resuming.KEY in checkpoint:
+            self._given_before = Given.read(checkpoint[resuming.KEY])
+            self._check_given(self._scheduler)
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):

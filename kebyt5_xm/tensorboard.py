@@ -4,8 +4,10 @@ Lightning opens every logger before it sets anything up, so a run that is refuse
 """
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -14,9 +16,20 @@ from lightning.pytorch.loggers import TensorBoardLogger
 FOLDER = "tensorboard"
 
 
-def tensorboard(run: Path) -> TensorBoardLogger:
-    """Return the logger that writes to RUN/tensorboard."""
-    return TensorBoardLogger(save_dir=run, name=None, version=FOLDER)
+class StepsTrained(TensorBoardLogger):
+    """Counts steps as the rest of a run does, by how many are trained; Lightning counts from zero."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics(metrics, None if step is None else step + 1)
+
+
+def tensorboard(run: Path, resumed: int | None = None) -> TensorBoardLogger:
+    """Return the logger that writes to RUN/tensorboard.
+
+    In a run that is `resumed` from a step, points of later steps are no longer shown.
+    """
+    purge: dict[str, Any] = {} if resumed is None else {"purge_step": resumed + 1}
+    return StepsTrained(save_dir=run, name=None, version=FOLDER, **purge)
 
 
 class NoTrace(Callback):

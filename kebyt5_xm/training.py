@@ -11,18 +11,22 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_info
 
 from kebyt5_xm import home, recipes, trainer_options
+from kebyt5_xm.branches import SetAside, refuse_abandoned
 from kebyt5_xm.checkpoint_folders import DurableTrainer
 from kebyt5_xm.checkpoint_io import DurableCheckpointIO, check_readable
-from kebyt5_xm.checkpoint_reading import read_checkpoint, refuse_damaged
+from kebyt5_xm.checkpoint_reading import checkpoint_step, read_checkpoint, refuse_damaged
 from kebyt5_xm.checkpoints import Best, Newest
+from kebyt5_xm.continued import changes, check_changes, told
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.loader import KILLED_WORKER, is_of_killed_worker
 from kebyt5_xm.errors import UserError, in_one_line
 from kebyt5_xm.evaluation.samples import SampleTable
 from kebyt5_xm.forgetting import ForgettingMeter
 from kebyt5_xm.forgetting_gate import Forgetting
+from kebyt5_xm.incidents import Incidents
 from kebyt5_xm.lost_rank import is_of_lost_rank, lost_rank
 from kebyt5_xm.metrics_log import MetricsLog
 from kebyt5_xm.parser import Parser
@@ -31,12 +35,13 @@ from kebyt5_xm.quiet import quiet
 from kebyt5_xm.recipe_check import config_paths
 from kebyt5_xm.results import ResultsWriter
 from kebyt5_xm.run import Run
-from kebyt5_xm.save_recipe import SaveRecipe, taken
+from kebyt5_xm.save_recipe import SaveRecipe, as_recorded, taken
 from kebyt5_xm.skips import Skips
 from kebyt5_xm.task import Task
 from kebyt5_xm.tensorboard import NoTrace, tensorboard
 from kebyt5_xm.termination import SaveOnTerminate, Terminated
 from kebyt5_xm.trust import packages, recipes_imports, trusted_in
+from kebyt5_xm.validations import Validations
 
 
 class TrainingCLI(LightningCLI):
@@ -83,6 +88,12 @@ class TrainingCLI(LightningCLI):
             default=Forgetting(),
             help="What is done when text is forgotten.",
         )
+        parser.add_argument(
+            "--max_bad_steps",
+            type=int,
+            default=1,
+            help="Steps in a row whose loss or gradient is not finite, and that change nothing, until the run stops.",
+        )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -104,7 +115,11 @@ class TrainingCLI(LightningCLI):
         if run.exists() and not run.is_dir():
             raise UserError(f"run_dir '{run}' is a file; name another directory with --run_dir")
         if config.get("ckpt_path"):
-            config["ckpt_path"] = str(self._checkpoint(run, config["ckpt_path"]))
+            path = self._checkpoint(run, config["ckpt_path"])
+            config["ckpt_path"] = str(path)
+            if self.subcommand == "fit":
+                refuse_abandoned(path, run)
+                self._tell_changes(run)
         elif self.subcommand == "fit" and (run / "config.yaml").exists():
             raise taken(run)
         elif self.subcommand == "validate" and not config["model"]["backbone"]["weights"]:
@@ -112,6 +127,16 @@ class TrainingCLI(LightningCLI):
                 "found no --ckpt_path, so that random weights would be validated; expected last, best or the path of "
                 "a checkpoint, or weights in model.backbone"
             )
+
+    def _tell_changes(self, run: Path) -> None:
+        """Say what the recipe has changed since the last start. Raises `UserError` for what would do nothing."""
+        if not (run / "config.yaml").is_file():
+            return
+        given = as_recorded(self._parser(self.subcommand), self._chosen)
+        found = changes(Run(run).config, yaml.safe_load(given))
+        check_changes(found)
+        if found:
+            rank_zero_info(f"continues with other options than it was started with last: {told(found)}")
 
     def _checkpoint(self, run: Path, name: str) -> Path:
         """Return the checkpoint that `--ckpt_path` names, after a look into it; raise `UserError` for none."""
@@ -133,9 +158,13 @@ class TrainingCLI(LightningCLI):
         if fitting:
             folder = run / "checkpoints"
             newest = Newest(folder, config["checkpoint_every"])
-            callbacks += [
+            callbacks = [
+                SetAside(run),
+                *callbacks,
                 NoTrace(run),
+                Incidents(run, config["max_bad_steps"], newest),
                 ForgettingMeter(self._get(self.config_init, "forgetting") or Forgetting(), newest),
+                Validations(),
                 newest,
                 SaveOnTerminate(newest),
                 Best(folder, config["monitor"], self._get(self.config_init, "data")),
@@ -162,6 +191,8 @@ class TrainingCLI(LightningCLI):
         """Raise `UserError` if the strategy cannot continue from the checkpoint."""
         if path := self._chosen.get("ckpt_path"):
             check_readable(Path(path), self.trainer.strategy)
+            assert isinstance(self.model, Task)
+            self.model.building.go_on(Path(path).absolute().parents[1] / "backbone")
 
     before_validate = before_fit
 
@@ -177,7 +208,8 @@ class TrainingCLI(LightningCLI):
         write_report(run, evaluate(run, device, packages(run.config)).medium)
 
     def _loggers(self, run: Path) -> list[Logger]:
-        return [tensorboard(run), MetricsLog(run)]
+        path = self._chosen.get("ckpt_path")
+        return [tensorboard(run, checkpoint_step(Path(path)) if path else None), MetricsLog(run)]
 
     def _listed(self, key: str) -> list[Any]:
         """Return what the recipe gives under `key` as a list; true, false and null give nothing."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import psutil
+import torch
 from torch.utils.data import get_worker_info
 
 from kebyt5_xm import checkpoint_folders
@@ -103,3 +104,30 @@ class Faulty(Manifest):
                 os.kill(os.getpid(), signal.SIGKILL)
             threading.Event().wait()
         return super().load(selection)
+
+
+class Poison(pl.Callback):
+    """Makes the head's outputs NaN in the training steps named (trained before them), on the ranks named."""
+
+    def __init__(self, steps: list[int], ranks: list[int]) -> None:
+        self.steps = steps
+        self.ranks = ranks
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        def spoil(module: object, inputs: object, output: torch.Tensor) -> torch.Tensor:
+            bad = trainer.training and trainer.global_step in self.steps and trainer.global_rank in self.ranks
+            return output * float("nan") if bad else output
+
+        pl_module.model.backbone.lm_head.register_forward_hook(spoil)  # pyright: ignore
+
+
+class SpoilWeight(pl.Callback):
+    """Makes a weight infinite once `step` steps have been trained, before a checkpoint is written."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object) -> None:
+        if trainer.global_step == self.step:
+            with torch.no_grad():
+                next(pl_module.parameters()).flatten()[-1] = float("inf")

@@ -247,6 +247,23 @@ def test_a_validation_within_a_step_changes_the_weights_at_its_end() -> None:
     assert data.factors == [2.0]
 
 
+@pytest.mark.parametrize("bits", [float("nan"), float("inf")])
+def test_a_figure_that_is_not_finite_is_beyond_every_gate(bits: float) -> None:
+    data = Data()
+    meter, trainer = set_up(data, action="raise_text", tolerance=1e9)
+    measure(meter, trainer, [(2.0, 3.0), (bits, 3.0)])
+    assert data.factors == [2.0]
+    assert meter.parts["text/ko"] == {"start": 2.0, "end": float("inf"), "worst": float("inf")}
+    measure(meter, trainer, [(2.0, 3.0)])
+    assert data.factors == [2.0, 1.0]
+    meter, trainer = set_up(Data(), action="stop")
+    with pytest.raises(UserError, match=r"'text/ko' takes (nan|inf) bits per byte before the first step"):
+        measure(meter, trainer, [(bits, 3.0)])
+    meter, trainer = set_up(Data())
+    measure(meter, trainer, [(bits, 3.0), (bits, 3.5)])
+    assert list(meter.parts) == ["text/en"], "no start, so nothing to compare"
+
+
 def test_a_changed_gate_takes_the_raised_weight_back() -> None:
     data = Data()
     data.set_text_factor(8.0)

@@ -8,8 +8,9 @@ import pytest
 
 from kebyt5_xm import progress
 from kebyt5_xm.metrics_log import MetricsLog
-from kebyt5_xm.progress import Throughput
+from kebyt5_xm.progress import ProgressBar, Throughput
 from kebyt5_xm.run import Run
+from kebyt5_xm.tensorboard import FOLDER, tensorboard
 
 
 class Clock:
@@ -24,7 +25,7 @@ def test_throughput_counts_neither_validation_nor_what_came_before(monkeypatch: 
     clock = Clock(monkeypatch)
     logged: dict[str, float] = {}
     module: Any = SimpleNamespace(log=lambda name, value, **_: logged.update({name: value}))
-    trainer: Any = SimpleNamespace(global_step=0, log_every_n_steps=1, world_size=3)
+    trainer: Any = SimpleNamespace(global_step=0, log_every_n_steps=1, max_steps=2, world_size=3, loggers=[])
     throughput = Throughput()
 
     throughput.on_validation_start(trainer, module)  # a validation before the first step
@@ -44,6 +45,71 @@ def test_throughput_counts_neither_validation_nor_what_came_before(monkeypatch: 
     assert logged == {"train/bytes_per_second": 140 * 3 / 5}
     assert throughput.total_seconds == 10
     assert throughput.bytes_per_second == 210 * 3 / 10
+
+
+@pytest.mark.parametrize("steps", [1, 9, 10, 19])
+def test_a_run_of_any_length_is_counted_to_its_last_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, steps: int
+) -> None:
+    """With a figure every ten steps, and one of the last: 70 ids and 0.05 seconds a step."""
+    clock = Clock(monkeypatch)
+    module: Any = SimpleNamespace(log=lambda *_, **__: None)
+    trainer: Any = SimpleNamespace(
+        log_every_n_steps=10, max_steps=steps, world_size=1, loggers=[MetricsLog(tmp_path)]
+    )
+    throughput = Throughput()
+    throughput.on_train_start(trainer, module)
+    for step in range(1, steps + 1):
+        clock.now += 0.05
+        trainer.global_step = step
+        batch: Any = SimpleNamespace(num_ids=70, step=step - 1, next_step=step)
+        throughput.on_train_batch_end(trainer, module, None, batch, step - 1)
+    assert throughput.total_seconds == pytest.approx(0.05 * steps)
+    assert throughput.bytes_per_second == pytest.approx(1400)
+    (tmp_path / "config.yaml").touch()
+    assert [row["step"] for row in Run(tmp_path).metrics()] == sorted(
+        {step for step in (10, steps) if step <= steps}
+    )
+
+
+def test_the_bar_counts_the_steps_of_the_whole_run_and_begins_where_it_is_resumed() -> None:
+    bar = ProgressBar()
+    trainer: Any = SimpleNamespace(
+        global_step=7, max_steps=13, progress_bar_metrics={}, is_global_zero=True, sanity_checking=False
+    )
+    bar.setup(trainer, SimpleNamespace(), "fit")  # pyright: ignore[reportArgumentType]
+    bar.on_train_start()
+    bar.on_train_epoch_start(trainer)
+    shown = bar.train_progress_bar
+    assert (shown.n, shown.initial, shown.total) == (7, 7, 13)
+    trainer.global_step = 13
+    for step, next_step in ((12, 12), (12, 13)):
+        batch: Any = SimpleNamespace(step=step, next_step=next_step)
+        bar.on_train_batch_end(trainer, None, None, batch, 0)  # pyright: ignore[reportArgumentType]
+    assert shown.n == 13
+    shown.close()
+
+
+def test_tensorboard_counts_steps_as_the_run_does_and_drops_those_of_an_abandoned_life(
+    tmp_path: Path,
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for resumed, steps in ((None, range(5)), (3, range(3, 5))):
+        logger = tensorboard(tmp_path, resumed)
+        for step in steps:
+            logger.log_metrics({"train/loss": float(step if resumed is None else -step)}, step)
+        logger.finalize("success")
+        logger.experiment.close()
+    events = EventAccumulator(str(tmp_path / FOLDER))
+    events.Reload()
+    assert [(point.step, point.value) for point in events.Scalars("train/loss")] == [
+        (1, 0.0),
+        (2, 1.0),
+        (3, 2.0),
+        (4, -3.0),
+        (5, -4.0),
+    ]
 
 
 def test_metrics_are_appended_over_two_lives_of_a_run(tmp_path: Path) -> None:

@@ -30,9 +30,11 @@ from kebyt5_xm.report.compared_scores import clear_best
 from kebyt5_xm.report.comparison import compare, flattened
 from kebyt5_xm.report.difference import MOST_CHARACTERS, as_bytes, differences, is_malformed
 from kebyt5_xm.report.draw import draw
+from kebyt5_xm.report.held_out_text import differing
 from kebyt5_xm.report.markup import data, element, say
 from kebyt5_xm.report.media import beside_manifest
 from kebyt5_xm.report.numbers import duration, interval, number, percent
+from kebyt5_xm.report.recorded import read_record
 from kebyt5_xm.run import Run
 
 TAGS = set(
@@ -559,6 +561,21 @@ def test_runs_side_by_side(folder: Path, tmp_path: Path) -> None:
     evaluation["sources"]["digits"]["examples"] = 370
     (other.path / "evaluation.json").write_text(json.dumps(evaluation))
     assert 'class="best"' not in compare([Run(folder), other]), "other examples are no comparison"
+
+
+def test_bits_of_other_held_out_text_are_not_put_side_by_side(folder: Path, tmp_path: Path) -> None:
+    other = Run(tiny_report.write_run(tmp_path / "other"))
+    same = compare([Run(folder), other])
+    assert "not the same in these runs" not in same
+    results = json.loads((other.path / "results.json").read_text())
+    part = next(name for name, entry in results["parts"].items() if entry.get("unigram"))
+    results["parts"][part]["unigram"] += 0.1
+    (other.path / "results.json").write_text(json.dumps(results))
+    records = [read_record(run, examples=0) for run in (Run(folder), other)]
+    assert differing(records) == {part, ""}
+    drawn = compare([Run(folder), other])
+    assert "is not the same in these runs, so its bits and losses" in drawn
+    assert drawn.count("<svg") < same.count("<svg"), "its curves are left out"
 
 
 def test_flattened() -> None:

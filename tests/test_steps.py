@@ -169,3 +169,24 @@ def test_only_impossible_examples_are_an_error() -> None:
     steps = BudgetedSteps(plan(), lambda draws: np.zeros((len(draws), 2), dtype=np.int64), Budget(7, 7))
     with pytest.raises(UserError, match="no example to train on"):
         steps.batch(0)
+
+
+@pytest.mark.parametrize("budget", [BUDGET, PACKED])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_steps_that_are_there_beyond_doubt_are_not_counted_one_by_one(
+    budget: Budget, epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = BudgetedSteps(plan(epochs=epochs), lengths, budget)
+    every = steps.count(10**6)
+    assert every == BudgetedSteps(plan(epochs=epochs), lengths, budget).count(every + 1), (
+        "never more than there are"
+    )
+    asked: list[int] = []
+    counted = BudgetedSteps.batch
+    monkeypatch.setattr(
+        BudgetedSteps, "batch", lambda self, start: asked.append(start) or counted(self, start)
+    )
+    assert steps.count(every // 2) == every // 2
+    assert asked == []
+    assert steps.count(every) == every
+    assert asked

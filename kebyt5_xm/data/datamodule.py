@@ -171,10 +171,22 @@ class DataModule(pl.LightningDataModule):
         """Set `accumulate_grad_batches`, and turn Lightning's interval in batches into one in steps."""
         trainer = self.trainer
         assert trainer is not None
-        check_steps(self, trainer.max_steps, trainer.accumulate_grad_batches, trainer.world_size)
+        self._check_steps(trainer)
         trainer.accumulate_grad_batches = self.steps.num_micro_batches // trainer.world_size
         if isinstance(trainer.val_check_interval, int):
             trainer.val_check_interval *= trainer.accumulate_grad_batches
+
+    def _check_steps(self, trainer: pl.Trainer) -> None:
+        """Check the steps on the first rank alone, which may have to count them. Raises `UserError` on all ranks."""
+        failure = None
+        if trainer.is_global_zero:
+            try:
+                check_steps(self, trainer.max_steps, trainer.accumulate_grad_batches, trainer.world_size)
+            except UserError as error:  # for which the other ranks wait
+                failure = error
+        failure = trainer.strategy.broadcast(failure)
+        if failure is not None:
+            raise failure
 
     @property
     def steps(self) -> Steps:
@@ -238,6 +250,8 @@ class DataModule(pl.LightningDataModule):
         return {**self.course.state_dict(), "description": self.description()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.trainer is not None and self.trainer.state.fn == "validate":
+            return  # held-out data alone are read, and may be any
         old, new = state_dict["description"], self.description()
         changes = [
             f"{key}: {old.get(key, 'nothing')} -> {new.get(key, 'nothing')}"
@@ -251,5 +265,7 @@ class DataModule(pl.LightningDataModule):
                 + "; undo the change, or set "
                 "data.accept_changes: true to go on with the new data from the same example"
             )
+        if changes:
+            rank_zero_info(f"data: changed since the checkpoint, and accepted: {'; '.join(changes)}")
         self.course.load_state_dict(state_dict)
         rank_zero_info(f"data: continues at step {self.course.next_step}, fingerprint {self.fingerprint()}")

@@ -165,8 +165,11 @@ class BudgetedSteps(Steps):
         return GlobalBatch(start, start + stop, micro_batches, num_targets)
 
     def count(self, most: int) -> int:
-        """As `Steps.count`, step by step, since it is lengths that decide; with a bar if that takes a while."""
-        if self.plan.num_examples is None:
+        """As `Steps.count`, step by step if it is close, since lengths decide; with a bar if it takes long.
+
+        If the examples, end to end and without padding, fill that many steps and some more, none is counted.
+        """
+        if self.plan.num_examples is None or self._are_enough_for(most):
             return most
         start = 0
         for step in tqdm(range(most), unit=" steps", desc="counting steps", disable=None, delay=2.0):
@@ -219,6 +222,27 @@ class BudgetedSteps(Steps):
         rows = self.budget.micro_length // self.budget.packed_length
         return _packed(longest, order, self.budget.packed_length, rows, self.num_micro_batches)
 
+    def _are_enough_for(self, steps: int) -> bool:
+        """Say whether there are so many steps beyond doubt: none has room for more positions than its budget."""
+        if self.plan.given is not None:
+            return False
+        wanted = SURE * steps * self.budget.global_length
+        for number, part in enumerate(self.plan.parts):
+            for begin in range(0, part.num_rows, AT_ONCE):
+                row = np.arange(begin, min(begin + AT_ONCE, part.num_rows))
+                draws = Draws(np.full_like(row, number), np.zeros_like(row), row, row.astype(np.uint64))
+                lengths = self.lengths(draws)
+                wanted -= (part.epochs or 0) * int(lengths.max(axis=1)[self._fits(lengths)].sum())
+                if wanted <= 0:
+                    return True
+        return False
+
+
+SURE = 1.05
+"""A row's length may depend on its draw a little, as where spans fall: so much more has to be there."""
+
+AT_ONCE = 1 << 16
+"""Rows whose lengths are looked up at a time."""
 
 Bin = tuple[list[int], list[int]]
 """One micro-batch: its examples, and the packed row of each."""

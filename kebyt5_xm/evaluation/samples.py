@@ -27,6 +27,8 @@ class SampleTable(pl.Callback):
         self.max_length = max_length
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            return
         data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         model: CrossModalT5 = pl_module.model  # pyright: ignore[reportAssignmentType]
         lines = ["| source | input | model | reference |", "|---|---|---|---|"]
@@ -41,7 +43,7 @@ class SampleTable(pl.Callback):
                     for ids in (batch.input_ids[row], written[row], reference)
                 ]
                 lines.append("| " + " | ".join([name, *map(_cell, cells)]) + " |")
-        if trainer.is_global_zero and trainer.state.fn == "fit":
+        if trainer.is_global_zero:
             self._write(trainer, "\n".join(lines) + "\n")
 
     def _write(self, trainer: pl.Trainer, table: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from kebyt5_xm.report.chart import NUM_COLOURS, grid, line_chart
+from kebyt5_xm.report.held_out_text import differing
 from kebyt5_xm.report.markup import data, join, say
 from kebyt5_xm.report.numbers import NONE, interval, number, signed
 from kebyt5_xm.report.recorded import Record
@@ -20,6 +21,7 @@ def compared_text(records: Sequence[Record], names: Sequence[Markup]) -> Markup:
     parts = list(dict.fromkeys(part for record in records for part in record.forgetting))
     if not parts:
         return note(say("어느 실행에서도 재지 않았습니다.", "Not measured in any of the runs."))
+    other = differing(records)
     charted = [
         Row(
             join([data(part), Markup(" · "), names[n]]),
@@ -30,6 +32,7 @@ def compared_text(records: Sequence[Record], names: Sequence[Markup]) -> Markup:
             colour=n % NUM_COLOURS,
         )
         for part in parts
+        if part not in other
         for n, record in enumerate(records)
         if (f := record.forgetting.get(part))
     ]

@@ -11,6 +11,7 @@ from kebyt5_xm.report.compared_scores import all_scores, compared_scores, main_m
 from kebyt5_xm.report.costs import cost_entries
 from kebyt5_xm.report.curves import over_one_another
 from kebyt5_xm.report.frame import Section, page
+from kebyt5_xm.report.held_out_text import ALL, differing, metrics_of, warning
 from kebyt5_xm.report.markup import Child, code, data, element, join, say
 from kebyt5_xm.report.numbers import NONE, interval, number, percent
 from kebyt5_xm.report.recorded import Record, read_record
@@ -29,12 +30,20 @@ def compare(runs: Sequence[Run], *, language: str = "en") -> str:
     names = _names(records)
     told = [data(name) for name in names]
     sections = [
-        Section("summary", say("요약", "Summary"), _runs(records, told) + _summary(records, told)),
+        Section(
+            "summary",
+            say("요약", "Summary"),
+            _runs(records, told) + _summary(records, told) + warning(differing(records)),
+        ),
         Section("metrics", say("지표와 구간", "Metrics with intervals"), compared_scores(records, told)),
         Section("text", say("글 실력의 유지", "Text ability"), compared_text(records, told)),
         Section("modalities", say("모달리티 사용", "Use of modalities"), compared_uses(records, told)),
         Section("robustness", say("강건성", "Robustness"), compared_robustness(records, told)),
-        Section("curves", say("학습 곡선", "Curves"), over_one_another(records, told.__getitem__)),
+        Section(
+            "curves",
+            say("학습 곡선", "Curves"),
+            over_one_another(records, told.__getitem__, metrics_of(differing(records))),
+        ),
         Section(
             "configuration", say("설정의 차이", "Differences of configuration"), _settings(records, told)
         ),
@@ -67,7 +76,7 @@ def _summary(records: Sequence[Record], names: Sequence[Markup]) -> Markup:
     rows: list[list[Child]] = [
         [
             say("평가용 전체, 비트/바이트", "All held out, bits/byte"),
-            *(number(r.last("val/bits_per_byte")) for r in records),
+            *(NONE if ALL in differing(records) else number(r.last("val/bits_per_byte")) for r in records),
         ],
         [
             say("글을 가장 많이 잃은 언어의 변화", "Text: largest change of a part"),

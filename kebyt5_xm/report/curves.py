@@ -1,6 +1,6 @@
 """What metrics.csv has over the steps, as charts: of one run, or of several over one another."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from markupsafe import Markup
 
@@ -131,8 +131,10 @@ def _aside(record: Record) -> Iterable[Markup]:
         yield line_chart(data(name), STEPS, [Line(data(name), record.series[name])])
 
 
-def over_one_another(records: list[Record], name: Callable[[int], Child]) -> Markup:
-    """Return one chart a metric with a line a run; `name` is that of run number i."""
+def over_one_another(
+    records: list[Record], name: Callable[[int], Child], without: Collection[str] = ()
+) -> Markup:
+    """Return one chart a metric with a line a run, but for those `without`; `name` is that of run number i."""
     told = {"train/loss": say("학습 손실 (내트/바이트)", "Training loss (nats per byte)")}
     told["val/loss"] = say("평가용 손실 (내트/바이트)", "Held-out loss (nats per byte)")
     told["val/bits_per_byte"] = say("평가용 예제, 바이트당 비트", "Held out, bits per byte")
@@ -140,7 +142,7 @@ def over_one_another(records: list[Record], name: Callable[[int], Child]) -> Mar
     for record in records:
         wanted += [n for n in record.series if n.startswith("val/") and not n.startswith("val/loss/")]
     charts = []
-    for metric in dict.fromkeys(wanted):
+    for metric in (metric for metric in dict.fromkeys(wanted) if metric not in without):
         lines = [Line(name(number), record.series.get(metric, [])) for number, record in enumerate(records)]
         chart = line_chart(told.get(metric) or data(metric.removeprefix("val/")), STEPS, lines)
         charts += [chart] if chart else []

@@ -1,0 +1,77 @@
+"""Whether numbers are finite: weights before they are written, and figures before they are told."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kebyt5_xm.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NAMED = 3
+"""Tensors that an error names."""
+
+
+def not_finite(tensors: "Mapping[str, Tensor]") -> list[str]:
+    """Return the names of the tensors that hold an infinity or a NaN. The device is waited for once."""
+    import torch
+
+    floats = {
+        name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()
+    }
+    by_device: dict[torch.device, list[str]] = {}
+    for name, tensor in floats.items():
+        by_device.setdefault(tensor.device, []).append(name)
+    bad: list[str] = []
+    for names in by_device.values():
+        # The largest magnitude: an infinity is one, and NaN wins over every number.
+        largest = torch.stack(
+            [torch.linalg.vector_norm(floats[name].detach(), math.inf).float() for name in names]
+        )
+        finite = torch.isfinite(largest)
+        if not finite.all():
+            bad += [name for name, sound in zip(names, finite.tolist(), strict=True) if not sound]
+    return bad
+
+
+def unsound_weights(module: "nn.Module") -> list[str]:
+    """Return the names of a model's parameters that are not finite, and of buffers that hold a NaN, on this rank.
+
+    An infinity in a buffer may be meant, as in a mask. Of a sharded parameter, this rank's shard is looked at.
+    """
+    parameters = {name: _local(parameter) for name, parameter in module.named_parameters()}
+    buffers = {
+        name: _local(buffer).detach().nan_to_num(nan=math.nan, posinf=0.0, neginf=0.0)
+        for name, buffer in module.named_buffers()
+        if buffer.is_floating_point()
+    }
+    return not_finite({**parameters, **buffers})
+
+
+def refuse_not_finite(tensors: "Mapping[str, Tensor]", what: str) -> None:
+    """Raise `UserError` if weights that are about to be written as `what` hold an infinity or a NaN."""
+    if bad := not_finite(tensors):
+        raise UserError(
+            f"{what} would hold {told(bad)} that are not finite, and is not written; take an earlier checkpoint of "
+            "the run, and train on from it with a lower rate"
+        )
+
+
+def told(names: list[str]) -> str:
+    """Return how many tensors, and the names of the first."""
+    shown = ", ".join(names[:NAMED])
+    return f"{len(names)} tensors ({shown}{' and others' if len(names) > NAMED else ''})"
+
+
+def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures that are finite: a loss of NaN is none."""
+    values = {name: float(value) for name, value in metrics.items()}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _local(tensor: "Tensor") -> "Tensor":
+    from torch.distributed.tensor import DTensor
+
+    sharded = getattr(tensor, "ds_tensor", tensor)  # ZeRO 3 leaves an empty tensor in the parameter's place
+    return sharded.to_local() if isinstance(sharded, DTensor) else sharded
