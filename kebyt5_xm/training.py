@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import yaml
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
@@ -192,7 +193,7 @@ class TrainingCLI(LightningCLI):
         if path := self._chosen.get("ckpt_path"):
             check_readable(Path(path), self.trainer.strategy)
             assert isinstance(self.model, Task)
-            self.model.building.go_on(Path(path).absolute().parents[1] / "backbone")
+            self.model.building.go_on(Path(path).absolute().parent.parent / "backbone")
 
     before_validate = before_fit
 
