@@ -22,6 +22,7 @@ TOP = (
     "data",
     "run_dir",
     "checkpoint_every",
+    "max_bad_steps",
     "monitor",
     "report",
     "forgetting",

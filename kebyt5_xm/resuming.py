@@ -41,6 +41,7 @@ class Given:
     schedule: dict[str, Any]
 
     @classmethod
+<<<<<<< HEAD
     def of(cls, optimizer: Optimizer, names: Mapping[int, str]) -> "Given":
         """Return what an optimizer was made with, before a schedule changes it; `names` by the tensors' `id`."""
         groups = [
@@ -52,6 +53,20 @@ class Given:
 
     def scheduled(self, schedule: LRScheduler) -> "Given":
         """Return this with what a schedule was made with."""
+=======
+    def of(cls, optimizer: Optimizer, names: Mapping[int, str], schedule: LRScheduler | None) -> "Given":
+        """Return what an optimizer and its schedule were made with; `names` by the tensors' `id`."""
+        groups = [
+            {key: _plain(value) for key, value in group.items() if key not in _OWN_GROUP}
+            | {"lr": _plain(group.get("initial_lr", group["lr"]))}  # a schedule changes the other
+            | {"members": _digest(names[id(p)] for p in group["params"])}
+            for group in optimizer.param_groups
+        ]
+        given = cls(_class_path(optimizer), groups, {})
+        return given if schedule is None else given._scheduled(schedule)
+
+    def _scheduled(self, schedule: LRScheduler) -> "Given":
+>>>>>>> training
         options = {
             key: value
             for key, value in vars(schedule).items()

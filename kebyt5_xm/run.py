@@ -5,6 +5,8 @@ RUN/backbone/              what the run started from: config.json, licence and n
 RUN/checkpoints/best.ckpt  the best by the monitored metric
 RUN/checkpoints/step=N.ckpt
 RUN/metrics.csv  RUN/tensorboard/  RUN/samples/STEP.md  RUN/results.json
+RUN/incidents.jsonl         steps and validations that were not finite (see `incidents`)
+RUN/abandoned/              what came after a checkpoint from which the run went on (see `branches`)
 """
 
 import csv
