@@ -12,6 +12,8 @@ from kebyt5_xm.errors import UserError
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
+    from kebyt5_xm.pretrained import Pretrained
+
 
 @dataclass
 class ContinuedBackbone(Backbone):
@@ -23,7 +25,7 @@ class ContinuedBackbone(Backbone):
 
     folder: str = ""
 
-    def _pretrained_fields(self) -> dict[str, Any]:
+    def _pretrained_fields(self, source: "Pretrained | None") -> dict[str, Any]:
         return json.loads((Path(self.folder) / "config.json").read_text(encoding="utf-8"))
 
     def _warm_started(self) -> "T5ForConditionalGeneration":
