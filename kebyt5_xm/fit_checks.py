@@ -1,7 +1,6 @@
 """What `train.py fit` refuses before its first step; the doctor asks the same functions."""
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -20,20 +19,13 @@ HIGHEST_RATE = 1.0
 the weights' own): with more, a step leaves nothing of a weight. SGD's follow the gradient and have no such bound."""
 
 
-def check_steps(
-    data: "DataModule",
-    max_steps: int,
-    accumulation: int,
-    world_size: int,
-    count: Callable[[int], int] | None = None,
-) -> None:
+def check_steps(data: "DataModule", max_steps: int, accumulation: int, world_size: int) -> None:
     """Raise `UserError` where steps cannot be made of the global batch, or the sources end before the run.
 
     Args:
         data: connected.
         max_steps, accumulation: `trainer.max_steps` and `trainer.accumulate_grad_batches` as given.
         world_size: number of ranks.
-        count: how many of so many steps there are examples for; `data.steps.count` unless given.
     """
     if max_steps < 1:
         raise UserError(f"trainer.max_steps is {max_steps}; expected the number of optimizer steps")
@@ -56,7 +48,7 @@ def check_steps(
             f"data.budget makes {data.steps.num_micro_batches} micro-batches a step, which {world_size} ranks "
             "cannot share evenly; change global_length or micro_length"
         )
-    done = (count or data.steps.count)(max_steps)
+    done = data.steps.count(max_steps)
     if done < max_steps:
         raise UserError(
             f"trainer.max_steps is {max_steps}, but the sources end after {done} whole steps; set it to {done}, or "

@@ -41,19 +41,6 @@ class Given:
     schedule: dict[str, Any]
 
     @classmethod
-<<<<<<< HEAD
-    def of(cls, optimizer: Optimizer, names: Mapping[int, str]) -> "Given":
-        """Return what an optimizer was made with, before a schedule changes it; `names` by the tensors' `id`."""
-        groups = [
-            {key: _plain(value) for key, value in group.items() if key not in _OWN_GROUP}
-            | {"members": _digest(names[id(p)] for p in group["params"])}
-            for group in optimizer.param_groups
-        ]
-        return cls(_class_path(optimizer), groups, {})
-
-    def scheduled(self, schedule: LRScheduler) -> "Given":
-        """Return this with what a schedule was made with."""
-=======
     def of(cls, optimizer: Optimizer, names: Mapping[int, str], schedule: LRScheduler | None) -> "Given":
         """Return what an optimizer and its schedule were made with; `names` by the tensors' `id`."""
         groups = [
@@ -66,7 +53,6 @@ class Given:
         return given if schedule is None else given._scheduled(schedule)
 
     def _scheduled(self, schedule: LRScheduler) -> "Given":
->>>>>>> training
         options = {
             key: value
             for key, value in vars(schedule).items()

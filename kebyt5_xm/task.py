@@ -121,17 +121,10 @@ class Task(pl.LightningModule):
         rank_zero_info(parameter_groups.table(optimizer.param_groups, frozen))
         rank_zero_info(memory(self._model, self.optimizer, sharding(self.trainer.strategy)))
         names = {id(parameter): name for name, parameter in self._model.named_parameters()}
-<<<<<<< HEAD
-        self._given = Given.of(optimizer, names)
-=======
         self._given = Given.of(optimizer, names, schedule)
         self._check_given(schedule)
->>>>>>> training
         if schedule is None:
-            self._check_given()
             return optimizer
-        self._given = self._given.scheduled(schedule)
-        self._check_given(schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _check_given(self, schedule: LRScheduler | None = None) -> None:

@@ -193,11 +193,7 @@ class TrainingCLI(LightningCLI):
         if path := self._chosen.get("ckpt_path"):
             check_readable(Path(path), self.trainer.strategy)
             assert isinstance(self.model, Task)
-<<<<<<< HEAD
-            self.model.building.go_on(Path(path).absolute().parents[1] / "backbone")
-=======
             self.model.building.go_on(Path(path).absolute().parent.parent / "backbone")
->>>>>>> training
 
     before_validate = before_fit
 

@@ -239,11 +239,7 @@ def test_a_weight_that_is_not_finite_is_not_written(folder: Path) -> None:
 @pytest.mark.slow
 def test_a_validation_that_is_not_finite_is_recorded_and_never_the_best(folder: Path) -> None:
     contents = tiny_run.recipe(folder, "validated", val_check_interval=1)
-<<<<<<< HEAD
-    contents["model"]["optimizer"]["init_args"]["lr"] = 1e30
-=======
     contents["model"]["optimizer"] = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1e30}}
->>>>>>> training
     assert fit(folder, contents)[0] == [2]
     first, second = incidents(folder / "validated")
     assert (first["step"], first["what"]) == (1, "validation")

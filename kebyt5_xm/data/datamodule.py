@@ -171,33 +171,11 @@ class DataModule(pl.LightningDataModule):
         """Set `accumulate_grad_batches`, and turn Lightning's interval in batches into one in steps."""
         trainer = self.trainer
         assert trainer is not None
-<<<<<<< HEAD
-        check_steps(
-            self, trainer.max_steps, trainer.accumulate_grad_batches, trainer.world_size, self._count_steps
-        )
-=======
         self._check_steps(trainer)
->>>>>>> training
         trainer.accumulate_grad_batches = self.steps.num_micro_batches // trainer.world_size
         if isinstance(trainer.val_check_interval, int):
             trainer.val_check_interval *= trainer.accumulate_grad_batches
 
-<<<<<<< HEAD
-    def _count_steps(self, max_steps: int) -> int:
-        """Return how many of the run's steps there are examples for, counted by the first rank alone."""
-        trainer = self.trainer
-        assert trainer is not None
-        found: int | UserError = 0
-        if trainer.is_global_zero:
-            try:
-                found = self.steps.count(max_steps)
-            except UserError as error:  # for which the other ranks wait
-                found = error
-        found = trainer.strategy.broadcast(found)
-        if isinstance(found, UserError):
-            raise found
-        return found
-=======
     def _check_steps(self, trainer: pl.Trainer) -> None:
         """Check the steps on the first rank alone, which may have to count them. Raises `UserError` on all ranks."""
         failure = None
@@ -209,7 +187,6 @@ class DataModule(pl.LightningDataModule):
         failure = trainer.strategy.broadcast(failure)
         if failure is not None:
             raise failure
->>>>>>> training
 
     @property
     def steps(self) -> Steps:
