@@ -67,27 +67,38 @@ JUNK: dict[str, Callable[[], bytes]] = {
 }
 
 
-@st.composite
-def recordings(draw: st.DrawFn) -> tuple[str, bytes]:
-    """One to three whole recordings, of which pieces are taken out, put in, repeated and wrapped."""
-    names = draw(st.lists(st.sampled_from(sorted(BASES)), min_size=1, max_size=2))
+STEPS = ("cut", "front", "behind", "hole", "repeat", "wrap", "insert")
+"""What happens to a recording; each at a place, as a share of its bytes, over a number of bytes, with some junk."""
+Step = tuple[str, float, int, str]
+
+
+def recordings() -> st.SearchStrategy[tuple[list[str], list[Step]]]:
+    """One or two whole recordings, and what happens to them."""
+    size = st.sampled_from([1, 2, 417, 4096, 20_001])
+    step = st.tuples(st.sampled_from(STEPS), st.floats(0, 1), size, st.sampled_from(sorted(JUNK)))
+    names = st.lists(st.sampled_from(sorted(BASES)), min_size=1, max_size=2)
+    return st.tuples(names, st.lists(step, max_size=2))
+
+
+def built(names: list[str], steps: list[Step]) -> bytes:
     raw = b"".join(recording(name) for name in names)
-    steps = [" + ".join(names)]
-    for _ in range(draw(st.integers(0, 2))):
-        step = draw(st.sampled_from(["cut", "front", "behind", "hole", "repeat", "wrap", "insert"]))
-        at, size = int(draw(st.floats(0, 1)) * len(raw)), draw(st.sampled_from([1, 2, 417, 4096, 20_001]))
-        junk = draw(st.sampled_from(sorted(JUNK)))
-        raw = {
-            "cut": lambda raw=raw, at=at: raw[:at],
-            "front": lambda raw=raw, junk=junk: JUNK[junk]() + raw,
-            "behind": lambda raw=raw, junk=junk: raw + JUNK[junk](),
-            "hole": lambda raw=raw, at=at, size=size: raw[:at] + raw[at + size :],
-            "repeat": lambda raw=raw, at=at, size=size: raw[: at + size] + raw[at:],
-            "wrap": lambda raw=raw: wav_around(raw, 0x55),
-            "insert": lambda raw=raw, at=at, junk=junk: raw[:at] + JUNK[junk]() + raw[at:],
-        }[step]()
-        steps.append(f"{step} {junk if step in ('front', 'behind', 'insert') else at}")
-    return ", ".join(steps), raw
+    for step, share, size, junk in steps:
+        at, more = int(share * len(raw)), JUNK[junk]()
+        if step == "cut":
+            raw = raw[:at]
+        elif step == "front":
+            raw = more + raw
+        elif step == "behind":
+            raw += more
+        elif step == "hole":
+            raw = raw[:at] + raw[at + size :]
+        elif step == "repeat":
+            raw = raw[: at + size] + raw[at:]
+        elif step == "wrap":
+            raw = wav_around(raw, 0x55)
+        else:
+            raw = raw[:at] + more + raw[at:]
+    return raw
 
 
 def seconds_by_ffmpeg(raw: bytes) -> float:
@@ -111,8 +122,8 @@ def test_a_recording_is_as_long_as_a_second_reader_finds_it_or_refused() -> None
 
     @FUZZ
     @given(made=recordings())
-    def check(made: tuple[str, bytes]) -> None:
-        steps, raw = made
+    def check(made: tuple[list[str], list[Step]]) -> None:
+        raw = built(*made)
         try:
             said = audio_header(raw)
             waveform, rate = open_audio(raw)
@@ -120,8 +131,8 @@ def test_a_recording_is_as_long_as_a_second_reader_finds_it_or_refused() -> None
             outcomes["refused" if "\n" not in str(error) else "in several lines"] += 1
             return
         outcomes["read"] += 1
-        assert (said.num_samples, said.sample_rate) == (len(waveform), rate), steps
-        assert len(waveform) / rate > seconds_by_ffmpeg(raw) - PADDING_SECONDS, steps
+        assert (said.num_samples, said.sample_rate) == (len(waveform), rate)
+        assert len(waveform) / rate > seconds_by_ffmpeg(raw) - PADDING_SECONDS
 
     with av.logging.Capture():  # what FFmpeg says of damage
         check()
