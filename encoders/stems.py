@@ -193,7 +193,7 @@ class LogMelEncoder(Encoder):
     Every convolution has kernel 3 and padding 1, and padding frames are set to zero before each, so a recording
     in a padded batch sees the same zeros behind its end as alone; the norms run over channels, never over time.
 
-    `normalize` says how the frames are scaled. `recording`: each mel band has mean 0 and deviation 1 over the recording,
+    `normalize` says how frames are scaled. `recording`: each mel band has mean 0 and deviation 1 over the recording,
     which takes away loudness and microphone, and whatever never changes: a steady tone is silence then. `fixed`: one
     scale for all recordings and bands, for sounds that are steady and of one loudness. docs/experiments.md has both
     measured on speech.
