@@ -31,6 +31,7 @@ from kebyt5_xm.errors import UserError, did_you_mean
 Normalize = Literal["recording", "fixed"]
 
 FIXED_MEAN, FIXED_DEVIATION = -8.0, 4.0
+"""Of log-mel frames: -7.8 and 4.1 over the demo's 2,800 recordings, every seventh of them (2026-11-27)."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,11 @@ class LogMelEncoder(Encoder):
 
     Every convolution has kernel 3 and padding 1, and padding frames are set to zero before each, so a recording
     in a padded batch sees the same zeros behind its end as alone; the norms run over channels, never over time.
+
+    `normalize` says how frames are scaled. `recording`: each mel band has mean 0 and deviation 1 over the recording,
+    which takes away loudness and microphone, and whatever never changes: a steady tone is silence then. `fixed`: one
+    scale for all recordings and bands, for sounds that are steady and of one loudness. docs/experiments.md has both
+    measured on speech.
     """
 
     media = "audio"
