@@ -17,6 +17,7 @@ from kebyt5_xm.data.bad_sample import BadSample, RowError
 from kebyt5_xm.data.layouts import Delimited, JsonDocuments
 from kebyt5_xm.data.manifest import open_rows
 from kebyt5_xm.data.media import open_audio
+from kebyt5_xm.data.pool import run_jobs
 from kebyt5_xm.data.template import Slot, Template
 from kebyt5_xm.errors import UserError
 
@@ -207,6 +208,25 @@ def test_a_pattern_never_names_what_was_made_from_the_files(tmp_path: Path) -> N
         assert len(open_rows(tmp_path / "b-*", Delimited(","))) == 2
     (tmp_path / "b-9.rows").write_text("q,a\n1,2\n")  # somebody's own, in spite of its name
     assert len(open_rows(tmp_path / "b-*", Delimited(","))) == 3
+
+
+class Unpacked:
+    """What cannot be unpacked in another process."""
+
+    def __call__(self, progress) -> None: ...
+
+    def __reduce__(self):
+        return _gone, ()
+
+
+def _gone():
+    raise UserError("found no table any more")
+
+
+@pytest.mark.slow  # starts processes
+def test_a_job_that_another_process_cannot_take_is_no_worker_that_was_killed() -> None:
+    with pytest.raises(UserError, match="found no table any more"):
+        list(run_jobs({0: Unpacked(), 1: Unpacked()}, 2, lambda _: None))
 
 
 def test_files_are_opened_and_closed_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
