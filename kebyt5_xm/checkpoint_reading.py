@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kebyt5_xm.digest import is_damaged
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.pickles import refuse_code
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +35,11 @@ class Kind(StrEnum):
 
 
 def kind_of(path: Path) -> Kind:
-    """Return the kind of the checkpoint at `path`; raise `UserError` for a folder that is none."""
+    """Return the kind of the checkpoint at `path`; raise `UserError` for a folder that is none or names code."""
     if path.is_file():
         return Kind.FILE
+    if (path / ".metadata").is_file() or (path / "latest").is_file():
+        refuse_code(path)
     if (path / ".metadata").is_file():  # of torch.distributed.checkpoint
         return Kind.SHARDED
     if (path / "latest").is_file():

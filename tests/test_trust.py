@@ -1,5 +1,6 @@
 """Whose code is imported: a stranger's folder never, the user's own modules last, for every command alike."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,13 +11,16 @@ from typing import Any
 import pytest
 import tiny_run
 import yaml
-from tiny_model import SPECS, tiny_model, write_files
+from tiny_model import SHAPE, SPECS, tiny_model, write_files
 
 from kebyt5_xm import cli, training, trust
 from kebyt5_xm.backbone import Backbone
+from kebyt5_xm.checkpoint_reading import stored_tensors
 from kebyt5_xm.configured import configured
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.export import export_backbone
 from kebyt5_xm.model import CrossModalT5
+from kebyt5_xm.origin import copy_terms, record
 from kebyt5_xm.processor import CrossModalProcessor
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
@@ -206,6 +210,9 @@ def test_runs_and_exports_hold_classes_to_trust(
 
     run = strangers_run("encoder")
     (run / "config.json").unlink()
+    record(
+        Backbone(**yaml.safe_load((run / "config.yaml").read_text())["model"]["backbone"]), run / "backbone"
+    )
     state = {"state_dict": {"model.backbone.shared.weight": torch.ones(3)}, "global_step": 7}
     torch.save(state, run / "checkpoints" / "step=7.ckpt")
     for words in (["generate", ".", "--prompt", "x"], ["export", ".", "--out", str(tmp_path / "out")]):
@@ -222,7 +229,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "jiwer.py").write_text("raise AssertionError('a file of the working folder hides a library')")
     (tmp_path / "rows.jsonl").write_text('{"n": 7, "word": "일곱"}\n' * 3, encoding="utf-8")
     tiny_run.write_stores(tmp_path, 5003)
-    recipe = tiny_run.recipe(tmp_path, "run", max_steps=1, val_check_interval=1)
+    recipe = tiny_run.recipe(tmp_path, "run", max_steps=2, val_check_interval=1)
     recipe["data"]["sources"]["pairs"] = {
         "class_path": "kebyt5_xm.data.Manifest",
         "init_args": {
@@ -244,7 +251,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_ones_own_module_lies_in_the_working_folder(own: str, capsys: pytest.CaptureFixture[str]) -> None:
     training.main(["fit", "-c", own])
-    assert "half" in Path("run/results.json").read_text()
+    assert "val/half/pairs" in Path("run/metrics.csv").read_text()
     assert "jiwer" not in sys.modules or not str(sys.modules["jiwer"].__file__).startswith(os.getcwd())
     del sys.modules["own_metric"]
     sys.path.remove(os.getcwd())
@@ -297,3 +304,59 @@ def test_backbones_are_built_of_known_words_alone() -> None:
     config = t5_config(fields)
     assert config._attn_implementation != "someone/kernel"
     assert not hasattr(config, "auto_map")
+
+
+class Evil:
+    """Pickled as a call of a function of this module."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("ran",)
+
+
+def test_pickles_in_checkpoint_folders_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pickle
+
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("sharded", "deepspeed"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "sharded" / ".metadata").write_bytes(pickle.dumps({"state": Evil()}))
+    (tmp_path / "deepspeed" / "latest").write_text("checkpoint")
+    torch.save({"module": {"x": torch.ones(3)}, "ds_config": Evil()}, tmp_path / "deepspeed" / "states.pt")
+    for name in ("sharded", "deepspeed"):
+        with pytest.raises(UserError, match=r"names \w+\.mkdir in a pickle.*was not opened"):
+            stored_tensors(tmp_path / name, "model.")
+    (tmp_path / "sharded" / ".metadata").write_bytes(b"\x80\x04\x95")
+    with pytest.raises(UserError, match="sharded' cannot be read"):
+        stored_tensors(tmp_path / "sharded", "model.")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_links_out_of_a_model_are_not_copied(tmp_path: Path) -> None:
+    """An export carries licences on, and is published."""
+    theirs, secret = tmp_path / "theirs", tmp_path / "secret"
+    secret.write_text("a key")
+    export_backbone(Backbone(shape=SHAPE).build(), theirs, denoising={}, card="")
+    (theirs / "origin").mkdir()
+    (theirs / "origin" / "LICENSE").symlink_to(secret)
+    with pytest.raises(UserError, match=r"LICENSE' is a link to '.*secret'"):
+        record(Backbone(weights=str(theirs)), tmp_path / "recorded")
+    (theirs / "origin" / "LICENSE").unlink()
+    (theirs / "origin" / "LICENSE").symlink_to(theirs / "README.md")
+    record(Backbone(weights=str(theirs)), tmp_path / "again")
+    (tmp_path / "again" / "origin" / "NOTICE").symlink_to(secret)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match=r"NOTICE' is a link to '.*secret'"):
+        copy_terms(tmp_path / "again", tmp_path / "out")
+
+
+def test_an_index_of_shards_leads_nowhere_else(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    export_backbone(Backbone(shape=SHAPE).build(), folder, denoising={}, card="")
+    (folder / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    for listed in ("../elsewhere.safetensors", str(tmp_path / "elsewhere.safetensors"), 3, "x.txt"):
+        index = {"weight_map": {"shared.weight": listed}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(UserError, match="expected names of weight files beside it"):
+            Backbone(weights=str(folder)).build()
