@@ -8,6 +8,7 @@ import pytest
 import tiny_run
 from processes import train
 
+from kebyt5_xm.checkpoint_reading import checkpoint_step
 from kebyt5_xm.recipes import overlay
 from kebyt5_xm.run import Run, backbone_tensors
 
@@ -56,6 +57,27 @@ def test_killed_and_continued_is_bit_identical(folder: Path, micro_batch: int) -
 
 
 @pytest.mark.slow
+def test_a_validation_that_a_kill_has_cost_is_made_up_for(folder: Path) -> None:
+    """The checkpoint of step 6 is written, then the run is killed in the validation of that step."""
+    kill = {"class_path": "killing.KillInValidation", "init_args": {"step": 6}}
+    assert fit(folder, recipe(folder, "cost", callbacks=[kill])) == [-signal.SIGKILL]
+    assert Run(folder / "cost").last.name == "step=6.ckpt"
+    assert fit(folder, recipe(folder, "cost"), "--ckpt_path", "last") == [0], (folder / "log").read_text()
+    found = [
+        {
+            row["step"]: row["value"]
+            for row in Run(folder / run).metrics()
+            if row["metric"] == "val/bits_per_byte"
+        }
+        for run in ("cost", "whole")
+    ]
+    assert found[0] == found[1]
+    assert list(found[0]) == [3, 6, tiny_run.STEPS]
+    best = [checkpoint_step(Run(folder / run).best) for run in ("cost", "whole")]
+    assert best[0] == best[1]
+
+
+@pytest.mark.slow
 def test_continued_on_two_ranks_keeps_the_order(folder: Path) -> None:
     """Dropout is off here: its masks belong to a rank, so losses would differ although the order is the same."""
 
@@ -89,6 +111,24 @@ def test_a_changed_mixture_is_refused_with_the_difference(folder: Path) -> None:
     assert "global_batch: 8 examples -> 4 examples" in message
     assert "text.noise_density: 0.15 -> 0.2" in message
     assert "accept_changes" in message
+    contents["data"]["accept_changes"] = True
+    contents["run_dir"] = str(folder / "accepted")
+    last = str(Run(folder / "whole").last)
+    assert fit(folder, contents, "--ckpt_path", last) == [0], (folder / "log").read_text()
+    assert "accepted: global_batch: 8 examples -> 4 examples" in (folder / "log").read_text()
+
+
+@pytest.mark.slow
+def test_other_held_out_data_may_be_validated_on(folder: Path) -> None:
+    contents = recipe(folder, "whole")
+    contents["data"]["sources"]["text"]["init_args"] |= {"validation": 0.11, "noise_density": 0.2}
+    before = {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*")}
+    path = tiny_run.write_recipe(folder, "other", contents)
+    assert train(["validate", "-c", path, "--ckpt_path", "best"], folder / "log") == [0], (
+        folder / "log"
+    ).read_text()
+    assert "val/bits_per_byte/text/ko" in (folder / "log").read_text()
+    assert {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*")} == before
 
 
 @pytest.mark.slow
