@@ -178,7 +178,6 @@ def test_estimates() -> None:
         ({"data": {"global_batch_size": 50, "micro_batch_size": 48}}, "50 is not a multiple"),
         ({"data": {"global_batch_size": 0}}, "data.global_batch_size 0"),
         ({"data": {"global_batch_size": -4}}, "data.global_batch_size -4"),
-        ({"trainer": {"devices": 3}}, "is not a multiple of data.micro_batch_size 2 x 3 ranks"),
         ({"trainer": {"max_steps": -1}}, "trainer.max_steps is -1"),
         ({"trainer": {"max_epochs": 3}}, "trainer.max_epochs 3"),
         ({"trainer": {"accumulate_grad_batches": 2}}, "trainer.accumulate_grad_batches is 2"),
@@ -250,7 +249,11 @@ def test_a_cache_that_is_named_and_not_filled_yet(doctor: Any, folder: Path) -> 
     assert "kebyt5-xm cache" in lines["image: cache"]
 
 
-def test_the_ranks_that_a_recipe_asks_for() -> None:
+def test_the_ranks_that_a_recipe_asks_for(doctor: Any) -> None:
+    """Without fit beside it: Lightning would start this very command as the other ranks."""
+    code, lines = doctor({"trainer": {"devices": 3}})
+    assert code == 2
+    assert "is not a multiple of data.micro_batch_size 2 x 3 ranks" in lines["error"]
     assert ranks({}) == ranks({"devices": "auto"}) == ranks({"devices": -1}) == 1
     assert ranks({"devices": 3, "num_nodes": 2}) == ranks({"devices": [0, 1, 5], "num_nodes": 2}) == 6
     assert ranks({"devices": "3"}) == 3
