@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     found = pieces(args.prompt)
     places = sum(not isinstance(piece, str) for piece in found)
     if places and places != len(given):
-        filled(found, given)  # says which place or file is too many, before any weight is read
+        segments(args.prompt, given)  # says which place or file is too many, before any weight is read
 
     from kebyt5_xm.device import enough_memory, usable_device
     from kebyt5_xm.model import CrossModalT5
@@ -74,6 +74,11 @@ def run(args: argparse.Namespace) -> None:
                 print(f"{probability:.4f}  {label}")
             return
         print(model.answer(parts, max_new_tokens=args.max_length, num_beams=args.num_beams, do_sample=False))
+
+
+def segments(prompt: str, given: list[tuple[str, str]]) -> list[Any]:
+    """Return the segments of a prompt and its files, by the names that they have on the command line."""
+    return filled(pieces(prompt), given)
 
 
 def _modality(model: Any, name: str) -> str:

@@ -10,7 +10,7 @@ import yaml
 from tiny_model import SHAPE, SPECS, picture, tiny_model, write_files
 
 from encoders.stems import LogMelEncoder, PatchEncoder
-from kebyt5_xm import cli
+from kebyt5_xm import cli, generate
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.backbone import Backbone, backbone_hash
 from kebyt5_xm.checkpoint_reading import MODEL_PREFIX
@@ -196,6 +196,7 @@ def test_segments_stand_where_the_prompt_says():
         segments("{image}{image}{image}{audio}", GIVEN)
     with pytest.raises(UserError, match=r"no place for 'b.wav'; put {audio}"):
         segments("{image}{image}", GIVEN)
+    assert generate.segments("{{image}}: {image}", GIVEN[:1]) == ["{image}: ", image]
 
 
 def test_a_prompt_is_written_as_in_a_recipe():
