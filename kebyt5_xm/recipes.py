@@ -30,6 +30,11 @@ NAMED = (
 """The mappings of names that a recipe has, `*` for any name; null takes an entry out of them."""
 
 
+OPTIMIZER = "kebyt5_xm.optimizers.RMSScaledAdamW"
+"""That of a recipe which names none. As a default of a signature its options would stay under another class:
+jsonargparse (4.53) keeps those that both take, so that AdamW would get this one's weight decay of 0, and its rate."""
+
+
 def add_config_argument(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Declare `-c RECIPE` of the commands that take recipes, as `config`: a list of paths; and `--trust`."""
     parser.add_argument(
@@ -89,6 +94,9 @@ def written(recipe: Recipe) -> str:
     What goes to classes of ours is text, and their types decide what it means, as on the command line. To the trainer
     and to classes of others, which may ask for no type, numbers and booleans go as such.
     """
+    model = recipe.get("model")
+    if model is None or (isinstance(model, dict) and model.get("optimizer") is None):
+        recipe = {**recipe, "model": {**(model or {}), "optimizer": {"class_path": OPTIMIZER}}}
     return dump(_texts(recipe, True))
 
 

@@ -50,7 +50,7 @@ class Task(pl.LightningModule):
         modalities: name -> encoder and adapter of what enters beside text; none for text alone.
         slot_bias: relative position bias between slots and everything else: `shared` with text, or `zero`.
         optimizer: any torch optimizer; RMS-scaled AdamW for training from scratch (see
-            `kebyt5_xm.optimizers`), AdamW or Adafactor otherwise.
+            `kebyt5_xm.optimizers`), which is taken if none is given, AdamW or Adafactor otherwise.
         schedule: called with the optimizer and `trainer.max_steps`; a constant rate if left out.
         groups: name -> pattern, learning rate and weight decay of the parameters that differ from the
             optimizer's own; the last match wins.
@@ -62,14 +62,14 @@ class Task(pl.LightningModule):
         backbone: Backbone,
         modalities: dict[str, Modality] | None = None,
         slot_bias: SlotBias = "shared",
-        optimizer: OptimizerFactory = RMSScaledAdamW,
+        optimizer: OptimizerFactory | None = None,
         schedule: ScheduleFactory | None = None,
         groups: dict[str, Group] | None = None,
         lora: dict[str, LoRA] | None = None,
     ) -> None:
         super().__init__()
         self.building = Building(backbone, modalities or {}, slot_bias, groups or {}, lora or {})
-        self.optimizer = optimizer
+        self.optimizer: OptimizerFactory = optimizer or RMSScaledAdamW
         self.schedule = schedule
         self.model: CrossModalT5 | None = None
         self.watch = StepWatch()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import signal
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def test_a_strategy_continues_what_it_can_read(tmp_path: Path) -> None:
     paths[Kind.FILE].touch()
     for kind, file in ((Kind.SHARDED, ".metadata"), (Kind.DEEPSPEED, "latest")):
         paths[kind].mkdir()
-        (paths[kind] / file).touch()
+        (paths[kind] / file).write_bytes(pickle.dumps({}) if kind is Kind.SHARDED else b"step")
     read = {
         DDPStrategy: {Kind.FILE},
         ModelParallelStrategy: {Kind.FILE, Kind.SHARDED},

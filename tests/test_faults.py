@@ -30,7 +30,9 @@ ROWS = [{"question": f"{n} 다음은?", "answer": f"{n + 1}입니다"} for n in 
 def batches(source: Manifest, timeout: float = 0.0) -> Iterator[Batch]:
     """Yield the micro-batches of a run over one source, made by two workers."""
     data = DataModule({"source": source}, global_batch_size=3 * MICRO_BATCHES, micro_batch_size=3, seed=11)
-    data.connect(_interfaces())
+    data.connect(
+        {name: interface for name, interface in _interfaces().items() if name in source.prompt.modalities}
+    )
     orders = TrainingOrders(data.steps, 0, 1, 0, 0, STEPS)
     length = STEPS * MICRO_BATCHES
     yield from Loader(

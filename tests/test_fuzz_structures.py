@@ -28,12 +28,13 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_pictures import PICTURES, chunks
 from made_recordings import BASES, ID3V1, ape, id3, lyrics, wav_around
 from PIL import Image
-from test_fuzz import EXAMPLES, FUZZ
+from test_fuzz import EXAMPLES, LONG
+from test_fuzz import FUZZ as ALL
 
 from kebyt5_xm.data.bad_sample import BadSample, MediaError
 from kebyt5_xm.data.layouts import Delimited
@@ -45,6 +46,7 @@ from kebyt5_xm.errors import UserError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(max(600, EXAMPLES))]
 
+FUZZ = ALL if LONG else settings(ALL, max_examples=EXAMPLES // 5)
 PADDING_SECONDS = 0.16
 """What codecs may add or leave out at the ends: two frames of AAC at 16 kHz are 0.128 s."""
 

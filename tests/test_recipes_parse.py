@@ -6,12 +6,16 @@ The parser of `train.py` is built once and only parses: no weight, store or devi
 import itertools
 import re
 import shlex
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import torch
+import yaml
 
 from kebyt5_xm import training
+from kebyt5_xm.configured import configured
 from kebyt5_xm.forgetting_gate import Forgetting
 from kebyt5_xm.parser import Parser
 from kebyt5_xm.recipe_check import TOP
@@ -232,3 +236,28 @@ def test_a_prompt_on_the_command_line_stays_a_text(parser: Any, prompt: str, tmp
     ]
     given = parse(parser, ["fit", *words], tmp_path)
     assert given["data"]["sources"]["s"]["init_args"]["prompt"] == prompt
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "decay"),
+    [
+        (None, 1e-2, 0.0),
+        ({"class_path": "torch.optim.AdamW"}, 1e-3, 1e-2),
+        ({"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-4}}, 3e-4, 1e-2),
+        ({"class_path": "kebyt5_xm.optimizers.RMSScaledAdamW", "init_args": {"lr": 0.02}}, 0.02, 0.0),
+    ],
+)
+def test_an_optimizer_has_its_own_defaults_not_those_of_ours(optimizer, rate, decay, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"q": "a"}\n', encoding="utf-8")
+    options = {"path": str(tmp_path / "rows.jsonl"), "prompt": "{q}", "target": "{q}"}
+    sources = {"s": {"class_path": "kebyt5_xm.data.Manifest", "init_args": options}}
+    recipe = {"model": {"backbone": {"size": "mini"}}, "data": {"sources": sources}}
+    if optimizer is not None:
+        recipe["model"]["optimizer"] = optimizer
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's own calls of jsonargparse
+        task, _ = configured([str(path)], False)
+    (group,) = task.optimizer([torch.nn.Parameter(torch.ones(2, 3))]).param_groups
+    assert (group["lr"], group["weight_decay"]) == (rate, decay)
