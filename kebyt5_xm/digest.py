@@ -10,6 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from kebyt5_xm.durable import durably
+from kebyt5_xm.launch import once
 
 DIGEST_SUFFIX = ".digest"
 FOLDER_DIGESTS = "digests.json"
@@ -57,8 +58,11 @@ def _digest(path: Path) -> str:
 
 @cache
 def _digest_at(path: Path, size: int, time: int) -> str:
-    """Return the digest of a file of this size and time: a checkpoint that is chosen, then read, is hashed once."""
-    return file_digest(path)
+    """Return the digest of a file of this size and time.
+
+    A checkpoint that is chosen, then read, is hashed once, and by one of the ranks on a machine.
+    """
+    return once(f"digest {path.absolute()} {size} {time}", lambda: file_digest(path))
 
 
 def digest_path(path: Path) -> Path:
