@@ -76,7 +76,8 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read the config '{path}': {reason}; check the path after -c") from error
+        remedy = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "check the path after -c"
+        raise UserError(f"cannot read the config '{path}': {reason}; {remedy}") from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:

@@ -208,6 +208,13 @@ def png_interlaced() -> bytes:
     return png(chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b""))
 
 
+def png_without_last_rows(make: Callable[[], bytes]) -> bytes:
+    """Return a sound PNG, checksums and all, that lacks its last five rows: within one, Pillow would tell."""
+    first, *middle, last = chunks(make())
+    pixels = zlib.decompress(b"".join(part[8:-4] for part in middle if part[4:8] == b"IDAT"))
+    return png(first, chunk(b"IDAT", zlib.compress(pixels[: -5 * (1 + 3 * colours().width)])), last)
+
+
 def png_colours16() -> bytes:
     values = rgb(colours()).astype(">u2") * 257
     lines = b"".join(b"\0" + line.tobytes() for line in values)
@@ -290,6 +297,8 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "jpeg-restart-missing": refused(lambda: restart_damaged(0)),
     "jpeg-restart-other": refused(lambda: restart_damaged(3)),
     # metadata, orientation, PNG's structure
+    "png-rows-missing": refused(lambda: png_without_last_rows(lambda: saved(colours(), "PNG"))),
+    "png-interlaced-rows-missing": refused(lambda: png_without_last_rows(png_interlaced)),
     "png-large-texts-and-profile": read(texts),
     **{f"png-short-{n.decode()}": read(lambda n=n: png_with(n, b"\1")) for n in (b"pHYs", b"gAMA", b"cHRM", b"sRGB")},
     "png-text-behind": read(lambda: png_with(b"zTXt", b"a\0\0" + zlib.compress(bytes(2_000_003)), -1)),

@@ -221,6 +221,7 @@ def test_manifests_that_are_refused(tmp_path):
         ("a.json", b"\n \n", "no rows"),
         ("a.jsonl.gz", gzip.compress(whole)[:-9], "get it again"),
         ("a.jsonl.gz", whole, "get it again"),
+        ("gz.jsonl", gzip.compress(whole), "compressed by gzip"),
         ("a.jsonl.zst", zstandard.compress(whole)[:-9], "get it again"),
         ("a.parquet", whole, "get it again"),
         ("a.parquet", (write(tmp_path / "b.parquet")).read_bytes()[:-20], "get it again"),
@@ -297,6 +298,14 @@ def test_any_text_can_be_said(text):
 def test_a_stray_brace_is_refused(text):
     with pytest.raises(UserError, match=r"\{column:modality\}"):
         Template(text)
+
+
+def test_a_part_of_a_recording_is_not_taken_for_the_whole():
+    template = Template("{audio_filepath:audio}")
+    for whole in ({}, {"offset": 0}, {"offset": None}, {"offset": 0.0}):
+        assert template.render({"audio_filepath": "a.wav", **whole}) == [Slot("audio", "a.wav")]
+    with pytest.raises(BadSample, match=r"offset 2\.5 s"):
+        template.render({"audio_filepath": "a.wav", "offset": 2.5})
 
 
 def test_unknown_names_are_refused_with_a_suggestion():

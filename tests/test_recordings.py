@@ -93,6 +93,16 @@ def test_tags_are_no_sound(made, name):
         check(Made(raw, one.rate, one.num_samples, one.error))
 
 
+def test_tags_need_not_be_utf_8(made):
+    name = next(name for name in BASES if is_of(name, ("flac",)))
+    one = of(made, name)
+    tag = "제목=가".encode("cp949")
+    body = bytes(4) + (1).to_bytes(4, "little") + len(tag).to_bytes(4, "little") + tag
+    comment = b"\4" + len(body).to_bytes(3, "big") + body
+    start = b"fLaC" + bytes([one.raw[4] & 0x7F]) + one.raw[5:42]  # the first block, which is not the last
+    check(Made(start + comment + one.raw[42:], one.rate, one.num_samples, one.error))
+
+
 def test_every_kind_of_source_gives_the_same(made, tmp_path):
     for name in ("wav PCM_16", "flac", "mp3", "ogg opus", "m4a aac", "webm opus"):
         raw = of(made, name).raw

@@ -67,7 +67,8 @@ def _audio(stream: BinaryIO, format: Format) -> Iterator[tuple[Any, Any]]:
     av = pyav()
     stream.seek(0)
     try:
-        container = av.open(stream, format=format)
+        # Tags are no sound: one in cp949 or Latin-1 must not refuse it.
+        container = av.open(stream, format=format, metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise Refused(f"found no readable recording ({error.strerror})") from None
     with container:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from kebyt5_xm.data.jpeg import decoded
-from kebyt5_xm.data.png import without_metadata
+from kebyt5_xm.data.png import check_rows, without_metadata
 from kebyt5_xm.data.reference import Limits, Readable, Refused, failures_of, reading
 from kebyt5_xm.errors import UserError
 
@@ -46,6 +46,8 @@ def open_image(source: Readable, limits: Limits | None = None) -> "Image.Image":
     """Return the image as an upright, detached RGB image; raise `MediaError` if it cannot be had."""
     with reading(source) as stream:
         image = _identified(stream, limits or Limits(), to_the_end=True)
+        if image.format == "PNG":
+            check_rows(stream)
         size = _upright_size(image)
         rgb = _rgb(image, _jpeg_pixels(image, stream))
         if rgb.size != size:

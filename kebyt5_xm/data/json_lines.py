@@ -36,6 +36,7 @@ from kebyt5_xm.errors import UserError
 FORMAT, VERSION = "kebyt5-xm row index", 1
 HEADER_BYTES = 4096
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+GZIP = b"\x1f\x8b\x08"
 SPACE = np.isin(np.arange(256), list(b" \t\r\n"))
 
 
@@ -49,6 +50,8 @@ class JsonLines(Rows):
         super().__init__(path)
         compression = COMPRESSIONS.get(self.path.suffix.lower())
         start = beginning(self.path, compression)
+        if start.startswith(GZIP):
+            raise UserError(f"{path} is compressed by gzip, expected lines; add .gz to its name")
         if start.startswith(UTF_16) or b"\0" in start[:4]:
             raise UserError(
                 f"{path} is UTF-16, expected UTF-8; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT"

@@ -20,6 +20,12 @@ ORIENTATION = {
 }
 """Where Pillow looks for an orientation: the chunk, and how its content begins."""
 MOST_METADATA = 1 << 16  # bytes of such a chunk; Exif in a JPEG can be no longer
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by colour type (section 11.2.1)
+# First column and row, and steps between them, of the passes of an interlaced picture (section 8.1).
+PASSES = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
+)  # fmt: skip
+BLOCK = 1 << 20  # bytes of pixels that are unpacked at once
 CRITICAL = 0x20  # the bit that is not set in a critical chunk's first letter (section 5.4)
 
 
@@ -55,3 +61,34 @@ def without_metadata(stream: BinaryIO, to_the_end: bool) -> BinaryIO:
         if name == b"IEND":
             break
     return io.BytesIO(b"".join(kept))
+
+
+def check_rows(stream: BinaryIO) -> None:
+    """Raise `Refused` if the pixels of a PNG end before its last row: Pillow leaves the rest black, without a word.
+
+    For one that `without_metadata` has passed, and whose size is within the limits.
+    """
+    stream.seek(len(SIGNATURE))
+    inflate, expected, found = zlib.decompressobj(), 0, 0
+    while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
+        size, name = int.from_bytes(head[:4], "big"), head[4:]
+        if name == b"IHDR":
+            header = stream.read(size)
+            width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
+            bits = header[8] * SAMPLES.get(header[9], 0)
+            for left, top, across, down in PASSES if header[12] else ((0, 0, 1, 1),):
+                columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+                expected += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
+        elif name == b"IDAT":
+            data = stream.read(size)
+            try:
+                while data and found < expected:
+                    found += len(inflate.decompress(data, BLOCK))
+                    data = inflate.unconsumed_tail
+            except zlib.error as error:
+                raise Refused(f"damaged: its pixels cannot be unpacked ({error})") from None
+        else:
+            stream.seek(size, io.SEEK_CUR)
+        stream.seek(4, io.SEEK_CUR)
+    if found < expected:
+        raise Refused(f"truncated: the header announces {expected} bytes of pixels, found {found}")

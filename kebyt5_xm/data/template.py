@@ -105,6 +105,7 @@ class Template:
                 added = [text if change is None else change(part.column, text)]
             else:
                 value = _value(part.column, row)
+                _check_offset(part.column, row)
                 items = value if isinstance(value, list | tuple) else [value]
                 if not items:
                     raise BadSample(f"column '{part.column}' is an empty list, expected at least one file")
@@ -156,6 +157,15 @@ def _value(column: str, row: Mapping[str, Any]) -> Any:
     if row[column] is None:
         raise BadSample(f"column '{column}' is null")
     return row[column]
+
+
+def _check_offset(column: str, row: Mapping[str, Any]) -> None:
+    """Raise `BadSample` if a row of a NeMo manifest is a part of its recording: the text is not that of the whole."""
+    if column == "audio_filepath" and row.get("offset") not in (None, "", 0, "0", "0.0"):
+        raise BadSample(
+            f"the row is a part of its recording, from the offset {str(row['offset'])[:20]} s on, expected a whole "
+            "recording; cut it: ffmpeg -ss OFFSET -t DURATION -i IN OUT.flac"
+        )
 
 
 def _text(column: str, value: Any) -> str:
