@@ -6,6 +6,7 @@ for an option that is true or false, `no` for a language. Only null is null.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ _NOT_TEXT = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float")}
 _TEXT = {_STR, "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"}
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9_]+)[eE][-+]?[0-9]+")
 """Numbers to everyone but YAML 1.1, which asks for a point and a sign: `1e-3`, `1.5e3`."""
+
+
+MOST_VALUES = 100_000
+"""Of a recipe with its aliases written out. Our own choice: nine lines of aliases of aliases are a billion."""
 
 
 class Plain(str):
@@ -103,6 +108,7 @@ class _Reader:
         self.path = path
         self.lines: dict[KeyPath, int] = {}
         self._open: list[yaml.Node] = []
+        self._count = 0
 
     def mapping(self, node: yaml.MappingNode, at: KeyPath) -> dict[str, Any]:
         if node in self._open:
@@ -143,9 +149,13 @@ class _Reader:
             raise self._refused(
                 node, f"a {kind} as a key", "use a text as the key, in quotes if it has brackets"
             )
-        return node.value
+        # Names in two Unicode forms look alike, and an overlay would miss what it is laid over.
+        return unicodedata.normalize("NFC", node.value)
 
     def _value(self, node: yaml.Node, at: KeyPath) -> Any:
+        self._count += 1
+        if self._count > MOST_VALUES:
+            raise self._refused(node, f"more than {MOST_VALUES} values behind its aliases", "write them out")
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, at)
         if isinstance(node, yaml.SequenceNode):

@@ -235,6 +235,19 @@ def cmyk_without_adobe() -> Picture:
     return Picture(raw, np.full((HEIGHT, WIDTH, 3), (255, 0, 0), np.uint8), 3)
 
 
+def tiff_that_says_more_rows() -> bytes:
+    raw = bytearray(saved(colours(), "TIFF"))
+    directory = int.from_bytes(raw[4:8], "little")
+    for entry in range(
+        directory + 2, directory + 2 + 12 * int.from_bytes(raw[directory : directory + 2], "little"), 12
+    ):
+        if int.from_bytes(raw[entry : entry + 2], "little") == 257:  # ImageLength
+            raw[entry + 8 : entry + 10] = (2 * HEIGHT).to_bytes(2, "little")
+        if int.from_bytes(raw[entry : entry + 2], "little") == 278:  # RowsPerStrip
+            raw[entry + 8 : entry + 10] = HEIGHT.to_bytes(2, "little")
+    return bytes(raw)
+
+
 def progressive_after_scan() -> bytes:
     raw = jpeg(progressive=True)
     return raw[: jpeg_segments(raw, 0xDA)[3]] + b"\xff\xd9"
@@ -267,6 +280,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "png-16": grey16("PNG"),
     "tiff-16": grey16("TIFF"),
     "tiff-16-big-endian": grey16("TIFF", ">u2"),
+    "tiff-strips-missing": refused(tiff_that_says_more_rows),
     "ppm-16": grey16("PPM"),
     "png-rgb-16": read(png_colours16),
     "tiff-F": refused(floats),

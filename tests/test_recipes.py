@@ -1,5 +1,6 @@
 """Recipes merge key by key, a changed class replaces its block, and every recipe here is readable."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,22 @@ def test_merge_keys_of_yaml_bring_what_is_not_given(tmp_path: Path) -> None:
     assert recipe["c"] == {"x": "1", "no": "2", "z": "5"}
     assert recipe["d"] == {"y": "1", "x": "1", "no": "2"}
     assert recipe["<<"] == "6"
+
+
+def test_a_name_in_another_unicode_form_is_the_same_name(tmp_path: Path) -> None:
+    paths = []
+    for form, weight in (("NFD", 1), ("NFC", 2)):
+        path = tmp_path / f"{form}.yaml"
+        name = unicodedata.normalize(form, "각하")
+        path.write_text(
+            f"data: {{sources: {{{name}: {{init_args: {{weight: {weight}}}}}}}}}\n", encoding="utf-8"
+        )
+        paths.append(str(path))
+    assert merge(paths) == {"data": {"sources": {"각하": {"init_args": {"weight": "2"}}}}}
+
+
+def test_aliases_of_aliases_are_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 8)]
+    (tmp_path / "a.yaml").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(UserError, match="more than 100000 values behind its aliases"):
+        merge([str(tmp_path / "a.yaml")])

@@ -17,7 +17,7 @@ What is done about everything that is not plain RGB:
 """
 
 from types import ModuleType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from kebyt5_xm.data.reference import Limits, Readable, Refused, failures_of, rea
 from kebyt5_xm.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from PIL import Image
 
     from kebyt5_xm.encoder import ImageHeader
@@ -36,7 +38,9 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 # The tag's number and the values that swap width and height: Exif 2.32, section 4.6.4.
 ORIENTATION_TAG = 0x0112
 SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
-# TIFF 6.0, section 8: BitsPerSample and PhotometricInterpretation, and a value of the latter.
+# TIFF 6.0, section 8: ImageLength, StripOffsets, RowsPerStrip, PlanarConfiguration and a value of it.
+IMAGE_LENGTH_TAG, STRIP_OFFSETS_TAG, ROWS_PER_STRIP_TAG, PLANAR_TAG, SEPARATE_PLANES = 257, 273, 278, 284, 2
+# The same: BitsPerSample and PhotometricInterpretation, and a value of the latter.
 BITS_TAG, PHOTOMETRIC_TAG, BLACK_IS_ZERO = 258, 262, 1
 # Pillow's names of packed pixels whose transparent colour it compares before it scales them.
 UNSCALED_TRANSPARENCY = ("L;2", "L;4", "I;16B", "RGB;16B")
@@ -110,6 +114,8 @@ def _identified(stream: BinaryIO, limits: Limits, to_the_end: bool) -> "Image.Im
 
 def _refuse_misread(image: "Image.Image") -> None:
     """Refuse what Pillow (12.3) gives other values than the file has, without a word."""
+    if image.format == "TIFF":
+        _refuse_missing_strips(getattr(image, "tag_v2", {}))
     if image.format == "TIFF" and image.mode.startswith("I;16"):
         tags = getattr(image, "tag_v2", {})
         if tags.get(BITS_TAG) != (16,) or tags.get(PHOTOMETRIC_TAG) != BLACK_IS_ZERO:
@@ -122,6 +128,18 @@ def _refuse_misread(image: "Image.Image") -> None:
             raise Refused(
                 "found a transparent colour in a PNG of 2, 4 or 16 bits, expected an alpha channel or 8 bits"
             )
+
+
+def _refuse_missing_strips(tags: "Mapping[int, Any]") -> None:
+    """Refuse a TIFF with fewer strips than its rows take (TIFF 6.0, section 3): Pillow gives zeros for the rest."""
+    strips, rows = tags.get(STRIP_OFFSETS_TAG), tags.get(IMAGE_LENGTH_TAG)
+    if strips is None or rows is None:  # of tiles
+        return
+    rows_per_strip = min(max(1, tags.get(ROWS_PER_STRIP_TAG, rows)), max(1, rows))
+    planes = len(tags.get(BITS_TAG, (1,))) if tags.get(PLANAR_TAG) == SEPARATE_PLANES else 1
+    expected = -(-rows // rows_per_strip) * planes
+    if len(strips) < expected:
+        raise Refused(f"truncated: its {rows} rows take {expected} strips, found {len(strips)}")
 
 
 def _orientation(image: "Image.Image") -> int:
