@@ -8,7 +8,6 @@ python train.py validate -c runs/NAME/config.yaml --ckpt_path best              
 
 import sys
 
-from kebyt5_xm import home
 from kebyt5_xm.errors import in_one_line
 from kebyt5_xm.recipe_check import check_arguments
 from kebyt5_xm.version import version
@@ -18,7 +17,7 @@ if __name__ == "__main__":
         if sys.argv[1:] == ["--version"]:
             print(version())
             raise SystemExit(0)
-        check_arguments(home.in_arguments(sys.argv[1:]))  # what needs no import is told before the imports
+        check_arguments(sys.argv[1:])  # what needs no import is told before the imports
         from kebyt5_xm.training import main  # ten seconds, in which Ctrl-C is an interruption too
 
         main(sys.argv[1:])

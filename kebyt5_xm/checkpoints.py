@@ -75,12 +75,12 @@ class Best(ModelCheckpoint):
         chosen = metrics.get(monitor)
         mode = "max" if chosen is not None and chosen.higher_is_better else "min"
         super().__init__(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
-        self.folder = folder
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget a best that is no longer there: it was of steps that have been set aside."""
         super().on_train_start(trainer, pl_module)
-        there = (self.folder / "best.ckpt").exists()
+        assert self.dirpath is not None
+        there = Path(self.dirpath, "best.ckpt").exists()
         if not trainer.strategy.broadcast(there):
             self.best_k_models.clear()
             self.best_model_path = self.kth_best_model_path = ""

@@ -22,8 +22,8 @@ def usable_device(name: str) -> torch.device:
 
 
 @contextmanager
-def enough_memory(device: torch.device) -> Iterator[None]:
-    """Turn the end of the device's memory within the block into a `UserError`."""
+def enough_memory(device: torch.device, remedy: str) -> Iterator[None]:
+    """Turn the end of the device's memory within the block into a `UserError` with the remedy."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -33,6 +33,5 @@ def enough_memory(device: torch.device) -> Iterator[None]:
             raise
         cause = str(error).strip().splitlines()[0][:200]
         raise UserError(
-            f"the memory of '{device}' does not suffice ({cause}); shorten the input, its length counts squared, or "
-            "take another device"
+            f"the memory of '{device}' does not suffice ({cause}); {remedy}, or take another device"
         ) from error

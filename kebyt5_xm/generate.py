@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     device = usable_device(args.device)
     model = CrossModalT5.from_pretrained(args.model, trusted_modules=args.trust)
     parts = filled(found, given, lambda name: _modality(model, name))
-    with enough_memory(device):
+    with enough_memory(device, "shorten the input, its length counts squared"):
         model = model.to(device)  # pyright: ignore[reportArgumentType]
         if args.label:
             probabilities = model.classify(parts, args.label)

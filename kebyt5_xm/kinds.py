@@ -14,28 +14,9 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.data.bad_sample import MediaError
 from kebyt5_xm.data.media import Limits, as_mono, as_rgb, header
+from kebyt5_xm.data.names import named_like
 from kebyt5_xm.encoder import Media
 from kebyt5_xm.errors import UserError
-
-SUFFIXES: dict[Media, tuple[str, ...]] = {
-    "image": (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".avif", ".heic"),
-    "audio": (
-        ".wav",
-        ".flac",
-        ".mp3",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".m4a",
-        ".aac",
-        ".aif",
-        ".aiff",
-        ".webm",
-        ".pcm",
-    ),
-    "array": (".npy", ".safetensors"),
-}
-"""Usual names, for files that are missing or damaged."""
 
 
 def media_of(item: Any, limits: Limits | None = None) -> Media | None:
@@ -47,12 +28,6 @@ def media_of(item: Any, limits: Limits | None = None) -> Media | None:
     if hasattr(item, "getexif") and hasattr(item, "size"):
         return "image"
     return "array" if isinstance(item, np.ndarray | torch.Tensor) else None
-
-
-def named_like(text: str) -> Media | None:
-    """Return the kind of which the name of a file would be, by its suffix."""
-    suffix = os.path.splitext(text)[1].lower()
-    return next((media for media, suffixes in SUFFIXES.items() if suffix in suffixes), None)
 
 
 def in_memory(item: Any, media: Media) -> Any:

@@ -29,6 +29,13 @@ def once(name: str, compute: Callable[[], str]) -> str:
         return compute()
     launch = [str(os.getppid()), *(os.environ.get(variable, "") for variable in LAUNCH), name]
     place = folder / hashlib.blake2b("\0".join(launch).encode(), digest_size=16).hexdigest()
+    try:
+        return _shared(place, compute)
+    except OSError:  # a disk that is full, or cannot lock
+        return compute()
+
+
+def _shared(place: Path, compute: Callable[[], str]) -> str:
     with place.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)

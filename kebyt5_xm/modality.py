@@ -57,9 +57,7 @@ class MediaInterface:
         raw = contents(readable)
         features = self.cache.get(media_key(raw))
         if features is None:
-            self.prepare(
-                open_media(readable, self.media, limits)
-            )  # a bad one has the cause that it always has
+            self.prepare(open_media(readable, self.media, limits))  # a bad one has its cause as always
             raise CacheMiss(
                 name_of(readable),
                 f"found no features of it in the cache '{self.cache.folder.parent}': it is new or has changed since; "

@@ -82,9 +82,8 @@ class RMSScaledAdamW(torch.optim.Optimizer):
         states = [self.state[p] for p in params]
         for p, state in zip(params, states, strict=True):
             if not state:
-                state["step"] = torch.zeros(
-                    ()
-                )  # on the CPU, as torch keeps it: reading it never waits for a GPU
+                # On the CPU, as torch keeps it: reading it never waits for a GPU.
+                state["step"] = torch.zeros(())
                 state["exp_avg"] = torch.zeros_like(p)
                 state["exp_avg_sq"] = torch.zeros_like(p)
             state["step"] += 1

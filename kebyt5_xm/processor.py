@@ -18,9 +18,10 @@ import torch
 from kebyt5_xm.data.bad_sample import BadSample
 from kebyt5_xm.data.batch import collate
 from kebyt5_xm.data.media import Limits, open_media
+from kebyt5_xm.data.names import named_like
 from kebyt5_xm.data.source import Example, MediaItem
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.kinds import in_memory, is_picture, media_of, named_like, shown
+from kebyt5_xm.kinds import in_memory, is_picture, media_of, shown
 from kebyt5_xm.modality import MediaInterface
 from kebyt5_xm.splice import MediaGroup
 from kebyt5_xm.trust import somebody_elses

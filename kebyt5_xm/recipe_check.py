@@ -6,14 +6,12 @@ here, such as a value of the wrong type, the parser finds.
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from kebyt5_xm import recipes, signatures, trainer_options
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.recipe_yaml import KeyPath, native, read
-from kebyt5_xm.trust import trusted_in
 
 TOP = (
     "seed_everything",
@@ -98,16 +96,29 @@ def _check_option(keys: KeyPath) -> None:
 
 
 def config_paths(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the files behind every `-c` and `--config`, and the other arguments."""
-    paths, rest = [], []
+    """Return the files behind every `-c` and `--config` in the arguments of `train.py`, and the other arguments."""
+    return _taken_out(args, ("-c", "--config"))
+
+
+def trusted_in(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the packages behind every `--trust` likewise."""
+    return _taken_out(args, ("--trust",))
+
+
+def _taken_out(args: Sequence[str], options: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the values of these options, which stand behind them or an equals sign, and the other arguments."""
+    values, rest = [], []
     remaining = iter(args)
     for word in remaining:
         option, equals, value = word.partition("=")
-        if option in ("-c", "--config"):
-            paths.append(value if equals else next(remaining, ""))
+        if option in options:
+            value = value if equals else next(remaining, "")
+            if not value:
+                raise UserError(f"found {option} with nothing behind it, expected a value: add it")
+            values.append(value)
         else:
             rest.append(word)
-    return paths, rest
+    return values, rest
 
 
 def place(paths: Sequence[str], at: KeyPath) -> str:
@@ -143,9 +154,8 @@ def _leaves(value: Any, at: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
 
 def _problems(value: Any, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if not isinstance(value, dict):
-        given = value is not None and _matches(
-            at, (*BLOCKS, *(name for name in recipes.NAMED if "*" not in name))
-        )
+        mappings = (*BLOCKS, *(name for name in recipes.NAMED if "*" not in name))
+        given = value is not None and recipes.matches(at, mappings)
         if given or at in (("model",), ("data",)):
             yield at, f"found {native(value)!r}, expected a mapping, `key: value` line by line"
         for number, item in enumerate(value if isinstance(value, list) else ()):
@@ -164,12 +174,12 @@ def _strange_keys(block: dict[str, Any], at: KeyPath) -> Iterator[tuple[KeyPath,
     class_path = block.get("class_path")
     if isinstance(class_path, str) and "." in class_path:
         yield from _of_class(block, at, class_path)
-    elif _matches(at, CLASSES):
+    elif recipes.matches(at, CLASSES):
         if class_path is None and (near := [k for k in block if did_you_mean(k, ["class_path"])]):
             yield (*at, near[0]), f"there is no '{near[0]}'; did you mean 'class_path'?"
     else:
         for pattern, owner in BLOCKS.items():
-            if _matches(at, [pattern]) and (known := signatures.options(owner)) is not None:
+            if recipes.matches(at, [pattern]) and (known := signatures.options(owner)) is not None:
                 yield from _unknown(block, at, known, owner.rpartition(".")[2])
 
 
@@ -207,7 +217,3 @@ def _elsewhere(key: str) -> str:
     }
     near = difflib.get_close_matches(key, homes, n=1)
     return f"; did you mean '{homes[near[0]]}'?" if near else ""
-
-
-def _matches(at: KeyPath, patterns: Sequence[tuple[str, ...]]) -> bool:
-    return any(len(at) == len(p) and all(map(fnmatchcase, at, p)) for p in patterns)

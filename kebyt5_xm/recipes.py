@@ -7,13 +7,14 @@ mapping of names: sources, modalities, groups, LoRA entries, the stores and the 
 """
 
 import argparse
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from kebyt5_xm import home
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.recipe_yaml import Plain, dump, read
+from kebyt5_xm.recipe_yaml import KeyPath, Plain, dump, read
 from kebyt5_xm.trust import add_trust_argument
 
 Recipe = dict[str, Any]
@@ -78,11 +79,16 @@ def merge(paths: list[str]) -> Recipe:
     return _without_nulls(merged)
 
 
+def matches(at: KeyPath, patterns: Iterable[KeyPath]) -> bool:
+    """Say whether a place in a recipe is one of `patterns`, in which `*` stands for any name."""
+    return any(len(at) == len(pattern) and all(map(fnmatchcase, at, pattern)) for pattern in patterns)
+
+
 def _without_nulls(tree: Any, at: tuple[str, ...] = ()) -> Any:
     """Leave out the entries that are null in the end, in every mapping of `NAMED`."""
     if not isinstance(tree, dict):
         return tree
-    here = any(len(at) == len(name) and all(map(fnmatchcase, at, name)) for name in NAMED)
+    here = matches(at, NAMED)
     return {
         key: _without_nulls(value, (*at, key)) for key, value in tree.items() if not (here and value is None)
     }

@@ -55,9 +55,8 @@ def _look_up(module: str, name: str, hops: int) -> tuple[str, ast.stmt] | Missin
         source = _source_of(found, module, is_package=spec is not None and spec.submodule_search_locations)
         original = next(alias.name for alias in found.names if (alias.asname or alias.name) == name)
         target = _look_up(source, original, hops - 1)
-        return (
-            None if isinstance(target, Missing) else target
-        )  # it may be a module, or have been made at run time
+        # It may be a module, or have been made at run time.
+        return None if isinstance(target, Missing) else target
     if isinstance(found, ast.ClassDef | ast.FunctionDef):
         return module, found
     if found is not None or is_open or not isinstance(_spec(f"{module}.{name}"), Missing):

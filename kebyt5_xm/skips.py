@@ -10,6 +10,7 @@ from kebyt5_xm.data.bad_sample import Skip
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.progress import is_logged
 from kebyt5_xm.written import json_line
 
 LEAST_DRAWN = 1000
@@ -47,10 +48,7 @@ class Skips(pl.Callback):
             self._write(
                 trainer, batch.step, [(data.training.names[part], skip) for part, skip in batch.skipped]
             )
-        every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        if batch.next_step > batch.step and (
-            batch.next_step % every == 0 or batch.next_step == trainer.max_steps
-        ):
+        if batch.next_step > batch.step and is_logged(trainer):
             self._judge(trainer, data, batch.step)
 
     def on_validation_batch_end(

@@ -60,9 +60,8 @@ def slot_positions(shape: torch.Size, groups: list[MediaGroup], device: torch.de
     slots = torch.zeros(shape, dtype=torch.bool, device=device)
     position = torch.arange(shape[1], device=device)
     for group in groups:
-        inside = (position >= group.start[:, None]) & (
-            position < (group.start + group.count)[:, None]
-        )  # [N, S]
+        stop = group.start + group.count
+        inside = (position >= group.start[:, None]) & (position < stop[:, None])  # [N, S]
         item, place = inside.nonzero(as_tuple=True)
         slots[group.row[item], place] = True
     return slots

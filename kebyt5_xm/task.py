@@ -127,7 +127,7 @@ class Task(pl.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _check_given(self, schedule: LRScheduler | None = None) -> None:
+    def _check_given(self, schedule: LRScheduler | None) -> None:
         if self._given is not None and self._given_before is not None:
             resuming.check(self._given_before, self._given, schedule)
 

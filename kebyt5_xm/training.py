@@ -33,7 +33,7 @@ from kebyt5_xm.metrics_log import MetricsLog
 from kebyt5_xm.parser import Parser
 from kebyt5_xm.progress import ProgressBar, Throughput
 from kebyt5_xm.quiet import quiet
-from kebyt5_xm.recipe_check import config_paths
+from kebyt5_xm.recipe_check import config_paths, trusted_in
 from kebyt5_xm.results import ResultsWriter
 from kebyt5_xm.run import Run
 from kebyt5_xm.save_recipe import SaveRecipe, as_recorded, taken
@@ -41,7 +41,7 @@ from kebyt5_xm.skips import Skips
 from kebyt5_xm.task import Task
 from kebyt5_xm.tensorboard import NoTrace, tensorboard
 from kebyt5_xm.termination import SaveOnTerminate, Terminated
-from kebyt5_xm.trust import packages, recipes_imports, trusted_in
+from kebyt5_xm.trust import packages, recipes_imports
 from kebyt5_xm.validations import Validations
 
 

@@ -59,20 +59,6 @@ def check_encoders() -> None:
         )
 
 
-def trusted_in(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the packages behind every `--trust` in the arguments of `train.py`, and the other arguments."""
-    trusted: list[str] = []
-    rest: list[str] = []
-    remaining = iter(args)
-    for word in remaining:
-        option, equals, value = word.partition("=")
-        if option == "--trust":
-            trusted.append(value if equals else next(remaining, ""))
-        else:
-            rest.append(word)
-    return trusted, rest
-
-
 # -- the working folder -----------------------------------------------------------------------------------
 
 

@@ -250,6 +250,7 @@ def test_a_full_disk_leaves_whole_segments_and_the_next_filling_goes_on(
         ({}, ["--max-gb", "1e-7"], "more than --max-gb 1e-07; raise it"),
         ({}, ["--shard", "3/3"], "found --shard 3/3, expected I/N"),
         ({}, ["--batch-size", "0"], "found --batch-size 0"),
+        ({}, ["--device", "cuda:97"], "cannot compute on 'cuda:97'.*expected cpu"),
     ],
 )
 def test_what_cannot_be_cached_is_refused(folder: Path, change: dict, options: list[str], words: str) -> None:

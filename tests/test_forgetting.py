@@ -165,9 +165,11 @@ def test_two_ranks_raise_it_alike(folder: Path, raised: Path) -> None:
         {key: loss for key, loss in train_losses(run).items() if key[0] <= 2}
         for run in (raised, folder / "ranks")
     )
-    # Text is raised from step 3 on, and the same examples are drawn. The rate makes a thousand times as much of the
-    # last bits in every step, so that losses can be told apart, and from step 6 on what is decided by them.
-    assert two == pytest.approx(one, rel=1e-5)
+    # Text is raised from step 3 on, and the same examples are drawn. At this rate each step multiplies rounding
+    # errors by about a thousand: step 1 differs by 1e-7, step 2 by 1e-4, and from step 6 on decisions may differ.
+    for step, tolerance in ((1, 1e-5), (2, 1e-3)):
+        first, second = ({key: loss for key, loss in run.items() if key[0] == step} for run in (one, two))
+        assert second == pytest.approx(first, rel=tolerance)
     for part in ("pairs", "text/ko", "text/en"):
         first, second = (values(run, f"epochs/{part}") for run in (raised, folder / "ranks"))
         assert [first[step] for step in range(1, 6)] == [second[step] for step in range(1, 6)]

@@ -1,5 +1,7 @@
 """Ranks of one launch find something out once; others, and a process alone, for themselves."""
 
+import errno
+import fcntl
 import os
 import tempfile
 from pathlib import Path
@@ -45,6 +47,18 @@ def test_a_folder_that_others_can_write_to_is_not_trusted(folder: Path) -> None:
     launch.once("a", lambda: "1")
     folder.chmod(0o777)
     assert launch.once("a", lambda: "2") == "2"
+
+
+def test_without_room_for_the_answer_each_rank_computes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fcntl, "flock", full)
+    calls: list[str] = []
+    assert [launch.once("a", lambda: calls.append("") or "value") for _ in range(2)] == ["value"] * 2
+    assert len(calls) == 2
 
 
 def test_a_checkpoint_is_hashed_by_one_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,14 @@ def test_a_misspelt_option_is_told_as_early(option: str, message: str) -> None:
         check_arguments(["fit", option, "3"])
 
 
+@pytest.mark.parametrize("option", ["-c", "--config", "--trust", "-c=", "--trust="])
+def test_an_option_without_its_value_is_refused(option: str) -> None:
+    with pytest.raises(
+        UserError, match=f"found {option.rstrip('=')} with nothing behind it, expected a value"
+    ):
+        check_arguments(["fit", option])
+
+
 def test_options_that_there_are_pass() -> None:
     paths = (
         "data.sources.text.init_args.weight=1",

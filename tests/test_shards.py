@@ -135,7 +135,11 @@ def test_a_bad_file_of_a_shard_leaves_its_place_empty(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
-    [("x.json", b"{", "x.json is not JSON"), ("x.json", b"[1]", "x.json is a JSON list, expected an object")],
+    [
+        ("x.json", b"{", "x.json is not JSON"),
+        ("x.json", b"[1]", "x.json is a JSON list, expected an object"),
+        ("x.json", '{"width": 1}'.encode("utf-16"), "x.json is UTF-16, expected UTF-8: invalid start byte"),
+    ],
 )
 def test_bad_json_in_a_shard(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     rows = open_rows(write_tar(tmp_path / "x.tar", {name: content}))

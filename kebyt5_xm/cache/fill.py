@@ -17,6 +17,7 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.manifest_source import Manifest
 from kebyt5_xm.data.media import header, open_media
 from kebyt5_xm.data.reference import Span, contents
+from kebyt5_xm.device import enough_memory, usable_device
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.modality import MediaInterface
@@ -44,6 +45,7 @@ def fill(
     part, parts = _shard(shard)
     if batch_size < 1:
         raise UserError(f"found --batch-size {batch_size}, expected 1 or more")
+    where = usable_device(device)
     task, data = configured(paths, False, trusted_modules)
     interfaces = task.interfaces(read_caches=False)
     data.connect(interfaces)
@@ -53,9 +55,11 @@ def fill(
     for name in cached:
         folder = cache_folder(task.modalities[name].cache, task.building.encoder(name))
         media = partial(_media, data, name, part, parts)
-        yield f"{name}: " + _fill_one(
-            folder, task.building.encoder(name), interfaces[name], media, batch_size, device, max_gb
-        )
+        with enough_memory(where, "lower --batch-size"):
+            report = _fill_one(
+                folder, task.building.encoder(name), interfaces[name], media, batch_size, where, max_gb
+            )
+        yield f"{name}: {report}"
 
 
 def _media(data: DataModule, name: str, part: int, parts: int) -> Iterator[Medium]:
@@ -81,7 +85,7 @@ def _fill_one(
     interface: MediaInterface,
     media: Callable[[], Iterator[Medium]],
     batch_size: int,
-    device: str,
+    device: torch.device,
     max_gb: float,
 ) -> str:
     weight = next((p for p in encoder.parameters() if p.is_floating_point()), torch.empty(0))
@@ -139,7 +143,7 @@ def _encode(
     encoder: Encoder,
     interface: MediaInterface,
     pending: list[tuple[bytes, Tensor]],
-    device: str,
+    device: torch.device,
 ) -> None:
     for members in interface.preprocessor.group([prepared for _, prepared in pending]):
         prepared, lengths = interface.preprocessor.collate([pending[m][1] for m in members])

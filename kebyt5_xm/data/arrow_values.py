@@ -71,6 +71,11 @@ def _names(fields: Iterable[pyarrow.Field], prefix: str, depth: int) -> Iterator
             yield from _names(_fields(field.type), f"{prefix}{field.name}.", depth - 1)
 
 
+def column_of(name: str, known: Iterable[str]) -> str:
+    """Return the longest of the `known` names that `name` is, or lies in (`translation` of `translation.en`)."""
+    return max((column for column in known if f"{name}.".startswith(f"{column}.")), key=len)
+
+
 def _fields(kind: pyarrow.DataType) -> list[pyarrow.Field]:
     return [kind.field(index) for index in range(kind.num_fields)]
 

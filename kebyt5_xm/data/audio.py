@@ -196,8 +196,6 @@ def _mixed(samples: NDArray[Any]) -> NDArray[Any]:
         return samples
     if samples.ndim == 2:
         short, long = sorted(samples.shape)
-        if not long:
-            return samples.reshape(-1)
         if short in (0, 1):
             return samples.reshape(-1)
         if short <= MAX_CHANNELS and long > 4 * short:

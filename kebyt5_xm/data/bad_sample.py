@@ -52,10 +52,8 @@ class MediaError(BadSample):
     def __init__(self, path: str, cause: str):
         super().__init__(cause)
         self.path = shown(path)
-        self.args = (
-            self.path,
-            self.cause,
-        )  # what pickle calls the class with, on the way out of a data worker
+        # What pickle calls the class with, on the way out of a data worker.
+        self.args = (self.path, self.cause)
 
     def __str__(self) -> str:
         return f"cannot use {self.path}: {self.cause}"

@@ -43,9 +43,7 @@ class Batch:
     step: int
     next_step: int
     next_index: int = 0
-    padding: dict[str, tuple[int, int]] = field(
-        default_factory=dict
-    )  # text, targets, modality -> used, of all
+    padding: dict[str, tuple[int, int]] = field(default_factory=dict)  # text, targets, NAME -> used, of all
     drawn: dict[int, int] = field(default_factory=dict)  # part -> examples, those that are skipped included
     skipped: list[tuple[int, Skip]] = field(default_factory=list)  # (part, why its place is empty)
     row: Tensor | None = None  # [B] held-out rows of a validation part, -1 where only a place is filled
@@ -109,10 +107,7 @@ def collate(
     labels = np.full(target_shape, IGNORE_INDEX, dtype=np.int16)
     segments, target_segments = np.zeros(shape, dtype=np.int16), np.zeros(target_shape, dtype=np.int16)
     target_part = np.zeros(target_shape, dtype=np.int16)
-    first, number = (
-        np.zeros_like(used),
-        np.zeros(len(used), dtype=np.int64),
-    )  # of the next example of each row
+    first, number = np.zeros_like(used), np.zeros(len(used), dtype=np.int64)  # of each row's next example
     starts = np.zeros(len(examples), dtype=np.int64)
     for n, example in enumerate(examples):
         r = row[n]

@@ -17,13 +17,8 @@ from kebyt5_xm.data.tags import after_zeros, tag_at
 UNKNOWN_LENGTH = 0x7FFFF000
 UNKNOWN_KINDS = (b"RIFF", b"RIFX", b"riff", b"caff")  # in W64 and CAF it is near 2^63, or -1
 MPEG_FORMATS = (0x50, 0x55)  # of WAV: frames of MPEG audio, layers I/II and III
-PLAIN_FORMATS = (
-    1,
-    3,
-    6,
-    7,
-    0xFFFE,
-)  # of WAV: a sample has its own bytes (PCM, float, a-law, mu-law, by GUID)
+# Of WAV: a sample has its own bytes (PCM, float, a-law, mu-law, by GUID).
+PLAIN_FORMATS = (1, 3, 6, 7, 0xFFFE)
 AIFF_PLAIN = (b"", b"NONE", b"sowt", b"twos", b"raw ", b"in24", b"in32", b"fl32", b"FL32", b"fl64", b"FL64")
 W64_TAIL = {
     b"riff": bytes.fromhex("2e91cf11a5d628db04c10000"),

@@ -204,7 +204,7 @@ def check_column(url: str, field: str, schema: Any) -> str:
 
     Raises `UserError` if there is none. `schema` is pyarrow's.
     """
-    from kebyt5_xm.data.arrow_values import column_names
+    from kebyt5_xm.data.arrow_values import column_names, column_of
 
     names = column_names(schema)
     if field not in names:
@@ -212,7 +212,7 @@ def check_column(url: str, field: str, schema: Any) -> str:
             f"{url} has no column '{field}'{did_you_mean(field, names)}; it has {', '.join(names)[:500]}: "
             "choose one with --field"
         )
-    return max((name for name in schema.names if f"{field}.".startswith(f"{name}.")), key=len)
+    return column_of(field, schema.names)
 
 
 def open_file(url: str) -> Any:

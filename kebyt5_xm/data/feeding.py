@@ -6,10 +6,10 @@ A prompt that forgets `:image` trains on the names of files, without a word.
 import logging
 import os
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kebyt5_xm.data.bad_sample import BadSample
+from kebyt5_xm.data.names import named_like
 from kebyt5_xm.data.reference import resolve
 from kebyt5_xm.data.rows import Rows
 from kebyt5_xm.data.template import Template
@@ -23,14 +23,6 @@ _LOG = logging.getLogger(__name__)
 
 ROWS_LOOKED_AT = 20
 """First rows whose texts are looked at: they must all name files for a column to be taken for one of paths."""
-
-MEDIA_OF_SUFFIX = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"), "image"),
-    **dict.fromkeys((".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".webm"), "audio"),
-    **dict.fromkeys((".aif", ".aiff", ".pcm"), "audio"),
-    **dict.fromkeys((".npy", ".npz"), "array"),
-}
-"""The kinds of files that are media beyond doubt; which of them are read is not decided here."""
 
 
 def check_fed(
@@ -65,7 +57,7 @@ def check_fed(
 
 
 def check_texts(
-    template: Template, tables: list[Rows], interfaces: "Mapping[str, MediaInterface]", fed: Collection[str]
+    template: Template, rows: Rows, interfaces: "Mapping[str, MediaInterface]", fed: Collection[str]
 ) -> None:
     """Raise `UserError` if a template uses as text a column that names existing files of a modality's kind.
 
@@ -73,7 +65,7 @@ def check_texts(
     Else a warning says so.
     """
     for column in template.text_columns:
-        media = _media_in(column, tables)
+        media = _media_in(column, rows)
         if media is None:
             continue
         kin = [name for name, interface in interfaces.items() if interface.media == media]
@@ -86,24 +78,25 @@ def check_texts(
         _LOG.warning("%s; write {%s:MODALITY} if what is in them is meant", found, column)
 
 
-def _media_in(column: str, tables: list[Rows]) -> str | None:
+def _media_in(column: str, rows: Rows) -> str | None:
     """Return the kind of media that the first rows of a column name, all of them and by files that are there."""
     kinds = set()
-    for rows in tables[:1]:
-        for number in range(min(ROWS_LOOKED_AT, len(rows))):
-            try:
-                value = rows.row(number).get(column)
-            except BadSample:
-                continue
-            if value is not None:
-                kinds.add(_kind(value, rows))
+    for number in range(min(ROWS_LOOKED_AT, len(rows))):
+        try:
+            value = rows.row(number).get(column)
+        except BadSample:
+            continue
+        if value is not None:
+            kinds.add(_kind(value, rows))
     return kinds.pop() if len(kinds) == 1 else None
 
 
 def _kind(value: object, rows: Rows) -> str | None:
     if not isinstance(value, str) or len(value) > 1000:
         return None
-    media = MEDIA_OF_SUFFIX.get(Path(value).suffix.lower())
+    media = named_like(value)
+    if media is None:
+        return None
     try:
         path = resolve(rows.root, value, allow_outside=True)
         return media if isinstance(path, str | os.PathLike) and os.path.isfile(path) else None

@@ -37,9 +37,8 @@ def pyav() -> Any:
 def decode_packets(codec: str, packets: Iterable[bytes], sample_rate: int) -> Iterator[NDArray[np.float32]]:
     """Yield one channel of float32 for `packets` of a stream without a container."""
     av = pyav()
-    names = (
-        [f"libopencore_{codec}"] if codec.startswith("amr") else []
-    )  # it knows pauses, FFmpeg's own does not
+    # OpenCORE knows pauses, FFmpeg's own decoder does not.
+    names = [f"libopencore_{codec}"] if codec.startswith("amr") else []
     context = next(
         av.CodecContext.create(name, "r") for name in (*names, codec) if name in av.codecs_available
     )

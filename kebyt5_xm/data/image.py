@@ -171,7 +171,7 @@ def _rgb(image: "Image.Image", pixels: "Image.Image | None" = None) -> "Image.Im
         8: pillow.Transpose.ROTATE_90,
     }.get(_orientation(image))
     if pixels is not None:
-        rgb = pixels.convert("RGB")
+        rgb = pixels if pixels.mode == "RGB" else pixels.convert("RGB")
         return rgb if turn is None else rgb.transpose(turn)
     image.load()
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):

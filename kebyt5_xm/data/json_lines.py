@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.bad_sample import RowError
-from kebyt5_xm.data.blocks import DAMAGE, beginning, read_blocks
+from kebyt5_xm.data.blocks import BYTE_ORDER_MARK, DAMAGE, beginning, read_blocks
 from kebyt5_xm.data.corpus import COMPRESSIONS, Compression, File, Piece
 from kebyt5_xm.data.derived import places, state_of, write_derived
 from kebyt5_xm.data.json_value import UTF_16, json_value
@@ -35,7 +35,6 @@ from kebyt5_xm.errors import UserError
 
 FORMAT, VERSION = "kebyt5-xm row index", 1
 HEADER_BYTES = 4096
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b\x08"
 SPACE = np.isin(np.arange(256), list(b" \t\r\n"))
 
@@ -184,9 +183,8 @@ def _make(path: Path, suffix: str, state: dict[str, Any], blocks: Callable[[], I
     except UserError:
         if suffix == ".rows":
             raise
-        return _scan(
-            path, blocks(), None
-        )  # nowhere to keep it: 8 bytes a row in memory, made again next time
+        # Nowhere to keep it: 8 bytes a row in memory, made again next time.
+        return _scan(path, blocks(), None)
     index = _find(path, suffix, state)
     if index is None:
         raise UserError(f"{path} changed while it was read, expected it to stay as it is; start again")
@@ -202,10 +200,8 @@ def _scan(path: Path, blocks: Iterable[bytes], copy: BinaryIO | None) -> _Index:
     starts: list[NDArray[np.int64]] = []
     blanks: list[NDArray[np.int64]] = []
     num_rows = 0
-    line_start, unfinished = (
-        position,
-        0,
-    )  # the line that goes on in the next block, and what it has but spaces
+    # The line that goes on in the next block, and what it has but spaces.
+    line_start, unfinished = position, 0
     for block in blocks:
         digest.update(block)
         if copy:

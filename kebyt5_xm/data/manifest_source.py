@@ -150,7 +150,7 @@ class Manifest(Source):
     def connect(self, interfaces: dict[str, MediaInterface]) -> None:
         self.prompt.check(self.rows.columns, interfaces)
         for template in (self.prompt, self.target):
-            check_texts(template, self._tables(), interfaces, self.modalities)
+            check_texts(template, self.rows, interfaces, self.modalities)
         self.maker.interfaces = {name: interfaces[name] for name in self.prompt.modalities}
         self._opened.clear()  # they decide lengths
 
@@ -232,15 +232,15 @@ class Manifest(Source):
     # -- lengths -----------------------------------------------------------------------------------
 
     def prepare(self, workers: int, progress: Progress) -> None:
-        for held_out in range(len(self._tables())):
-            rows, key = self._tables()[held_out], self._key(held_out)
-            found = find_table(rows.path, key, len(rows)) is not None
-            table = self._table(held_out, workers, progress)
-            if table.num_bad and found:
-                measure = partial(self._measure, bool(held_out))
-                self._opened[bool(held_out)] = mended(
-                    table, rows.path, key, rows.fingerprint, measure, workers, progress
-                )
+        for number, rows in enumerate(self._tables()):
+            held_out = bool(number)
+            key, measure = self._key(held_out), partial(self._measure, held_out)
+            table = find_table(rows.path, key, len(rows))
+            if table is None:
+                table = make_table(rows.path, key, rows.fingerprint, len(rows), measure, workers, progress)
+            elif table.num_bad:
+                table = mended(table, rows.path, key, rows.fingerprint, measure, workers, progress)
+            self._opened[held_out] = table
 
     def lengths(self, selection: Selection) -> NDArray[np.int64]:
         return self._table(selection.held_out).lengths[selection.row].astype(np.int64)
@@ -249,19 +249,17 @@ class Manifest(Source):
     def _opened(self) -> dict[bool, LengthTable]:
         return {}
 
-    def _key(self, held_out: bool | int) -> str:
+    def _key(self, held_out: bool) -> str:
         return table_key({"manifest": self._tables()[held_out].fingerprint, **self._deciding()})
 
-    def _table(
-        self, held_out: bool | int, workers: int = 1, progress: Progress = lambda _: None
-    ) -> LengthTable:
+    def _table(self, held_out: bool) -> LengthTable:
         if held_out not in self._opened:
             rows, key = self._tables()[held_out], self._key(held_out)
-            measure = partial(self._measure, bool(held_out))
-            self._opened[bool(held_out)] = find_table(rows.path, key, len(rows)) or make_table(
-                rows.path, key, rows.fingerprint, len(rows), measure, workers, progress
+            measure = partial(self._measure, held_out)
+            self._opened[held_out] = find_table(rows.path, key, len(rows)) or make_table(
+                rows.path, key, rows.fingerprint, len(rows), measure, 1, lambda _: None
             )
-        return self._opened[bool(held_out)]
+        return self._opened[held_out]
 
     def _measure(self, held_out: bool, number: int) -> tuple[int, int] | str:
         return self.maker.measure(self._tables()[held_out], number)

@@ -1,16 +1,36 @@
-"""Names of files as rows give them: found in another Unicode form, and what to say where there is no such file."""
+"""Names of files as rows give them: their kind, their other Unicode form, what to say where there is no such file."""
 
 import errno
 import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from kebyt5_xm.encoder import Media
 
 FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 LEAST_BASE64 = 255
 """Characters from which on a name that no file system takes may be a file's content. Our own choice."""
+MEDIA_OF_SUFFIX: "dict[str, Media]" = {
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2"), "image"),
+    **dict.fromkeys((".avif", ".heic"), "image"),
+    **dict.fromkeys((".wav", ".flac", ".mp3", ".mp2", ".ogg", ".oga", ".opus", ".aac", ".amr"), "audio"),
+    **dict.fromkeys((".m4a", ".m4b", ".mp4", ".3gp", ".mka", ".webm"), "audio"),
+    **dict.fromkeys((".aif", ".aiff", ".caf", ".au", ".w64", ".pcm"), "audio"),
+    **dict.fromkeys((".npy", ".npz", ".safetensors"), "array"),
+}
+"""Usual names of media, for columns of paths and for files that are missing or damaged.
+
+Which of them are read is not decided here but by what is in a file.
+"""
+
+
+def named_like(path: str) -> "Media | None":
+    """Return the kind of medium that a file of this name usually is; None for any other name."""
+    return MEDIA_OF_SUFFIX.get(os.path.splitext(path)[1].lower())
 
 
 def as_stored(root: str, reference: str) -> str:

@@ -179,8 +179,10 @@ def _parquet_rows(
 
 def _within(column: "pyarrow.StructArray", name: str) -> "pyarrow.Array":
     """Return the field of objects that `name` names, null where the object is."""
+    from kebyt5_xm.data.arrow_values import column_of
+
     names = [field.name for field in column.type]
-    head = max((known for known in names if f"{name}.".startswith(f"{known}.")), key=len)
+    head = column_of(name, names)
     found = column.flatten()[names.index(head)]
     return found if head == name else _within(found, name[len(head) + 1 :])
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 from kebyt5_xm.data.address import Remote, inline, is_inline, opened, remote
 from kebyt5_xm.data.bad_sample import MediaError, Refused
 from kebyt5_xm.data.names import as_stored, why_absent
+from kebyt5_xm.data.stretch import PartOfFile
 from kebyt5_xm.errors import UserError
 
 
@@ -167,34 +168,15 @@ def _regular(path: str | os.PathLike[str]) -> int:
     return descriptor
 
 
-class _Section(io.RawIOBase):
+class _Section(PartOfFile):
     """Part of a file, as a file of its own. It owns the descriptor."""
 
     def __init__(self, descriptor: int, start: int, size: int) -> None:
-        self._descriptor, self._start, self._size, self._position = descriptor, start, size, 0
+        self._descriptor, self._start = descriptor, start
+        super().__init__(size)
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"negative seek position {base + offset}")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = max(0, min(len(buffer), self._size - self._position))
-        found = os.pread(self._descriptor, wanted, self._start + self._position)
-        buffer[: len(found)] = found
-        self._position += len(found)
-        return len(found)
+    def _read(self, at: int, size: int) -> bytes:
+        return os.pread(self._descriptor, max(0, min(size, self._size - at)), self._start + at)
 
     def close(self) -> None:
         if not self.closed:

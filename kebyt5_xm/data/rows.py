@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -128,16 +128,25 @@ class Rows(ABC):
 
         Raises `UserError` if none of these rows can be read.
         """
-        columns: dict[str, None] = {}
-        first_error: RowError | None = None
-        for index in range(min(ROWS_FOR_COLUMNS, len(self))):
-            try:
-                columns.update(dict.fromkeys(names_of(self.row(index))))
-            except RowError as error:
-                first_error = first_error or error
-        if not columns and first_error is not None:
-            raise UserError(f"{first_error}; expected one of the first {ROWS_FOR_COLUMNS} rows to be sound")
-        return tuple(columns)
+        return names_in_first(self, names_of)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path,)
+
+
+def names_in_first(rows: Rows, names: Callable[[Mapping[str, Any]], Iterable[str]]) -> tuple[str, ...]:
+    """Return what `names` gives of the first hundred rows, each once.
+
+    Raises `UserError` if it gives nothing, as none of them can be read.
+    """
+    found: dict[str, None] = {}
+    first_error: RowError | None = None
+    for index in range(min(ROWS_FOR_COLUMNS, len(rows))):
+        try:
+            for name in names(rows.row(index)):
+                found[name] = None
+        except RowError as error:
+            first_error = first_error or error
+    if not found and first_error is not None:
+        raise UserError(f"{first_error}; expected one of the first {ROWS_FOR_COLUMNS} rows to be sound")
+    return tuple(found)

@@ -23,6 +23,10 @@ from kebyt5_xm.errors import UserError
 
 Lengths = Callable[[Draws], NDArray[np.int64]]
 """Draws -> [n, 2], encoder positions and target ids of each; zeros for one that cannot be made."""
+SURE = 1.05
+"""A row's length may depend on its draw a little, as where spans fall: so much more has to be there."""
+AT_ONCE = 1 << 16
+"""Rows whose lengths are looked up at a time."""
 
 
 @dataclass(frozen=True)
@@ -237,12 +241,6 @@ class BudgetedSteps(Steps):
                     return True
         return False
 
-
-SURE = 1.05
-"""A row's length may depend on its draw a little, as where spans fall: so much more has to be there."""
-
-AT_ONCE = 1 << 16
-"""Rows whose lengths are looked up at a time."""
 
 Bin = tuple[list[int], list[int]]
 """One micro-batch: its examples, and the packed row of each."""

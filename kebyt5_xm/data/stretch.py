@@ -1,6 +1,7 @@
-"""Stretches of an open file, end to end, as a file of their own."""
+"""Parts of a file as files of their own: one part, or stretches of an open file end to end."""
 
 import io
+from abc import abstractmethod
 from bisect import bisect_right
 from itertools import accumulate
 from typing import Any, BinaryIO, cast
@@ -9,16 +10,15 @@ Span = tuple[int, int]
 """From byte, up to byte."""
 
 
-class _Stretch(io.RawIOBase):
-    """`head`, then the spans of `stream`, one behind the other. The stream stays open and is not owned."""
+class PartOfFile(io.RawIOBase):
+    """A file of `size` bytes that lie in another one, read and sought in as any file."""
 
-    def __init__(self, stream: BinaryIO, spans: list[Span], head: bytes) -> None:
-        self._stream, self._spans, self._head = stream, spans, head
-        lengths = [max(0, end - start) for start, end in spans]
-        self._starts = list(
-            accumulate(lengths, initial=len(head))
-        )  # of the spans, in this file; then its size
-        self._position = 0
+    def __init__(self, size: int) -> None:
+        self._size, self._position = size, 0
+
+    @abstractmethod
+    def _read(self, at: int, size: int) -> bytes:
+        """Return 1 to `size` bytes from byte `at` of this file on; none where there are no more."""
 
     def readable(self) -> bool:
         return True
@@ -30,28 +30,38 @@ class _Stretch(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._starts[-1]}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
             raise ValueError(f"negative seek position {base + offset}")
         self._position = base + offset
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        found = self._read(len(buffer))
+        found = self._read(self._position, len(buffer))
         buffer[: len(found)] = found
         self._position += len(found)
         return len(found)
 
-    def _read(self, size: int) -> bytes:
-        if self._position < len(self._head):
-            return self._head[self._position : self._position + size]
-        if self._position >= self._starts[-1]:
+
+class _Stretch(PartOfFile):
+    """`head`, then the spans of `stream`, one behind the other. The stream stays open and is not owned."""
+
+    def __init__(self, stream: BinaryIO, spans: list[Span], head: bytes) -> None:
+        self._stream, self._spans, self._head = stream, spans, head
+        lengths = [max(0, end - start) for start, end in spans]
+        *self._starts, size = accumulate(lengths, initial=len(head))  # where the spans begin in this file
+        super().__init__(size)
+
+    def _read(self, at: int, size: int) -> bytes:
+        if at < len(self._head):
+            return self._head[at : at + size]
+        if at >= self._size:
             return b""
-        number = bisect_right(self._starts, self._position) - 1
+        number = bisect_right(self._starts, at) - 1
         start, end = self._spans[number]
-        at = start + self._position - self._starts[number]
-        self._stream.seek(at)
-        return self._stream.read(min(size, end - at))
+        found = start + at - self._starts[number]
+        self._stream.seek(found)
+        return self._stream.read(min(size, end - found))
 
 
 def stretch(stream: BinaryIO, start: int, end: int, head: bytes = b"") -> BinaryIO:

@@ -9,20 +9,18 @@ alone: what the files hold is not read, nor part of the fingerprint, but for the
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow
 
 from kebyt5_xm.data.arrow_rows import ArrowRows, Contents
 from kebyt5_xm.data.bad_sample import RowError
-from kebyt5_xm.data.json_value import BYTE_ORDER_MARK, UTF_16, json_value
+from kebyt5_xm.data.json_value import json_value, utf8_text
 from kebyt5_xm.data.reference import Span, contents
-from kebyt5_xm.data.rows import MAX_ROW_BYTES, ROWS_FOR_COLUMNS, Row, names_of
+from kebyt5_xm.data.rows import MAX_ROW_BYTES, Row, names_in_first, names_of
 from kebyt5_xm.data.tar_members import KEY, rows_of
-from kebyt5_xm.errors import UserError
 
 TEXT = {"txt", "text", "transcript"}
 NUMBER = {"cls", "cls2", "class", "count", "index", "inx", "id"}
@@ -50,20 +48,7 @@ class TarRows(ArrowRows):
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The extensions in the first hundred rows, and the names in their JSON."""
-        columns: dict[str, None] = {}
-        first_error: RowError | None = None
-        for index in range(min(ROWS_FOR_COLUMNS, len(self))):
-            try:
-                row = self.row(index)
-                columns.update(dict.fromkeys(row))
-                for name in row:
-                    if name.rpartition(".")[2] in JSON:
-                        columns.update(dict.fromkeys(names_of(row[name], f"{name}.")))
-            except RowError as error:
-                first_error = first_error or error
-        if not columns and first_error is not None:
-            raise UserError(f"{first_error}; expected one of the first {ROWS_FOR_COLUMNS} rows to be sound")
-        return tuple(columns)
+        return names_in_first(self, _names)
 
     def row(self, index: int) -> Mapping[str, Any]:
         found = dict(super().row(index))
@@ -88,12 +73,9 @@ class TarRows(ArrowRows):
         if kind in JSON:
             return self._object(index, span, raw)
         try:
-            text = raw.decode().removeprefix(BYTE_ORDER_MARK)
-        except UnicodeDecodeError as error:
-            what = "UTF-16, expected" if raw.startswith(UTF_16) else "not"
-            raise self._error(
-                index, f"{span.name} is {what} UTF-8: {error.reason} at byte {error.start}"
-            ) from None
+            text = utf8_text(raw)
+        except ValueError as error:
+            raise self._error(index, f"{span.name} is {error}") from None
         return text.strip() if kind in NUMBER else text.removesuffix("\n").removesuffix("\r")
 
     def _object(self, index: int, span: Span, raw: bytes) -> dict[str, Any]:
@@ -109,13 +91,18 @@ class TarRows(ArrowRows):
         return RowError(str(self.path), self.line(index), cause)
 
     def _contents(self, state: dict[str, Any]) -> Contents:
-        rows = list(rows_of(Path(self.path)))
+        rows = list(rows_of(self.path))
         digest = hashlib.blake2b(f"{state['size']} {state['ends']}".encode(), digest_size=16)
-        for row in rows:  # a shard without faults has the digest that it had before they were told
-            if not any(row["faults"]):
-                row["faults"] = None
-        digest.update(json.dumps([{k: v for k, v in row.items() if v is not None} for row in rows]).encode())
-        for row in rows:
-            row["faults"] = row["faults"] or [None] * len(row["names"])
+        # A row without faults counts as it did before they were told.
+        told = [{k: v for k, v in row.items() if k != "faults" or any(v)} for row in rows]
+        digest.update(json.dumps(told).encode())
         table = pyarrow.Table.from_pylist(rows, schema=SCHEMA)
         return Contents(digest.hexdigest(), len(rows), SCHEMA, lambda: iter(table.to_batches()))
+
+
+def _names(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the extensions, then the names in the JSON among them: no other file is read for it."""
+    yield from row
+    for name in row:
+        if name.rpartition(".")[2] in JSON:
+            yield from names_of(row[name], f"{name}.")

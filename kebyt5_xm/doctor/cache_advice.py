@@ -10,7 +10,6 @@ from kebyt5_xm.cache.key import cache_folder
 from kebyt5_xm.cache.store import FeatureCache
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.data.manifest_source import Manifest
 from kebyt5_xm.doctor.costs import training_pass
 from kebyt5_xm.doctor.findings import Finding
 from kebyt5_xm.encoder import Encoder
@@ -73,7 +72,7 @@ def sources_using(name: str, data: DataModule, chosen: dict[str, list[Any]]) -> 
     return {
         source
         for source, made in data.sources.items()
-        if (isinstance(made, Manifest) and name in made.prompt.modalities)
+        if name in (made.modalities or ())
         or any(medium.modality == name for example in chosen.get(source, ()) for medium in example.media)
     }
 

@@ -28,6 +28,7 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.manifest_source import Manifest
 from kebyt5_xm.data.reference import contents
 from kebyt5_xm.data.template import Slot
+from kebyt5_xm.device import enough_memory, usable_device
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
@@ -62,11 +63,10 @@ class Evaluation:
         from kebyt5_xm.trust import held_to_trust
 
         held_to_trust(run.config, trusted_modules)
+        where = usable_device(device)
         model = load_run(run, trusted_modules)
-        try:
-            model = model.to(torch.device(device))  # pyright: ignore[reportArgumentType]
-        except (RuntimeError, AssertionError) as error:  # no such device, or not enough memory on it
-            raise UserError(f"cannot compute on '{device}': {str(error).splitlines()[0]}") from error
+        with enough_memory(where, "end what else computes there"):
+            model = model.to(where)  # pyright: ignore[reportArgumentType]
         _, data = configured([str(run.path / "config.yaml")], False, trusted_modules)
         interfaces = media_interfaces(model)
         data.prepare(interfaces)

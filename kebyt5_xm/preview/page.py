@@ -45,9 +45,8 @@ def write_page(
 
     if number < 1 or first < 0:
         raise UserError(f"found --number {number} and --first {first}, expected at least 1 and at least 0")
-    data = configured_data(
-        paths, trusted_modules
-    )  # what the encoders would be given, not what a cache holds in its place
+    # What the encoders would be given, not what a cache holds in its place.
+    data = configured_data(paths, trusted_modules)
     drawn = list(first_drawn(data, number, first, source))
     names = " + ".join(paths)
     html = "\n".join(

@@ -1,12 +1,11 @@
 """Text ability, use of modalities and robustness of runs side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from markupsafe import Markup
 
 from kebyt5_xm.report.chart import NUM_COLOURS, grid, line_chart
-from kebyt5_xm.report.held_out_text import differing
 from kebyt5_xm.report.markup import data, join, say
 from kebyt5_xm.report.numbers import NONE, interval, number, signed
 from kebyt5_xm.report.recorded import Record
@@ -17,11 +16,11 @@ from kebyt5_xm.report.tables import note, table
 from kebyt5_xm.report.uses import all_uses, gain_told
 
 
-def compared_text(records: Sequence[Record], names: Sequence[Markup]) -> Markup:
+def compared_text(records: Sequence[Record], names: Sequence[Markup], other: Set[str]) -> Markup:
+    """Return the text ability of runs; `other` are the parts whose text is not the same in all of them."""
     parts = list(dict.fromkeys(part for record in records for part in record.forgetting))
     if not parts:
         return note(say("어느 실행에서도 재지 않았습니다.", "Not measured in any of the runs."))
-    other = differing(records)
     charted = [
         Row(
             join([data(part), Markup(" · "), names[n]]),

@@ -29,20 +29,21 @@ def compare(runs: Sequence[Run], *, language: str = "en") -> str:
     records = [read_record(run, examples=0) for run in runs]
     names = _names(records)
     told = [data(name) for name in names]
+    other = differing(records)
     sections = [
         Section(
             "summary",
             say("요약", "Summary"),
-            _runs(records, told) + _summary(records, told) + warning(differing(records)),
+            _runs(records, told) + _summary(records, told, ALL not in other) + warning(other),
         ),
         Section("metrics", say("지표와 구간", "Metrics with intervals"), compared_scores(records, told)),
-        Section("text", say("글 실력의 유지", "Text ability"), compared_text(records, told)),
+        Section("text", say("글 실력의 유지", "Text ability"), compared_text(records, told, other)),
         Section("modalities", say("모달리티 사용", "Use of modalities"), compared_uses(records, told)),
         Section("robustness", say("강건성", "Robustness"), compared_robustness(records, told)),
         Section(
             "curves",
             say("학습 곡선", "Curves"),
-            over_one_another(records, told.__getitem__, metrics_of(differing(records))),
+            over_one_another(records, told.__getitem__, metrics_of(other)),
         ),
         Section(
             "configuration", say("설정의 차이", "Differences of configuration"), _settings(records, told)
@@ -72,11 +73,11 @@ def _runs(records: Sequence[Record], names: Sequence[Markup]) -> Markup:
     return element("ul", *items, class_="legend")
 
 
-def _summary(records: Sequence[Record], names: Sequence[Markup]) -> Markup:
+def _summary(records: Sequence[Record], names: Sequence[Markup], same_text: bool) -> Markup:
     rows: list[list[Child]] = [
         [
             say("평가용 전체, 비트/바이트", "All held out, bits/byte"),
-            *(NONE if ALL in differing(records) else number(r.last("val/bits_per_byte")) for r in records),
+            *(number(r.last("val/bits_per_byte")) if same_text else NONE for r in records),
         ],
         [
             say("글을 가장 많이 잃은 언어의 변화", "Text: largest change of a part"),

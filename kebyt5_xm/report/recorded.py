@@ -87,10 +87,8 @@ def read_record(run: Run, examples: int) -> Record:
     evaluation = read_evaluation(run.path / "evaluation.json")
     labels = {name: source.labels for name, source in evaluation.sources.items()} if evaluation else {}
     series: dict[str, dict[int, float]] = {}
-    for row in run.metrics():
-        series.setdefault(row["metric"], {})[row["step"]] = row[
-            "value"
-        ]  # of rows of one step the last counts
+    for row in run.metrics():  # of the rows of one step the last counts
+        series.setdefault(row["metric"], {})[row["step"]] = row["value"]
     return Record(
         name=run.path.resolve().name,
         path=str(run.path),

@@ -24,9 +24,8 @@ def table(header: Sequence[Child], rows: Iterable[Sequence[Child]], numbers: Ite
 
     head = element("thead", element("tr", *cells(header, True)))
     body = element("tbody", *(element("tr", *cells(row, False)) for row in rows))
-    return element(
-        "div", element("table", head, body), class_="scroll", tabindex=0
-    )  # scrolled by arrow keys too
+    # With a tabindex the arrow keys scroll it too.
+    return element("div", element("table", head, body), class_="scroll", tabindex=0)
 
 
 def facts(entries: Iterable[tuple[Child, Child]]) -> Markup:

@@ -5,10 +5,9 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+from kebyt5_xm.data.json_value import BYTE_ORDER_MARK, UTF_16
 from kebyt5_xm.errors import UserError
 
-BYTE_ORDER_MARK = "\ufeff"
-MARKS_OF_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 BYTES_LOOKED_AT = 1 << 16
 
 
@@ -43,7 +42,7 @@ def raw_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
             for number, text in enumerate(lines, 1):
                 yield number, text.removeprefix(BYTE_ORDER_MARK) if number == 1 else text
         except UnicodeDecodeError as error:
-            if start.startswith(MARKS_OF_UTF_16):
+            if start.startswith(UTF_16):
                 hint = "the file begins as UTF-16 does: set `encoding: utf-16`"
             else:
                 hint = f"set its `encoding`{_guess(error.object, encoding)}"
