@@ -8,9 +8,9 @@ python train.py validate -c runs/NAME/config.yaml --ckpt_path best              
 
 import sys
 
+from kebyt5_xm.commands.version import version
 from kebyt5_xm.errors import in_one_line
-from kebyt5_xm.recipe_check import check_arguments
-from kebyt5_xm.version import version
+from kebyt5_xm.training.recipe_check import check_arguments
 
 if __name__ == "__main__":
     with in_one_line():
@@ -18,6 +18,6 @@ if __name__ == "__main__":
             print(version())
             raise SystemExit(0)
         check_arguments(sys.argv[1:])  # what needs no import is told before the imports
-        from kebyt5_xm.training import main  # ten seconds, in which Ctrl-C is an interruption too
+        from kebyt5_xm.training.cli import main  # ten seconds, in which Ctrl-C is an interruption too
 
         main(sys.argv[1:])

@@ -17,14 +17,14 @@ from benchmarks.report import seconds, write
 from benchmarks.training import TINY
 from encoders.timm import TimmEncoder
 from kebyt5_xm.adapters import MLP
-from kebyt5_xm.backbone import Backbone
-from kebyt5_xm.cache.key import encoder_key, media_key
-from kebyt5_xm.cache.store import FeatureCache, Segment
-from kebyt5_xm.configuration import CrossModalT5Config
 from kebyt5_xm.data.batch import collate
-from kebyt5_xm.data.source import Example, MediaItem
-from kebyt5_xm.modality import MediaInterface, interface
-from kebyt5_xm.model import CrossModalT5
+from kebyt5_xm.data.sources.source import Example, MediaItem
+from kebyt5_xm.model.backbone import Backbone
+from kebyt5_xm.model.cache_key import encoder_key, media_key
+from kebyt5_xm.model.configuration import CrossModalT5Config
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.feature_cache import FeatureCache, Segment
+from kebyt5_xm.model.modality import MediaInterface, interface
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 
 MODELS = ("test_vit", "tf_efficientnet_lite0", "vit_small_patch16_224")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import seconds, write
-from kebyt5_xm.denoising import SpanDenoising
+from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.vocabulary import BYTE_OFFSET, EOS_ID
 
 NUM_EXAMPLES = 4096

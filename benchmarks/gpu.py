@@ -37,7 +37,7 @@ import transformers
 
 from benchmarks import gpu_decoding, gpu_training
 from benchmarks.device import Device, Group
-from kebyt5_xm.backbone import SHAPES
+from kebyt5_xm.model.backbone import SHAPES
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"

@@ -23,13 +23,13 @@ from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
 from benchmarks.device import Device, Group
-from kebyt5_xm.backbone import Backbone
+from kebyt5_xm.commands.doctor.flops import step_flops
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch
-from kebyt5_xm.data.plan import Plan
-from kebyt5_xm.data.source import Part
-from kebyt5_xm.data.steps import Budget, BudgetedSteps
-from kebyt5_xm.doctor.flops import step_flops
-from kebyt5_xm.model import CrossModalT5, CrossModalT5Config, token_losses
+from kebyt5_xm.data.order.plan import Plan
+from kebyt5_xm.data.order.steps import Budget, BudgetedSteps
+from kebyt5_xm.data.sources.source import Part
+from kebyt5_xm.model.backbone import Backbone
+from kebyt5_xm.model.cross_modal import CrossModalT5, CrossModalT5Config, token_losses
 from kebyt5_xm.vocabulary import PAD_ID
 
 Size = Literal["mini", "small", "base", "large"]

@@ -26,16 +26,16 @@ import torch
 from benchmarks.memory import memory_mb
 from benchmarks.report import write
 from benchmarks.training import TINY
-from kebyt5_xm.backbone import Backbone
-from kebyt5_xm.configuration import CrossModalT5Config
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.data.loader import Loader
-from kebyt5_xm.data.manifest_source import Manifest
-from kebyt5_xm.data.micro_batches import TrainingMicroBatches, TrainingOrders
-from kebyt5_xm.data.mixture import Mixture
-from kebyt5_xm.data.plan import Plan
-from kebyt5_xm.data.steps import Budget, BudgetedSteps, CountedSteps, Steps
-from kebyt5_xm.model import CrossModalT5, token_losses
+from kebyt5_xm.data.loading.loader import Loader
+from kebyt5_xm.data.loading.micro_batches import TrainingMicroBatches, TrainingOrders
+from kebyt5_xm.data.order.mixture import Mixture
+from kebyt5_xm.data.order.plan import Plan
+from kebyt5_xm.data.order.steps import Budget, BudgetedSteps, CountedSteps, Steps
+from kebyt5_xm.data.sources.manifest_source import Manifest
+from kebyt5_xm.model.backbone import Backbone
+from kebyt5_xm.model.configuration import CrossModalT5Config
+from kebyt5_xm.model.cross_modal import CrossModalT5, token_losses
 
 NUM_ROWS = 20_000
 SHORTEST, LONGEST = 30, 1500

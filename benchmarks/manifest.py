@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks.memory import memory_mb
 from benchmarks.report import write
-from kebyt5_xm.data.manifest import open_rows
 from kebyt5_xm.data.pool import num_cores
+from kebyt5_xm.data.sources.manifest import open_rows
 
 NUM_ROWS = 10_000_000
 ROWS_WRITTEN_AT_ONCE = 100_000
@@ -125,7 +125,7 @@ def read_at_random(path: Path) -> dict[str, float]:
 
 def measure_lengths(path: Path) -> dict[str, float]:
     """Return what the length table of text alone takes: no header is read, so this is the rate of the rows."""
-    from kebyt5_xm.data.manifest_source import Manifest
+    from kebyt5_xm.data.sources.manifest_source import Manifest
 
     source = Manifest(str(path), prompt="{question}", target="{answer}")
     source.connect({})

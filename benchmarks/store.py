@@ -21,11 +21,11 @@ import numpy as np
 
 from benchmarks.memory import memory_mb
 from benchmarks.report import seconds, write
+from kebyt5_xm.commands.prepare import prepare_text
 from kebyt5_xm.data.pool import num_cores
-from kebyt5_xm.data.prepare import prepare_text
-from kebyt5_xm.data.store import Store
-from kebyt5_xm.data.store_writer import StoreWriter
-from kebyt5_xm.denoising import SpanDenoising
+from kebyt5_xm.data.text.denoising import SpanDenoising
+from kebyt5_xm.data.text.store import Store
+from kebyt5_xm.data.text.store_writer import StoreWriter
 
 SENTENCES = [
     "바이트 단위 모델은 어휘 없이 한국어 문장을 그대로 읽고 쓴다. ",

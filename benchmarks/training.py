@@ -12,11 +12,11 @@ import argparse
 import torch
 
 from benchmarks.report import seconds, write
-from kebyt5_xm.backbone import SHAPES, Backbone
+from kebyt5_xm.commands.doctor.flops import step_flops
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.denoising import SpanDenoising
-from kebyt5_xm.doctor.flops import step_flops
-from kebyt5_xm.model import CrossModalT5, CrossModalT5Config, token_losses
+from kebyt5_xm.data.text.denoising import SpanDenoising
+from kebyt5_xm.model.backbone import SHAPES, Backbone
+from kebyt5_xm.model.cross_modal import CrossModalT5, CrossModalT5Config, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW
 
 TINY = {"d_model": 128, "d_ff": 256, "num_heads": 4, "num_layers": 3, "num_decoder_layers": 2, "d_kv": 32}

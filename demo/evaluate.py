@@ -30,7 +30,7 @@ class HeldOut:
 
 def evaluate(run: Path, held_out: HeldOut) -> dict[str, Any]:
     """Return the figures of the run's best checkpoint on all held-out items; keys as in `demo.results`."""
-    from kebyt5_xm.model import CrossModalT5
+    from kebyt5_xm.model.cross_modal import CrossModalT5
 
     model = CrossModalT5.from_pretrained(run)
     rows = sorted(

@@ -13,9 +13,10 @@ from demo.speech import write_speech
 from demo.text_stage import RECIPE as TEXT_RECIPE
 from demo.text_stage import RUN as TEXT_RUN
 from demo.text_stage import Clock
-from kebyt5_xm import cli, training
-from kebyt5_xm.checkpoint_reading import checkpoint_step
-from kebyt5_xm.run import Run
+from kebyt5_xm.commands import cli
+from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
+from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.training import cli as training
 
 IMAGE_RECIPES = (TEXT_RECIPE, RECIPES / "image.yaml")
 JOINT_RECIPES = (*IMAGE_RECIPES, RECIPES / "speech.yaml")

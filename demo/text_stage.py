@@ -10,10 +10,11 @@ from demo import console
 from demo.folder import DATA, EXPORTS, FOLDER, RECIPES
 from demo.restore import Gap, cut_gaps, restore
 from demo.text import CorpusFiles, write_corpora
-from kebyt5_xm import cli, training
-from kebyt5_xm.checkpoint_reading import checkpoint_step
-from kebyt5_xm.denoising import SpanDenoising
-from kebyt5_xm.run import Run
+from kebyt5_xm.commands import cli
+from kebyt5_xm.data.text.denoising import SpanDenoising
+from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
+from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.training import cli as training
 
 RECIPE = RECIPES / "text.yaml"
 RUN = FOLDER / "text"

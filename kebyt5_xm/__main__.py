@@ -5,11 +5,11 @@ it there, and so does an empty part of PYTHONPATH. So it goes before anything el
 `kebyt5_xm` there is beyond us: Python itself runs that one.
 """
 
-from kebyt5_xm.ours import leave_working_folder
+from kebyt5_xm import leave_working_folder
 
 leave_working_folder()
 
-from kebyt5_xm.cli import main  # noqa: E402
+from kebyt5_xm.commands.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

@@ -24,7 +24,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kebyt5_xm.adapter_contract import AdapterContract
+from kebyt5_xm.adapters.contract import AdapterContract
 from kebyt5_xm.encoder import Encoded, Encoder, Media, Preprocessor, header_of
 from kebyt5_xm.errors import UserError
 

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kebyt5_xm import HOME, leave_working_folder, register_encoders
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.ours import HOME, leave_working_folder, register_encoders
 
 TRUSTED = ("kebyt5_xm", "encoders")
 """Packages whose classes are always built; their submodules are meant too."""
@@ -140,7 +140,7 @@ def recipes_imports(
     put, since data workers import what the recipe names. Raises `UserError` for a run's recipe that names a class
     outside what is trusted.
     """
-    from kebyt5_xm.recipes import load
+    from kebyt5_xm.training.recipes import load
 
     of_runs = [path for path in paths if is_of_run(path)]
     for path in of_runs:

@@ -12,9 +12,9 @@ import psutil
 import torch
 from torch.utils.data import get_worker_info
 
-from kebyt5_xm import checkpoint_folders
 from kebyt5_xm.data import Manifest
-from kebyt5_xm.data.source import Example, Selection
+from kebyt5_xm.data.sources.source import Example, Selection
+from kebyt5_xm.model.runs import checkpoint_folders
 
 
 class KillAfter(pl.Callback):

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["kebyt5_xm.training", "transformers.models.t5.modeling_t5"])
+CONTEXT.set_forkserver_preload(["kebyt5_xm.training.cli", "transformers.models.t5.modeling_t5"])
 TIMEOUT_SECONDS = 240
 
 
@@ -62,7 +62,7 @@ def _train(args: list[str], output: str, rank: int, ranks: int, port: int) -> No
     sys.path.insert(0, str(Path(__file__).parent))
     import torch
 
-    from kebyt5_xm.training import main
+    from kebyt5_xm.training.cli import main
 
     torch.set_num_threads(1)
     main(args)

@@ -18,10 +18,10 @@ from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data import DataModule, Denoising, Manifest
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.data.loader import Loader
-from kebyt5_xm.data.micro_batches import TrainingMicroBatches, TrainingOrders
-from kebyt5_xm.data.steps import Budget
-from kebyt5_xm.modality import interface
+from kebyt5_xm.data.loading.loader import Loader
+from kebyt5_xm.data.loading.micro_batches import TrainingMicroBatches, TrainingOrders
+from kebyt5_xm.data.order.steps import Budget
+from kebyt5_xm.model.modality import interface
 
 MICRO_BATCHES = 4
 """Of a step: 1, 2 and 4 ranks share them."""

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kebyt5_xm.backbone import SHAPES, Backbone, backbone_hash
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.pretrained import HubModel
-from kebyt5_xm.untied import EMBEDDING_ALIASES, saved_state, untied, without_weights
+from kebyt5_xm.model.backbone import SHAPES, Backbone, backbone_hash
+from kebyt5_xm.model.pretrained import HubModel
+from kebyt5_xm.model.t5 import EMBEDDING_ALIASES, saved_state, untied, without_weights
 
 SHAPE = {"d_model": 13, "d_ff": 17, "num_heads": 3, "num_layers": 5, "num_decoder_layers": 2, "d_kv": 7}
 
@@ -97,7 +97,7 @@ def test_transformers_own_saving_keeps_the_head_untied(tmp_path):
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 @pytest.mark.parametrize("aliases", [(), EMBEDDING_ALIASES])
 def test_warm_start_trains_and_saves_every_tensor_in_its_place(tmp_path, suffix, aliases):
-    from kebyt5_xm.export import export_backbone
+    from kebyt5_xm.commands.export.export import export_backbone
 
     tensors = distinct_tensors()
     copies = dict.fromkeys(aliases, tensors["shared.weight"])

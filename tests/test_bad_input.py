@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import tiny_run
 
-from kebyt5_xm import cli, training
-from kebyt5_xm.backbone import Backbone
-from kebyt5_xm.data.manifest import open_rows
-from kebyt5_xm.data.store import INDEX_NAME, VERSION
+from kebyt5_xm.commands import cli
+from kebyt5_xm.data.sources.manifest import open_rows
+from kebyt5_xm.data.text.store import INDEX_NAME, VERSION
+from kebyt5_xm.model.backbone import Backbone
+from kebyt5_xm.training import cli as training
 
 # Lightning 2.6.6 instantiates classes through a method that jsonargparse 4.53 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from kebyt5_xm.data.batch import Batch, collate
-from kebyt5_xm.data.source import Example
-from kebyt5_xm.splice import MediaGroup
+from kebyt5_xm.data.sources.source import Example
+from kebyt5_xm.model.splice import MediaGroup
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import tiny_run
 import torch
 from processes import CONTEXT
 
-from kebyt5_xm.branches import refuse_abandoned, set_aside
-from kebyt5_xm.checkpoint_io import DurableCheckpointIO
-from kebyt5_xm.checkpoint_reading import read_checkpoint
-from kebyt5_xm.digest import is_damaged
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.run import Run, backbone_tensors
+from kebyt5_xm.model.runs.branches import refuse_abandoned, set_aside
+from kebyt5_xm.model.runs.checkpoint_io import DurableCheckpointIO
+from kebyt5_xm.model.runs.checkpoint_reading import read_checkpoint
+from kebyt5_xm.model.runs.digest import is_damaged
+from kebyt5_xm.model.runs.run import Run, backbone_tensors
 
 OLD, BACK = 11, 5
 """The steps of the run's end, and of the checkpoint from which it goes on."""

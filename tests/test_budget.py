@@ -11,8 +11,8 @@ from processes import train
 from test_resume import train_losses
 from test_strategies import losses
 
-from kebyt5_xm.recipes import overlay
-from kebyt5_xm.run import Run
+from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.training.recipes import overlay
 
 PADDED = {"global_length": 4 * 211, "micro_length": 211}
 PACKED = {"global_length": 4 * 2 * 103, "micro_length": 2 * 103, "packed_length": 103}

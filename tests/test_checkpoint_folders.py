@@ -10,14 +10,17 @@ import tiny_run
 from processes import CONTEXT, train
 from test_strategies import STRATEGIES, losses
 
-from kebyt5_xm.checkpoint_io import remove_unfinished
-from kebyt5_xm.digest import FOLDER_DIGESTS, is_damaged, write_folder_digests
 from kebyt5_xm.durable import replace_folder, standing
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.run import Run, backbone_tensors
+from kebyt5_xm.model.runs.checkpoint_io import remove_unfinished
+from kebyt5_xm.model.runs.digest import FOLDER_DIGESTS, is_damaged, write_folder_digests
+from kebyt5_xm.model.runs.run import Run, backbone_tensors
 
 FOLDERS = {
-    "fsdp2": {"class_path": "kebyt5_xm.sharding.FSDP2", "init_args": {"save_distributed_checkpoint": True}},
+    "fsdp2": {
+        "class_path": "kebyt5_xm.training.sharding.FSDP2",
+        "init_args": {"save_distributed_checkpoint": True},
+    },
     "zero2": STRATEGIES["zero2"],
 }
 CALLS = 40

@@ -14,11 +14,11 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelPa
 from processes import CONTEXT, train
 from test_resume import train_losses
 
-from kebyt5_xm.checkpoint_io import DurableCheckpointIO, check_readable, remove_unfinished
-from kebyt5_xm.checkpoint_reading import Kind, read_checkpoint
-from kebyt5_xm.digest import digest_path, is_damaged
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.run import Run
+from kebyt5_xm.model.runs.checkpoint_io import DurableCheckpointIO, check_readable, remove_unfinished
+from kebyt5_xm.model.runs.checkpoint_reading import Kind, read_checkpoint
+from kebyt5_xm.model.runs.digest import digest_path, is_damaged
+from kebyt5_xm.model.runs.run import Run
 
 CALLS = 8
 """Of `os.fsync` and `os.replace` in one save, and one more: nothing is killed then."""

@@ -12,15 +12,15 @@ import tiny_run
 from test_joint import fit, log_of
 from tiny_model import SPECS, tiny_model
 
-from kebyt5_xm import cli
-from kebyt5_xm.backbone import Backbone, backbone_hash
-from kebyt5_xm.checkpoint_reading import checkpoint_step
-from kebyt5_xm.compose import named_folders
+from kebyt5_xm.commands import cli
+from kebyt5_xm.commands.compose import named_folders
+from kebyt5_xm.commands.export.export import export_run
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.export import export_run
-from kebyt5_xm.model import CrossModalT5
-from kebyt5_xm.recipes import overlay
-from kebyt5_xm.run import Run
+from kebyt5_xm.model.backbone import Backbone, backbone_hash
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
+from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.training.recipes import overlay
 
 TRUST = ["tiny_media"]
 

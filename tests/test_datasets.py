@@ -14,12 +14,12 @@ from PIL import Image
 from encoders.stems import PatchEncoder
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data import Manifest
-from kebyt5_xm.data.manifest import open_rows
-from kebyt5_xm.data.named_dataset import Name, parsed
-from kebyt5_xm.data.rows import Rows
-from kebyt5_xm.data.source import Selection
+from kebyt5_xm.data.sources.manifest import open_rows
+from kebyt5_xm.data.sources.source import Selection
+from kebyt5_xm.data.tables.named_dataset import Name, parsed
+from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.modality import interface
+from kebyt5_xm.model.modality import interface
 
 pytestmark = pytest.mark.slow  # importing the library alone takes seconds
 datasets = pytest.importorskip("datasets")

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from kebyt5_xm.data.store import Store
+from kebyt5_xm.data.text.store import Store
 from kebyt5_xm.errors import UserError
 
 
@@ -40,9 +40,9 @@ def steps(monkeypatch):
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "datatrove.pipeline", ModuleType("datatrove.pipeline"))
-    monkeypatch.delitem(sys.modules, "kebyt5_xm.data.datatrove", raising=False)
-    yield importlib.import_module("kebyt5_xm.data.datatrove")
-    sys.modules.pop("kebyt5_xm.data.datatrove", None)
+    monkeypatch.delitem(sys.modules, "kebyt5_xm.data.text.datatrove", raising=False)
+    yield importlib.import_module("kebyt5_xm.data.text.datatrove")
+    sys.modules.pop("kebyt5_xm.data.text.datatrove", None)
 
 
 def execute(step, texts=(), rank=0, world_size=1):
@@ -81,6 +81,6 @@ def test_ranks_write_shards_and_one_task_finishes(steps, tmp_path):
 
 def test_without_datatrove_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "datatrove", None)
-    monkeypatch.delitem(sys.modules, "kebyt5_xm.data.datatrove", raising=False)
+    monkeypatch.delitem(sys.modules, "kebyt5_xm.data.text.datatrove", raising=False)
     with pytest.raises(UserError, match="pip install"):
-        importlib.import_module("kebyt5_xm.data.datatrove")
+        importlib.import_module("kebyt5_xm.data.text.datatrove")

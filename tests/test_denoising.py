@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from kebyt5_xm.denoising import SpanDenoising, mask_text, split_targets
+from kebyt5_xm.data.text.denoising import SpanDenoising, mask_text, split_targets
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.vocabulary import EOS_ID, MAX_SENTINELS, PAD_ID, encode, encode_bytes, sentinel_ids
 

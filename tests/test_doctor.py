@@ -8,12 +8,13 @@ import pytest
 import tiny_media
 import tiny_run
 
-from kebyt5_xm import cli, training
-from kebyt5_xm.doctor.costs import optimizer_bytes
-from kebyt5_xm.doctor.examination import _world_size as ranks
-from kebyt5_xm.doctor.flops import step_flops
-from kebyt5_xm.recipes import overlay
-from kebyt5_xm.untied import t5_config
+from kebyt5_xm.commands import cli
+from kebyt5_xm.commands.doctor.costs import optimizer_bytes
+from kebyt5_xm.commands.doctor.examination import _world_size as ranks
+from kebyt5_xm.commands.doctor.flops import step_flops
+from kebyt5_xm.model.t5 import t5_config
+from kebyt5_xm.training import cli as training
+from kebyt5_xm.training.recipes import overlay
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,13 +12,13 @@ import pytest
 import torch
 import yaml
 
-from kebyt5_xm import export
-from kebyt5_xm.backbone import Backbone, backbone_hash
-from kebyt5_xm.checkpoint_reading import BACKBONE_PREFIX
+from kebyt5_xm.commands.export import export
+from kebyt5_xm.commands.export.export import export_backbone, export_run
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.export import export_backbone, export_run
-from kebyt5_xm.origin import Origin, record
-from kebyt5_xm.run import Run
+from kebyt5_xm.model.backbone import Backbone, backbone_hash
+from kebyt5_xm.model.origin import Origin, record
+from kebyt5_xm.model.runs.checkpoint_reading import BACKBONE_PREFIX
+from kebyt5_xm.model.runs.run import Run
 
 SHAPE = {"d_model": 13, "d_ff": 17, "num_heads": 3, "num_layers": 5, "num_decoder_layers": 2, "d_kv": 7}
 

@@ -18,10 +18,10 @@ from soaking import _digest, _interfaces
 
 from kebyt5_xm.data import DataModule, Manifest
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.data.loader import Loader
-from kebyt5_xm.data.micro_batches import TrainingMicroBatches, TrainingOrders
+from kebyt5_xm.data.loading.loader import Loader
+from kebyt5_xm.data.loading.micro_batches import TrainingMicroBatches, TrainingOrders
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.run import Run
+from kebyt5_xm.model.runs.run import Run
 
 STEPS, MICRO_BATCHES = 41, 2
 ROWS = [{"question": f"{n} 다음은?", "answer": f"{n + 1}입니다"} for n in range(53)]

@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from kebyt5_xm.data import DataModule, Manifest
-from kebyt5_xm.data.source import Source
-from kebyt5_xm.data.template import Template
+from kebyt5_xm.data.sources.source import Source
+from kebyt5_xm.data.sources.template import Template
 from kebyt5_xm.errors import UserError
 
 PROMPT = "{image} {language}:"

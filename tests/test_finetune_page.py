@@ -11,8 +11,8 @@ import test_readme
 from test_encoders import TORCHAUDIO
 from tiny_media import write_manifest
 
-from kebyt5_xm.data.store_writer import StoreWriter
-from kebyt5_xm.run import Run
+from kebyt5_xm.data.text.store_writer import StoreWriter
+from kebyt5_xm.model.runs.run import Run
 
 PAGE = (test_readme.ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
 ADD = "configs/add/"

@@ -16,9 +16,9 @@ import pytest
 import tiny_run
 import yaml
 
-from kebyt5_xm import training
-from kebyt5_xm.data.store_writer import StoreWriter
-from kebyt5_xm.run import Run
+from kebyt5_xm.data.text.store_writer import StoreWriter
+from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.training import cli as training
 
 # Lightning 2.6.6 calls a method that jsonargparse 4.53 has renamed and a class that torch 2.11 is to lose, and thinks
 # that workers would help.

@@ -15,14 +15,14 @@ from test_resume import train_losses
 from test_strategies import STRATEGIES
 from torch import nn
 
-from kebyt5_xm.checkpoints import Best
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.plain_values import plain
-from kebyt5_xm.finite import figures, not_finite, refuse_not_finite, unsound_weights
-from kebyt5_xm.metrics_log import MetricsLog
-from kebyt5_xm.run import Run, backbone_tensors
-from kebyt5_xm.saving import write_tensors
-from kebyt5_xm.step_watch import StepWatch
+from kebyt5_xm.model.finite import figures, not_finite, refuse_not_finite, unsound_weights
+from kebyt5_xm.model.runs.run import Run, backbone_tensors
+from kebyt5_xm.model.saving import write_tensors
+from kebyt5_xm.training.callbacks.checkpoints import Best
+from kebyt5_xm.training.metrics_log import MetricsLog
+from kebyt5_xm.training.step_watch import StepWatch
 
 
 @pytest.fixture(scope="module")

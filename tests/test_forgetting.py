@@ -11,14 +11,14 @@ import tiny_run
 from processes import train
 from test_resume import train_losses
 
-from kebyt5_xm.data.course import Course
-from kebyt5_xm.data.source import Part
-from kebyt5_xm.data.steps import Budget
+from kebyt5_xm.data.order.course import Course
+from kebyt5_xm.data.order.steps import Budget
+from kebyt5_xm.data.sources.source import Part
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.forgetting import ForgettingMeter
-from kebyt5_xm.forgetting_gate import Forgetting
-from kebyt5_xm.recipes import overlay
-from kebyt5_xm.run import Run
+from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.training.callbacks.forgetting import ForgettingMeter
+from kebyt5_xm.training.callbacks.forgetting_gate import Forgetting
+from kebyt5_xm.training.recipes import overlay
 
 STEPS = 8
 

@@ -23,10 +23,10 @@ from PIL import Image
 from encoders.stems import PatchEncoder
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data import Manifest
-from kebyt5_xm.data.media import MediaError, header, open_media
-from kebyt5_xm.data.source import Selection
+from kebyt5_xm.data.media.opening import MediaError, header, open_media
+from kebyt5_xm.data.sources.source import Selection
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.modality import interface
+from kebyt5_xm.model.modality import interface
 
 LONG = "KEBYT5_XM_FUZZ" in os.environ
 EXAMPLES = int(os.environ.get("KEBYT5_XM_FUZZ", "500"))

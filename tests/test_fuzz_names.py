@@ -18,12 +18,12 @@ import yaml
 from PIL import Image
 
 from encoders.stems import PatchEncoder
-from kebyt5_xm import recipes
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data import Manifest
-from kebyt5_xm.data.source import Selection
+from kebyt5_xm.data.sources.source import Selection
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.modality import interface
+from kebyt5_xm.model.modality import interface
+from kebyt5_xm.training import recipes
 
 NAMES = [
     "각하",

@@ -36,12 +36,12 @@ from PIL import Image
 from test_fuzz import EXAMPLES, LONG
 from test_fuzz import FUZZ as ALL
 
-from kebyt5_xm.data.bad_sample import BadSample, MediaError
 from kebyt5_xm.data.layouts import Delimited
 from kebyt5_xm.data.layouts.layout import Layout
-from kebyt5_xm.data.manifest import open_rows
-from kebyt5_xm.data.media import audio_header, header, open_audio, open_image
-from kebyt5_xm.data.template import Template
+from kebyt5_xm.data.media.bad_sample import BadSample, MediaError
+from kebyt5_xm.data.media.opening import audio_header, header, open_audio, open_image
+from kebyt5_xm.data.sources.manifest import open_rows
+from kebyt5_xm.data.sources.template import Template
 from kebyt5_xm.errors import UserError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(max(600, EXAMPLES))]

@@ -10,18 +10,18 @@ import yaml
 from tiny_model import SHAPE, SPECS, picture, tiny_model, write_files
 
 from encoders.stems import LogMelEncoder, PatchEncoder
-from kebyt5_xm import cli, generate
 from kebyt5_xm.adapters import Linear
-from kebyt5_xm.backbone import Backbone, backbone_hash
-from kebyt5_xm.checkpoint_reading import MODEL_PREFIX
+from kebyt5_xm.commands import cli, generate
+from kebyt5_xm.commands.export.export import export_backbone
+from kebyt5_xm.commands.prompt import filled, pieces
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.export import export_backbone
-from kebyt5_xm.modality import Modality
-from kebyt5_xm.model import CrossModalT5
-from kebyt5_xm.origin import record
-from kebyt5_xm.processor import CrossModalProcessor
-from kebyt5_xm.prompt import filled, pieces
-from kebyt5_xm.task import Task
+from kebyt5_xm.model.backbone import Backbone, backbone_hash
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.modality import Modality
+from kebyt5_xm.model.origin import record
+from kebyt5_xm.model.processor import CrossModalProcessor
+from kebyt5_xm.model.runs.checkpoint_reading import MODEL_PREFIX
+from kebyt5_xm.training.task import Task
 
 GIVEN = [("image", "a.png"), ("audio", "b.wav"), ("image", "c.png")]
 

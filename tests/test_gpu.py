@@ -8,7 +8,7 @@ import tiny_run
 import torch
 from processes import train
 
-from kebyt5_xm.run import Run
+from kebyt5_xm.model.runs.run import Run
 
 pytestmark = [
     pytest.mark.gpu,

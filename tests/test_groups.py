@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.groups import Group, assign, optimizer_groups, table
+from kebyt5_xm.training.groups import Group, assign, optimizer_groups, table
 
 PARAMETERS = [
     ("backbone.shared.weight", True),

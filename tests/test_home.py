@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kebyt5_xm import home, recipes
+from kebyt5_xm.data.media import home
+from kebyt5_xm.training import recipes
 
 
 @pytest.fixture(autouse=True)

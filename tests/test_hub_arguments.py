@@ -8,8 +8,8 @@ import torch
 from tiny_model import ROWS, tiny_model
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.hub_arguments import max_bytes
-from kebyt5_xm.model import CrossModalT5
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.hub_arguments import max_bytes
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_a_config_of_absurd_values_is_one_line(model: CrossModalT5, tmp_path: Pa
         refused(
             {**content, "modalities": changed}, "image|in one tensor|do not fit|values in one|would be made"
         )
-    for nested in ("kebyt5_xm.training.TrainingCLI", "kebyt5_xm.run.Run"):
+    for nested in ("kebyt5_xm.training.cli.TrainingCLI", "kebyt5_xm.model.runs.run.Run"):
         init_args = {**image["encoder"]["init_args"], "out_dim": {"class_path": nested, "init_args": {}}}
         encoder = {**image["encoder"], "init_args": init_args}
         refused(

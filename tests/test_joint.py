@@ -13,9 +13,9 @@ from test_resume import train_losses
 from test_strategies import STRATEGIES, losses
 
 from kebyt5_xm.data import Denoising, Manifest
-from kebyt5_xm.data.plan import Plan
-from kebyt5_xm.recipes import overlay
-from kebyt5_xm.run import Run
+from kebyt5_xm.data.order.plan import Plan
+from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.training.recipes import overlay
 
 SEED, MICRO_BATCH = 5, 2
 

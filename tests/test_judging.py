@@ -10,15 +10,15 @@ import tiny_run
 from processes import train
 from test_strategies import STRATEGIES
 
-from kebyt5_xm.checkpoint_reading import checkpoint_step
 from kebyt5_xm.data import DataModule, Manifest
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.answering import Written
 from kebyt5_xm.evaluation.evaluate import evaluate
 from kebyt5_xm.evaluation.judging import Judging
 from kebyt5_xm.metrics import Accuracy, ExactMatch
-from kebyt5_xm.recipes import overlay
-from kebyt5_xm.run import Run
+from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
+from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.training.recipes import overlay
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning's calls of jsonargparse
 

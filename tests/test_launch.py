@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kebyt5_xm import digest, launch
+from kebyt5_xm.model.runs import digest, launch
 
 
 @pytest.fixture(autouse=True)

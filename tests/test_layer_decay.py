@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from kebyt5_xm.backbone import Backbone
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.groups import Group, optimizer_groups, scale_rates
-from kebyt5_xm.layer_decay import places
-from kebyt5_xm.untied import without_weights
+from kebyt5_xm.model.backbone import Backbone
+from kebyt5_xm.model.t5 import without_weights
+from kebyt5_xm.training.groups import Group, optimizer_groups, scale_rates
+from kebyt5_xm.training.layer_decay import places
 
 SHAPE = {"d_model": 7, "d_ff": 11, "num_heads": 2, "num_layers": 3, "num_decoder_layers": 2, "d_kv": 5}
 BACKBONE = [

@@ -9,7 +9,6 @@ import published
 import pytest
 
 from kebyt5_xm.data import Manifest
-from kebyt5_xm.data.bad_sample import MediaError
 from kebyt5_xm.data.layouts import (
     LINE,
     AlignedText,
@@ -23,8 +22,9 @@ from kebyt5_xm.data.layouts import (
     Transcripts,
     VisualQuestions,
 )
-from kebyt5_xm.data.manifest import open_rows
-from kebyt5_xm.data.media import open_audio
+from kebyt5_xm.data.media.bad_sample import MediaError
+from kebyt5_xm.data.media.opening import open_audio
+from kebyt5_xm.data.sources.manifest import open_rows
 from kebyt5_xm.errors import UserError
 
 NOTHING: dict[str, Any] = {}

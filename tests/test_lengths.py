@@ -14,10 +14,10 @@ from PIL import Image
 from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm.adapters import FrameStacking, Linear
 from kebyt5_xm.data import Manifest
-from kebyt5_xm.data.measuring import check_usable
-from kebyt5_xm.data.source import Selection
+from kebyt5_xm.data.sources.measuring import check_usable
+from kebyt5_xm.data.sources.source import Selection
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.modality import MediaInterface, interface
+from kebyt5_xm.model.modality import MediaInterface, interface
 
 
 def interfaces(**patches: Any) -> dict[str, MediaInterface]:
@@ -75,8 +75,8 @@ def test_the_table_is_made_once_and_in_processes_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = manifest(tmp_path)
-    monkeypatch.setattr("kebyt5_xm.data.lengths.JOB_ROWS", 3)
-    monkeypatch.setattr("kebyt5_xm.data.lengths.ROWS_FOR_PROCESSES", 1)
+    monkeypatch.setattr("kebyt5_xm.data.sources.lengths.JOB_ROWS", 3)
+    monkeypatch.setattr("kebyt5_xm.data.sources.lengths.ROWS_FOR_PROCESSES", 1)
     done: list[int] = []
     source.prepare(workers=2, progress=done.append)
     assert sum(done) == tiny_media.NUM_RECORDINGS

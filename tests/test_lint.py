@@ -13,12 +13,12 @@ import tiny_run
 import yaml
 from PIL import Image
 
-from kebyt5_xm import cli
-from kebyt5_xm.data.store_writer import ShardWriter, finish_store
+from kebyt5_xm.commands import cli
+from kebyt5_xm.commands.lint.histogram import histogram
+from kebyt5_xm.commands.preview.pictures import shown
+from kebyt5_xm.data.text.store_writer import ShardWriter, finish_store
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.lint.histogram import histogram
-from kebyt5_xm.preview.pictures import shown
-from kebyt5_xm.recipes import overlay
+from kebyt5_xm.training.recipes import overlay
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning's calls of jsonargparse
 NUM_BAD = 5
@@ -223,7 +223,7 @@ def test_data_alone_is_read_without_the_backbone(
     def asked(name: str) -> None:
         raise AssertionError(f"asked for {name}")
 
-    monkeypatch.setattr("kebyt5_xm.pretrained.open_pretrained", asked)
+    monkeypatch.setattr("kebyt5_xm.model.pretrained.open_pretrained", asked)
     contents = yaml.safe_load(Path(recipe(folder)).read_text(encoding="utf-8"))
     contents["model"]["backbone"] = {"weights": weights}
     adapter = {

@@ -11,14 +11,14 @@ from torch import nn
 
 from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm.adapters import Linear
-from kebyt5_xm.backbone import Backbone, backbone_hash
-from kebyt5_xm.building import Building
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.groups import Group
-from kebyt5_xm.lora import ADDED, LoRA, merged
-from kebyt5_xm.lora_layer import merge
-from kebyt5_xm.modality import Modality
-from kebyt5_xm.model import CrossModalT5
+from kebyt5_xm.model.backbone import Backbone, backbone_hash
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.lora import ADDED, LoRA, merged
+from kebyt5_xm.model.lora_layer import merge
+from kebyt5_xm.model.modality import Modality
+from kebyt5_xm.training.building import Building
+from kebyt5_xm.training.groups import Group
 
 ATTENTION = LoRA("backbone.*.SelfAttention.[qv]", rank=3, alpha=5)
 EVERYWHERE = {
@@ -206,7 +206,7 @@ def test_values_out_of_range_are_refused() -> None:
 
 
 def test_layers_that_torch_reads_past_lora_are_refused() -> None:
-    from kebyt5_xm.lora import targets
+    from kebyt5_xm.model.lora import targets
 
     model = nn.ModuleDict({"fused": nn.TransformerEncoderLayer(6, 2, 7), "plain": nn.Linear(3, 5)})
     assert targets(model, {"all": LoRA("*")}) == {"plain": "all"}

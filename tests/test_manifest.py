@@ -13,10 +13,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-import kebyt5_xm.data.json_lines as json_lines
-from kebyt5_xm.data.bad_sample import BadSample, RowError
-from kebyt5_xm.data.manifest import open_rows
-from kebyt5_xm.data.template import Slot, Template
+import kebyt5_xm.data.tables.json_lines as json_lines
+from kebyt5_xm.data.media.bad_sample import BadSample, RowError
+from kebyt5_xm.data.sources.manifest import open_rows
+from kebyt5_xm.data.sources.template import Slot, Template
 from kebyt5_xm.errors import UserError
 
 ROWS = [{"image": f"{i}.png", "text": f"그림 {i}\n", "number": i} for i in range(313)]
@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_nothing_half_made(tmp_path, cache, monkeypatch):
 
 @pytest.mark.parametrize("block", [3, 7, 1 << 20])
 def test_blank_lines_long_lines_and_marks_at_every_block_edge(tmp_path, monkeypatch, block):
-    monkeypatch.setattr("kebyt5_xm.data.blocks.BLOCK_BYTES", block)
+    monkeypatch.setattr("kebyt5_xm.data.text.blocks.BLOCK_BYTES", block)
     raw = b'\xef\xbb\xbf{"a": 1}\r\n\n \t\n{"a": 2}\n{"a": "' + b"x" * 50 + b'"}\n\n\n{"a": 4}'
     values, numbers = [1, 2, "x" * 50, 4], [1, 4, 5, 8]
     for name, content in (("a.jsonl", raw), ("a.jsonl.gz", gzip.compress(raw)), ("b.jsonl", raw + b"\n \n")):

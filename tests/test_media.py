@@ -17,7 +17,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from kebyt5_xm.data.media import (
+from kebyt5_xm.data.media.opening import (
     Limits,
     MediaError,
     Remote,
@@ -31,7 +31,7 @@ from kebyt5_xm.data.media import (
     open_media,
     resolve,
 )
-from kebyt5_xm.data.reference import Span
+from kebyt5_xm.data.media.reference import Span
 from kebyt5_xm.encoder import ArrayHeader, AudioHeader, ImageHeader
 from kebyt5_xm.errors import UserError
 
@@ -617,7 +617,7 @@ def test_nothing_is_imported_before_it_is_needed():
     import subprocess
 
     code = (
-        "import sys, kebyt5_xm.data.media as media;"
+        "import sys, kebyt5_xm.data.media.opening as media;"
         "bad = {'torch', 'PIL', 'soundfile', 'fsspec', 'safetensors'} & set(sys.modules);"
         "assert not bad, bad"
     )

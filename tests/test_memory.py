@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from kebyt5_xm.memory import Sharding, memory
 from kebyt5_xm.optimizers import RMSScaledAdamW
+from kebyt5_xm.training.memory import Sharding, memory
 
 ROWS, COLUMNS, FROZEN = 5003, 7001, 11_003
 

@@ -9,12 +9,12 @@ from safetensors.torch import load_file, save_file
 from tiny_model import IMAGE_SLOTS, ROWS, SPECS, picture, recording, tiny_model
 
 from encoders.stems import PatchEncoder
-from kebyt5_xm.adapter_folder import load_adapter, save_adapter
-from kebyt5_xm.backbone import backbone_hash
-from kebyt5_xm.configuration import CrossModalT5Config
 from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model import CrossModalT5, token_losses
+from kebyt5_xm.model.adapter_folder import load_adapter, save_adapter
+from kebyt5_xm.model.backbone import backbone_hash
+from kebyt5_xm.model.configuration import CrossModalT5Config
+from kebyt5_xm.model.cross_modal import CrossModalT5, token_losses
 
 LABELS = torch.tensor([[70, 80, 90, 1]])
 

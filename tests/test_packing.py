@@ -8,14 +8,14 @@ import torch
 
 from encoders.stems import PatchEncoder
 from kebyt5_xm.adapters import Linear
-from kebyt5_xm.backbone import Backbone
-from kebyt5_xm.configuration import CrossModalT5Config, SlotBias
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch, collate
-from kebyt5_xm.data.source import Example, MediaItem
+from kebyt5_xm.data.sources.source import Example, MediaItem
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.modality import MediaInterface
-from kebyt5_xm.model import CrossModalT5, token_losses
-from kebyt5_xm.tally import Tally
+from kebyt5_xm.evaluation.tally import Tally
+from kebyt5_xm.model.backbone import Backbone
+from kebyt5_xm.model.configuration import CrossModalT5Config, SlotBias
+from kebyt5_xm.model.cross_modal import CrossModalT5, token_losses
+from kebyt5_xm.model.modality import MediaInterface
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID
 
 SHAPE = {"d_model": 24, "d_kv": 6, "d_ff": 40, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from made_pictures import PICTURES
 
-from kebyt5_xm.data.bad_sample import MediaError
-from kebyt5_xm.data.media import header, open_image
+from kebyt5_xm.data.media.bad_sample import MediaError
+from kebyt5_xm.data.media.opening import header, open_image
 from kebyt5_xm.encoder import ImageHeader
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kebyt5_xm.data.plan import BLOCK, Plan, fingerprint
-from kebyt5_xm.data.source import Part
+from kebyt5_xm.data.order.plan import BLOCK, Plan, fingerprint
+from kebyt5_xm.data.sources.source import Part
 from kebyt5_xm.errors import UserError
 
 

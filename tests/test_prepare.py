@@ -22,12 +22,12 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kebyt5_xm.data import prepare
-from kebyt5_xm.data.corpus import default_shard_bytes, list_files, shards_of
-from kebyt5_xm.data.documents import Reading
-from kebyt5_xm.data.prepare import prepare_text
-from kebyt5_xm.data.readers import _lines
-from kebyt5_xm.data.store import Store
+from kebyt5_xm.commands import prepare
+from kebyt5_xm.commands.prepare import prepare_text
+from kebyt5_xm.commands.readers import _lines
+from kebyt5_xm.data.text.corpus import default_shard_bytes, list_files, shards_of
+from kebyt5_xm.data.text.documents import Reading
+from kebyt5_xm.data.text.store import Store
 from kebyt5_xm.errors import UserError
 
 DOCUMENTS = ["하늘이 맑다", "two  words", "東京は広い", "中文", "x" * 257]
@@ -362,7 +362,7 @@ def test_an_unfinished_store_is_continued_only_as_it_was_begun(tmp_path, full_di
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from kebyt5_xm.data.prepare import prepare_text
+from kebyt5_xm.commands.prepare import prepare_text
 
 replace, left = Path.replace, int(sys.argv[3])
 
@@ -401,7 +401,7 @@ def test_kills_at_every_rename_cost_the_shard_at_hand(tmp_path, moment):
 
 ORPHANED = """
 import multiprocessing, os, signal, sys
-from kebyt5_xm.data import prepare
+from kebyt5_xm.commands import prepare
 
 run_jobs = prepare.run_jobs
 
@@ -464,7 +464,7 @@ def test_the_command_prints_a_table_and_the_first_problems(tmp_path, capsys):
 
 def test_preparing_imports_no_model():
     script = (
-        "import sys, kebyt5_xm.data.prepare, kebyt5_xm.data.inspect;"
+        "import sys, kebyt5_xm.commands.prepare, kebyt5_xm.commands.inspect;"
         "print({'torch', 'transformers', 'pandas', 'pyarrow'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True)
@@ -543,8 +543,8 @@ def test_a_text_within_an_object_of_a_json_line(tmp_path):
 
 @pytest.mark.parametrize(("suffix", "compress"), [("bz2", bz2.compress), ("xz", lzma.compress)])
 def test_frames_of_bzip2_and_xz(tmp_path, monkeypatch, suffix, compress):
-    monkeypatch.setattr("kebyt5_xm.data.blocks.READ_BYTES", 7)
-    monkeypatch.setattr("kebyt5_xm.data.blocks.BLOCK_BYTES", 11)
+    monkeypatch.setattr("kebyt5_xm.data.text.blocks.READ_BYTES", 7)
+    monkeypatch.setattr("kebyt5_xm.data.text.blocks.BLOCK_BYTES", 11)
     first, second = compress(b"one\n" * 31), compress(b"two\n" * 5)
     file = tmp_path / f"a.txt.{suffix}"
     for end, number, problems in (

@@ -13,9 +13,9 @@ from PIL import Image
 from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data.batch import collate
-from kebyt5_xm.data.manifest_source import Manifest
-from kebyt5_xm.data.source import Example
-from kebyt5_xm.data.template import Slot, Template
+from kebyt5_xm.data.sources.manifest_source import Manifest
+from kebyt5_xm.data.sources.source import Example
+from kebyt5_xm.data.sources.template import Slot, Template
 from kebyt5_xm.evaluation import held_out as held_out_file
 from kebyt5_xm.evaluation.held_out import HeldOut
 from kebyt5_xm.evaluation.modality_use import _partners, modality_use
@@ -30,7 +30,7 @@ from kebyt5_xm.evaluation.perturbations import (
 )
 from kebyt5_xm.evaluation.robustness import robustness
 from kebyt5_xm.metrics import Accuracy, ExactMatch
-from kebyt5_xm.modality import MediaInterface, interface
+from kebyt5_xm.model.modality import MediaInterface, interface
 from kebyt5_xm.vocabulary import PAD_ID, decode_bytes
 from tests.tiny_media import SAMPLE_RATE, write_manifest
 

@@ -9,11 +9,11 @@ import torch
 from tiny_model import IMAGE_SLOTS, ROWS, SAMPLE_RATE, SPECS, picture, recording, tiny_model, write_files
 
 from kebyt5_xm.data import Manifest
-from kebyt5_xm.data.media import Limits, MediaError
+from kebyt5_xm.data.media.opening import Limits, MediaError
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.kinds import media_of
-from kebyt5_xm.model import CrossModalT5
-from kebyt5_xm.processor import CrossModalProcessor, Medium
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.kinds import media_of
+from kebyt5_xm.model.processor import CrossModalProcessor, Medium
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 
 

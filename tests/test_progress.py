@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from kebyt5_xm import progress
-from kebyt5_xm.metrics_log import MetricsLog
-from kebyt5_xm.progress import ProgressBar, Throughput
-from kebyt5_xm.run import Run
-from kebyt5_xm.tensorboard import FOLDER, tensorboard
+from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.training.callbacks import progress
+from kebyt5_xm.training.callbacks.progress import ProgressBar, Throughput
+from kebyt5_xm.training.metrics_log import MetricsLog
+from kebyt5_xm.training.tensorboard import FOLDER, tensorboard
 
 
 class Clock:

@@ -9,7 +9,7 @@ import tiny_run
 import yaml
 from processes import train
 
-from kebyt5_xm.recipes import overlay
+from kebyt5_xm.training.recipes import overlay
 
 
 @pytest.fixture(scope="module")

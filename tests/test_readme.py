@@ -17,7 +17,7 @@ import pytest
 import yaml
 from processes import train
 
-from kebyt5_xm import cli
+from kebyt5_xm.commands import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -107,8 +107,8 @@ def write_checkpoint(folder: Path) -> None:
     """Put a tiny model where a hub id is looked for first: into a folder of that name."""
     from safetensors.torch import save_file
 
-    from kebyt5_xm.backbone import Backbone
-    from kebyt5_xm.untied import saved_config, saved_state
+    from kebyt5_xm.model.backbone import Backbone
+    from kebyt5_xm.model.t5 import saved_config, saved_state
 
     model = Backbone(shape=SHAPE).build()
     folder.mkdir(parents=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from kebyt5_xm import signatures, trainer_options
-from kebyt5_xm.cli import main
+from kebyt5_xm.commands.cli import main
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.recipe_check import BLOCKS, check, check_arguments
+from kebyt5_xm.training import signatures, trainer_options
+from kebyt5_xm.training.recipe_check import BLOCKS, check, check_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODER = "encoder: {class_path: encoders.stems.PatchEncoder, init_args: {"
@@ -119,12 +119,12 @@ def test_options_read_off_the_source_are_those_of_the_class() -> None:
     import inspect
 
     from kebyt5_xm.data import Manifest
-    from kebyt5_xm.groups import Group
+    from kebyt5_xm.training.groups import Group
 
     assert list(signatures.options("kebyt5_xm.data.Manifest") or ()) == list(
         inspect.signature(Manifest).parameters
     )
-    assert list(signatures.options("kebyt5_xm.groups.Group") or ()) == list(
+    assert list(signatures.options("kebyt5_xm.training.groups.Group") or ()) == list(
         inspect.signature(Group).parameters
     )
 
@@ -144,7 +144,8 @@ def test_what_cannot_be_told_is_left_to_the_parser(tmp_path: Path, monkeypatch: 
 def test_a_misspelt_key_is_told_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("modle: {}\n")
     program = (
-        "import sys\nfrom kebyt5_xm.errors import UserError\nfrom kebyt5_xm.recipe_check import check_arguments\n"
+        "import sys\nfrom kebyt5_xm.errors import UserError\n"
+        "from kebyt5_xm.training.recipe_check import check_arguments\n"
         "heavy = {'torch', 'lightning', 'transformers'}\ntry:\n    check_arguments(['fit', '-c', sys.argv[1]])\n"
         "except UserError as error:\n    print(error, sorted(heavy & set(sys.modules)))"
     )

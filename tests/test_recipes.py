@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.recipe_yaml import dump, native
-from kebyt5_xm.recipes import load, merge, overlay, written
+from kebyt5_xm.training.recipe_yaml import dump, native
+from kebyt5_xm.training.recipes import load, merge, overlay, written
 
 
 def write(folder: Path, name: str, recipe: dict) -> str:

@@ -14,11 +14,11 @@ import pytest
 import torch
 import yaml
 
-from kebyt5_xm import training
-from kebyt5_xm.configured import configured
-from kebyt5_xm.forgetting_gate import Forgetting
-from kebyt5_xm.parser import Parser
-from kebyt5_xm.recipe_check import TOP
+from kebyt5_xm.training import cli as training
+from kebyt5_xm.training.callbacks.forgetting_gate import Forgetting
+from kebyt5_xm.training.configured import configured
+from kebyt5_xm.training.parser import Parser
+from kebyt5_xm.training.recipe_check import TOP
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))

@@ -23,8 +23,8 @@ from made_recordings import (
     speech,
 )
 
-from kebyt5_xm.data.media import Limits, MediaError, Remote, audio_header, open_audio
-from kebyt5_xm.data.reference import Span
+from kebyt5_xm.data.media.opening import Limits, MediaError, Remote, audio_header, open_audio
+from kebyt5_xm.data.media.reference import Span
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,9 @@ def test_every_kind_of_source_gives_the_same(made, tmp_path):
 def test_the_limit_holds_before_anything_is_decoded(made, name, monkeypatch):
     file = of(made, name)
     if name not in ("mkv flac", "webm vorbis"):  # those are decoded to be counted, as far as the limit goes
-        monkeypatch.setattr("kebyt5_xm.data.audio._decode", lambda *_: pytest.fail("it was decoded"))
+        monkeypatch.setattr(
+            "kebyt5_xm.data.media.recordings.audio._decode", lambda *_: pytest.fail("it was decoded")
+        )
     for act in (open_audio, audio_header):
         with pytest.raises(MediaError, match="max_seconds"):
             act(file.raw, Limits(max_seconds=0.4))

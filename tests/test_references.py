@@ -18,9 +18,9 @@ import pytest
 from fsspec.registry import known_implementations
 from PIL import Image
 
-from kebyt5_xm.data import address
-from kebyt5_xm.data.bad_sample import MOST_SHOWN, MediaError
-from kebyt5_xm.data.media import Remote, header, open_image, resolve
+from kebyt5_xm.data.media import address
+from kebyt5_xm.data.media.bad_sample import MOST_SHOWN, MediaError
+from kebyt5_xm.data.media.opening import Remote, header, open_image, resolve
 from kebyt5_xm.encoder import ImageHeader
 
 SIZE = (7, 5)

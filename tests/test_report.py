@@ -20,22 +20,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kebyt5_xm import cli
+from kebyt5_xm.commands import cli
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation.report import media as report_media
+from kebyt5_xm.evaluation.report.answered import MOST_EXAMPLES, read_answers
+from kebyt5_xm.evaluation.report.chart import MOST_POINTS, Line, line_chart, thinned, tick_labels, ticks
+from kebyt5_xm.evaluation.report.compared_scores import clear_best
+from kebyt5_xm.evaluation.report.comparison import compare, flattened
+from kebyt5_xm.evaluation.report.difference import MOST_CHARACTERS, as_bytes, differences, is_malformed
+from kebyt5_xm.evaluation.report.draw import draw
+from kebyt5_xm.evaluation.report.held_out_text import differing
+from kebyt5_xm.evaluation.report.markup import data, element, say
+from kebyt5_xm.evaluation.report.media import beside_manifest
+from kebyt5_xm.evaluation.report.numbers import duration, interval, number, percent
+from kebyt5_xm.evaluation.report.recorded import read_record
 from kebyt5_xm.metrics.bootstrap import Score
-from kebyt5_xm.report import media as report_media
-from kebyt5_xm.report.answered import MOST_EXAMPLES, read_answers
-from kebyt5_xm.report.chart import MOST_POINTS, Line, line_chart, thinned, tick_labels, ticks
-from kebyt5_xm.report.compared_scores import clear_best
-from kebyt5_xm.report.comparison import compare, flattened
-from kebyt5_xm.report.difference import MOST_CHARACTERS, as_bytes, differences, is_malformed
-from kebyt5_xm.report.draw import draw
-from kebyt5_xm.report.held_out_text import differing
-from kebyt5_xm.report.markup import data, element, say
-from kebyt5_xm.report.media import beside_manifest
-from kebyt5_xm.report.numbers import duration, interval, number, percent
-from kebyt5_xm.report.recorded import read_record
-from kebyt5_xm.run import Run
+from kebyt5_xm.model.runs.run import Run
 
 TAGS = set(
     re.findall(
@@ -243,7 +243,7 @@ def test_media_are_small_and_whole(page: Page) -> None:
 
 
 def test_long_recordings_are_cut_and_thinned(tmp_path: Path) -> None:
-    from kebyt5_xm.report.media import _audio
+    from kebyt5_xm.evaluation.report.media import _audio
 
     samples = np.sin(np.arange(48_000 * 13) / 50).astype(np.float32)
     parts = _audio((samples, 48_000))

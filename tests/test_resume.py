@@ -8,9 +8,9 @@ import pytest
 import tiny_run
 from processes import train
 
-from kebyt5_xm.checkpoint_reading import checkpoint_step
-from kebyt5_xm.recipes import overlay
-from kebyt5_xm.run import Run, backbone_tensors
+from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
+from kebyt5_xm.model.runs.run import Run, backbone_tensors
+from kebyt5_xm.training.recipes import overlay
 
 
 def recipe(folder: Path, run: str, **trainer: Any) -> dict[str, Any]:

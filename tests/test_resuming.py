@@ -15,12 +15,12 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler
 
-from kebyt5_xm import resuming
-from kebyt5_xm.continued import changes, check_changes, told
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.resuming import Given
-from kebyt5_xm.run import Run, backbone_tensors
+from kebyt5_xm.model.runs.run import Run, backbone_tensors
 from kebyt5_xm.schedules import Constant, Cosine, InverseSquareRoot
+from kebyt5_xm.training import resuming
+from kebyt5_xm.training.continued import changes, check_changes, told
+from kebyt5_xm.training.resuming import Given
 
 DONE, TOTAL = 5, 11
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kebyt5_xm.checkpoint_reading import checkpoint_step
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.run import Run, backbone_tensors, resolve
+from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
+from kebyt5_xm.model.runs.run import Run, backbone_tensors, resolve
 
 TENSORS = {
     "shared.weight": torch.arange(35.0).reshape(5, 7),

@@ -15,12 +15,12 @@ from PIL import Image
 from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data import Manifest
-from kebyt5_xm.data.bad_sample import RowError
-from kebyt5_xm.data.manifest import open_rows
-from kebyt5_xm.data.reference import Span, contents
-from kebyt5_xm.data.source import Selection
+from kebyt5_xm.data.media.bad_sample import RowError
+from kebyt5_xm.data.media.reference import Span, contents
+from kebyt5_xm.data.sources.manifest import open_rows
+from kebyt5_xm.data.sources.source import Selection
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.modality import interface
+from kebyt5_xm.model.modality import interface
 
 
 def png(seed: int) -> bytes:
@@ -75,7 +75,7 @@ def test_a_row_is_the_files_of_one_key(tmp_path: Path, format: int) -> None:
 def test_a_span_is_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"0123456789")
     span = Span(str(tmp_path / "x"), 3, 5, "y")
-    from kebyt5_xm.data.reference import reading
+    from kebyt5_xm.data.media.reference import reading
 
     with reading(span) as file:
         assert (file.read(2), file.seek(-1, io.SEEK_END), file.read(), file.read()) == (b"34", 4, b"7", b"")

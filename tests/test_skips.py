@@ -11,9 +11,9 @@ import tiny_run
 import torch
 from processes import train
 
-from kebyt5_xm.recipes import overlay
-from kebyt5_xm.run import Run
-from kebyt5_xm.skips import Skips
+from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.training.callbacks.skips import Skips
+from kebyt5_xm.training.recipes import overlay
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.plan import BLOCK, Draws, Plan
-from kebyt5_xm.data.source import Part
-from kebyt5_xm.data.steps import Budget, BudgetedSteps, CountedSteps, GlobalBatch
+from kebyt5_xm.data.order.plan import BLOCK, Draws, Plan
+from kebyt5_xm.data.order.steps import Budget, BudgetedSteps, CountedSteps, GlobalBatch
+from kebyt5_xm.data.sources.source import Part
 from kebyt5_xm.errors import UserError
 
 TABLE = np.random.default_rng(11).integers(3, 97, (1013, 2))

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kebyt5_xm.data import inspect, open_files
-from kebyt5_xm.data.store import Store
-from kebyt5_xm.data.store_writer import StoreWriter
+from kebyt5_xm.commands import inspect
+from kebyt5_xm.data.media import open_files
+from kebyt5_xm.data.text.store import Store
+from kebyt5_xm.data.text.store_writer import StoreWriter
 from kebyt5_xm.errors import UserError
 
 DOCUMENTS = [
@@ -83,7 +84,7 @@ def test_a_store_travels_to_processes_and_keeps_few_files_open(tmp_path, monkeyp
 FORKED = """
 import os, sys
 import numpy as np
-from kebyt5_xm.data.store import Store
+from kebyt5_xm.data.text.store import Store
 
 store = Store(sys.argv[1])
 rows = np.arange(store.num_chunks(11))

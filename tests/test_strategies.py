@@ -6,11 +6,11 @@ import pytest
 import tiny_run
 from processes import train
 
-from kebyt5_xm.run import Run, backbone_tensors
+from kebyt5_xm.model.runs.run import Run, backbone_tensors
 
 STRATEGIES = {
     "ddp": "ddp",
-    "fsdp2": {"class_path": "kebyt5_xm.sharding.FSDP2"},
+    "fsdp2": {"class_path": "kebyt5_xm.training.sharding.FSDP2"},
     "zero2": {"class_path": "cpu_deepspeed.CPUDeepSpeedStrategy", "init_args": {"stage": 2}},
     "zero3": {"class_path": "cpu_deepspeed.CPUDeepSpeedStrategy", "init_args": {"stage": 3}},
 }

@@ -12,13 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 from made_tables import REFUSED, TABLES, write_tar
 
-from kebyt5_xm.data import Manifest, arrow_rows, open_files
-from kebyt5_xm.data.bad_sample import BadSample, RowError
+from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.layouts import Delimited, JsonDocuments
-from kebyt5_xm.data.manifest import open_rows
-from kebyt5_xm.data.media import open_audio
+from kebyt5_xm.data.media import open_files
+from kebyt5_xm.data.media.bad_sample import BadSample, RowError
+from kebyt5_xm.data.media.opening import open_audio
 from kebyt5_xm.data.pool import run_jobs
-from kebyt5_xm.data.template import Slot, Template
+from kebyt5_xm.data.sources.manifest import open_rows
+from kebyt5_xm.data.sources.template import Slot, Template
+from kebyt5_xm.data.tables import arrow_rows
 from kebyt5_xm.errors import UserError
 
 
@@ -93,7 +95,7 @@ def test_two_columns_of_one_name_are_told_apart_by_nobody(tmp_path: Path) -> Non
 
 
 def test_a_row_finds_names_within_names() -> None:
-    from kebyt5_xm.data.rows import Row
+    from kebyt5_xm.data.tables.rows import Row
 
     values = {"a": {"b": {"c": 1}, "b.d": 2, "e": None}, "a.b": {"x": 3}, "f": "text"}
     row = Row(values, values.__getitem__)

@@ -8,7 +8,7 @@ import tiny_run
 from processes import train
 from test_resume import train_losses
 
-from kebyt5_xm.run import Run
+from kebyt5_xm.model.runs.run import Run
 
 CODES = {"SIGTERM": 143, "SIGINT": 130}
 

@@ -13,15 +13,17 @@ import tiny_run
 import yaml
 from tiny_model import SHAPE, SPECS, tiny_model, write_files
 
-from kebyt5_xm import cli, training, trust
-from kebyt5_xm.backbone import Backbone
-from kebyt5_xm.checkpoint_reading import stored_tensors
-from kebyt5_xm.configured import configured
+from kebyt5_xm import trust
+from kebyt5_xm.commands import cli
+from kebyt5_xm.commands.export.export import export_backbone
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.export import export_backbone
-from kebyt5_xm.model import CrossModalT5
-from kebyt5_xm.origin import copy_terms, record
-from kebyt5_xm.processor import CrossModalProcessor
+from kebyt5_xm.model.backbone import Backbone
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.origin import copy_terms, record
+from kebyt5_xm.model.processor import CrossModalProcessor
+from kebyt5_xm.model.runs.checkpoint_reading import stored_tensors
+from kebyt5_xm.training import cli as training
+from kebyt5_xm.training.configured import configured
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 
@@ -102,7 +104,7 @@ def test_from_pretrained_imports_nothing_from_the_working_folder(stranger: Path)
         (stranger / f"{name}.py").unlink()
     (stranger / "torch").rmdir()
     program = (
-        "from pathlib import Path\nfrom kebyt5_xm.model import CrossModalT5\n"
+        "from pathlib import Path\nfrom kebyt5_xm.model.cross_modal import CrossModalT5\n"
         "import sys, encoders\n"
         f"sys.modules.pop('soundfile', None)\nPath('soundfile.py').write_text({MARK!r})\n"
         "m = CrossModalT5.from_pretrained('.')\nm.answer([Path('b.wav')], max_new_tokens=2)\n"
@@ -294,7 +296,7 @@ def test_a_recipe_that_repeats_itself_is_walked_once() -> None:
 
 def test_backbones_are_built_of_known_words_alone() -> None:
     """Not of an attention kernel or a module that a config.json names."""
-    from kebyt5_xm.untied import t5_config
+    from kebyt5_xm.model.t5 import t5_config
 
     fields = {
         **Backbone(size="mini").config().to_dict(),

@@ -13,15 +13,15 @@ from test_joint import fit, log_of, tensors
 from test_resume import train_losses
 from test_strategies import STRATEGIES, losses
 
-from kebyt5_xm import export
-from kebyt5_xm.adapter_folder import read_content
-from kebyt5_xm.backbone import Backbone, backbone_hash
+from kebyt5_xm.commands.export import export
+from kebyt5_xm.commands.export.export import export_run
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.export import export_run
-from kebyt5_xm.lora import ADDED
-from kebyt5_xm.model import CrossModalT5
-from kebyt5_xm.recipes import overlay
-from kebyt5_xm.run import Run, backbone_tensors
+from kebyt5_xm.model.adapter_folder import read_content
+from kebyt5_xm.model.backbone import Backbone, backbone_hash
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.lora import ADDED
+from kebyt5_xm.model.runs.run import Run, backbone_tensors
+from kebyt5_xm.training.recipes import overlay
 
 LORA = {
     "attention": {"pattern": "backbone.*Attention.[qv]", "rank": 3, "alpha": 5, "dropout": 0.1},

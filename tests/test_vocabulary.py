@@ -157,7 +157,7 @@ def test_render_shows_what_is_there():
 def test_importing_is_light():
     """The data workers and the commands that need no model must not wait for torch."""
     code = (
-        "import sys, kebyt5_xm.vocabulary, kebyt5_xm.denoising\n"
+        "import sys, kebyt5_xm.vocabulary, kebyt5_xm.data.text.denoising\n"
         "print(*sorted({'torch', 'transformers', 'lightning'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

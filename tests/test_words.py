@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from kebyt5_xm.data import Manifest
-from kebyt5_xm.data.bad_sample import BadSample, RowError
 from kebyt5_xm.data.layouts import Layout
-from kebyt5_xm.data.manifest import open_rows
-from kebyt5_xm.data.words import Words
+from kebyt5_xm.data.media.bad_sample import BadSample, RowError
+from kebyt5_xm.data.sources.manifest import open_rows
+from kebyt5_xm.data.sources.words import Words
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics import Accuracy, ExactMatch
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kebyt5_xm.backbone import Backbone
-from kebyt5_xm.configuration import CrossModalT5Config
-from kebyt5_xm.model import CrossModalT5
-from kebyt5_xm.untied import saved_config
+from kebyt5_xm.model.backbone import Backbone
+from kebyt5_xm.model.configuration import CrossModalT5Config
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.t5 import saved_config
 
 SHAPE = {"d_model": 29, "d_ff": 37, "num_heads": 3, "num_layers": 3, "num_decoder_layers": 2, "d_kv": 7}
 SAMPLE_RATE = 8000

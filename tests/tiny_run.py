@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from kebyt5_xm.data.store_writer import StoreWriter
+from kebyt5_xm.data.text.store_writer import StoreWriter
 
 WORDS = {
     "ko": "나라 말이 중국과 달라 문자와 서로 통하지 아니하므로 어린 백성이",

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kebyt5_xm.data.datamodule import DataModule
-    from kebyt5_xm.data.denoise import Denoising
-    from kebyt5_xm.data.manifest_source import Manifest
-    from kebyt5_xm.data.store import Store
+    from kebyt5_xm.data.sources.denoise import Denoising
+    from kebyt5_xm.data.sources.manifest_source import Manifest
+    from kebyt5_xm.data.text.store import Store
 
-_HOMES = {"DataModule": "datamodule", "Denoising": "denoise", "Manifest": "manifest_source", "Store": "store"}
+_HOMES = {
+    "DataModule": "datamodule",
+    "Denoising": "sources.denoise",
+    "Manifest": "sources.manifest_source",
+    "Store": "text.store",
+}
 
 __all__ = ["DataModule", "Denoising", "Manifest", "Store"]
 

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kebyt5_xm.data.bad_sample import Skip
-from kebyt5_xm.data.source import Example
-from kebyt5_xm.modality import MediaInterface
-from kebyt5_xm.packing import Packing
-from kebyt5_xm.splice import MediaGroup
+from kebyt5_xm.data.media.bad_sample import Skip
+from kebyt5_xm.data.sources.source import Example
+from kebyt5_xm.model.modality import MediaInterface
+from kebyt5_xm.model.packing import Packing
+from kebyt5_xm.model.splice import MediaGroup
 from kebyt5_xm.vocabulary import PAD_ID
 
 IGNORE_INDEX = -100

@@ -6,20 +6,20 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 
-from kebyt5_xm.data.course import Course
-from kebyt5_xm.data.denoise import Denoising
-from kebyt5_xm.data.feeding import check_fed
-from kebyt5_xm.data.loader import Loader
-from kebyt5_xm.data.measuring import check_usable, measure
-from kebyt5_xm.data.micro_batches import TrainingMicroBatches, TrainingOrders, ValidationMicroBatches
-from kebyt5_xm.data.mixture import Mixture
-from kebyt5_xm.data.plan import fingerprint
-from kebyt5_xm.data.source import Source
-from kebyt5_xm.data.steps import Budget, BudgetedSteps, CountedSteps, Steps
-from kebyt5_xm.data.validation import Validation
+from kebyt5_xm.data.loading.loader import Loader
+from kebyt5_xm.data.loading.micro_batches import TrainingMicroBatches, TrainingOrders, ValidationMicroBatches
+from kebyt5_xm.data.loading.validation import Validation
+from kebyt5_xm.data.order.course import Course
+from kebyt5_xm.data.order.mixture import Mixture
+from kebyt5_xm.data.order.plan import fingerprint
+from kebyt5_xm.data.order.steps import Budget, BudgetedSteps, CountedSteps, Steps
+from kebyt5_xm.data.sources.denoise import Denoising
+from kebyt5_xm.data.sources.feeding import check_fed
+from kebyt5_xm.data.sources.measuring import check_usable, measure
+from kebyt5_xm.data.sources.source import Source
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.fit_checks import check_steps
-from kebyt5_xm.modality import MediaInterface
+from kebyt5_xm.model.modality import MediaInterface
+from kebyt5_xm.training.fit_checks import check_steps
 
 
 class DataModule(pl.LightningDataModule):

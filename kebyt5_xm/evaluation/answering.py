@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from kebyt5_xm.data.batch import collate
-from kebyt5_xm.data.source import Example
-from kebyt5_xm.decoding import encoded, greedy
-from kebyt5_xm.labels import LabelTrie
-from kebyt5_xm.modality import MediaInterface
-from kebyt5_xm.model import CrossModalT5
+from kebyt5_xm.data.sources.source import Example
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.decoding import encoded, greedy
+from kebyt5_xm.model.labels import LabelTrie
+from kebyt5_xm.model.modality import MediaInterface
 from kebyt5_xm.vocabulary import decode_bytes
 
 
@@ -41,7 +41,7 @@ class Answering:
     Args:
         labels: the only answers that there are, of which the most probable is given; None for free text.
         max_length: ids that a free text may have.
-        everywhere: whether what is true here is true on every rank (see `kebyt5_xm.decoding`).
+        everywhere: whether what is true here is true on every rank (see `kebyt5_xm.model.decoding`).
     """
 
     labels: Sequence[str] | None

@@ -21,26 +21,26 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from kebyt5_xm.checkpoint_reading import checkpoint_step
-from kebyt5_xm.data.address import is_inline
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.data.manifest_source import Manifest
-from kebyt5_xm.data.reference import contents
-from kebyt5_xm.data.template import Slot
-from kebyt5_xm.device import enough_memory, usable_device
+from kebyt5_xm.data.media.address import is_inline
+from kebyt5_xm.data.media.reference import contents
+from kebyt5_xm.data.sources.manifest_source import Manifest
+from kebyt5_xm.data.sources.template import Slot
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
 from kebyt5_xm.evaluation.judging import Judged, Judging
 from kebyt5_xm.evaluation.plain_values import plain
 from kebyt5_xm.evaluation.probing import probed
+from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.metrics import ExactMatch, score
 from kebyt5_xm.metrics.bootstrap import CONFIDENCE, RESAMPLES
-from kebyt5_xm.modality import MediaInterface
-from kebyt5_xm.model import CrossModalT5, token_losses
-from kebyt5_xm.run import Run
-from kebyt5_xm.tally import Tally
+from kebyt5_xm.model.cross_modal import CrossModalT5, token_losses
+from kebyt5_xm.model.device import enough_memory, usable_device
+from kebyt5_xm.model.modality import MediaInterface
+from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
+from kebyt5_xm.model.runs.run import Run
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -58,8 +58,8 @@ class Evaluation:
 
         Raises `UserError` for what cannot be opened, and for classes of packages that are not trusted.
         """
-        from kebyt5_xm.configured import configured
-        from kebyt5_xm.saving import load_run
+        from kebyt5_xm.model.saving import load_run
+        from kebyt5_xm.training.configured import configured
         from kebyt5_xm.trust import held_to_trust
 
         held_to_trust(run.config, trusted_modules)
@@ -177,7 +177,7 @@ def evaluate(
     The use of modalities, and robustness if asked for, are measured over the first `num_probed` held-out examples of
     each source (see `kebyt5_xm.evaluation.probing`). Raises `UserError` as `Evaluation.of`.
     """
-    from kebyt5_xm.results import device_name
+    from kebyt5_xm.training.results import device_name
 
     evaluation = Evaluation.of(run, device, trusted_modules)
     started = time.perf_counter()

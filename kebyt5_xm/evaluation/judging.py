@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from kebyt5_xm.data.bad_sample import BadSample
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.durable import durably
 from kebyt5_xm.evaluation.answering import Answering, Written
 from kebyt5_xm.metrics import Answer, Metric

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from kebyt5_xm.data.source import Example
-from kebyt5_xm.data.template import Segment, Slot
+from kebyt5_xm.data.sources.source import Example
+from kebyt5_xm.data.sources.template import Segment, Slot
 from kebyt5_xm.evaluation.held_out import HeldOut, Tell
 from kebyt5_xm.evaluation.plain_values import plain
 from kebyt5_xm.metrics import Answer, Metric, Score, difference, score

@@ -6,14 +6,14 @@ from typing import Any
 from tqdm import tqdm
 
 from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.data.manifest_source import Manifest
-from kebyt5_xm.data.source import Example
+from kebyt5_xm.data.sources.manifest_source import Manifest
+from kebyt5_xm.data.sources.source import Example
 from kebyt5_xm.evaluation.answering import Written
 from kebyt5_xm.evaluation.held_out import HeldOut
 from kebyt5_xm.evaluation.judging import Judging
 from kebyt5_xm.evaluation.modality_use import modality_use
 from kebyt5_xm.evaluation.robustness import robustness
-from kebyt5_xm.model import CrossModalT5
+from kebyt5_xm.model.cross_modal import CrossModalT5
 
 
 def probed(

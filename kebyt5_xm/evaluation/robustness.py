@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kebyt5_xm.data.manifest_source import Manifest
-from kebyt5_xm.data.source import Example
-from kebyt5_xm.data.template import Segment, Slot, as_bytes
+from kebyt5_xm.data.sources.manifest_source import Manifest
+from kebyt5_xm.data.sources.source import Example
+from kebyt5_xm.data.sources.template import Segment, Slot, as_bytes
 from kebyt5_xm.evaluation.held_out import HeldOut, Tell
 from kebyt5_xm.evaluation.perturbations import PERTURBATIONS, Kind, Perturbation, generator
 from kebyt5_xm.evaluation.plain_values import plain

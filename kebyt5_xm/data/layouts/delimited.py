@@ -8,7 +8,7 @@ from typing import Literal
 
 from kebyt5_xm.data.layouts.layout import LINE, Layout, Row
 from kebyt5_xm.data.layouts.text_lines import check_encoding, numbered_lines, raw_lines
-from kebyt5_xm.data.rows import MAX_ROW_BYTES
+from kebyt5_xm.data.tables.rows import MAX_ROW_BYTES
 from kebyt5_xm.errors import UserError
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kebyt5_xm.data.json_value import json_value
+from kebyt5_xm.data.tables.json_value import json_value
 from kebyt5_xm.errors import UserError, did_you_mean
 
 

@@ -24,7 +24,8 @@ class KsponSpeech(Layout):
     """One row a recording: `audio` and `text`, from lines `PATH :: TEXT`.
 
     As published (`KsponSpeech_scripts/train.trn`, `dev.trn`, `eval_clean.trn`, `eval_other.trn`; AI Hub). Recordings
-    are headerless PCM (`.pcm`), see `kebyt5_xm.data.audio`. Of each `(spelling)/(pronunciation)` one is taken. Noise
+    are headerless PCM (`.pcm`), see `kebyt5_xm.data.media.recordings.audio`. Of each `(spelling)/(pronunciation)` one
+    is taken. Noise
     marks (`b/`, `l/`, `o/`, `n/`, `u/`) are left out; `+`, `*` and the slash behind an interjection are taken off
     their words, outside of a chosen spelling (`1/2`, `C++`). `text` is null, so that the row is skipped, where
     nothing is left, or a parenthesis that belongs to no choice.

@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow
 
-from kebyt5_xm.data.arrow_rows import BATCH_ROWS, ArrowRows, Contents
-from kebyt5_xm.data.derived import state_of
 from kebyt5_xm.data.layouts.columns import batch_of, united
-from kebyt5_xm.data.rows import Rows
+from kebyt5_xm.data.tables.arrow_rows import BATCH_ROWS, ArrowRows, Contents
+from kebyt5_xm.data.tables.derived import state_of
+from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
 
 Row = dict[str, Any]

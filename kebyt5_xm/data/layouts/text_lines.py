@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from kebyt5_xm.data.json_value import BYTE_ORDER_MARK, UTF_16
+from kebyt5_xm.data.tables.json_value import BYTE_ORDER_MARK, UTF_16
 from kebyt5_xm.errors import UserError
 
 BYTES_LOOKED_AT = 1 << 16

@@ -1,0 +1,84 @@
+"""The `kebyt5-xm` command: `kebyt5-xm COMMAND ...`; `kebyt5-xm COMMAND --help` tells the rest."""
+
+import argparse
+import importlib
+import os
+import sys
+
+from kebyt5_xm import leave_working_folder
+from kebyt5_xm.commands.version import version
+from kebyt5_xm.data.media import home
+from kebyt5_xm.errors import UserError, did_you_mean, in_one_line
+from kebyt5_xm.training.recipe_check import check
+
+# command -> (module, one line of help). A module is imported only when its command runs: torch and
+# transformers take ten seconds to import, and `prepare` needs neither.
+COMMANDS = {
+    "prepare": ("kebyt5_xm.commands.prepare", "turn text files into a byte store"),
+    "inspect": ("kebyt5_xm.commands.inspect", "show what byte stores hold"),
+    "cache": (
+        "kebyt5_xm.commands.cache",
+        "compute the features of frozen encoders once, for training to read",
+    ),
+    "lint": (
+        "kebyt5_xm.commands.lint",
+        "read manifests and stores to the end and list what is wrong with them",
+    ),
+    "preview": (
+        "kebyt5_xm.commands.preview",
+        "show the first examples as the model is given them, as a page",
+    ),
+    "doctor": ("kebyt5_xm.commands.doctor", "try a configuration on this CPU before it trains"),
+    "report": ("kebyt5_xm.evaluation.report", "evaluate a run and write its report, as a page"),
+    "compare": ("kebyt5_xm.commands.compare", "put the reports of runs side by side"),
+    "export": ("kebyt5_xm.commands.export.export", "turn a run into a folder that transformers loads"),
+    "compose": (
+        "kebyt5_xm.commands.compose",
+        "join adapters of separate runs on one backbone into one model",
+    ),
+    "generate": (
+        "kebyt5_xm.commands.generate",
+        "let a run or an export answer a prompt, with images and recordings",
+    ),
+}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run one command. A `UserError` is printed as one line, with exit code 2."""
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
+        print(_usage())
+        raise SystemExit(0 if args else 2)
+    if args[0] == "--version":
+        print(version())
+        return
+    leave_working_folder()  # an empty part of PYTHONPATH means it
+    try:
+        with in_one_line():
+            run(args[0], args[1:])
+    except BrokenPipeError:  # `kebyt5-xm inspect ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+
+
+def run(command: str, args: list[str]) -> None:
+    """Run `command` with `args`; raises `UserError` for an unknown one."""
+    if command not in COMMANDS:
+        raise UserError(
+            f"no command '{command}'{did_you_mean(command, COMMANDS)}; there are {', '.join(COMMANDS)}"
+        )
+    name, help_line = COMMANDS[command]
+    module = importlib.import_module(name)
+    parser = argparse.ArgumentParser(prog=f"kebyt5-xm {command}", description=module.__doc__ or help_line)
+    module.add_arguments(parser)
+    parsed = parser.parse_args(home.in_arguments(args))
+    if recipe := getattr(parsed, "config", None):
+        check(recipe)  # before the imports of the command
+    module.run(parsed)
+
+
+def _usage() -> str:
+    lines = ["usage: kebyt5-xm COMMAND ...", ""]
+    lines += [f"  {name:<10}{help_line}" for name, (_, help_line) in COMMANDS.items()]
+    lines += ["", "kebyt5-xm --version tells which version this is."]
+    return "\n".join([*lines, "", "Training is `python train.py fit -c RECIPE`."])

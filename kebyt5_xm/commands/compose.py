@@ -1,0 +1,160 @@
+"""`kebyt5-xm compose`: adapters of separate runs on one backbone, as one model, without training.
+
+    kebyt5-xm compose BACKBONE --adapter EXPORT_A/adapters/image --adapter EXPORT_B/adapters/speech --out FOLDER
+
+Each adapter is bound to its backbone by a hash, which must be that of BACKBONE. A frozen pretrained encoder is not in
+the folder of its adapter; its weights are then read from the export that the folder lies in.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kebyt5_xm.commands.export.export import DTYPES, check_out, export_whole
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.trust import add_trust_argument
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kebyt5_xm.model.cross_modal import CrossModalT5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "backbone", metavar="BACKBONE", help="what the adapters were trained on: an export, a run or a hub id"
+    )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        required=True,
+        metavar="[NAME=]FOLDER",
+        help="an adapter's folder, as in EXPORT/adapters; NAME gives its modality another name",
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder to make")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    add_trust_argument(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command. Raises `UserError`."""
+    import torch
+
+    from kebyt5_xm.model import origin
+    from kebyt5_xm.model.backbone import Backbone
+
+    check_out(args.out, args.overwrite)
+    adapters = named_folders(args.adapter)
+    model = compose(args.backbone, adapters, args.trust).to(getattr(torch, args.dtype))
+    with tempfile.TemporaryDirectory() as folder:
+        recorded = Path(folder) / "origin"
+        origin.record(Backbone(weights=args.backbone), recorded)
+        config = json.loads((recorded / "config.json").read_text(encoding="utf-8"))
+        model.config.denoising = origin.Origin.read(config).denoising
+        card = _card(args.out.resolve().name, model, origin.Origin.read(config))
+        export_whole(model, args.out, card=card, origin=recorded, overwrite=args.overwrite)
+    print(f"composed {', '.join(adapters)} on {args.backbone} into {args.out}")
+
+
+def named_folders(arguments: Sequence[str]) -> dict[str, Path]:
+    """Return modality name -> folder of `[NAME=]FOLDER` arguments. Raises `UserError`."""
+    from kebyt5_xm.model.adapter_folder import read_content
+    from kebyt5_xm.model.configuration import check_modality_names
+
+    found: dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, path = argument.partition("=")
+        renamed = bool(equals) and not Path(argument).exists()
+        folder = Path(path if renamed else argument)
+        modality = name if renamed else read_content(folder)["modality"]
+        check_modality_names([modality])
+        if modality in found:
+            raise UserError(
+                f"'{found[modality]}' and '{folder}' are both of the modality '{modality}'; give one another name: "
+                f"--adapter {modality}2={folder}"
+            )
+        found[modality] = folder
+    return found
+
+
+def compose(backbone: str, adapters: dict[str, Path], trusted_modules: Sequence[str] = ()) -> "CrossModalT5":
+    """Return a model in eval mode, fp32, of a backbone and of adapters that were trained on it, with their encoders.
+
+    Raises `UserError`, with both hashes, for an adapter of another backbone.
+    """
+    from kebyt5_xm.model.adapter_folder import load_adapter, read_content
+    from kebyt5_xm.model.backbone import Backbone
+    from kebyt5_xm.model.configuration import CrossModalT5Config
+    from kebyt5_xm.model.cross_modal import CrossModalT5
+    from kebyt5_xm.model.saving import build_modalities
+    from kebyt5_xm.model.t5 import saved_config
+
+    contents = {name: read_content(folder) for name, folder in adapters.items()}
+    t5 = Backbone(weights=backbone).build()
+    specs = {n: {key: content[key] for key in ("encoder", "adapter")} for n, content in contents.items()}
+    config = CrossModalT5Config(saved_config(t5.config), specs, slot_bias=_slot_bias(contents))
+    modalities = build_modalities(specs, t5.config.d_model, trusted_modules)
+    model = CrossModalT5(config, t5, modalities)
+    for name, folder in adapters.items():
+        load_adapter(model, name, folder)
+        if not (folder / "encoder.safetensors").is_file():
+            _load_frozen_encoder(model, name, folder, contents[name]["modality"])
+    model.measure_bytes()
+    return model.eval()
+
+
+def _slot_bias(contents: dict[str, dict[str, Any]]) -> Any:
+    found = {name: content.get("slot_bias", "shared") for name, content in contents.items()}
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{name}: {value}" for name, value in found.items())
+        raise UserError(
+            f"the adapters were trained with different model.slot_bias ({listed}); one model has one: train one anew"
+        )
+    return next(iter(found.values()))
+
+
+def _load_frozen_encoder(model: "CrossModalT5", name: str, folder: Path, original: str) -> None:
+    """Read an encoder's weights from the export around the folder of its adapter."""
+    from kebyt5_xm.model.saving import WEIGHTS, load_tensors, own_tensors, read_tensors
+
+    encoder = model.modality(name).encoder
+    if not own_tensors(encoder):  # it has no weights: stored features
+        return
+    path = folder.resolve().parents[1] / WEIGHTS
+    prefix = f"modalities.{original}.encoder."
+    tensors: dict[str, Tensor] = read_tensors(path) if path.is_file() else {}
+    tensors = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+    if not tensors:
+        raise UserError(
+            f"the encoder of '{folder}' was frozen, so its weights are in the export around it, but '{path}' "
+            f"{'holds none of them' if path.is_file() else 'is not there'}; give the folder within its export"
+        )
+    dtype = next(model.modality(name).adapter.parameters()).dtype
+    load_tensors(encoder, tensors, str(path))
+    encoder.to(dtype)
+
+
+def _card(name: str, model: "CrossModalT5", origin: Any) -> str:
+    from kebyt5_xm.commands.export.card import front_matter
+    from kebyt5_xm.commands.export.card_modalities import getting_started, modalities_section
+
+    started = " <- ".join(origin.started_from)
+    licence = f"{origin.licence or 'not stated by its origin'}; see NOTICE, whose limits of use hold here too"
+    sections = [
+        front_matter([], origin),
+        f"# {name}",
+        f"Adapters of separate runs on one backbone, composed without training. The backbone: {started}.",
+        f"- **License:** {licence}",
+        "## Modalities",
+        modalities_section(model),
+        "## How to Get Started with the Model",
+        getting_started(model),
+        "## Evaluation",
+        "Not measured together: each adapter answers as in its own run, whose card has the figures.",
+    ]
+    return "\n\n".join(sections) + "\n"

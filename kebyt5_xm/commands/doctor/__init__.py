@@ -1,0 +1,31 @@
+"""Try a configuration before it trains: build the model on this CPU, push samples through, print one table.
+
+Synthetic media go through every modality first, then the first real examples of every source. Each line is ok,
+FAILED or skipped, and says what it measured; a failed one names the key of the recipe to change. The exit code is
+0 if nothing failed, 1 if something did, 2 if the configuration cannot be read or built.
+"""
+
+import argparse
+
+from kebyt5_xm.training.recipes import add_config_argument
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `kebyt5-xm doctor`."""
+    add_config_argument(parser)
+    parser.add_argument(
+        "--random-weights",
+        action="store_true",
+        help="random weights of the configured shape in place of pretrained ones",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Examine the configuration, print the table and exit with 1 if a check failed."""
+    from kebyt5_xm.commands.doctor.examination import examine
+    from kebyt5_xm.commands.doctor.findings import table
+
+    findings = examine(args.config, args.random_weights, args.trust)
+    print(table(findings))
+    if any(finding.status == "FAILED" for finding in findings):
+        raise SystemExit(1)

@@ -1,0 +1,142 @@
+"""Estimates of memory and time, and which parameters a gradient reaches: one forward and backward pass."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kebyt5_xm.commands.doctor.findings import Finding, verdict
+from kebyt5_xm.commands.doctor.flops import media_flops, step_flops
+from kebyt5_xm.commands.doctor.samples import logits
+from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.model.cross_modal import CrossModalT5, token_losses
+from kebyt5_xm.model.lora import ADDED
+from kebyt5_xm.training.task import OptimizerFactory
+
+GB = 1e9
+A100_FLOPS = 312e12
+"""Dense bf16 peak of one NVIDIA A100 (its data sheet)."""
+COMPILED_SHARE = 0.31
+"""Of that peak, what nanoT5's compiled T5 reaches in bf16 (its README); without compiling it is 0.13."""
+SHOWN = 3
+"""Names of parameters listed in a finding."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass: what it took, what it kept, whom it reached."""
+
+    rows: int
+    inputs: int  # S, padding included
+    targets: int  # T, padding included
+    seconds: float
+    kept_bytes: int  # saved for the backward pass, parameters left out
+    unreached: list[str]  # trainable, without any gradient
+    leaking: list[str]  # frozen, with a gradient
+
+
+def training_pass(model: CrossModalT5, batch: Batch) -> Pass:
+    """Run one pass in training mode and fp32 on the CPU, and leave no gradient behind."""
+    model.train()
+    parameters = dict(model.named_parameters())
+    weights = {p.untyped_storage().data_ptr() for p in parameters.values()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    started = time.perf_counter()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = token_losses(logits(model, batch), batch.labels).sum()
+    if loss.requires_grad:
+        loss.backward()
+    seconds = time.perf_counter() - started
+    present = {group.modality for group in batch.media}
+    absent = tuple(f"modalities.{name}." for name in model.modalities if name not in present)
+    unreached = [
+        name
+        for name, p in parameters.items()
+        if p.requires_grad
+        and not name.startswith(absent)
+        and not name.endswith(ADDED[0])  # LoRA's A learns from its second step on, when B is no longer zero
+        and (p.grad is None or not p.grad.any())
+    ]
+    leaking = [name for name, p in parameters.items() if not p.requires_grad and p.grad is not None]
+    model.zero_grad(set_to_none=True)
+    rows, inputs = batch.input_ids.shape
+    targets = batch.labels.shape[1]
+    return Pass(rows, inputs, targets, seconds, sum(kept.values()), unreached, leaking)
+
+
+def check_gradients(model: CrossModalT5, done: Pass) -> Finding:
+    """Return the finding on who learns, against who should."""
+    sizes = {True: 0, False: 0}
+    for parameter in model.parameters():
+        sizes[parameter.requires_grad] += parameter.numel()
+    found = f"{sizes[True]:,} parameters train, {sizes[False]:,} are frozen"
+    if not sizes[True]:
+        return Finding(
+            "model: gradients",
+            "FAILED",
+            found,
+            "set model.backbone.frozen, or `frozen` of an encoder, to false, or add an adapter",
+        )
+    wrong = done.unreached + done.leaking
+    more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    kind = "no gradient reaches" if done.unreached else "a gradient reaches the frozen"
+    return verdict(
+        "model: gradients",
+        not wrong,
+        found + (f"; {kind} {', '.join(wrong[:SHOWN])}{more}" if wrong else ", and each gets what it should"),
+        "what no loss depends on cannot learn: freeze it (`frozen: true` of its encoder), or change the class_path "
+        "of the module that ignores it",
+    )
+
+
+def optimizer_bytes(optimizer: OptimizerFactory) -> float:
+    """Return the optimizer's state in bytes a parameter, measured on a matrix of 64 x 64."""
+    matrix = nn.Parameter(torch.ones(64, 64))
+    trial = optimizer([{"params": [matrix]}])
+    matrix.grad = torch.ones_like(matrix)
+    trial.step()
+    state = [value for value in trial.state[matrix].values() if isinstance(value, Tensor) and value.ndim]
+    return sum(value.numel() * value.element_size() for value in state) / matrix.numel()
+
+
+def estimates(
+    model: CrossModalT5,
+    done: Pass,
+    batch: Batch,
+    optimizer: OptimizerFactory,
+    micro_batch: int,
+    global_batch: int,
+) -> Iterator[Finding]:
+    """Yield the estimates of memory and of time a step, from the measured pass."""
+    total = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    state = optimizer_bytes(optimizer) * trainable
+    activations = done.kept_bytes / done.rows * micro_batch
+    yield Finding(
+        "estimate: memory",
+        "ok",
+        f"{(4 * total + 4 * trainable + state + activations) / GB:.2f} GB on one device in fp32 = weights 4 x "
+        f"{total:,} + gradients 4 x {trainable:,} bytes + optimizer {state / GB:.2f} GB + activations "
+        f"{activations / GB:.2f} GB (kept by {done.rows} examples, scaled to a micro-batch of {micro_batch}); lower "
+        "data.micro_batch_size, or set model.backbone.gradient_checkpointing, if that is too much",
+    )
+    text = step_flops(model.backbone.config, done.inputs, done.targets) * global_batch
+    media = media_flops(model, batch) / done.rows * global_batch
+    flops = text + media
+    yield Finding(
+        "estimate: time a step",
+        "ok",
+        f"{done.seconds / done.rows * global_batch:.2f} s here (measured: {done.rows} examples in {done.seconds:.2f} "
+        f"s, {torch.get_num_threads()} threads; scaled to {global_batch} examples); {flops / 1e12:.3g} TFLOP, "
+        f"{media / flops:.0%} of it in media encoders and adapters, {flops / A100_FLOPS / COMPILED_SHARE:.2g} s on "
+        f"an A100 at {COMPILED_SHARE:.0%} of its bf16 peak",
+    )

@@ -1,0 +1,118 @@
+"""The order of the checks, and what can still be told after one has failed."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kebyt5_xm.commands.doctor.cache_advice import check_cache, sources_using
+from kebyt5_xm.commands.doctor.costs import check_gradients, estimates, training_pass
+from kebyt5_xm.commands.doctor.findings import Finding
+from kebyt5_xm.commands.doctor.modalities import check_modality
+from kebyt5_xm.commands.doctor.samples import PER_SOURCE, batch_of, check_samples, first_examples
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.sources.source import Example
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.training import trainer_options
+from kebyt5_xm.training.configured import configured_run
+from kebyt5_xm.training.fit_checks import check_monitor, check_steps, optimization
+from kebyt5_xm.training.task import Task
+
+
+def examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[str] = ()) -> list[Finding]:
+    """Return all findings on the recipes at `paths`. Raises `UserError` for what cannot be read or built."""
+    return list(_examine(paths, random_weights, trusted_modules))
+
+
+def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[str]) -> Iterator[Finding]:
+    task, data, recipe = configured_run(paths, random_weights, trusted_modules)
+    trainer = recipe["trainer"]
+    trainer_options.check(trainer)
+    max_steps = trainer["max_steps"]
+    data.connect(task.interfaces(read_caches=False))  # a cache may not be filled yet
+    check_steps(data, max_steps, trainer["accumulate_grad_batches"], _world_size(trainer))
+    check_monitor(recipe["monitor"], data)
+    trains = False
+    try:
+        task.building.check()
+    except UserError as error:
+        yield Finding(
+            "what trains", "FAILED", str(error), "change model.groups, model.lora, or what is frozen"
+        )
+    else:
+        trains = True
+        groups = ", ".join(task.building.groups) or "none, all at the optimizer's own rate"
+        updates = f"; LoRA: {', '.join(task.building.lora)}" if task.building.lora else ""
+        yield Finding("what trains", "ok", f"groups: {groups}{updates}")
+    try:
+        model = task.building.build()
+    except UserError as error:
+        hint = "" if random_weights else "; --random-weights tries the shape without them"
+        raise UserError(f"{error}{hint}") from error
+
+    for name, interface in data.interfaces.items():
+        yield from check_modality(name, model.modality(name), interface, model.byte_rms())
+    optimizes = True
+    if trains:
+        finding = _optimization(task, model, max_steps)
+        optimizes = finding.status == "ok"
+        yield finding
+    chosen: dict[str, list[Example]] = {}
+    for name, source in data.sources.items():
+        examples, finding = first_examples(name, source, data.seed)
+        yield finding
+        chosen[name] = examples[:PER_SOURCE]
+    together = [example for examples in chosen.values() for example in examples]
+    if not together:
+        yield Finding("model", "skipped", "no source gives an example that can be used")
+        return
+    batch = batch_of(together, data)
+    try:
+        yield from check_samples(model, data, together)
+        done = training_pass(model, batch)
+    except UserError as error:
+        yield Finding("model: real samples", "FAILED", str(error), "change the modality that it names")
+        return
+    yield check_gradients(model, done)
+    for name, modality in task.modalities.items():
+        if model.modality(name).encoder.frozen:
+            using = sources_using(name, data, chosen)
+            yield check_cache(
+                name, model, data, batch, using=using, max_steps=max_steps, cache=modality.cache
+            )
+    if not optimizes:  # its state is part of the estimate
+        return
+    micro_batch, global_batch = _sizes(data)
+    yield from estimates(model, done, batch, task.optimizer, micro_batch, global_batch)
+
+
+def _optimization(task: Task, model: CrossModalT5, max_steps: int) -> Finding:
+    """Return the finding on the optimizer and the schedule, made as training makes them."""
+    check = "optimizer"
+    try:
+        optimizer, schedule = optimization(task, model, max_steps)
+    except UserError as error:
+        return Finding(check, "FAILED", str(error), "change model.optimizer, model.schedule or model.groups")
+    rates = sorted({float(group.get("initial_lr", group.get("lr", 0.0))) for group in optimizer.param_groups})
+    shown = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
+    by = "a constant rate" if schedule is None else type(schedule).__name__
+    return Finding(
+        check, "ok", f"{type(optimizer).__name__} at a rate of {shown}, {by}, over {max_steps} steps"
+    )
+
+
+def _world_size(trainer: Mapping[str, Any]) -> int:
+    """Return the ranks that a recipe asks for by number or list; 1 where it leaves that to the machine."""
+    devices = trainer.get("devices")
+    if isinstance(devices, list):
+        devices = len(devices)
+    elif isinstance(devices, str) and devices.isdecimal():
+        devices = int(devices)
+    counts = (devices, trainer.get("num_nodes"))
+    return math.prod(count if type(count) is int and count > 0 else 1 for count in counts)
+
+
+def _sizes(data: DataModule) -> tuple[int, int]:
+    """Return how many examples a micro-batch and a global batch hold; with a budget, the first ones."""
+    first = data.steps.batch(0)
+    return max(len(micro_batch.draws) for micro_batch in first.micro_batches), first.stop

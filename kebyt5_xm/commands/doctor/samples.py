@@ -1,0 +1,126 @@
+"""Checks on the first real examples: their lengths, and what the whole model makes of them in a batch."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kebyt5_xm.commands.doctor.findings import Finding, verdict
+from kebyt5_xm.data.batch import IGNORE_INDEX, Batch, collate
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.media.bad_sample import BadSample
+from kebyt5_xm.data.sources.manifest_source import Manifest
+from kebyt5_xm.data.sources.source import Example, Selection, Source
+from kebyt5_xm.model.cross_modal import CrossModalT5
+
+ROWS = 16
+"""Examples of each source whose lengths are looked at."""
+
+PER_SOURCE = 2
+"""Examples of each source that go through the model."""
+
+TOLERANCE = 1e-4
+"""Logits of one row may differ by this between batches, relative to their RMS where that is above 1.
+
+About 3e-6 in logits of about 10 is what kernels alone do (fp32, sdpa)."""
+
+
+def first_examples(name: str, source: Source, seed: int) -> tuple[list[Example], Finding]:
+    """Return the usable ones among a source's first training examples, and the finding on their lengths."""
+    num_rows = min(ROWS, source.parts()[0].num_rows)
+    examples, causes = [], []
+    if isinstance(source, Manifest):
+        for number in range(num_rows):
+            try:
+                examples.append(source.example(source.rows, number))
+            except BadSample as error:
+                causes.append(f"line {source.rows.place(number)[1]}: {error}")
+    else:
+        rows = np.arange(num_rows)
+        selection = Selection(np.zeros_like(rows), rows, rows.astype(np.uint64), seed, held_out=False)
+        examples = source.load(selection)
+    slots = [sum(medium.count for medium in example.media) for example in examples]
+    found = f"of {num_rows} examples {len(examples)} can be used"
+    if examples:
+        positions = max(len(example.input_ids) for example in examples)
+        found += (
+            f"; longest input {positions} positions, most slots {max(slots)}, longest target "
+            f"{max(len(example.target_ids) for example in examples)} ids"
+        )
+    limits = ""
+    if isinstance(source, Manifest):
+        maker = source.maker
+        limits = f" (limits: {maker.max_source_length} bytes of input, {maker.max_target_length} of target)"
+    key = f"data.sources.{name}.init_args"
+    finding = verdict(
+        f"{name}: lengths",
+        not causes,
+        found + limits + (f"; {causes[0]}" if causes else ""),
+        f"mend the rows of {key}.path, or raise {key}.max_source_length, max_target_length or limits",
+    )
+    return examples, finding
+
+
+def batch_of(examples: list[Example], data: DataModule) -> Batch:
+    """Return the examples as one batch on the CPU."""
+    return collate(
+        examples,
+        np.zeros(len(examples), dtype=np.int64),
+        interfaces=data.interfaces,
+        num_targets=1,
+        step=0,
+        next_step=0,
+    ).to("cpu")
+
+
+def logits(model: CrossModalT5, batch: Batch) -> Tensor:
+    """Return the logits [B, T, V] of a batch."""
+    idle = {name: 1 for name in model.modalities if all(name != group.modality for group in batch.media)}
+    return model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask(),
+        media=batch.media,
+        decoder_input_ids=model.shift_right(batch.labels),
+        idle_modalities=idle,
+        use_cache=False,
+    ).logits
+
+
+def check_samples(model: CrossModalT5, data: DataModule, examples: list[Example]) -> Iterator[Finding]:
+    """Yield the findings on batches and padding of the whole model. Raises `UserError` where it cannot run."""
+    model.eval()
+    with torch.no_grad():
+        batch = batch_of(examples, data)
+        together = logits(model, batch)
+        worst = 0.0
+        for row, example in enumerate(examples):
+            alone = logits(model, batch_of([example], data))
+            worst = max(worst, _difference(together[row, : alone.shape[1]], alone[0]))
+        yield verdict(
+            f"model: batch of {len(examples)}",
+            worst <= TOLERANCE,
+            f"logits differ from those of each example alone by {worst:.1e} (at most {TOLERANCE:.0e})",
+            "an encoder or adapter lets padding or company in; the lines of model.modalities above say which",
+        )
+        padded = replace(
+            batch,
+            input_ids=F.pad(batch.input_ids, (0, 7)),
+            labels=F.pad(batch.labels, (0, 5), value=IGNORE_INDEX),
+            full=False,
+        )
+        change = _difference(logits(model, padded)[:, : together.shape[1]], together)
+        yield verdict(
+            "model: padding",
+            change <= TOLERANCE,
+            f"7 more padded positions and 5 more of the target change logits by {change:.1e} "
+            f"(at most {TOLERANCE:.0e})",
+            "the attention mask is lost; set model.backbone.attention to sdpa and model.slot_bias to shared",
+        )
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    scale = expected.square().mean().sqrt().clamp(min=1.0)
+    return float((found - expected).abs().max() / scale)

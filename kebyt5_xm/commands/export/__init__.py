@@ -1,0 +1,1 @@
+"""`kebyt5-xm export`: a run as a folder to keep, publish and start from, with its model card."""

@@ -1,0 +1,272 @@
+"""`kebyt5-xm export`: a run as a folder to keep, publish and start from.
+
+A text-only run gives a plain T5 that transformers loads by itself. A run with modalities gives a `CrossModalT5`,
+and each of its adapters alone. What LoRA trained is merged into the weights; of a text-only run `--lora apart`
+keeps it beside them, in OUT/lora, as peft loads it.
+
+    OUT/config.json  OUT/model.safetensors  OUT/processor_config.json  OUT/adapters/NAME/
+"""
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kebyt5_xm.commands.export.card import model_card
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model import lora_folder
+from kebyt5_xm.model import origin as origins
+from kebyt5_xm.model.backbone import Backbone, backbone_hash
+from kebyt5_xm.model.finite import refuse_not_finite
+from kebyt5_xm.model.lora import without_lora
+from kebyt5_xm.model.origin import Origin
+from kebyt5_xm.model.pretrained import RunBackbone
+from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
+from kebyt5_xm.model.runs.run import Run, resolve
+from kebyt5_xm.model.t5 import load_state, saved_config, saved_state
+from kebyt5_xm.trust import add_trust_argument
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+    from kebyt5_xm.model.cross_modal import CrossModalT5
+
+Dtype = Literal["float32", "bfloat16"]
+DTYPES = ("float32", "bfloat16")
+
+TOKENIZER = {
+    "tokenizer_class": "ByT5Tokenizer",
+    "eos_token": "</s>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "extra_ids": 125,
+    "additional_special_tokens": [f"<extra_id_{n}>" for n in range(125)],
+    "clean_up_tokenization_spaces": False,
+}
+"""tokenizer_config.json in the form of the published ByT5 repositories. What transformers 5 itself would save
+is not readable by transformers 4."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("run", metavar="RUN", help="a run directory, or one checkpoint of it")
+    parser.add_argument("--out", required=True, type=Path, help="folder to make")
+    parser.add_argument(
+        "--checkpoint", default="", metavar="best|last|PATH", help="default: the best, else the last"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument(
+        "--lora",
+        choices=("merged", "apart"),
+        default="merged",
+        help="what LoRA trained: merged into the weights, or apart in OUT/lora for peft",
+    )
+    add_trust_argument(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command. Raises `UserError`."""
+    found = resolve(args.run)
+    if args.checkpoint in ("best", "last"):
+        found = Run(found.path, found.best if args.checkpoint == "best" else found.last)
+    elif args.checkpoint:
+        if not Path(args.checkpoint).exists():
+            raise UserError(
+                f"--checkpoint is '{args.checkpoint}'; expected best, last or an existing checkpoint"
+            )
+        found = Run(found.path, Path(args.checkpoint))
+    export_run(
+        found,
+        args.out,
+        overwrite=args.overwrite,
+        dtype=args.dtype,
+        trusted_modules=args.trust,
+        lora_apart=args.lora == "apart",
+    )
+    print(f"exported {found.checkpoint()} to {args.out}")
+
+
+def export_run(
+    run: Run,
+    out: Path,
+    overwrite: bool = False,
+    dtype: Dtype = "float32",
+    trusted_modules: Sequence[str] = (),
+    lora_apart: bool = False,
+) -> None:
+    """Export the model of a run's chosen, best or last checkpoint, with a model card filled from the run.
+
+    `trusted_modules` are packages, beside this project's own, that hold the encoders and adapters of the run.
+    `lora_apart` writes the weights without LoRA's updates, and those beside them.
+    Raises `UserError` if there is no checkpoint, if it does not fit, or if `out` must not be written.
+    """
+    import torch
+
+    check_out(out, overwrite)
+    checkpoint = run.checkpoint()
+    recorded = RunBackbone(run).config
+    origin = Origin.read(recorded)
+    denoising = run_denoising(run) or origin.denoising
+    updates = lora_folder.read(run) if lora_apart else None
+    whole = None
+    if (run.config.get("model") or {}).get("modalities"):
+        from kebyt5_xm.model.saving import load_run
+
+        whole = load_run(run, trusted_modules)
+        model = whole.to(getattr(torch, dtype)).backbone
+    else:
+        model = Backbone(weights=str(checkpoint), dropout=recorded.get("dropout_rate", 0.0)).build()
+        if updates is not None:
+            load_state(model, without_lora(updates.tensors), str(checkpoint))
+        model.to(getattr(torch, dtype))
+    card = model_card(
+        run,
+        model,
+        name=out.resolve().name,
+        step=checkpoint_step(checkpoint),
+        denoising=denoising,
+        origin=origin,
+        cross_modal=whole,
+    )
+    if whole is not None:
+        whole.config.denoising = denoising
+        export_whole(whole, out, card=card, origin=run.backbone, overwrite=overwrite)
+        return
+    if updates is not None:
+        card += lora_folder.CARD
+    export_backbone(
+        model, out, denoising=denoising, card=card, origin=run.backbone, overwrite=overwrite, lora=updates
+    )
+
+
+def export_backbone(
+    model: "T5ForConditionalGeneration",
+    out: Path,
+    *,
+    denoising: dict[str, Any],
+    card: str,
+    origin: Path | None = None,
+    overwrite: bool = False,
+    lora: "lora_folder.BackboneLoRA | None" = None,
+) -> None:
+    """Write a backbone as a folder for transformers 4.57 and 5: config, safetensors, tokenizer, model card.
+
+    Args:
+        model: with an untied head, in the dtype in which to save it.
+        out: appears complete or not at all.
+        denoising: settings of the span denoising it was trained with, kept in config.json under `kebyt5_xm`.
+        card: the text of README.md.
+        origin: folder that `kebyt5_xm.model.origin.record` wrote; its terms are copied.
+        overwrite: replace an earlier export.
+        lora: goes into lora/, in peft's layout.
+
+    Raises `UserError` if `out` exists and must not be overwritten.
+    """
+    from safetensors.torch import save_file
+
+    config = saved_config(model.config)
+    about: dict[str, Any] = {"denoising": denoising, "backbone_hash": backbone_hash(model)}
+    if origin is not None:
+        recorded = Origin.read(json.loads((origin / "config.json").read_text(encoding="utf-8")))
+        about |= {"started_from": recorded.started_from, "licence": recorded.licence}
+    config |= {"torch_dtype": str(model.dtype).removeprefix("torch."), "kebyt5_xm": about}
+    generation = {key: config[key] for key in ("decoder_start_token_id", "eos_token_id", "pad_token_id")}
+    with _complete_or_absent(out, overwrite) as folder:
+        for name, content in (
+            ("config.json", config),
+            ("generation_config.json", generation),
+            ("tokenizer_config.json", TOKENIZER),
+        ):
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        state = {name: tensor.cpu().contiguous() for name, tensor in saved_state(model).items()}
+        refuse_not_finite(state, f"export '{out}'")
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        if origin is not None:
+            origins.copy_terms(origin, folder)
+        if lora is not None:
+            lora.write(folder / "lora", model.dtype)
+
+
+def export_whole(model: "CrossModalT5", out: Path, *, card: str, origin: Path, overwrite: bool) -> None:
+    """Write a `CrossModalT5` with its processor's settings, its adapters, its card and what it inherits."""
+    from kebyt5_xm.model.adapter_folder import save_adapter
+    from kebyt5_xm.model.processor import CrossModalProcessor
+    from kebyt5_xm.model.saving import save
+
+    recorded = Origin.read(json.loads((origin / "config.json").read_text(encoding="utf-8")))
+    about = {
+        "backbone_hash": backbone_hash(model.backbone),
+        "started_from": recorded.started_from,
+        "licence": recorded.licence,
+        "denoising": model.config.denoising,
+    }
+    with _complete_or_absent(out, overwrite) as folder:
+        save(model, folder, about)
+        CrossModalProcessor.of(model).save_pretrained(folder)
+        for name in model.modalities:
+            save_adapter(model, name, folder / "adapters" / name)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        origins.copy_terms(origin, folder)
+
+
+def run_denoising(run: Run) -> dict[str, Any]:
+    """Return the settings of a run's denoising source; of several, those of the one with the most weight.
+
+    Empty if the run has none.
+    """
+    from kebyt5_xm.data.text.denoising import SpanDenoising
+
+    sources = [
+        source.get("init_args") or {}
+        for source in (run.config.get("data", {}).get("sources") or {}).values()
+        if str(source.get("class_path", "")).startswith("kebyt5_xm.data.")
+        and source["class_path"].endswith(".Denoising")
+    ]
+    if not sources:
+        return {}
+    heaviest = max(sources, key=lambda init_args: init_args.get("weight", 1.0))
+    objective = SpanDenoising()
+    names = ("inputs_length", "noise_density", "mean_noise_span_length", "sentinels", "boundaries")
+    return {name: heaviest.get(name, getattr(objective, name)) for name in names}
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Raise `UserError` unless an export may be written to `out`."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise UserError(
+            f"'{out}' exists and is not empty; choose another folder, or --overwrite an earlier export"
+        )
+    config = out / "config.json"
+    if not config.is_file() or "kebyt5_xm" not in json.loads(config.read_text(encoding="utf-8")):
+        raise UserError(
+            f"'{out}' is not an export of this project and is not overwritten; choose another folder"
+        )
+
+
+@contextmanager
+def _complete_or_absent(out: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a folder beside `out` that takes its place at the end, or vanishes if anything fails."""
+    check_out(out, overwrite)
+    out = out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    workplace = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    folder, old = workplace / "new", workplace / "old"
+    folder.mkdir()
+    try:
+        yield folder
+        if out.exists():
+            os.replace(out, old)
+        os.replace(folder, out)
+    finally:
+        if old.exists() and not out.exists():
+            os.replace(old, out)
+        shutil.rmtree(workplace)

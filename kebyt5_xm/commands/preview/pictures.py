@@ -1,0 +1,70 @@
+"""Pictures and sounds of what the model is given. What is shown says how it was made visible."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kebyt5_xm.encoder import Media
+from kebyt5_xm.evaluation.report.data_urls import grey, png, spectrogram, wav
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One element of the page: `kind` is img or audio, `url` its data, `caption` says what it is."""
+
+    kind: str
+    url: str
+    caption: str
+
+
+def shown(media: Media, waveform_rate: int | None, prepared: Tensor, decoded: Any) -> list[Shown]:
+    """Return what makes a prepared medium visible and audible; `waveform_rate` is the preprocessor's."""
+    told = f"prepared: {' x '.join(map(str, prepared.shape))}"
+    if media == "image":
+        return [_image(picture, told) for picture in _colour_pictures(prepared)] or [_tensor(prepared, told)]
+    if media == "audio":
+        waveform, rate = decoded
+        if waveform_rate is not None:
+            waveform, rate = prepared.numpy(), waveform_rate
+            told += f" samples at {rate} Hz, played at full scale"
+            return [_sound(waveform, rate, told), _picture(spectrogram(waveform, rate), "its spectrogram")]
+        player = _sound(
+            waveform, rate, f"recording: {len(waveform)} samples at {rate} Hz, played at full scale"
+        )
+        return [player, _tensor(prepared, told)]
+    return [_tensor(prepared, told)]
+
+
+def _colour_pictures(prepared: Tensor) -> list[Tensor]:
+    """Return the pictures [3, H, W] in a prepared image, or none if it is of another shape."""
+    if prepared.ndim == 3 and prepared.shape[0] == 3:
+        return [prepared]
+    return list(prepared) if prepared.ndim == 4 and prepared.shape[1] == 3 else []
+
+
+def _image(picture: Tensor, told: str) -> Shown:
+    values = picture.float().numpy()
+    low, high = float(values.min()), float(values.max())
+    inside = low >= 0 and high <= 1
+    scaled = values if inside else (values - low) / max(high - low, 1e-12)
+    caption = f"{told}, values {low:.2f} to {high:.2f}" + ("" if inside else ", stretched to be seen")
+    return Shown("img", png(np.round(scaled.transpose(1, 2, 0) * 255).astype(np.uint8)), caption)
+
+
+def _tensor(prepared: Tensor, told: str) -> Shown:
+    values = prepared.float().numpy()
+    caption = f"{told}, values {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}"
+    # Time, the first axis, runs to the right, as in a spectrogram.
+    flat = values.reshape(len(values), -1) if values.ndim > 1 else values[:, None]
+    return _picture(np.ascontiguousarray(flat.T[::-1]), caption)
+
+
+def _picture(values: NDArray[np.float32], caption: str) -> Shown:
+    return Shown("img", png(grey(values)), caption)
+
+
+def _sound(waveform: NDArray[np.float32], rate: int, caption: str) -> Shown:
+    return Shown("audio", wav(waveform, rate), caption)

@@ -1,0 +1,216 @@
+"""Reading the documents of a piece: lines of text, whole files, lines of JSON, rows of parquet.
+
+Memory is bounded by a block, a batch or the longest document allowed, never by a file.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from kebyt5_xm.data.tables.rows import Row
+from kebyt5_xm.data.text.blocks import BLOCK_BYTES, DAMAGE, cannot_read, read_blocks
+from kebyt5_xm.data.text.corpus import Piece, check_column, open_file
+from kebyt5_xm.data.text.documents import DAMAGED, NO_FIELD, NOT_JSON, NOT_TEXT, TOO_LONG, Fault, Reading
+from kebyt5_xm.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+MAX_BATCH_ROWS = 8192
+
+
+class WrongKind(UserError):
+    """A file is of another kind than its name or --format tells."""
+
+
+def read(
+    piece: Piece, reading: Reading, progress: Callable[[int], object]
+) -> Iterator[tuple[int, list[bytes | Fault]]]:
+    """Yield batches of a piece: the number of the first line, and one item for each line.
+
+    Lines are numbered from 1 at the start of the piece, rows of parquet from 1 at the start of the file.
+
+    Args:
+        progress: called with the bytes of input that were read since the last call.
+
+    Raises:
+        UserError: the file cannot be read now (network, permission) or lacks the column. A damaged file
+            raises nothing: what can be read of it is yielded, and a `Fault`.
+    """
+    number = 1
+    try:
+        if piece.file.format == "parquet":
+            batches = _parquet_rows(piece, reading.field, progress)
+        elif reading.document == "file":
+            batches = _whole_file(read_blocks(piece, progress), reading.max_document_bytes)
+        elif piece.file.format == "txt":
+            batches = _text_lines(read_blocks(piece, progress), reading.max_document_bytes)
+        else:
+            batches = _json_lines(read_blocks(piece, progress), reading, piece)
+        for first, items in batches:
+            number = (first or number) + len(items)
+            yield number - len(items), items
+    except DAMAGE as error:
+        yield number, [Fault(DAMAGED, f"{type(error).__name__}: {error}")]
+
+
+def _text_lines(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[tuple[None, list[bytes | Fault]]]:
+    for lines in _lines(blocks, max_line_bytes):
+        yield None, [line[:-1] if type(line) is bytes and line.endswith(b"\r") else line for line in lines]
+
+
+def _json_lines(
+    blocks: Iterable[bytes], reading: Reading, piece: Piece
+) -> Iterator[tuple[None, list[bytes | Fault]]]:
+    blocks = iter(blocks)
+    first = next(blocks, b"")
+    if piece.start == 0 and first.lstrip().startswith(b"["):
+        raise WrongKind(
+            f"{piece.file.url} begins as one JSON array, expected an object a line; convert it: jq -c '.[]' IN > OUT"
+        )
+    blocks = chain([first], blocks)
+    for lines in _lines(blocks, reading.max_document_bytes):
+        yield None, [line if isinstance(line, Fault) else _json_text(line, reading.field) for line in lines]
+
+
+def _json_text(line: bytes, field: str) -> bytes | Fault:
+    if not line.strip():
+        return b""
+    try:
+        # Invalid bytes pass through as lone surrogates, for `judge` to see them as they were.
+        record = json.loads(line.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError) as error:
+        return Fault(NOT_JSON, str(error))
+    if not isinstance(record, dict):
+        return Fault(NOT_JSON, f"{type(record).__name__}, expected an object")
+    try:
+        text = Row(record, record.__getitem__)[field]  # names within names are parted by dots
+    except KeyError:
+        return Fault(NO_FIELD, f"no '{field}' among {', '.join(record)[:200]}")
+    if not isinstance(text, str):
+        return Fault(NOT_TEXT, f"'{field}' is {type(text).__name__}")
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # an escaped lone surrogate, such as "\ud800"
+        return text.encode("utf-8", "surrogatepass")
+
+
+def _lines(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[list[bytes | Fault]]:
+    """Split blocks into lines; of a line that grows beyond the limit only the length is kept."""
+    parts: list[bytes] = []
+    length = 0
+    for block in blocks:
+        head, newline, rest = block.partition(b"\n")
+        length += len(head)
+        if length <= max_line_bytes:
+            parts.append(head)
+        else:
+            parts.clear()
+        if newline:
+            *lines, tail = rest.split(b"\n")
+            if max(map(len, lines), default=0) > max_line_bytes:
+                lines = [_line([line] if len(line) <= max_line_bytes else [], len(line)) for line in lines]
+            yield [_line(parts, length), *lines]
+            parts, length = [tail], len(tail)
+    if length:
+        yield [_line(parts, length)]
+
+
+def _line(parts: list[bytes], length: int) -> bytes | Fault:
+    line = b"".join(parts)
+    return line if len(line) == length else Fault(TOO_LONG, f"{length} bytes")
+
+
+def _whole_file(
+    blocks: Iterable[bytes], max_document_bytes: int
+) -> Iterator[tuple[None, list[bytes | Fault]]]:
+    parts: list[bytes] = []
+    length = 0
+    for block in blocks:
+        length += len(block)
+        if length <= max_document_bytes + 1:  # one more, for the line end that is removed
+            parts.append(block)
+        else:
+            parts.clear()
+    document = _line(parts, length)
+    yield (
+        None,
+        [document if isinstance(document, Fault) else document.removesuffix(b"\n").removesuffix(b"\r")],
+    )
+
+
+def _parquet_rows(
+    piece: Piece, field: str, progress: Callable[[int], object]
+) -> Iterator[tuple[int, list[bytes | Fault]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 1
+    left = piece.size
+    try:
+        with open_file(piece.file.url) as raw:
+            file = pyarrow.parquet.ParquetFile(raw, page_checksum_verification=True)
+            column = check_column(piece.file.url, field, file.schema_arrow)
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            number += sum(group.num_rows for group in groups[: piece.start])
+            for i in range(len(groups))[piece.start : piece.stop]:
+                batch_rows = BLOCK_BYTES * groups[i].num_rows // max(groups[i].total_byte_size, 1)
+                batch_size = max(1, min(batch_rows, MAX_BATCH_ROWS))
+                for batch in file.iter_batches(
+                    batch_size, row_groups=[i], columns=[column], use_threads=False
+                ):
+                    items = _column(batch.column(0), field[len(column) + 1 :])
+                    yield number, items
+                    number += len(items)
+                    share = piece.file.size * len(items) // max(file.metadata.num_rows, 1)
+                    progress(min(share, left))
+                    left -= min(share, left)
+        progress(left)
+    except UserError:
+        raise
+    except Exception as error:  # pyarrow, or whatever the library behind the URL raises
+        if isinstance(error, pyarrow.ArrowException) or (type(error) is OSError and error.errno is None):
+            progress(left)
+            yield number, [Fault(DAMAGED, " ".join(str(error).split()))]
+        else:
+            raise cannot_read(piece, error) from error
+
+
+def _within(column: "pyarrow.StructArray", name: str) -> "pyarrow.Array":
+    """Return the field of objects that `name` names, null where the object is."""
+    from kebyt5_xm.data.tables.arrow_values import column_of
+
+    names = [field.name for field in column.type]
+    head = column_of(name, names)
+    found = column.flatten()[names.index(head)]
+    return found if head == name else _within(found, name[len(head) + 1 :])
+
+
+def _column(column: "pyarrow.Array", within: str) -> list[bytes | Fault]:
+    """Return the texts of a column or, where it holds objects, of the field that `within` names."""
+    import pyarrow
+
+    from kebyt5_xm.data.tables.arrow_values import plain_array, plain_type
+
+    column = plain_array(column, plain_type(column.type))
+    if within:
+        column = _within(column, within)
+    if isinstance(column, pyarrow.ExtensionArray):  # JSON as text, say
+        column = column.storage
+    kinds = pyarrow.types
+    if not any(
+        check(column.type)
+        for check in (
+            kinds.is_string,
+            kinds.is_large_string,
+            kinds.is_string_view,
+            kinds.is_binary,
+            kinds.is_large_binary,
+            kinds.is_binary_view,
+            kinds.is_fixed_size_binary,
+        )
+    ):
+        return [Fault(NOT_TEXT, f"a column of {column.type}")] * len(column)
+    binary = column.cast(pyarrow.large_binary()).to_pylist()
+    return [Fault(NOT_TEXT, "null") if value is None else value for value in binary]

@@ -1,0 +1,1 @@
+"""From the plan to micro-batches, in this process or in data workers."""

@@ -1,0 +1,129 @@
+"""What a data worker makes: the micro-batches that training orders, and those of the held-out rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from kebyt5_xm.data.batch import Batch, collate
+from kebyt5_xm.data.order.mixture import Mixture
+from kebyt5_xm.data.order.plan import Draws
+from kebyt5_xm.data.order.steps import MicroBatch, Steps
+from kebyt5_xm.data.sources.source import Example
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a data worker is asked for: one micro-batch and its place in the run."""
+
+    micro_batch: MicroBatch
+    num_targets: int
+    step: int
+    next_step: int
+    next_index: int
+
+
+@dataclass
+class TrainingOrders:
+    """The micro-batches of one rank from `step` on, whose first example is `start`, in the order of training.
+
+    It runs in the process of the model, so that no worker has to know what the others do; it costs arithmetic
+    and a look into the length tables.
+    """
+
+    steps: Steps
+    rank: int
+    world_size: int
+    step: int
+    start: int
+    num_steps: int
+
+    def __iter__(self) -> Iterator[Order]:
+        start = self.start
+        for step in range(self.step, self.num_steps):
+            batch = self.steps.batch(start)
+            mine = batch.micro_batches[self.rank :: self.world_size]
+            for number, micro_batch in enumerate(mine):
+                last = number == len(mine) - 1
+                yield Order(
+                    micro_batch,
+                    # At least one: a step without a single good example has a loss of zero, not of 0 / 0.
+                    num_targets=max(1, batch.num_targets),
+                    step=step,
+                    next_step=step + last,
+                    next_index=batch.stop if last else start,
+                )
+            start = batch.stop
+
+
+@dataclass
+class TrainingMicroBatches(Dataset):
+    """Makes the micro-batches that it is given orders for."""
+
+    mixture: Mixture
+
+    def __getitem__(self, order: Order) -> Batch:
+        micro_batch = order.micro_batch
+        draws = micro_batch.draws
+        skipped = [] if micro_batch.left_out is None else self.mixture.skips(micro_batch.left_out)
+        examples = self.mixture.load(draws)
+        part, packed_row = draws.part, micro_batch.packed_row
+        if not examples:  # the rank has a place and nothing to put there
+            examples, part = [Example.empty()], np.zeros(1, dtype=np.int64)
+            packed_row = None if packed_row is None else np.zeros(1, dtype=np.int64)
+        return collate(
+            examples,
+            part,
+            interfaces=self.mixture.interfaces,
+            num_targets=order.num_targets,
+            step=order.step,
+            next_step=order.next_step,
+            next_index=order.next_index,
+            packed_row=packed_row,
+            skipped=skipped,
+        )
+
+
+@dataclass
+class ValidationMicroBatches(Dataset):
+    """The held-out rows of one part, dealt to the ranks.
+
+    Every rank gets the same number of batches of the same size, as sharded models need; the rows that fill
+    up the last ones have no labels and so count nowhere.
+    """
+
+    mixture: Mixture
+    part: int
+    num_rows: int
+    micro_batch_size: int
+    rank: int
+    world_size: int
+
+    def __len__(self) -> int:
+        return -(-self.num_rows // (self.micro_batch_size * self.world_size))
+
+    def __getitem__(self, number: int) -> Batch:
+        start = (number * self.world_size + self.rank) * self.micro_batch_size
+        row = np.arange(start, start + self.micro_batch_size)
+        real = row < self.num_rows
+        row = np.where(real, row, 0)
+        part = np.full_like(row, self.part)
+        rows = Draws(part, np.zeros_like(row), row, row.astype(np.uint64))
+        examples = [
+            example if kept else replace(example, counted=False, skipped=None)
+            for example, kept in zip(self.mixture.load(rows), real, strict=True)
+        ]
+        batch = collate(
+            examples,
+            part,
+            interfaces=self.mixture.interfaces,
+            num_targets=0,
+            step=number,
+            next_step=number,
+            next_index=0,
+        )
+        counted = np.asarray([example.counted for example in examples])
+        batch.row = torch.from_numpy(np.where(counted, row, -1))
+        return batch

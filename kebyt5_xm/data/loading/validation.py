@@ -1,0 +1,88 @@
+"""The held-out parts of a run's sources, by number."""
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.loading.micro_batches import ValidationMicroBatches
+from kebyt5_xm.data.order.mixture import Mixture
+from kebyt5_xm.data.sources.source import Part, Selection, Source
+from kebyt5_xm.vocabulary import Sentinels
+
+LEAST_TARGET = 8
+"""Target ids that an answer is measured by at the least. Our own choice."""
+
+
+class Validation:
+    """What is held out of the sources. Every method takes the number of a part in `parts`."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self._mixture = mixture
+
+    @property
+    def parts(self) -> list[Part]:
+        return self._mixture.parts
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the parts, as they stand in logs behind `val/METRIC/`."""
+        return self._mixture.names
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def source(self, number: int) -> Source:
+        """Return the source that the part is of."""
+        return self._mixture.source(number)
+
+    def sentinels(self, number: int) -> Sentinels:
+        """Return the sentinel convention in which the part's ids are to be shown."""
+        return self.source(number).sentinels
+
+    def micro_batches(
+        self, number: int, micro_batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> ValidationMicroBatches:
+        """Return the rows of the part that one rank validates on, as a dataset of micro-batches."""
+        num_rows = self.parts[number].num_rows
+        return ValidationMicroBatches(self._mixture, number, num_rows, micro_batch_size, rank, world_size)
+
+    def first(self, number: int, num_rows: int) -> Batch:
+        """Return the first `num_rows` examples of the part, fewer if it has no so many, as one batch."""
+        rows = min(num_rows, self.parts[number].num_rows)
+        return ValidationMicroBatches(self._mixture, number, rows, rows, rank=0, world_size=1)[0]
+
+    def answer_length(self, number: int) -> int:
+        """Return how many ids an answer to an example of the part may have.
+
+        Twice the longest target: a model that does not end yet should not take all day to show it.
+        """
+        return 2 * max(LEAST_TARGET, int(self._lengths(number)[:, 1].max(initial=0)))
+
+    def impossible(self, number: int) -> list[int]:
+        """Return the rows of the part that are known to give no example, too long ones among them."""
+        return np.flatnonzero(self._lengths(number)[:, 1] == 0).tolist()
+
+    def left_out(self) -> list[str]:
+        """Return a line for every part whose metrics take examples that cannot be made for wrong answers."""
+        lines = []
+        for number, name in enumerate(self.names):
+            source = self.source(number)
+            if source.metrics and source.count_left_out and (rows := self.impossible(number)):
+                total = self.parts[number].num_rows
+                lines.append(f"{name}: {len(rows)} of {total} held-out examples left out, counted as wrong")
+        return lines
+
+    def _lengths(self, number: int) -> NDArray[np.int64]:
+        part, rows = self._rows(number)
+        selection = Selection(part, rows, rows.astype(np.uint64), self._mixture.seed, held_out=True)
+        return self.source(number).lengths(selection)
+
+    def raw_bytes(self, number: int) -> NDArray[np.uint8]:
+        """Return the raw bytes [row, bytes] of the part; empty if its targets are not the bytes of a corpus."""
+        return self.source(number).raw_bytes(*self._rows(number))
+
+    def _rows(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        rows = np.arange(self.parts[number].num_rows)
+        return np.full_like(rows, self._mixture.part_in_source[number]), rows

@@ -1,0 +1,72 @@
+"""One example that cannot be used: whoever draws it skips, counts and logs it, and goes on."""
+
+from dataclasses import dataclass
+
+from kebyt5_xm.data.media.written import visible
+from kebyt5_xm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Why the place of an example stays empty. `path` is the manifest, or the medium that is at fault.
+
+    `line` is the line of the manifest, from 1.
+    """
+
+    line: int
+    path: str
+    cause: str
+
+
+MOST_SHOWN = 300
+"""Characters of a name or a cause: a row may hold a whole file where a path was meant. Our own choice."""
+
+
+def shown(text: str, most: int = MOST_SHOWN) -> str:
+    """Return `text` as one line that fits on a screen: its beginning and its end."""
+    text = visible(" ".join(text.split()) if text.isprintable() else text)
+    if len(text) <= most:
+        return text
+    told = f"...({len(text)} characters)..."
+    return f"{text[: most - 60 - len(told)]}{told}{text[-60:]}"
+
+
+class Refused(ValueError):
+    """A file breaks a rule of ours; `reading` of `kebyt5_xm.data.media.reference` puts the name to it."""
+
+
+class BadSample(UserError):
+    """A row, or a file it names, cannot be used. `cause` is one line without the name of the file.
+
+    It is a `UserError`, so a command that was given the one bad file prints it like any other.
+    """
+
+    def __init__(self, cause: str):
+        self.cause = shown(cause)
+        super().__init__(self.cause)
+
+
+class MediaError(BadSample):
+    """An image, a recording or an array cannot be read, or is refused. `path` is what was asked for."""
+
+    def __init__(self, path: str, cause: str):
+        super().__init__(cause)
+        self.path = shown(path)
+        # What pickle calls the class with, on the way out of a data worker.
+        self.args = (self.path, self.cause)
+
+    def __str__(self) -> str:
+        return f"cannot use {self.path}: {self.cause}"
+
+
+class RowError(BadSample):
+    """A row of a manifest cannot be read. `line` counts from 1."""
+
+    def __init__(self, path: str, line: int, cause: str):
+        super().__init__(cause)
+        self.path = path
+        self.line = line
+        self.args = (path, line, self.cause)
+
+    def __str__(self) -> str:
+        return f"cannot use line {self.line} of {self.path}: {self.cause}"

@@ -1,0 +1,1 @@
+"""Images: any common file becomes an upright RGB image."""

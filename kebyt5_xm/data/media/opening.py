@@ -1,0 +1,65 @@
+"""Opens the media that a row refers to, once and safely, whatever its encoder's author knew about bad files.
+
+Every failure is a `MediaError` with the file's name and a cause in one line. The policies stand in `image`,
+`audio` and `array`; what may be opened at all, in `reference`. Nothing here needs Pillow or soundfile before
+a file of their kind is opened.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from kebyt5_xm.data.media.array import array_header, open_array
+from kebyt5_xm.data.media.bad_sample import MediaError
+from kebyt5_xm.data.media.images.image import as_rgb, image_header, open_image
+from kebyt5_xm.data.media.recordings.audio import as_mono, audio_header, open_audio
+from kebyt5_xm.data.media.reference import Limits, Readable, Remote, resolve
+
+if TYPE_CHECKING:
+    from kebyt5_xm.encoder import ArrayHeader, AudioHeader, ImageHeader
+
+__all__ = [
+    "Limits",
+    "Media",
+    "MediaError",
+    "Readable",
+    "Remote",
+    "as_mono",
+    "as_rgb",
+    "header",
+    "open_array",
+    "open_audio",
+    "open_image",
+    "open_media",
+    "resolve",
+]
+
+Media = Literal["image", "audio", "array"]
+
+_OPEN: dict[Media, Callable[[Readable, Limits | None], Any]] = {
+    "image": open_image,
+    "audio": open_audio,
+    "array": open_array,
+}
+_HEADER: dict[Media, Callable[[Readable, Limits | None], Any]] = {
+    "image": image_header,
+    "audio": audio_header,
+    "array": array_header,
+}
+
+
+def open_media(source: Readable, media: Media, limits: Limits | None = None) -> Any:
+    """Return an RGB image of Pillow, (mono float32 [samples], sample rate in Hz), or a float32 array.
+
+    Raises `MediaError` if the file cannot be had, and `UserError` if the library for it is not installed.
+    """
+    return _OPEN[media](source, limits)
+
+
+def header(
+    source: Readable, media: Media, limits: Limits | None = None
+) -> "ImageHeader | AudioHeader | ArrayHeader":
+    """Return what the file's header says, without decoding: exactly the size that `open_media` would give.
+
+    Raises as `open_media`, as far as the header shows it.
+    """
+    return _HEADER[media](source, limits)

@@ -1,0 +1,1 @@
+"""The order of examples: the plan, the mixture, the steps."""

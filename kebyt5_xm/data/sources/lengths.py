@@ -1,0 +1,244 @@
+"""The length table of a manifest: encoder positions and target ids of every row, from headers alone.
+
+It is made once for a manifest and whatever decides lengths (prompt, target, limits, preprocessing, adapter), in
+parallel, and lies beside the manifest as `X.lengths-KEY`:
+
+    4096 bytes      a JSON object that describes the rest, padded with spaces
+    int32 [row, 2]  encoder positions and target ids; zeros where no example can be made
+
+A medium that changes afterwards is found out when it is drawn: its slots no longer match. Rows of which no example
+could be made are measured again at every start, as their media may have come since. A table that belongs to another
+content of the manifest, and that nobody has used for a week, is removed when a new one is made.
+"""
+
+import contextlib
+import glob
+import hashlib
+import json
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kebyt5_xm.data.pool import Progress, run_jobs
+from kebyt5_xm.data.tables.derived import places, write_derived
+from kebyt5_xm.errors import UserError
+
+FORMAT, VERSION = "kebyt5-xm length table", 2
+HEADER_BYTES = 4096
+JOB_ROWS = 2048
+"""Rows of one job: about a second of headers on a local disk."""
+ROWS_FOR_PROCESSES = 20_000
+"""With fewer rows, processes would take longer to start, torch's import included, than the headers."""
+SHOWN_CAUSES = 5
+UNUSED_SECONDS = 7 * 24 * 3600
+"""Without use after which a table of another content is removed: runs that go on may still open it. Our choice."""
+ROWS_BETWEEN_UPDATES = 64
+
+_LOG = logging.getLogger(__name__)
+
+Measure = Callable[[int], "tuple[int, int] | str"]
+"""Row -> encoder positions and target ids, or the cause why no example can be made. Sent to other processes."""
+
+
+@dataclass(frozen=True)
+class LengthTable:
+    """An opened table; `lengths` [row, 2] is mapped, not read. `digest` is a hash of all lengths.
+
+    Sent to another process, it is mapped there, unless another one has taken its name since.
+    """
+
+    path: Path
+    lengths: NDArray[np.int32]
+    digest: str
+    longest: int
+    num_bad: int
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = (self.digest, self.longest, self.num_bad)
+        there = _opened(self.path)
+        if there is not None and there.digest == self.digest:
+            return _mapped, (self.path, *values)
+        return type(self), (self.path, np.asarray(self.lengths), *values)
+
+
+def find_table(manifest: Path, key: str, num_rows: int) -> LengthTable | None:
+    """Return the table of `manifest` for `key` if there is one that fits."""
+    for place in places(manifest, _suffix(key)):
+        table = _opened(place, key)
+        if table is not None and len(table) == num_rows:
+            with contextlib.suppress(OSError):  # of somebody else, or on a disk that is read only
+                os.utime(place)
+            return table
+    return None
+
+
+def make_table(
+    manifest: Path,
+    key: str,
+    fingerprint: str,
+    num_rows: int,
+    measure: Measure,
+    workers: int,
+    progress: Progress,
+) -> LengthTable:
+    """Measure every row in `workers` processes and write the table. Raises `UserError` if it can lie nowhere.
+
+    `fingerprint` is the manifest's content.
+    """
+    rows = np.arange(num_rows)
+    lengths, causes = _measured(rows, measure, workers, progress)
+    _tell(manifest, num_rows, causes)
+    _remove_superseded(manifest, fingerprint)
+    return _written(manifest, key, fingerprint, lengths, sum(causes.values()))
+
+
+def mended(
+    table: LengthTable,
+    manifest: Path,
+    key: str,
+    fingerprint: str,
+    measure: Measure,
+    workers: int,
+    progress: Progress,
+) -> LengthTable:
+    """Measure the rows again of which no example could be made; return a new table if one can be made of any now."""
+    rows = np.flatnonzero(~table.lengths.any(axis=1))
+    measured, causes = _measured(rows, measure, workers, progress)
+    _tell(manifest, len(table), causes)
+    if not measured.any():
+        return table
+    lengths = np.array(table.lengths)
+    lengths[rows] = measured
+    return _written(manifest, key, fingerprint, lengths, sum(causes.values()))
+
+
+def _measured(
+    rows: NDArray[np.int64], measure: Measure, workers: int, progress: Progress
+) -> tuple[NDArray[np.int32], "Counter[str]"]:
+    lengths = np.zeros((len(rows), 2), dtype=np.int32)
+    causes: Counter[str] = Counter()
+    jobs = {
+        start: partial(_measure_rows, measure, rows[start : start + JOB_ROWS])
+        for start in range(0, len(rows), JOB_ROWS)
+    }
+    workers = workers if len(rows) >= ROWS_FOR_PROCESSES else 1
+    for start, (measured, found) in run_jobs(jobs, workers, progress):
+        lengths[start : start + len(measured)] = measured
+        causes += found
+    return lengths, causes
+
+
+def _written(
+    manifest: Path, key: str, fingerprint: str, lengths: NDArray[np.int32], num_bad: int
+) -> LengthTable:
+    raw = lengths.astype("<i4").tobytes()
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "key": key,
+        "manifest": fingerprint,
+        "rows": len(lengths),
+        "longest": int(lengths.max(initial=0)),
+        "bad": num_bad,
+        "digest": hashlib.blake2b(raw, digest_size=8).hexdigest(),
+    }
+
+    def write(file: BinaryIO) -> None:
+        file.write(json.dumps(header).encode().ljust(HEADER_BYTES))
+        file.write(raw)
+
+    write_derived(manifest, _suffix(key), write)
+    table = find_table(manifest, key, len(lengths))
+    if table is None:
+        raise UserError(
+            f"the length table of {manifest} was removed or changed while it was made; start again"
+        )
+    return table
+
+
+def _tell(manifest: Path, num_rows: int, causes: "Counter[str]") -> None:
+    if causes:
+        most = "; ".join(f"{cause} ({count})" for cause, count in causes.most_common(SHOWN_CAUSES))
+        total = sum(causes.values())
+        _LOG.warning("%s: %d of %d rows give no example: %s", manifest, total, num_rows, most)
+
+
+def _header(place: Path) -> dict[str, Any] | None:
+    """Return what a table says of itself, None for anything else."""
+    try:
+        with place.open("rb") as file:
+            header = json.loads(file.read(HEADER_BYTES))
+        return header if header["format"] == FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _opened(place: Path, key: str | None = None) -> LengthTable | None:
+    header = _header(place)
+    try:
+        if header is None or header["version"] != VERSION or header["key"] != (key or header["key"]):
+            return None
+        if place.stat().st_size != HEADER_BYTES + 8 * header["rows"]:
+            return None
+        lengths = np.memmap(place, np.int32, "r", HEADER_BYTES, (header["rows"], 2))
+        return LengthTable(place, lengths, header["digest"], header["longest"], header["bad"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _mapped(path: Path, digest: str, longest: int, num_bad: int) -> LengthTable:
+    table = _opened(path)
+    if table is None or table.digest != digest:
+        raise UserError(f"the length table {path} was removed or changed while a run began; start it again")
+    return table
+
+
+def _remove_superseded(manifest: Path, fingerprint: str) -> None:
+    for place in places(manifest, _suffix("")):
+        for old in place.parent.glob(f"{glob.escape(place.name)}*"):
+            header = _header(old)
+            if header is None or (header["version"] == VERSION and header.get("manifest") == fingerprint):
+                continue
+            with contextlib.suppress(OSError):
+                if time.time() - old.stat().st_mtime > UNUSED_SECONDS:
+                    old.unlink()
+
+
+def table_key(settings: dict[str, Any]) -> str:
+    """Return a digest of all that decides lengths."""
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _suffix(key: str) -> str:
+    return f".lengths-{key}"
+
+
+def _measure_rows(
+    measure: Measure, rows: NDArray[np.int64], progress: Progress
+) -> tuple[NDArray[np.int32], "Counter[str]"]:
+    lengths = np.zeros((len(rows), 2), dtype=np.int32)
+    causes: Counter[str] = Counter()
+    told = 0
+    for place, row in enumerate(rows.tolist()):
+        measured = measure(row)
+        if isinstance(measured, str):
+            causes[measured] += 1
+        else:
+            lengths[place] = measured
+        if place + 1 - told == ROWS_BETWEEN_UPDATES or place + 1 == len(rows):
+            progress(place + 1 - told)
+            told = place + 1
+    return lengths, causes

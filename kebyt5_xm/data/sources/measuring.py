@@ -1,0 +1,53 @@
+"""What is found out about the sources before a run begins: their lengths, and how many rows give no example."""
+
+import time
+
+from lightning.pytorch.utilities import rank_zero_info
+from tqdm import tqdm
+
+from kebyt5_xm.data.pool import num_cores
+from kebyt5_xm.data.sources.source import Source
+from kebyt5_xm.errors import UserError
+
+
+def measure(sources: dict[str, Source]) -> float:
+    """Make the length tables that the sources need and do not have yet; return the seconds it took, else 0.
+
+    Rows of which no example could be made are measured again.
+
+    A progress bar comes up if it takes longer than a moment. The sources are connected.
+    """
+    started, num_rows = time.perf_counter(), 0
+    with tqdm(unit=" rows", desc="lengths", disable=None, delay=2.0) as bar:
+
+        def progress(rows: int) -> None:
+            nonlocal num_rows
+            num_rows += rows
+            bar.update(rows)
+
+        for source in sources.values():
+            source.prepare(max(1, num_cores()), progress)
+    if not num_rows:
+        return 0.0
+    seconds = time.perf_counter() - started
+    rank_zero_info(
+        f"data: measured the lengths of {num_rows} rows in {seconds:.1f} s; they are kept for the next run"
+    )
+    return seconds
+
+
+def check_usable(sources: dict[str, Source], max_skipped: float, longest: int | None) -> None:
+    """Raise `UserError` if headers alone say that more than a share `max_skipped` of a source cannot be used.
+
+    `longest` is how many positions there is room for, None where any number is.
+    """
+    for name, source in sources.items():
+        bad, rows = source.impossible(longest)
+        if bad > max_skipped * rows:
+            path, _ = source.place(0)
+            raise UserError(
+                f"data.sources.{name}: {bad} of {rows} rows of {path} give no example"
+                + (f" of at most {longest} positions and target ids (data.budget)" if longest else "")
+                + f", more than data.max_skipped {max_skipped:g} allows; `kebyt5-xm lint` with the same -c names "
+                "them and shows the lengths: mend the rows, or raise data.max_skipped"
+            )

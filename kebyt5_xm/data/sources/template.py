@@ -1,0 +1,220 @@
+"""The language of prompts and targets: text with `{column}`, `{column:modality}`, `{column:.1f}`, `{{` and `}}`.
+
+    {image_path:image}\\n설명: {question}
+
+`{column}` becomes the column's text; `{column:modality}` becomes a slot of that modality, and a column that
+holds a list becomes as many slots as the list is long. `{column:.1f}` is a number with one decimal, `.0f` to `.9f`
+with as many, as Python writes it; no modality has a name with a dot. A column's name may hold anything but braces and
+colons.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from kebyt5_xm.data.media.bad_sample import BadSample
+from kebyt5_xm.data.media.recordings.waveform import is_waveform, wav_of
+from kebyt5_xm.data.media.reference import Span
+from kebyt5_xm.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of one input of `modality`: a path or URL as the row has it, a file's bytes, or where it lies."""
+
+    modality: str
+    reference: str | bytes | Span
+
+
+Segment = str | bytes | Slot
+"""Text, a slot, or bytes of a text that need not be UTF-8: only a `Change` makes these."""
+
+Change = Callable[[str, str], str | bytes]
+"""(column, its text) -> what is to stand in its place."""
+
+
+@dataclass(frozen=True)
+class _Field:
+    column: str
+    modality: str | None
+    decimals: int | None = None
+
+
+_LONGEST_NUMBER = 40
+"""Characters of a number that is rounded; those of a float are 24 at most."""
+_DECIMALS = re.compile(r"\.([0-9])f")
+
+# An escaped brace, a field, or a brace that is neither.
+_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}:]+)(?::([^{}:]+))?\}|[{}]")
+
+
+class Template:
+    """A prompt or a target, parsed once; `render` fills it from a row."""
+
+    def __init__(self, text: str):
+        self.text = text
+        self._parts = _parsed(text)
+        fields = [part for part in self._parts if isinstance(part, _Field)]
+        self.columns = tuple(dict.fromkeys(field.column for field in fields))
+        """The columns in use, each once, in order."""
+        self.text_columns = tuple(dict.fromkeys(field.column for field in fields if field.modality is None))
+        """Those among them that are used as text."""
+        self.modalities = tuple(
+            dict.fromkeys(field.modality for field in fields if field.modality is not None)
+        )
+        """The modalities in use, each once, in order."""
+
+    def pieces(self) -> list[str | tuple[str, str | None]]:
+        """Return the template's own words and its fields (column, modality), in order."""
+        return [part if isinstance(part, str) else (part.column, part.modality) for part in self._parts]
+
+    def check(self, columns: Iterable[str], modalities: Iterable[str]) -> None:
+        """Raise `UserError` if the template names a column or modality that is not among the given ones."""
+        for kind, used, known in (
+            ("column", self.columns, sorted(columns)),
+            ("modality", self.modalities, sorted(modalities)),
+        ):
+            for name in used:
+                if name not in known:
+                    raise UserError(
+                        f"found the {kind} '{name}' in {self.text!r}, expected one of: "
+                        f"{', '.join(known) or f'none, there is no {kind}'}{did_you_mean(name, known)}"
+                    )
+
+    def render(self, row: Mapping[str, Any], change: Change | None = None) -> list[Segment]:
+        """Return the segments of a row: text and slots in order, texts that touch joined, empty texts left out.
+
+        `change` is asked for every text that comes from a column, never for the template's own words.
+
+        Numbers and other scalars become their `str`. Raises `BadSample` where a column is absent or null, is no
+        number but to be rounded, where text would be a list, a mapping or bytes that are not UTF-8, or holds half a
+        character (a lone surrogate), and where a slot's column is neither a path, nor a file's bytes, nor a mapping
+        with "bytes" or "path" (as in parquet files of Hugging Face datasets) or "array" and "sampling_rate", nor a
+        non-empty list of these.
+        """
+        segments: list[Segment] = []
+        for part in self._parts:
+            if isinstance(part, str):
+                added: list[Segment] = [part]
+            elif part.modality is None:
+                text = _text(part.column, _value(part.column, row))
+                text = text if part.decimals is None else _rounded(part.column, text, part.decimals)
+                added = [text if change is None else change(part.column, text)]
+            else:
+                value = _value(part.column, row)
+                _check_offset(part.column, row)
+                items = value if isinstance(value, list | tuple) else [value]
+                if not items:
+                    raise BadSample(f"column '{part.column}' is an empty list, expected at least one file")
+                added = [Slot(part.modality, _reference(part.column, item)) for item in items]
+            for segment in added:
+                before = segments[-1] if segments else None
+                if isinstance(segment, Slot) or before is None or isinstance(before, Slot):
+                    if segment:
+                        segments.append(segment)
+                else:
+                    segments[-1] = _joined(before, segment)
+        return segments
+
+
+def _joined(first: str | bytes, second: str | bytes) -> str | bytes:
+    if isinstance(first, str) and isinstance(second, str):
+        return first + second
+    return as_bytes(first) + as_bytes(second)
+
+
+def as_bytes(text: str | bytes) -> bytes:
+    """Return the bytes of a segment that is no slot."""
+    return text if isinstance(text, bytes) else text.encode()
+
+
+def _parsed(text: str) -> list[str | _Field]:
+    parts: list[str | _Field] = []
+    position = 0
+    for token in _TOKEN.finditer(text):
+        parts.append(text[position : token.start()])
+        position = token.end()
+        if token[1] is not None:
+            decimals = _DECIMALS.fullmatch(token[2] or "")
+            parts.append(_Field(token[1], None, int(decimals[1])) if decimals else _Field(token[1], token[2]))
+        elif len(token[0]) == 2:
+            parts.append(token[0][0])
+        else:
+            raise UserError(
+                f"found '{token[0]}' at character {token.start()} of {text!r}, expected {{column}} or "
+                "{column:modality}; write {{ or }} for the brace itself"
+            )
+    parts.append(text[position:])
+    return [part for part in parts if part != ""]
+
+
+def _value(column: str, row: Mapping[str, Any]) -> Any:
+    if column not in row:
+        raise BadSample(f"there is no column '{column}'{did_you_mean(column, row)}")
+    if row[column] is None:
+        raise BadSample(f"column '{column}' is null")
+    return row[column]
+
+
+def _check_offset(column: str, row: Mapping[str, Any]) -> None:
+    """Raise `BadSample` if a row of a NeMo manifest is a part of its recording: the text is not that of the whole."""
+    if column == "audio_filepath" and row.get("offset") not in (None, "", 0, "0", "0.0"):
+        raise BadSample(
+            f"the row is a part of its recording, from the offset {str(row['offset'])[:20]} s on, expected a whole "
+            "recording; cut it: ffmpeg -ss OFFSET -t DURATION -i IN OUT.flac"
+        )
+
+
+def _text(column: str, value: Any) -> str:
+    if isinstance(value, Span):
+        raise BadSample(f"column '{column}' is a file in a shard, expected text: .txt, .text, .cls or .json")
+    if isinstance(value, bytes):  # of a binary column, in which many writers keep texts
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise BadSample(f"column '{column}' is bytes that are not UTF-8, expected text") from None
+    if isinstance(value, list | tuple | Mapping):
+        raise BadSample(f"column '{column}' is a {type(value).__name__}, expected text or a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadSample(f"column '{column}' is {value}, expected text or a finite number")
+    return _whole(column, str(value))
+
+
+def _rounded(column: str, text: str, decimals: int) -> str:
+    """Return a number with so many decimals; half is rounded to even, and there is no minus before zero."""
+    try:
+        number = Decimal(text.strip())
+        rounded = round(number, decimals)
+        if number.is_finite() and len(text) <= _LONGEST_NUMBER:
+            return f"{abs(rounded) if rounded == 0 else rounded:.{decimals}f}"
+    except (ArithmeticError, ValueError):
+        pass
+    raise BadSample(
+        f"column '{column}' is {text[:40]!r}, expected a number to write with {decimals} decimals"
+    )
+
+
+def _whole(column: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadSample(f"column '{column}' holds half a character (a lone surrogate)") from None
+    return text
+
+
+def _reference(column: str, value: Any) -> str | bytes | Span:
+    if isinstance(value, Span):
+        return value
+    if isinstance(value, Mapping) and is_waveform(value):
+        try:
+            return wav_of(value)
+        except ValueError as error:
+            raise BadSample(f"column '{column}' is a recording with {error}") from None
+    if isinstance(value, Mapping):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if not isinstance(value, str | bytes) or not value:
+        raise BadSample(f"column '{column}' is {str(value)[:40]!r}, expected the path of a file")
+    return _whole(column, value) if isinstance(value, str) else value

@@ -1,0 +1,1 @@
+"""Tables: rows of any file format, each read at once."""

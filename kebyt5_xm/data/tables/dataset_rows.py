@@ -1,0 +1,173 @@
+"""Rows of a Hugging Face dataset, mapped from its Arrow files, such as a folder that `save_to_disk` wrote.
+
+A saved `Dataset` is a folder; of a saved `DatasetDict`, name the split's folder, such as `saved/train`. Nothing is
+copied or held in memory. Images and recordings stay as they are stored, `{"bytes", "path"}`, for `media` to decode. A
+column of class labels is its number, and the column `NAME.name` beside it the label in words.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+import pyarrow
+
+from kebyt5_xm.data.media.bad_sample import RowError
+from kebyt5_xm.data.tables.arrow_rows import cell
+from kebyt5_xm.data.tables.arrow_values import column_names
+from kebyt5_xm.data.tables.derived import places, state_of, write_derived
+from kebyt5_xm.data.tables.rows import Row, Rows
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.runs.digest import file_digest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Result = TypeVar("Result")
+
+NO_LABEL = -1
+"""What the library writes for the label of a row that has none."""
+DIGEST_SUFFIX, VERSION = ".digest", 1
+
+
+class DatasetRows(Rows):
+    """The rows of a dataset of the library `datasets`, mapped from its Arrow files.
+
+    The fingerprint is over the content of these files, read once; the library's own one depends on how a dataset
+    came about, and on where it lies. Sent to another process, the same files are mapped there, and nothing is asked
+    of the Hub again.
+    """
+
+    def __init__(self, path: Path, name: str, dataset: "Dataset", fingerprint: str) -> None:
+        super().__init__(path)
+        self.name = name
+        self.fingerprint = fingerprint
+        self._dataset = dataset
+        self._labels = {
+            column: feature.names
+            for column, feature in dataset.features.items()
+            if type(feature).__name__ == "ClassLabel"
+        }
+        self._words = {f"{column}.name": column for column in self._labels}
+        """The columns of labels in words, and those of their numbers."""
+        self._names = dict.fromkeys((*dataset.column_names, *self._words))
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def line(self, index: int) -> int:
+        return index + 1
+
+    def row(self, index: int) -> Mapping[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        try:
+            table = cast(pyarrow.Table, self._dataset[index : index + 1])
+        except (ValueError, OSError, pyarrow.ArrowException) as error:
+            raise RowError(*self.place(index), f"{type(error).__name__}: {error}") from None
+
+        def read(name: str) -> Any:
+            if name not in self._words:
+                return cell(table.column(name).chunk(0), 0, name, self.place(index))
+            column = self._words[name]
+            label = cell(table.column(column).chunk(0), 0, column, self.place(index))
+            if label is None or label == NO_LABEL:
+                return None
+            names = self._labels[column]
+            if not 0 <= label < len(names):
+                raise RowError(
+                    *self.place(index), f"column '{column}' is {label}, expected 0 to {len(names) - 1}"
+                )
+            return names[label]
+
+        return Row(self._names, read)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        return (*column_names(self._dataset.features.arrow_schema), *self._words)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.name, self._dataset, self.fingerprint)
+
+
+def is_saved(path: Path) -> bool:
+    """Say whether `path` is a folder that `save_to_disk` wrote."""
+    return any((path / file).is_file() for file in ("state.json", "dataset_dict.json"))
+
+
+def open_saved(path: Path) -> DatasetRows:
+    """Open a folder that `save_to_disk` wrote. Raises `UserError` for one of several splits, or a damaged one."""
+    if (path / "dataset_dict.json").is_file():
+        try:
+            splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"'{path}/dataset_dict.json' is damaged; save the dataset again") from error
+        raise UserError(
+            f"found the splits {', '.join(splits)} in {path}, expected one; name its folder: {path}/{splits[0]}"
+        )
+    dataset = of_library(str(path), lambda: library().load_from_disk(str(path), keep_in_memory=False))
+    return rows_of(path, str(path), dataset)
+
+
+def rows_of(path: Path, name: str, dataset: "Dataset", chosen: str = "") -> DatasetRows:
+    """Return the rows of an opened dataset; `chosen` says which of its files' rows they are, if not all."""
+    files = [Path(file["filename"]) for file in dataset.cache_files]
+    digest = hashlib.blake2b(json.dumps([_digests(path, files), chosen]).encode(), digest_size=16)
+    # As Arrow a row is given as it is stored: no image or recording is decoded, however deep it lies.
+    return DatasetRows(path, name, dataset.with_format("arrow"), digest.hexdigest())
+
+
+def _digests(path: Path, files: Sequence[Path]) -> list[str]:
+    """Return the files' digests, out of what was written when they were last in this state."""
+    about = {"version": VERSION, "files": [[file.name, state_of(file)] for file in files]}
+    for place in places(path, DIGEST_SUFFIX):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(place.read_text(encoding="utf-8"))
+            if found["about"] == about:
+                return found["digests"]
+    digests = [file_digest(file) for file in files]
+
+    def write(file: BinaryIO) -> None:
+        file.write(json.dumps({"about": about, "digests": digests}).encode())
+
+    with suppress(UserError):  # nowhere to keep it: they are read again next time
+        write_derived(path, DIGEST_SUFFIX, write)
+    return digests
+
+
+def of_library(name: str, call: Callable[[], Result]) -> Result:
+    """Return what the library gives for the dataset `name`; its failures, of many classes, become a `UserError`."""
+    try:
+        return call()
+    except UserError:
+        raise
+    except ConnectionError as error:
+        raise UserError(
+            f"cannot reach the dataset '{name}' ({_first_line(error)}); unset HF_HUB_OFFLINE if there is a network, "
+            f"else fetch it where there is one (`hf download {name} --repo-type dataset --local-dir FOLDER`) and "
+            f"write hf:./FOLDER"
+        ) from error
+    except Exception as error:
+        raise UserError(
+            f"cannot open the dataset '{name}' ({type(error).__name__}: {_first_line(error)}); correct its name, get "
+            "it again if it is damaged, or log in with `hf auth login` if it is private or gated"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def library() -> Any:
+    """Return the library `datasets`, whose import takes seconds; raise `UserError` if it is not installed."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(
+            "the library `datasets` is not installed, which reads this manifest; install 'kebyt5-xm[hub]'"
+        ) from error
+    return datasets

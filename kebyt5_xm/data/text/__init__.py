@@ -1,0 +1,1 @@
+"""Text: corpora, byte stores and span denoising."""

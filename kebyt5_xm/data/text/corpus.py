@@ -1,0 +1,226 @@
+"""What a corpus is made of: its files, behind local paths or URLs, and the pieces they are read in."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from kebyt5_xm.errors import UserError, did_you_mean
+
+Format = Literal["txt", "jsonl", "parquet"]
+FORMATS: dict[str, Format] = {
+    ".txt": "txt",
+    ".text": "txt",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",  # as many corpora name their JSON lines
+    ".parquet": "parquet",
+}
+Compression = Literal["gz", "zst", "bz2", "xz"]
+COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst", ".bz2": "bz2", ".xz": "xz"}
+STORE_MARKS = ("store.json", "unfinished.json")  # in a folder that is a text store, not a corpus
+SMALLEST_SHARD = 32 << 20
+LARGEST_SHARD = 16 << 30
+
+
+@dataclass(frozen=True)
+class File:
+    """An input file. `size` is in bytes as stored; `version` changes when the file does."""
+
+    url: str
+    format: Format
+    compression: Compression | None
+    size: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is read of one file in one go.
+
+    That is bytes [start, stop) of plain lines, row groups [start, stop) of a parquet file, or the whole file
+    where `stop` is None. `size` is its share of the file's bytes.
+
+    A line belongs to the piece in which it begins.
+    """
+
+    file: File
+    start: int
+    stop: int | None
+    size: int
+
+
+def list_files(inputs: Sequence[str], format: Format | Literal["auto"]) -> tuple[list[File], list[str]]:
+    """Return the files that paths, folders, globs and fsspec URLs name, and those left out.
+
+    Folders and globs are expanded in the order of names. Left out of them, and named in the second list, are
+    hidden files (`.` or `_` in front), those of a text store, and those whose names say another format.
+
+    Raises:
+        UserError: nothing found, a name that does not tell the format, or one file named twice.
+    """
+    files: list[File] = []
+    left_out: list[str] = []
+    for url in inputs:
+        found, expanded = _expand(url)
+        stores = {
+            str(PurePosixPath(name).parent) for name in found if PurePosixPath(name).name in STORE_MARKS
+        }
+        for name, info in sorted(found.items()):
+            compression, told = _told_by_name(name)
+            chosen = told if format == "auto" else format
+            path = PurePosixPath(name)
+            unwanted = path.name.startswith((".", "_")) or str(path.parent) in stores
+            if expanded and (unwanted or chosen is None or told not in (None, chosen)):
+                left_out.append(name)
+                continue
+            if chosen is None:
+                raise UserError(
+                    f"the name {name} does not tell its format; expected --format txt, jsonl or parquet"
+                )
+            version = next(
+                (str(info[key]) for key in ("mtime", "ETag", "etag", "LastModified") if key in info), ""
+            )
+            files.append(File(name, chosen, compression, info.get("size") or 0, version))
+    if not files:
+        raise UserError(
+            f"found no file to read in {', '.join(inputs)}"
+            + (f" (left out {len(left_out)}, such as {left_out[0]}: choose a --format)" if left_out else "")
+        )
+    seen: set[str] = set()
+    for file in files:
+        if file.url in seen:
+            raise UserError(f"{file.url} is named twice by the inputs; expected every file once")
+        seen.add(file.url)
+    return files, left_out
+
+
+def _expand(url: str) -> tuple[dict[str, dict[str, Any]], bool]:
+    """Return name -> fsspec's info of the files behind one input, and whether it was a folder or a glob."""
+    try:
+        fs, path = _located(url)
+        if fs.isfile(path):
+            found, expanded = {path: fs.info(path)}, False
+        elif fs.isdir(path):
+            found, expanded = fs.find(path, detail=True), True
+        elif any(character in path for character in "*?["):
+            found, expanded = fs.glob(path, detail=True), True
+        else:
+            raise UserError(f"found nothing at {url}; expected a file, a folder, a glob or a URL")
+    except UserError:
+        raise
+    except Exception as error:  # whatever the library behind the URL raises: no package, no login, no network
+        raise UserError(f"cannot open {url}: {type(error).__name__}: {error}") from error
+    is_local = "file" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
+    files = {
+        name if is_local else str(fs.unstrip_protocol(name)): info
+        for name, info in found.items()
+        if info["type"] == "file"
+    }
+    if not files:
+        raise UserError(f"found no file in {url}")
+    return files, expanded
+
+
+def _told_by_name(name: str) -> tuple[Compression | None, Format | None]:
+    path = PurePosixPath(name.lower())
+    compression = COMPRESSIONS.get(path.suffix)
+    return compression, FORMATS.get((path.with_suffix("") if compression else path).suffix)
+
+
+def default_shard_bytes(files: Sequence[File]) -> int:
+    """Return the input bytes of one shard: a 128th of the corpus, between 32 MiB and 16 GiB.
+
+    It depends on the corpus alone, so that the store does not depend on the machine. 128 shards are what a
+    `Store` keeps open.
+    """
+    return min(max(sum(file.size for file in files) // 128, SMALLEST_SHARD), LARGEST_SHARD)
+
+
+def shards_of(
+    files: Sequence[File], document: Literal["line", "file"], field: str, shard_bytes: int
+) -> list[list[Piece]]:
+    """Return the pieces of every shard: files in their order, large ones split, small ones together.
+
+    Compressed files and files that are one document are never split.
+
+    Raises:
+        UserError: a parquet file to be split has no column `field`.
+    """
+    shards: list[list[Piece]] = []
+    group: list[Piece] = []
+    for file in files:
+        pieces = list(_split(file, document, field, shard_bytes))
+        if group and (len(pieces) > 1 or sum(piece.size for piece in group) >= shard_bytes):
+            shards.append(group)
+            group = []
+        if len(pieces) > 1:
+            shards.extend([piece] for piece in pieces)
+        else:
+            group.extend(pieces)
+    return [*shards, group] if group else shards
+
+
+def _split(file: File, document: Literal["line", "file"], field: str, shard_bytes: int) -> Iterator[Piece]:
+    whole = Piece(file, 0, None, file.size)
+    if file.size <= shard_bytes or file.compression or document == "file":
+        yield whole
+    elif file.format == "parquet":
+        yield from _split_parquet(file, field, shard_bytes)
+    else:
+        count = -(-file.size // shard_bytes)
+        edges = [file.size * i // count for i in range(count + 1)]
+        yield from (Piece(file, a, b, b - a) for a, b in pairwise(edges))
+
+
+def _split_parquet(file: File, field: str, shard_bytes: int) -> Iterator[Piece]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with open_file(file.url) as raw:
+            metadata = pyarrow.parquet.read_metadata(raw)
+    except pyarrow.ArrowInvalid:  # a damaged file: it is reported where it is read
+        yield Piece(file, 0, None, file.size)
+        return
+    check_column(file.url, field, metadata.schema.to_arrow_schema())
+    sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+    scale = file.size / max(sum(sizes), 1)
+    start, size = 0, 0.0
+    for i, uncompressed in enumerate(sizes):
+        size += uncompressed * scale
+        if size >= shard_bytes or i == len(sizes) - 1:
+            yield Piece(file, start, i + 1, int(size))
+            start, size = i + 1, 0.0
+
+
+def check_column(url: str, field: str, schema: Any) -> str:
+    """Return the column of a parquet file that holds `field`, which may be a name within it (`translation.en`).
+
+    Raises `UserError` if there is none. `schema` is pyarrow's.
+    """
+    from kebyt5_xm.data.tables.arrow_values import column_names, column_of
+
+    names = column_names(schema)
+    if field not in names:
+        raise UserError(
+            f"{url} has no column '{field}'{did_you_mean(field, names)}; it has {', '.join(names)[:500]}: "
+            "choose one with --field"
+        )
+    return column_of(field, schema.names)
+
+
+def open_file(url: str) -> Any:
+    """Open a path or URL for reading bytes, without decompressing it."""
+    fs, path = _located(url)
+    return fs.open(path, "rb")
+
+
+def _located(url: str) -> tuple[Any, str]:
+    """Return the file system and the path there of a path or URL. A local name with "::" or "://" in it is a path."""
+    return (LocalFileSystem(), os.path.abspath(url)) if os.path.exists(url) else url_to_fs(url)

@@ -1,0 +1,136 @@
+"""Making a store shard by shard: each shard with its own report, the reports put together at the end.
+
+What makes shards (`kebyt5-xm prepare text`, datatrove's executors) may be killed and started again at any
+moment: a shard whose report exists is finished, and everything else is made anew.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kebyt5_xm.data.text.documents import EMPTY, Problem
+from kebyt5_xm.data.text.store import Shard
+from kebyt5_xm.data.text.store_writer import ShardWriter, finish_store, shard_name, temporary_path, write_json
+
+ERRORS_NAME = "errors.jsonl"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of a finished shard.
+
+    `lines` counts what was read, documents or not; `problems` counts by cause, empty documents included.
+    """
+
+    shard: Shard
+    lines: int
+    problems: dict[str, int]
+
+
+def make_shard(
+    directory: Path,
+    number: int,
+    separator: bytes,
+    batches: Iterable[tuple[int, list[bytes], list[Problem], int]],
+) -> Report:
+    """Write shard `number` from batches of (lines read, documents kept, problems, empty documents)."""
+    name = shard_name(number)
+    writer = ShardWriter(directory, name, separator)
+    listing = directory / f"{name}.{ERRORS_NAME}"
+    temporary = temporary_path(listing)
+    lines = 0
+    problems: Counter[str] = Counter()
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for num_lines, documents, found, num_empty in batches:
+                writer.write(documents)
+                lines += num_lines
+                problems.update(problem.cause for problem in found)
+                problems[EMPTY] += num_empty
+                file.writelines(json.dumps(problem._asdict(), ensure_ascii=False) + "\n" for problem in found)
+            file.flush()
+            os.fsync(file.fileno())
+        shard = writer.close()
+        temporary.replace(listing)
+    except BaseException:
+        writer.abort()
+        temporary.unlink(missing_ok=True)
+        raise
+    report = Report(shard, lines, dict(+problems))
+    write_json(_report_path(directory, number), asdict(report))
+    return report
+
+
+def finished_report(directory: Path, number: int) -> Report | None:
+    """Return the report of a shard that was finished earlier, or None where it must be made."""
+    path = _report_path(directory, number)
+    if not path.exists():
+        return None
+    contents = json.loads(path.read_text(encoding="utf-8"))
+    return Report(Shard(**contents["shard"]), contents["lines"], contents["problems"])
+
+
+def finish(
+    directory: Path,
+    language: str,
+    separator: bytes,
+    reports: Sequence[Report],
+    continues: Sequence[bool],
+    made_from: dict[str, object],
+) -> dict[str, int]:
+    """Write `errors.jsonl` and `store.json`, remove the reports, and return the problems by cause.
+
+    Args:
+        continues: for every shard, whether it goes on in the file in which the shard before it ended; its
+            line numbers then go on too.
+        made_from: inputs and options, for the record.
+
+    Raises:
+        UserError: no shard holds a document.
+    """
+    problems = count_problems(reports)
+    temporary = temporary_path(directory / ERRORS_NAME)
+    with temporary.open("w", encoding="utf-8") as file:
+        for problem in listed_problems(directory, reports, continues):
+            file.write(json.dumps(problem._asdict(), ensure_ascii=False) + "\n")
+    temporary.replace(directory / ERRORS_NAME)
+    finish_store(directory, language, separator, [report.shard for report in reports], problems, made_from)
+    for number in range(len(reports)):
+        _report_path(directory, number).unlink(missing_ok=True)
+        (directory / f"{shard_name(number)}.{ERRORS_NAME}").unlink(missing_ok=True)
+    return problems
+
+
+def count_problems(reports: Iterable[Report]) -> dict[str, int]:
+    """Return cause -> how often, over all shards."""
+    problems: Counter[str] = Counter()
+    for report in reports:
+        problems.update(report.problems)
+    return dict(problems)
+
+
+def listed_problems(
+    directory: Path, reports: Sequence[Report], continues: Sequence[bool]
+) -> Iterator[Problem]:
+    """Yield what finished shards listed, with lines counted from the start of each file."""
+    lines_before = 0
+    for number, (report, continued) in enumerate(zip(reports, continues, strict=True)):
+        lines_before = lines_before if continued else 0
+        with (directory / f"{shard_name(number)}.{ERRORS_NAME}").open(encoding="utf-8") as file:
+            for line in file:
+                problem = Problem(**json.loads(line))
+                yield problem._replace(line=problem.line + lines_before)
+        lines_before += report.lines
+
+
+def read_problems(directory: Path) -> Iterator[Problem]:
+    """Yield what `errors.jsonl` of a finished store lists."""
+    with (directory / ERRORS_NAME).open(encoding="utf-8") as file:
+        yield from (Problem(**json.loads(line)) for line in file)
+
+
+def _report_path(directory: Path, number: int) -> Path:
+    return directory / f"{shard_name(number)}.json"

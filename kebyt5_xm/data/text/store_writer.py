@@ -1,0 +1,179 @@
+"""Writing text stores: a shard at a time, each under temporary names until it is whole and synced.
+
+`store.json` is written last, by rename, so that a kill at any moment leaves nothing that looks finished and
+is not.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from kebyt5_xm.data.text.store import FORMAT, INDEX_NAME, VERSION, Shard
+from kebyt5_xm.durable import sync
+from kebyt5_xm.errors import UserError
+
+SHARD_BYTES = 1 << 30
+
+
+class ShardWriter:
+    """Writes one shard. `close` makes it appear under its own name; `abort` removes what was written."""
+
+    def __init__(self, directory: Path, name: str, separator: bytes) -> None:
+        self.directory = directory
+        self.name = name
+        self.separator = separator
+        self.documents = 0
+        self.bytes = 0
+        self.longest = 0
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._temporary = {
+            suffix: temporary_path(directory / f"{name}{suffix}") for suffix in (".bytes", ".offsets")
+        }
+        self._bytes_file = self._temporary[".bytes"].open("wb")
+        self._offsets_file = self._temporary[".offsets"].open("wb")
+        self._offsets_file.write(bytes(8))
+
+    def write(self, documents: Sequence[bytes]) -> None:
+        """Append documents, each followed by the separator."""
+        if not documents:
+            return
+        lengths = np.fromiter(map(len, documents), dtype="<u8", count=len(documents))
+        offsets = np.cumsum(lengths + len(self.separator), dtype="<u8") + np.uint64(self.bytes)
+        data = self.separator.join((*documents, b""))
+        self._bytes_file.write(data)
+        self._digest.update(data)
+        self._offsets_file.write(offsets.tobytes())
+        self.documents += len(documents)
+        self.bytes += len(data)
+        self.longest = max(self.longest, int(lengths.max()))
+
+    def close(self) -> Shard:
+        """Sync and rename the two files; return what `store.json` is to say of them."""
+        for file in (self._bytes_file, self._offsets_file):
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        with self._temporary[".offsets"].open("rb") as file:
+            while block := file.read(1 << 22):
+                self._digest.update(block)
+        for suffix, temporary in self._temporary.items():
+            temporary.replace(self.directory / f"{self.name}{suffix}")
+        return Shard(self.name, self.documents, self.bytes, self.longest, self._digest.hexdigest())
+
+    def abort(self) -> None:
+        """Close and remove the temporary files."""
+        for file in (self._bytes_file, self._offsets_file):
+            file.close()
+        for temporary in self._temporary.values():
+            temporary.unlink(missing_ok=True)
+
+
+class StoreWriter:
+    """Writes a whole store in one process: `with StoreWriter(path, "ko") as store: store.write(document)`.
+
+    The store appears when the block ends without an error. Large corpora are prepared in parallel by
+    `kebyt5_xm.commands.prepare` instead.
+
+    Raises:
+        UserError: `path` exists and is not an empty folder, or no document was written.
+    """
+
+    def __init__(
+        self, path: str | Path, language: str, separator: bytes = b"\n", shard_bytes: int = SHARD_BYTES
+    ) -> None:
+        self.path = Path(path)
+        self.language = language
+        self.separator = separator
+        self.shard_bytes = shard_bytes
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(f"{path} exists, expected a new or empty folder: name another one")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._shards: list[Shard] = []
+        self._writer = ShardWriter(self.path, shard_name(0), separator)
+
+    def write(self, document: bytes) -> None:
+        """Append one document."""
+        if self._writer.bytes >= self.shard_bytes:
+            self._shards.append(self._writer.close())
+            self._writer = ShardWriter(self.path, shard_name(len(self._shards)), self.separator)
+        self._writer.write([document])
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._writer.abort()
+            return
+        self._shards.append(self._writer.close())
+        finish_store(self.path, self.language, self.separator, self._shards, problems={}, made_from={})
+
+
+def temporary_path(path: Path) -> Path:
+    """Return the name under which a file is written until it is whole.
+
+    It is a new one each time: a killed run's last worker, or another machine, may be writing the same file.
+    """
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+
+
+def shard_name(number: int) -> str:
+    """Return `00007` for 7."""
+    return f"{number:05d}"
+
+
+def finish_store(
+    directory: Path,
+    language: str,
+    separator: bytes,
+    shards: Sequence[Shard],
+    problems: dict[str, int],
+    made_from: dict[str, object],
+) -> None:
+    """Write `store.json`, the last step of making a store.
+
+    Args:
+        problems: cause -> documents that had it (those with invalid UTF-8 are counted even where kept).
+        made_from: what is recorded of inputs and options; nothing reads it but people and model cards.
+
+    Raises:
+        UserError: the shards hold no document.
+    """
+    documents = sum(shard.documents for shard in shards)
+    if not documents:
+        causes = ", ".join(f"{count} x {cause}" for cause, count in problems.items()) or "nothing was read"
+        raise UserError(
+            f"found 0 documents ({causes}), expected at least one: check the inputs and the options"
+        )
+    index = {
+        "format": FORMAT,
+        "version": VERSION,
+        "language": language,
+        "separator": separator.hex(),
+        "documents": documents,
+        "bytes": sum(shard.bytes for shard in shards),
+        "problems": problems,
+        "made_from": made_from,
+        "shards": [asdict(shard) for shard in shards],
+    }
+    write_json(directory / INDEX_NAME, index)
+
+
+def write_json(path: Path, contents: object) -> None:
+    """Write a JSON file so that it is whole or absent: temporary name, sync, rename, sync of the folder."""
+    temporary = temporary_path(path)
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(contents, file, ensure_ascii=False, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync(path.parent)

@@ -1,0 +1,141 @@
+"""The folder of a store while it is being made: what may be begun, continued or replaced there."""
+
+import fcntl
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from os import O_RDONLY, close
+from os import open as open_descriptor
+from pathlib import Path
+from typing import Any
+
+from kebyt5_xm.data.text.corpus import File
+from kebyt5_xm.data.text.store import INDEX_NAME, UNFINISHED_NAME
+from kebyt5_xm.data.text.store_writer import write_json
+from kebyt5_xm.errors import UserError
+
+REPORT_FILE = re.compile(r"\d{5,}\.json")
+PART_FILE = re.compile(r"(\d{5,}|store|unfinished|errors)\..*\.part")
+STORE_FILE = re.compile(r"\d{5,}\.(bytes|offsets|errors\.jsonl)|store\.json|errors\.jsonl")
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Raise `UserError` where a store may not be begun: files of others, or a finished store."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out} is a file, expected a folder or nothing: name another --out")
+    if (out / INDEX_NAME).exists():
+        if not overwrite:
+            raise UserError(
+                f"{out} holds a finished store: name another --out, or replace it with --overwrite"
+            )
+    elif not (out / UNFINISHED_NAME).exists() and any(
+        not PART_FILE.fullmatch(path.name) for path in out.iterdir()
+    ):
+        raise UserError(f"{out} is neither empty nor a store: name another --out")
+
+
+@contextmanager
+def only_one(out: Path) -> Iterator[None]:
+    """Hold the folder; raise `UserError` where another process does. A kill lets go of it."""
+    descriptor = open_descriptor(out, O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another process is preparing {out}: wait for it, or name another --out"
+                ) from error
+        yield
+    finally:
+        close(descriptor)
+
+
+def begin(out: Path, options: dict[str, object], files: Sequence[File], overwrite: bool) -> None:
+    """Make `out` ready for shards: new, or as an interrupted run of the same options and files left it.
+
+    Raises:
+        UserError: an interrupted run had other options or files (and `overwrite` is not set).
+    """
+    expected = {"options": options, "files": [[file.url, file.size, file.version] for file in files]}
+    path = out / UNFINISHED_NAME
+    if path.exists() and not (out / INDEX_NAME).exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found == expected:
+            _remove(out, PART_FILE)
+            return
+        if not overwrite:
+            raise UserError(
+                f"{out} is unfinished, and was begun otherwise: {_difference(found, expected)}; repeat "
+                "the earlier command, name another --out, or start afresh with --overwrite"
+            )
+    # In this order a kill between two lines leaves the old store, or an unfinished one of the new options.
+    _remove(out, REPORT_FILE)
+    write_json(path, expected)
+    (out / INDEX_NAME).unlink(missing_ok=True)
+    _remove(out, STORE_FILE)
+    _remove(out, PART_FILE)
+
+
+def discard(out: Path) -> None:
+    """Remove an unfinished store that is of no use, and its folder if nothing else is in it."""
+    for pattern in (REPORT_FILE, STORE_FILE, PART_FILE):
+        _remove(out, pattern)
+    (out / UNFINISHED_NAME).unlink()
+    with suppress(OSError):
+        out.rmdir()
+
+
+def join(out: Path, options: dict[str, object]) -> None:
+    """Begin a store, or join others who make it with the same options, from any machine at the same time.
+
+    Raises:
+        UserError: a finished store, or one begun with other options.
+    """
+    check_out(out, overwrite=False)
+    path = out / UNFINISHED_NAME
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"options": options, "files": []})
+    found = read_options(out)
+    if found != options:
+        raise UserError(
+            f"{out} is unfinished, and was begun with {found}, not {options}: name another one or remove it"
+        )
+
+
+def read_options(out: Path) -> dict[str, Any]:
+    """Return the options with which an unfinished store was begun."""
+    return json.loads((out / UNFINISHED_NAME).read_text(encoding="utf-8"))["options"]
+
+
+def leave(out: Path) -> None:
+    """Remove what is left once the store is finished."""
+    _remove(out, PART_FILE)
+    (out / UNFINISHED_NAME).unlink(missing_ok=True)
+
+
+def _remove(out: Path, pattern: re.Pattern[str]) -> None:
+    for path in out.iterdir():
+        if pattern.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _difference(found: dict, expected: dict) -> str:
+    """Return the first thing that differs, in words."""
+    for name, value in expected["options"].items():
+        if found["options"].get(name) != value:
+            return f"{name} was {found['options'].get(name)!r}, is {value!r}"
+    before = {url: rest for url, *rest in found["files"]}
+    now = {url: rest for url, *rest in expected["files"]}
+    for url in before | now:
+        if url not in now:
+            return f"the input {url} is gone"
+        if url not in before:
+            return f"the input {url} is new"
+        if before[url] != now[url]:
+            return f"the input {url} has changed since"
+    return "the inputs came in another order"

@@ -1,0 +1,66 @@
+"""The configuration of a `CrossModalT5`, as its config.json holds it."""
+
+import re
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from torch import nn
+from transformers import PreTrainedConfig
+
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.t5 import t5_config
+
+SlotBias = Literal["shared", "zero"]
+
+
+def check_modality_names(names: Iterable[str]) -> None:
+    """Raise `UserError` for a name that no modality may have.
+
+    It is a part of tensors' names, where dots separate, and of paths, to which a stranger's must not lead elsewhere.
+    """
+    for name in names:
+        if not re.fullmatch(r"[\w-]+", name):
+            raise UserError(
+                f"found the modality '{name}', expected a name of letters, digits, _ and - alone, such as 'image'"
+            )
+        if hasattr(nn.ModuleDict, name) or name == "training":
+            raise UserError(
+                f"found the modality '{name}', a word that torch keeps for itself in a model; choose another name, "
+                f"such as '{name}_1'"
+            )
+
+
+class CrossModalT5Config(PreTrainedConfig):
+    """Configuration of a `CrossModalT5`.
+
+    Args:
+        backbone: the fields of the T5Config.
+        modalities: name -> {encoder, adapter}, each {class_path, init_args}, as in a recipe.
+        slot_bias: relative position bias of slots, `shared` with text or `zero`.
+        denoising: the settings of span denoising the backbone was trained with, the sentinel convention
+            among them.
+        byte_rms: root mean square of the byte embeddings, against which the scale of slots is told.
+    """
+
+    model_type = "kebyt5_xm"
+
+    def __init__(
+        self,
+        backbone: dict[str, Any] | None = None,
+        modalities: dict[str, dict[str, Any]] | None = None,
+        slot_bias: SlotBias = "shared",
+        denoising: dict[str, Any] | None = None,
+        byte_rms: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        self.backbone = backbone or {}
+        self.modalities = modalities or {}
+        self.slot_bias = slot_bias
+        self.denoising = denoising or {}
+        self.byte_rms = byte_rms
+        kwargs = {"is_encoder_decoder": True, "pad_token_id": 0, "eos_token_id": 1, **kwargs}
+        super().__init__(**{"decoder_start_token_id": 0, "tie_word_embeddings": False, **kwargs})
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """Return the T5's: `generate` asks it for the number of layers to cache and the vocabulary."""
+        return t5_config(self.backbone)

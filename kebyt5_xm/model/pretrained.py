@@ -1,0 +1,237 @@
+"""Where a backbone's weights come from: a hub model, a local folder in the published layout, or a run."""
+
+import json
+import pickle
+import re
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.runs import run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""In the order tried; NAME.index.json names the shards of a large one. transformers' names."""
+
+CROSS_MODAL = "kebyt5_xm"
+"""`model_type` of a saved CrossModalT5, of which the T5 is one part."""
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+class Pretrained(ABC):
+    """A backbone's config.json, its tensors, and the files that say under which licence it may be used."""
+
+    name: str
+    """As the user gave it."""
+
+    @abstractmethod
+    def file(self, name: str) -> Path | None:
+        """Return the local path of a file of that name, or None if there is none."""
+
+    @abstractmethod
+    def tensors(self) -> "dict[str, Tensor]":
+        """Return all tensors by transformers' names, on the CPU, as stored. Raises `UserError`."""
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The content of config.json, whatever model it is of. Raises `UserError`."""
+        path = self.file("config.json")
+        if path is None:
+            raise self.lacks("config.json")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"config.json of '{self.name}' is not JSON: {error}") from error
+        except OSError as error:
+            raise UserError(f"'{path}' cannot be read: {error.strerror or error}") from error
+        if not isinstance(content, dict):
+            raise UserError(
+                f"config.json of '{self.name}' holds a {type(content).__name__}, expected a mapping"
+            )
+        return content
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The backbone's config.json: that of a CrossModalT5 holds it. Raises `UserError`."""
+        content = self.content
+        if content.get("model_type") != CROSS_MODAL:
+            return content
+        backbone, about = content.get("backbone"), content.get("kebyt5_xm")
+        return {**(backbone if isinstance(backbone, dict) else {}), "kebyt5_xm": about}
+
+    def lacks(self, file: str) -> UserError:
+        """Return the error to raise where `file` is needed and missing."""
+        return UserError(f"'{self.name}' holds no {file}; expected a T5 model in transformers' layout")
+
+
+class LocalFolder(Pretrained):
+    """A folder in the layout of the published checkpoints, or an export."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = str(path)
+
+    def file(self, name: str) -> Path | None:
+        path = self.path / name
+        return path if path.is_file() else None
+
+    def tensors(self) -> "dict[str, Tensor]":
+        return _read_weights(self)
+
+
+class HubModel(Pretrained):
+    """A model on the hub; what is in the local cache is taken from there without asking the network."""
+
+    def __init__(self, repo_id: str, local_files_only: bool = False) -> None:
+        self.name = repo_id
+        self._unreachable = local_files_only
+
+    def file(self, name: str) -> Path | None:
+        from huggingface_hub import errors, hf_hub_download
+
+        try:
+            return Path(hf_hub_download(self.name, name, local_files_only=True))
+        except errors.LocalEntryNotFoundError:
+            if self._unreachable:
+                return None
+        try:
+            return Path(hf_hub_download(self.name, name))
+        except errors.GatedRepoError as error:
+            raise UserError(
+                f"'{self.name}' is gated: accept its conditions at https://huggingface.co/{self.name}, log "
+                "in with `hf auth login` (or set HF_TOKEN) and try again"
+            ) from error
+        except errors.RepositoryNotFoundError as error:
+            raise UserError(
+                f"'{self.name}' is neither a folder here nor a model on the hub that you may see; check the "
+                "spelling, or log in with `hf auth login` if it is private"
+            ) from error
+        except errors.LocalEntryNotFoundError:
+            self._unreachable = True
+            return None
+        except errors.EntryNotFoundError:
+            return None
+        except errors.HfHubHTTPError as error:
+            raise UserError(
+                f"the hub did not give '{name}' of '{self.name}': {str(error).splitlines()[0]}"
+            ) from error
+
+    def lacks(self, file: str) -> UserError:
+        if not self._unreachable:
+            return super().lacks(file)
+        return UserError(
+            f"'{self.name}' is not a folder here, and {file} of the hub model of that name is neither in "
+            f"the local cache nor could it be downloaded (no network?); run `hf download {self.name}` "
+            "beforehand, or give a folder"
+        )
+
+    def tensors(self) -> "dict[str, Tensor]":
+        return _read_weights(self)
+
+
+class RunBackbone(LocalFolder):
+    """The backbone of a run's chosen, best or last checkpoint."""
+
+    def __init__(self, found: run.Run) -> None:
+        super().__init__(found.backbone)
+        self.name = str(found.chosen or found.path)
+        self.run = found
+
+    def lacks(self, file: str) -> UserError:
+        return UserError(
+            f"'{self.path}' holds no {file}, which training writes at its start; the run is incomplete"
+        )
+
+    def tensors(self) -> "dict[str, Tensor]":
+        return run.backbone_tensors(self.run.checkpoint())
+
+
+def open_pretrained(weights: str, local_files_only: bool = False) -> Pretrained:
+    """Return what `weights` names: a run or a checkpoint of one, a local folder, or else a hub id.
+
+    Nothing is read or downloaded yet; with `local_files_only` nothing will be downloaded. Raises `UserError` for
+    what can be none of these.
+    """
+    path = Path(weights).expanduser()
+    if (path / "lora" / "adapter_config.json").is_file():
+        raise UserError(
+            f"'{weights}' was exported with its LoRA apart, and its weights are those under the LoRA; export the run "
+            "without --lora apart to use it here, or load it with peft"
+        )
+    if (path / "config.json").is_file():
+        return LocalFolder(path)
+    if (path / "config.yaml").is_file() or (path.name.endswith(".ckpt") and path.exists()):
+        return RunBackbone(run.resolve(path))
+    if path.exists():
+        raise UserError(
+            f"'{weights}' holds neither config.json, as a model folder does, nor config.yaml, as a run does"
+        )
+    if _HUB_ID.fullmatch(weights):
+        return HubModel(weights, local_files_only)
+    raise UserError(
+        f"weights '{weights}' is not a folder, a run or a checkpoint here, nor of the form of a hub id "
+        "(owner/name, such as google/byt5-small)"
+    )
+
+
+def _read_weights(source: Pretrained) -> "dict[str, Tensor]":
+    tensors = _read_all_weights(source)
+    if source.content.get("model_type") != CROSS_MODAL:
+        return tensors
+    part = "backbone."
+    return {key.removeprefix(part): tensor for key, tensor in tensors.items() if key.startswith(part)}
+
+
+def _read_all_weights(source: Pretrained) -> "dict[str, Tensor]":
+    for name in WEIGHT_FILES:
+        if (path := source.file(name)) is not None:
+            return _read_weight_file(path)
+        if (index := source.file(f"{name}.index.json")) is not None:
+            shards = _shards(index)
+            return {key: tensor for shard in shards for key, tensor in _read_shard(source, shard).items()}
+    raise source.lacks(" or ".join(WEIGHT_FILES))
+
+
+def _shards(index: Path) -> list[str]:
+    """Return the names of the files that an index lists. Raises `UserError`."""
+    try:
+        named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"'{index}' is no index of weight files ({error}); fetch it again") from error
+    for name in named:
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or Path(name).suffix not in (".safetensors", ".bin")
+        ):
+            raise UserError(
+                f"'{index}' lists the file {name!r:.80}, expected names of weight files beside it"
+            )
+    return named
+
+
+def _read_shard(source: Pretrained, name: str) -> "dict[str, Tensor]":
+    path = source.file(name)
+    if path is None:
+        raise source.lacks(name)
+    return _read_weight_file(path)
+
+
+def _read_weight_file(path: Path) -> "dict[str, Tensor]":
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise UserError(
+            f"'{path}' cannot be read ({str(error).splitlines()[0]}); it may be incomplete: fetch it again"
+        ) from error

@@ -1,0 +1,254 @@
+"""From text, images and recordings, as a person has them, to the inputs of a model.
+
+processor(["이 그림은? ", Path("a.png"), "\\n답: "])          one example
+processor([[image, " ko:"], [(waveform, 16000), " ko:"]])  a batch
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from kebyt5_xm.data.batch import collate
+from kebyt5_xm.data.media.bad_sample import BadSample
+from kebyt5_xm.data.media.names import named_like
+from kebyt5_xm.data.media.opening import Limits, open_media
+from kebyt5_xm.data.sources.source import Example, MediaItem
+from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.model.kinds import in_memory, is_picture, media_of, shown
+from kebyt5_xm.model.modality import MediaInterface
+from kebyt5_xm.model.splice import MediaGroup
+from kebyt5_xm.trust import somebody_elses
+from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
+
+if TYPE_CHECKING:
+    from kebyt5_xm.model.cross_modal import CrossModalT5
+
+CONFIG = "processor_config.json"
+
+LONGEST_NAME = 4096
+"""Bytes of a path on Linux (PATH_MAX)."""
+
+
+@dataclass(frozen=True)
+class Medium:
+    """One input of a named modality, where its kind alone would not say which: also written (modality, item).
+
+    `item` is a path (here a plain string will do), a file's bytes, a PIL image, (waveform, sample rate) or an array.
+    """
+
+    modality: str
+    item: Any
+
+
+Segment = Any
+"""Text as `str`; a file as `Path`; an image of Pillow, uint8 pixels; (waveform, rate in Hz); an array; a `Medium`."""
+
+Segments = str | list[Segment]
+"""One example: its segments in order, or a text alone."""
+
+
+class Inputs(dict[str, Any]):
+    """What `model(...)` and `model.generate(...)` take, as `**inputs`."""
+
+    def to(self, device: torch.device | str) -> "Inputs":
+        """Return the inputs on `device`."""
+        media: list[MediaGroup] = self["media"]
+        moved = {key: self[key].to(device) for key in ("input_ids", "attention_mask")}
+        return Inputs(moved, media=[group.to(device) for group in media])
+
+
+class CrossModalProcessor:
+    """Turns segments into ids, prepared media and the places of their slots, exactly as training does.
+
+    Args:
+        interfaces: what is known of each modality.
+        limits: largest media that are opened.
+    """
+
+    def __init__(self, interfaces: dict[str, MediaInterface], limits: Limits | None = None) -> None:
+        self.interfaces = interfaces
+        self.limits = limits or Limits()
+
+    @classmethod
+    def of(cls, model: "CrossModalT5", limits: Limits | None = None) -> "CrossModalProcessor":
+        """Return the processor of a model that is at hand."""
+        modules = {name: model.modality(name) for name in model.modalities}
+        return cls(
+            {
+                name: MediaInterface(module.encoder.media, module.encoder.preprocessor(), module.adapter)
+                for name, module in modules.items()
+            },
+            limits,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        trusted_modules: Sequence[str] = (),
+        limits: Limits | None = None,
+    ) -> "CrossModalProcessor":
+        """Return the processor of a saved model without reading its weights.
+
+        With the model at hand, `of` costs nothing. Raises `UserError` as `CrossModalT5.from_pretrained` does.
+        """
+        from kebyt5_xm.model.pretrained import open_pretrained
+        from kebyt5_xm.model.saving import build_modalities, read_config
+
+        content = read_config(os.fspath(folder))
+        parts = build_modalities(content["modalities"], content["backbone"]["d_model"], trusted_modules)
+        processor = cls(
+            {
+                name: MediaInterface(encoder.media, encoder.preprocessor(), adapter)
+                for name, (encoder, adapter) in parts.items()
+            },
+            limits,
+        )
+        if path := open_pretrained(os.fspath(folder)).file(CONFIG):
+            processor._compare(json.loads(path.read_text(encoding="utf-8")).get("preprocessing", {}))
+        return processor
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write processor_config.json beside the model's config.json, which holds the rest.
+
+        It has a hash of each modality's preprocessing, by which `from_pretrained` knows whether it still is what
+        the model was trained with: a library may change its own.
+        """
+        content = {
+            "processor_class": type(self).__name__,
+            "preprocessing": {name: i.preprocessor.fingerprint() for name, i in self.interfaces.items()},
+        }
+        Path(folder, CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def _compare(self, preprocessing: dict[str, str]) -> None:
+        for name, theirs in preprocessing.items():
+            if name in self.interfaces and self.interfaces[name].preprocessor.fingerprint() != theirs:
+                warnings.warn(
+                    f"the preprocessing of modality '{name}' is not what it was when the model was saved (other "
+                    "versions of its libraries?); its answers may be worse",
+                    stacklevel=3,
+                )
+
+    @staticmethod
+    def is_batch(segments: "Segments | Sequence[Segments]") -> bool:
+        """Say whether `segments` is a batch: a list of lists."""
+        return isinstance(segments, list) and bool(segments) and all(isinstance(s, list) for s in segments)
+
+    def __call__(self, segments: "Segments | Sequence[Segments]") -> Inputs:
+        """Return `input_ids` [B, S] (PAD at slots), `attention_mask` [B, S] and `media`.
+
+        Takes one list of segments, or a batch: a list of such lists. A plain string is text; one that is the name of
+        a file is refused, since it was meant as a path. A medium goes to the one modality of its kind; where there
+        are several, `Medium` or (name, item) says which. Raises `UserError`: for a medium that no modality takes, a
+        file that cannot be used (`MediaError`),
+        a recording too short for one feature.
+        """
+        rows: list[Any] = [*segments] if self.is_batch(segments) else [segments]
+        with somebody_elses():  # what decodes is imported now, and the model may be a stranger's
+            examples = [self.example([row] if isinstance(row, str) else row) for row in rows]
+        part = np.zeros(len(examples), dtype=np.int64)
+        batch = collate(examples, part, interfaces=self.interfaces, num_targets=1, step=0, next_step=1)
+        batch = batch.to("cpu")  # widens the ids
+        position = torch.arange(batch.input_ids.shape[1])
+        mask = (position < batch.lengths[:, None]).long()
+        return Inputs(input_ids=batch.input_ids, attention_mask=mask, media=batch.media)
+
+    def example(self, segments: list[Segment]) -> Example:
+        """Return the example of one list of segments, without a target."""
+        if not isinstance(segments, list) or not segments:
+            found = "an empty list" if isinstance(segments, list) else shown(segments)
+            raise UserError(
+                f"found {found}, expected a text or a list of segments: [image, 'text', (waveform, sample rate)]"
+            )
+        ids, media, position = [], [], 0
+        for segment in segments:
+            if isinstance(segment, str):
+                self._refuse_file_name(segment)
+                ids.append(encode(segment))
+            else:
+                medium = self._medium(segment)
+                prepared, count = self._prepare(medium)
+                media.append(MediaItem(medium.modality, prepared, position, count))
+                ids.append(np.full(count, PAD_ID, dtype=np.int16))
+            position += len(ids[-1])
+        end = np.asarray([EOS_ID], dtype=np.int16)
+        return Example(np.concatenate([*ids, end]), end, tuple(media))
+
+    def _refuse_file_name(self, text: str) -> None:
+        """Raise `UserError` for a text that was meant as a path."""
+        kind = named_like(text)
+        if kind is None or "\n" in text or len(os.fsencode(text.encode(errors="ignore"))) > LONGEST_NAME:
+            return
+        if os.path.isfile(text) or (self.interfaces and not any(c.isspace() for c in text)):
+            raise UserError(
+                f"found the text '{text}', the name of a file, expected Path('{text}') for what is in the file; if "
+                "the name itself is meant, write it into one text with what stands around it"
+            )
+
+    def _medium(self, segment: Segment) -> Medium:
+        """Return the segment with its modality, found by its kind unless it is named."""
+        if isinstance(segment, tuple) and len(segment) == 2 and isinstance(segment[0], str):
+            segment = Medium(*segment)
+        if isinstance(segment, Medium):
+            if segment.modality not in self.interfaces:
+                raise UserError(
+                    f"no modality '{segment.modality}'{did_you_mean(segment.modality, self.interfaces)}; the model "
+                    f"has {self._known()}"
+                )
+            return segment
+        media = media_of(segment, self.limits)
+        if media is None and isinstance(segment, os.PathLike) and len(self.interfaces) == 1:
+            return Medium(next(iter(self.interfaces)), segment)
+        kinds = [interface.media for interface in self.interfaces.values()]
+        if media == "array" and media not in kinds and "image" in kinds and is_picture(segment):
+            media = "image"
+        if media is None:
+            raise UserError(
+                f"found {shown(segment)} among the segments, of which the kind is not known; expected text, a Path "
+                "of an image or recording, a PIL image, (waveform, sample rate) in this order, an array, or "
+                "(modality, item); a batch is a list of lists"
+            )
+        fitting = [name for name, interface in self.interfaces.items() if interface.media == media]
+        if not fitting:
+            raise UserError(
+                f"found {shown(segment)}, but no modality takes {media}; the model has {self._known()}: leave it "
+                "out, or use a model that was trained with such a modality"
+            )
+        if len(fitting) > 1:
+            raise UserError(
+                f"found {shown(segment)}, which the modalities {' and '.join(fitting)} both take; say which: "
+                f"('{fitting[0]}', item)"
+            )
+        return Medium(fitting[0], segment)
+
+    def _prepare(self, medium: Medium) -> tuple[torch.Tensor, int]:
+        name, item = medium.modality, medium.item
+        interface = self.interfaces[name]
+        if isinstance(item, str | os.PathLike | bytes):
+            item = open_media(item, interface.media, self.limits)
+        elif media_of(item) != interface.media and not (
+            interface.media == "image" and isinstance(item, np.ndarray | torch.Tensor)
+        ):
+            raise UserError(
+                f"modality '{name}' takes {interface.media}, found {shown(item)}; give a path of one, or another "
+                f"modality ({self._known()})"
+            )
+        else:
+            item = in_memory(item, interface.media)
+        try:
+            return interface.prepare(item)
+        except BadSample:
+            raise
+        except UserError as error:  # too short for one feature, say
+            raise UserError(f"modality '{name}' cannot take {shown(medium.item)}: {error}") from error
+
+    def _known(self) -> str:
+        return ", ".join(f"'{name}' ({i.media})" for name, i in self.interfaces.items()) or "none, only text"

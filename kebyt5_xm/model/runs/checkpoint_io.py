@@ -1,0 +1,77 @@
+"""Checkpoint files that survive kills and full disks, and tell when they are damaged.
+
+A file is written under another name in its own folder, synced and renamed, so what has a checkpoint's name is whole.
+(Lightning 2.6 writes elsewhere and copies, which a kill can cut short.) Its digest lies beside it, because neither
+the file system nor `torch.load` notices a flipped bit.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
+
+from kebyt5_xm.durable import ASIDE, durably, remove, sync
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.runs.checkpoint_reading import Kind, kind_of
+from kebyt5_xm.model.runs.digest import digest_path, digests_of, file_digest
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Lightning's plugin for strategies that write one file; `checkpoint_folders` has the others."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write the file, all or nothing. Raises `UserError` if the disk does not take it; what was there stays."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with durably(path) as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                digest = file_digest(Path(file.name))
+                # The old digest too: a kill before the rename leaves the old file in its place.
+                _write_digests(path, [digest, *digests_of(path)])
+            sync(path.parent)
+            _write_digests(path, [digest])
+        except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+            raise UserError(
+                f"cannot write the checkpoint '{path}': {str(error).splitlines()[0]}; earlier ones are untouched: "
+                "make room, and continue with --ckpt_path last"
+            ) from error
+
+    def remove_checkpoint(self, path: Any) -> None:
+        super().remove_checkpoint(path)
+        digest_path(Path(path)).unlink(missing_ok=True)
+
+
+def check_readable(path: Path, strategy: Strategy) -> None:
+    """Raise `UserError` if `strategy` cannot continue from the checkpoint at `path`."""
+    if isinstance(strategy, DeepSpeedStrategy):
+        read = {Kind.DEEPSPEED}
+    elif isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
+        read = {Kind.FILE, Kind.SHARDED}
+    else:
+        read = {Kind.FILE}
+    found = kind_of(path)
+    if found not in read:
+        raise UserError(
+            f"checkpoint '{path}' is {found}, and {type(strategy).__name__} reads {' or '.join(sorted(read))}; "
+            "continue it with the trainer.strategy that wrote it, or start another run from its weights with "
+            f"--model.backbone.weights {path}"
+        )
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what kills have left half-written in a folder of checkpoints, and give back what they kept aside."""
+    for aside in folder.glob(f".*.ckpt-*{ASIDE}"):
+        path = aside.with_name(aside.name[1:].rpartition("-")[0])
+        if not path.exists():
+            aside.rename(path)
+    for path in folder.glob(".*.ckpt-*"):
+        remove(path)
+
+
+def _write_digests(path: Path, digests: list[str]) -> None:
+    with durably(digest_path(path)) as file:
+        file.write("\n".join(digests).encode("ascii"))

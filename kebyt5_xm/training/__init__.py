@@ -1,0 +1,1 @@
+"""Training: recipes, the command line, the task, what trains and how fast."""

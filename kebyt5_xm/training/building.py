@@ -1,0 +1,129 @@
+"""From `model` in a recipe to the model: its parts, their first weights, what the data side must know."""
+
+from functools import cached_property
+from pathlib import Path
+
+from transformers import T5ForConditionalGeneration
+
+from kebyt5_xm.encoder import Encoder
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.adapter_folder import load_adapter
+from kebyt5_xm.model.backbone import Backbone
+from kebyt5_xm.model.cache_key import cache_folder
+from kebyt5_xm.model.configuration import CrossModalT5Config, SlotBias
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.feature_cache import FeatureCache
+from kebyt5_xm.model.lora import LoRA, part_of
+from kebyt5_xm.model.modality import MediaInterface, Modality, interface
+from kebyt5_xm.model.t5 import without_weights
+from kebyt5_xm.training import groups as parameter_groups
+from kebyt5_xm.training.continued import continued
+from kebyt5_xm.training.groups import Group
+from kebyt5_xm.training.training_choice import TrainingChoice, decide
+
+
+class Building:
+    """What a recipe says of the model, checked before anything heavy is loaded, and built once.
+
+    The arguments are those of `kebyt5_xm.training.task.Task` of the same names. Encoders are made when
+    first asked for; the model takes them over.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        modalities: dict[str, Modality],
+        slot_bias: SlotBias,
+        groups: dict[str, Group],
+        lora: dict[str, LoRA],
+    ) -> None:
+        self.backbone = backbone
+        self.modalities = modalities
+        self.slot_bias: SlotBias = slot_bias
+        self.groups = groups
+        self.lora = lora
+        self._caches: dict[str, FeatureCache] = {}
+        self._goes_on = False
+
+    def go_on(self, recorded: Path) -> None:
+        """Build the model of a run that goes on from a checkpoint with all weights; `recorded` is RUN/backbone."""
+        self.backbone = continued(self.backbone, recorded)
+        self._goes_on = True
+
+    def build(self) -> CrossModalT5:
+        """Return the model with its weights, in training mode. Raises `UserError` where they cannot be had."""
+        model = self._compose(self.backbone.build())
+        model.calibrate()
+        for name, modality in self.modalities.items():
+            if modality.weights is not None and not self._goes_on:
+                load_adapter(model, name, modality.weights)
+        self._decide(model).apply(model)
+        model.train()  # modules begin in training mode unasked; here encoders hold part of themselves back
+        return model
+
+    def check(self) -> None:
+        """Check every pattern on a model whose backbone has no weights yet, before they are loaded.
+
+        Raises `UserError` for a pattern without effect, choices that contradict each other, and if nothing trains.
+        """
+        choice = self._decide(self._compose(without_weights(self.backbone.config())))
+        parameters = choice.parameters()
+        if not any(trains for _, trains in parameters):
+            raise UserError(
+                "nothing trains: model.backbone.frozen is true, or groups with `frozen: true` hold all there is; set "
+                "one to false"
+            )
+        parameter_groups.by_layer(self.groups, parameters)
+        for place in choice.lora:
+            part, _, name = part_of(place).removesuffix(".encoder").partition(".")
+            if part == "modalities" and name in self.modalities and self.modalities[name].cache is not None:
+                raise UserError(
+                    f"model.modalities.{name}.cache holds the features of a frozen encoder, but model.lora changes "
+                    f"this one in '{place}'; take one of them out"
+                )
+
+    def _decide(self, model: CrossModalT5) -> TrainingChoice:
+        return decide(model, self.backbone.frozen, self.lora, self.groups)
+
+    @cached_property
+    def _encoders(self) -> dict[str, Encoder]:
+        return {name: modality.encoder() for name, modality in self.modalities.items()}
+
+    def encoder(self, name: str) -> Encoder:
+        """Return the encoder of a modality."""
+        return self._encoders[name]
+
+    def interfaces(self, read_caches: bool = True) -> dict[str, MediaInterface]:
+        """Return what the data side must know of each modality.
+
+        Raises `UserError` if a modality's cache has no features of its encoder, unless they are not to be read.
+        """
+        d_model = self.backbone.config().d_model
+        return {
+            name: interface(
+                self._encoders[name],
+                modality.adapter,
+                d_model,
+                self._cache(name) if read_caches and modality.cache is not None else None,
+            )
+            for name, modality in self.modalities.items()
+        }
+
+    def _cache(self, name: str) -> FeatureCache:
+        if name not in self._caches:  # the hash of the weights takes a moment
+            try:
+                folder = cache_folder(self.modalities[name].cache, self._encoders[name])
+                self._caches[name] = FeatureCache(folder)
+                self._caches[name].check()
+            except UserError as error:
+                raise UserError(f"model.modalities.{name}.cache: {error}") from error
+        return self._caches[name]
+
+    def _compose(self, backbone: T5ForConditionalGeneration) -> CrossModalT5:
+        config = CrossModalT5Config(backbone.config.to_dict(), slot_bias=self.slot_bias)
+        built = {}
+        for name, modality in self.modalities.items():
+            encoder = self._encoders[name]
+            with backbone.device:  # a skeleton's adapters have no weights either
+                built[name] = encoder, modality.adapter(encoder.out_dim, backbone.config.d_model)
+        return CrossModalT5(config, backbone, built)

@@ -1,0 +1,152 @@
+"""Steps and validations that are not finite: a row each in RUN/incidents.jsonl, and the end of a run that has them.
+
+    {"step", "what": "step", "loss", "gradient_norm", "sources", "rows": [{"source", "path", "line"}]}
+    {"step", "what": "validation", "parts": [held-out parts without a finite loss]}
+
+Figures that are not finite are words there (`nan`, `inf`), since JSON has none.
+"""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+
+from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.media.written import json_line
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.training.callbacks.checkpoints import Newest
+
+FILE = "incidents.jsonl"
+MOST_ROWS = 16
+"""Rows of a step that are listed."""
+
+
+class Incidents(pl.Callback):
+    """Records what is not finite, and stops the run, saved, after `most` such steps in a row. Raises `UserError`."""
+
+    def __init__(self, run: Path, most: int, newest: Newest) -> None:
+        if most < 1:
+            raise UserError(f"max_bad_steps is {most}; expected 1 or more")
+        self.path = run / FILE
+        self.most = most
+        self.newest = newest
+        self._in_a_row = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"in_a_row": self._in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._in_a_row = state_dict["in_a_row"]
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: Any,  # `Task`, which imports the callbacks' room
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        if batch.next_step == batch.step:
+            return
+        watch = pl_module.watch
+        if watch.finite:
+            self._in_a_row = 0
+            return
+        self._in_a_row += 1
+        loss, sources, rows = _found(trainer, pl_module)
+        norm = watch.gradient_norm
+        self._write(
+            trainer,
+            {
+                "step": trainer.global_step,
+                "what": "step",
+                "loss": _word(loss),
+                "gradient_norm": _word(norm),
+                "sources": sources,
+                "rows": rows,
+            },
+        )
+        found = (
+            f"step {trainer.global_step}: loss {loss:.4g} and gradient norm {norm:.4g} are not both finite (sources "
+            f"{', '.join(sources)}), so that it has changed no weight; see {self.path}"
+        )
+        if self._in_a_row < self.most:
+            rank_zero_info(found)
+            return
+        self.newest.save(trainer, prune=False)
+        again = "" if self.most == 1 else f" for {self.most} steps in a row"
+        raise UserError(
+            f"{found}; the run is stopped{again} and saved: lower the rates or mend the rows, and continue with "
+            "--ckpt_path last, or raise max_bad_steps"
+        )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            return
+        begin = "val/loss/"
+        parts = [
+            name.removeprefix(begin)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(begin) and not math.isfinite(value)
+        ]
+        if parts:
+            self._write(trainer, {"step": trainer.global_step, "what": "validation", "parts": parts})
+            rank_zero_info(
+                f"step {trainer.global_step}: the held-out loss of {', '.join(parts)} is not finite, and never the "
+                f"best; see {self.path}"
+            )
+
+    def _write(self, trainer: pl.Trainer, row: dict[str, Any]) -> None:
+        if trainer.is_global_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.write(json_line(row))
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def _found(trainer: pl.Trainer, task: Any) -> tuple[float, list[str], list[dict[str, Any]]]:
+    """Return the loss of the step, and the sources and rows of the examples whose losses are not finite.
+
+    Where the losses of all examples are finite and only the gradient is not, all sources of the step are told.
+    """
+    data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+    parts, whole = task.tally.totals(trainer.strategy)
+    names = data.training.names
+    bad = [
+        name for name, part in zip(names, parts, strict=True) if part.targets and not math.isfinite(part.loss)
+    ]
+    sources = bad or [name for name, part in zip(names, parts, strict=True) if part.targets]
+    rows = _rows(data, task.step_start, task.watch.bad_rows(), trainer.global_rank, trainer.world_size)
+    if trainer.world_size > 1:
+        gathered: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(gathered, rows)
+        rows = [row for some in gathered for row in some]
+    return whole.loss, sources, rows[:MOST_ROWS]
+
+
+def _rows(
+    data: DataModule, start: int, bad: list[list[int]], rank: int, world_size: int
+) -> list[dict[str, Any]]:
+    """Return source, file and line of the examples in the bad rows of a rank's micro-batches of a step."""
+    found = []
+    for micro_batch, rows in zip(data.steps.batch(start).micro_batches[rank::world_size], bad, strict=True):
+        draws, packed = micro_batch.draws, micro_batch.packed_row
+        for place in range(len(draws)):
+            if (place if packed is None else int(packed[place])) in rows:
+                part, row = int(draws.part[place]), int(draws.row[place])
+                try:
+                    path, line = data.training.source(part).place(row)
+                except NotImplementedError:  # a chunk of a corpus, which has no line
+                    path, line = "", row + 1
+                found.append({"source": data.training.names[part], "path": str(path), "line": line})
+    return found
+
+
+def _word(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)

@@ -1,0 +1,108 @@
+"""Examples that could not be made: a row each in RUN/skipped.jsonl, and a ceiling over which a run stops."""
+
+from collections import Counter
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+
+from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.media.bad_sample import Skip
+from kebyt5_xm.data.media.written import json_line
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.training.callbacks.progress import is_logged
+
+LEAST_DRAWN = 1000
+"""A source's share is judged as if at least so many of its examples had been drawn, so that one bad file among
+the first ten does not end a run. Our own choice."""
+
+
+class Skips(pl.Callback):
+    """Appends {step, source, line, path, cause} to RUN/skipped.jsonl, and keeps count over all ranks.
+
+    Held-out examples have rows there too, but no ceiling.
+
+    A file that two epochs have come across has two rows. `skipped/SOURCE` is logged where there are any. Raises
+    `UserError` on every rank, at a logged step, once a source's share is over `data.max_skipped`.
+    """
+
+    def __init__(self) -> None:
+        self.drawn: Counter[int] = Counter()
+        self.skipped: Counter[int] = Counter()
+        self._held_out: set[tuple[str, Skip]] = set()
+        self.totals: dict[str, tuple[int, int]] = {}  # source -> (skipped, drawn), over all ranks
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        self.drawn.update(batch.drawn)
+        if batch.skipped:
+            self.skipped.update(part for part, _ in batch.skipped)
+            self._write(
+                trainer, batch.step, [(data.training.names[part], skip) for part, skip in batch.skipped]
+            )
+        if batch.next_step > batch.step and is_logged(trainer):
+            self._judge(trainer, data, batch.step)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the held-out examples that cannot be made down too, each once for a start of the run."""
+        if trainer.state.fn != "fit" or not batch.skipped:
+            return
+        data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        new = [(data.validation.names[part], skip) for part, skip in batch.skipped]
+        new = [row for row in new if row not in self._held_out]
+        self._held_out.update(new)
+        self._write(trainer, trainer.global_step, new)
+
+    def _write(self, trainer: pl.Trainer, step: int, skips: list[tuple[str, Skip]]) -> None:
+        with (Path(trainer.default_root_dir) / "skipped.jsonl").open("ab") as file:
+            for source, skip in skips:
+                row = {
+                    "step": step,
+                    "source": source,
+                    "line": skip.line,
+                    "path": skip.path,
+                    "cause": skip.cause,
+                }
+                file.write(json_line(row))
+
+    def _judge(self, trainer: pl.Trainer, data: DataModule, step: int) -> None:
+        counts = torch.tensor(
+            [[self.skipped[part], self.drawn[part]] for part in range(len(data.training.names))],
+            device=trainer.strategy.root_device,
+            dtype=torch.int64,  # float32 counts to 16.8 million
+        )
+        summed = trainer.strategy.reduce(counts, reduce_op="sum")
+        assert isinstance(summed, torch.Tensor)
+        self.totals = {
+            name: (int(skipped), int(drawn))
+            for name, (skipped, drawn) in zip(data.training.names, summed.tolist(), strict=True)
+        }
+        metrics = {f"skipped/{name}": s / d for name, (s, d) in self.totals.items() if s}
+        for logger in trainer.loggers if metrics else []:
+            logger.log_metrics(metrics, step)
+        for name, (skipped, drawn) in self.totals.items():
+            if skipped > data.max_skipped * max(drawn, LEAST_DRAWN):
+                run = Path(trainer.default_root_dir)
+                saved = any((run / "checkpoints").glob("step=*.ckpt"))
+                again = "continue with --ckpt_path last" if saved else "start again with another --run_dir"
+                raise UserError(
+                    f"{skipped} of {drawn} examples of '{name}' could not be made, more than data.max_skipped "
+                    f"{data.max_skipped:g} allows; {run / 'skipped.jsonl'} names them: mend them, or raise "
+                    f"data.max_skipped, and {again}"
+                )

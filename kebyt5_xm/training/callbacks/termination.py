@@ -1,0 +1,71 @@
+"""SIGTERM, as clusters send it before they take a machine back, and Ctrl-C: save, and end with a code that says so.
+
+Lightning's own handling (2.6) stops a rank by itself, for which the others then wait, or saves nothing; here all
+ranks agree first.
+"""
+
+import os
+import signal
+from types import FrameType
+
+import lightning.pytorch as pl
+import torch
+
+from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.training.callbacks.checkpoints import Newest
+
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+class Terminated(Exception):
+    """Training ended for signal `number`, after it was saved at `step`."""
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(
+            f"{WORDS[signal.Signals(number)]}: saved at step {step}; continue with --ckpt_path last"
+        )
+        self.exit_code = 128 + number
+        """What a shell reports of a process that the signal has ended."""
+
+
+class SaveOnTerminate(pl.Callback):
+    """Saves at the end of the optimizer step in which any rank was sent a signal, and raises `Terminated` on all.
+
+    A second signal ends its process at once, as it would without this.
+    """
+
+    def __init__(self, newest: Newest) -> None:
+        self.newest = newest
+        self._received = 0
+        self._tells = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._tells = trainer.is_global_zero
+        # Instead of Lightning's, which are set by now.
+        self._before = {number: signal.signal(number, self._receive) for number in WORDS}
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
+        for other in WORDS:
+            signal.signal(other, signal.SIG_DFL)
+        if self._tells:  # not by `print`, which may be what was broken off
+            word = WORDS[signal.Signals(number)]
+            os.write(2, f"\n{word}: saving at the end of this step; once more ends it at once\n".encode())
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        if (
+            batch_idx % trainer.accumulate_grad_batches
+        ):  # inside a step; its end is logged before this is called
+            return
+        received = torch.tensor(float(self._received), device=trainer.strategy.root_device)
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX)
+        if received > 0:
+            self.newest.save(trainer)
+            raise Terminated(int(received), trainer.global_step)

@@ -1,0 +1,278 @@
+"""`train.py`: LightningCLI over merged recipes, with a run directory."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_info
+
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.loading.loader import KILLED_WORKER, is_of_killed_worker
+from kebyt5_xm.data.media import home
+from kebyt5_xm.errors import UserError, in_one_line
+from kebyt5_xm.model.runs.branches import SetAside, refuse_abandoned
+from kebyt5_xm.model.runs.checkpoint_folders import DurableTrainer
+from kebyt5_xm.model.runs.checkpoint_io import DurableCheckpointIO, check_readable
+from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step, read_checkpoint, refuse_damaged
+from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.training import recipes, trainer_options
+from kebyt5_xm.training.callbacks.checkpoints import Best, Newest
+from kebyt5_xm.training.callbacks.forgetting import ForgettingMeter
+from kebyt5_xm.training.callbacks.forgetting_gate import Forgetting
+from kebyt5_xm.training.callbacks.incidents import Incidents
+from kebyt5_xm.training.callbacks.progress import ProgressBar, Throughput
+from kebyt5_xm.training.callbacks.samples import SampleTable
+from kebyt5_xm.training.callbacks.skips import Skips
+from kebyt5_xm.training.callbacks.termination import SaveOnTerminate, Terminated
+from kebyt5_xm.training.continued import changes, check_changes, told
+from kebyt5_xm.training.lost_rank import is_of_lost_rank, lost_rank
+from kebyt5_xm.training.metrics_log import MetricsLog
+from kebyt5_xm.training.parser import Parser
+from kebyt5_xm.training.quiet import quiet
+from kebyt5_xm.training.recipe_check import config_paths, trusted_in
+from kebyt5_xm.training.results import ResultsWriter
+from kebyt5_xm.training.save_recipe import SaveRecipe, as_recorded, taken
+from kebyt5_xm.training.task import Task
+from kebyt5_xm.training.tensorboard import NoTrace, tensorboard
+from kebyt5_xm.training.validations import Validations
+from kebyt5_xm.trust import packages, recipes_imports
+
+
+class TrainingCLI(LightningCLI):
+    """Adds the run directory, its checkpoints, loggers and reports to every run."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the subcommands, and which arguments of the trainer's methods are not for the user."""
+        given = {"model", "datamodule", "weights_only"}
+        return {
+            "fit": {*given, "train_dataloaders", "val_dataloaders"},
+            "validate": {*given, "dataloaders", "verbose"},
+        }
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        # Lightning's table has a column for every part and cuts off names and figures.
+        return kwargs | ({"verbose": False} if subcommand == "validate" else {})
+
+    def after_validate(self) -> None:
+        """Print what was measured, a line each."""
+        figures = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        if self.trainer.is_global_zero:
+            for name, value in sorted(figures.items()):
+                print(f"{name:<{max(map(len, figures))}}  {value:.4f}")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run_dir", type=str, default="runs/unnamed", help="Directory of the run.")
+        parser.add_argument(
+            "--checkpoint_every", type=int, default=1000, help="Optimizer steps between two checkpoints."
+        )
+        parser.add_argument(
+            "--monitor",
+            type=str,
+            default="val/bits_per_byte",
+            help="Metric by which the best checkpoint is kept: val/bits_per_byte, or val/METRIC/SOURCE.",
+        )
+        parser.add_argument(
+            "--report", type=bool, default=False, help="Write RUN/report.html when training ends."
+        )
+        parser.add_argument(
+            "--forgetting",
+            type=Forgetting | None,
+            default=Forgetting(),
+            help="What is done when text is forgotten.",
+        )
+        parser.add_argument(
+            "--max_bad_steps",
+            type=int,
+            default=1,
+            help="Steps in a row whose loss or gradient is not finite, and that change nothing, until the run stops.",
+        )
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would read a whole checkpoint here for hyperparameters, and the recipe has them."""
+
+    @property
+    def _chosen(self) -> Any:
+        """The configuration of the subcommand that runs."""
+        assert self.subcommand is not None
+        return self.config[self.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        config = self._chosen
+        trainer_options.check(config["trainer"])
+        run = Path(config["run_dir"])
+        if run.exists() and not run.is_dir():
+            raise UserError(f"run_dir '{run}' is a file; name another directory with --run_dir")
+        if config.get("ckpt_path"):
+            path = self._checkpoint(run, config["ckpt_path"])
+            config["ckpt_path"] = str(path)
+            if self.subcommand == "fit":
+                refuse_abandoned(path, run)
+                self._tell_changes(run)
+        elif self.subcommand == "fit" and (run / "config.yaml").exists():
+            raise taken(run)
+        elif self.subcommand == "validate" and not config["model"]["backbone"]["weights"]:
+            raise UserError(
+                "found no --ckpt_path, so that random weights would be validated; expected last, best or the path of "
+                "a checkpoint, or weights in model.backbone"
+            )
+
+    def _tell_changes(self, run: Path) -> None:
+        """Say what the recipe has changed since the last start. Raises `UserError` for what would do nothing."""
+        if not (run / "config.yaml").is_file():
+            return
+        given = as_recorded(self._parser(self.subcommand), self._chosen)
+        found = changes(Run(run).config, yaml.safe_load(given))
+        check_changes(found)
+        if found:
+            rank_zero_info(f"continues with other options than it was started with last: {told(found)}")
+
+    def _checkpoint(self, run: Path, name: str) -> Path:
+        """Return the checkpoint that `--ckpt_path` names, after a look into it; raise `UserError` for none."""
+        path = {"last": lambda: Run(run).last, "best": lambda: Run(run).best}.get(name, lambda: Path(name))()
+        if not path.exists():
+            raise UserError(f"found no checkpoint '{name}'; expected a path, or last or best of the run")
+        refuse_damaged(path)
+        if path.is_file():
+            read_checkpoint(path)
+        return path
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        config = self._chosen
+        run = Path(config["run_dir"])
+        fitting = self.subcommand == "fit"
+        callbacks: list[Callback] = [Throughput(), Skips(), SampleTable(), ResultsWriter()]
+        if config["trainer"]["enable_progress_bar"] is not False:
+            callbacks.append(ProgressBar())
+        if fitting:
+            folder = run / "checkpoints"
+            newest = Newest(folder, config["checkpoint_every"])
+            callbacks = [
+                SetAside(run),
+                *callbacks,
+                NoTrace(run),
+                Incidents(run, config["max_bad_steps"], newest),
+                ForgettingMeter(self._get(self.config_init, "forgetting") or Forgetting(), newest),
+                Validations(),
+                newest,
+                SaveOnTerminate(newest),
+                Best(folder, config["monitor"], self._get(self.config_init, "data")),
+            ]
+        try:
+            trainer = super().instantiate_trainer(
+                default_root_dir=str(run),
+                logger=[*self._loggers(run), *self._listed("trainer.logger")] if fitting else False,
+                callbacks=[*self._listed("trainer.callbacks"), *callbacks],
+                enable_model_summary=False,  # the table of optimizer groups says it better
+                enable_checkpointing=fitting,
+                **kwargs,
+            )
+        except UserError:
+            raise
+        except (MisconfigurationException, ValueError) as error:  # no such device, no such strategy
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+        trainer_options.check_precision(trainer.precision)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # else the user has chosen another
+            trainer.strategy.checkpoint_io = DurableCheckpointIO()
+        return trainer
+
+    def before_fit(self) -> None:
+        """Raise `UserError` if the strategy cannot continue from the checkpoint."""
+        if path := self._chosen.get("ckpt_path"):
+            check_readable(Path(path), self.trainer.strategy)
+            assert isinstance(self.model, Task)
+            self.model.building.go_on(Path(path).absolute().parent.parent / "backbone")
+
+    before_validate = before_fit
+
+    def after_fit(self) -> None:
+        """Evaluate the run's best checkpoint and write its report, if the recipe says so."""
+        if not (self._chosen["report"] and self.trainer.is_global_zero):
+            return
+        from kebyt5_xm.evaluation.evaluate import evaluate
+        from kebyt5_xm.evaluation.report import write_report
+
+        run = Run(self._chosen["run_dir"])
+        device = str(self.trainer.strategy.root_device)
+        write_report(run, evaluate(run, device, packages(run.config)).medium)
+
+    def _loggers(self, run: Path) -> list[Logger]:
+        path = self._chosen.get("ckpt_path")
+        return [tensorboard(run, checkpoint_step(Path(path)) if path else None), MetricsLog(run)]
+
+    def _listed(self, key: str) -> list[Any]:
+        """Return what the recipe gives under `key` as a list; true, false and null give nothing."""
+        value = self._get(self.config_init, key)
+        return value if isinstance(value, list) else [] if value in (None, True, False) else [value]
+
+
+def main(args: list[str]) -> None:
+    """Run `train.py` with `args`; a `UserError` ends it with one line and exit code 2."""
+    quiet()
+    try:
+        with in_one_line():
+            _run(home.in_arguments(args))
+    except Terminated as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def _run(args: list[str]) -> None:
+    """Run `train.py`; what libraries raise for something the user can mend is raised as a `UserError`."""
+    try:
+        trusted, args = trusted_in(args)
+        paths = config_paths(args)[0]
+        with recipes_imports(paths, trusted, args), tempfile.TemporaryDirectory() as folder:
+            TrainingCLI(
+                Task,
+                DataModule,
+                args=merged_arguments(args, Path(folder)),
+                trainer_class=DurableTrainer,
+                parser_class=Parser.of(paths),
+                save_config_callback=SaveRecipe,
+                trainer_defaults=trainer_options.DEFAULTS,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):  # before the first step; Lightning ends with 1
+            raise KeyboardInterrupt from None
+        raise
+    except ValueError as error:
+        # Of torch's optimizers, whose groups are not those that were saved.
+        if "loaded state dict" not in str(error):
+            raise
+        raise UserError(
+            f"the checkpoint's optimizer has other groups than the recipe's ({error}); continue it with its own "
+            "recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights"
+        ) from error
+    except RuntimeError as error:
+        if is_of_killed_worker(error):
+            raise UserError(KILLED_WORKER) from error
+        if is_of_lost_rank(error):
+            raise lost_rank(error) from error
+        raise
+
+
+def merged_arguments(args: list[str], folder: Path) -> list[str]:
+    """Replace all `-c/--config FILE` in `args` by one merged file in `folder`, put first."""
+    paths, rest = config_paths(args)
+    if not paths:
+        return rest
+    merged = folder / "merged.yaml"
+    merged.write_text(recipes.written(recipes.merge(paths)), encoding="utf-8")
+    return [*rest[:1], "--config", str(merged), *rest[1:]]

@@ -1,0 +1,130 @@
+"""From recipes to the task and its data, as `train.py fit` would make them, without a run or a trainer."""
+
+import importlib
+import inspect
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.backbone import SHAPES, Backbone
+from kebyt5_xm.training import recipes, trainer_options
+from kebyt5_xm.training.cli import TrainingCLI
+from kebyt5_xm.training.parser import Parser
+from kebyt5_xm.training.task import Task
+from kebyt5_xm.trust import recipes_imports
+
+
+class _Reader(TrainingCLI):
+    """Parses and makes model and data; no trainer, no run directory, nothing runs."""
+
+    def before_instantiate_classes(self) -> None:
+        """Nothing: a run directory that exists already is no matter here."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        return None
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing."""
+
+
+ANY_WIDTH = 55_440
+"""Stands for the width of a backbone that is not there: every number of heads to 12 and also 16 divides it."""
+
+
+def configured(
+    paths: list[str], random_weights: bool, trusted_modules: Sequence[str] = (), ask_hub: bool = True
+) -> tuple[Task, DataModule]:
+    """Return the task and the data of `configured_run`."""
+    return configured_run(paths, random_weights, trusted_modules, ask_hub)[:2]
+
+
+def configured_run(
+    paths: list[str], random_weights: bool, trusted_modules: Sequence[str] = (), ask_hub: bool = True
+) -> tuple[Task, DataModule, Any]:
+    """Return what the merged recipes at `paths` configure; raises `UserError`, or exits with 2 as `train.py`.
+
+    The third is the parsed configuration, every option of every type filled in. What the recipes may import is said
+    in `kebyt5_xm.trust`. `ask_hub` says that with random weights the backbone is to have the shape of its weights'
+    config.json.
+    """
+    merged = recipes.merge(paths)
+    with recipes_imports(paths, trusted_modules), tempfile.TemporaryDirectory() as folder:
+        if random_weights:
+            merged = _without_pretrained_encoders(merged)
+        path = Path(folder) / "merged.yaml"
+        path.write_text(recipes.written(merged), encoding="utf-8")
+        reader = _Reader(
+            Task,
+            DataModule,
+            args=["fit", "--config", str(path)],
+            parser_class=Parser.of(paths),
+            save_config_callback=None,
+            trainer_defaults=trainer_options.DEFAULTS,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+    task, data = reader.model, reader.datamodule
+    assert isinstance(task, Task)
+    assert isinstance(data, DataModule)
+    if random_weights:
+        task.building.backbone = _random(task.backbone, ask_hub)
+    return task, data, reader.config["fit"]
+
+
+def _without_pretrained_encoders(recipe: recipes.Recipe) -> recipes.Recipe:
+    """Return `recipe` with `pretrained: false` for every encoder that knows the word, and no adapter weights."""
+    modalities = {}
+    for name, block in ((recipe.get("model") or {}).get("modalities") or {}).items():
+        encoder = block.get("encoder") if isinstance(block, dict) else None
+        if not isinstance(encoder, dict) or not isinstance(encoder.get("class_path"), str):
+            continue  # the parser will say what is wrong with it
+        changed = {key: value for key, value in block.items() if key != "weights"}
+        init_args = dict(encoder.get("init_args") or {})
+        if "pretrained" in _parameters(encoder["class_path"]):
+            init_args["pretrained"] = False
+            init_args.pop("checkpoint_path", None)
+        modalities[name] = {**changed, "encoder": {**encoder, "init_args": init_args}}
+    if not modalities:
+        return recipe
+    model = recipe["model"]
+    return {**recipe, "model": {**model, "modalities": {**model["modalities"], **modalities}}}
+
+
+def _parameters(class_path: str) -> set[str]:
+    module, _, name = class_path.rpartition(".")
+    try:
+        return set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    except (ImportError, AttributeError, ValueError, UserError):
+        return set()  # the parser will say so
+
+
+def configured_data(paths: list[str], trusted_modules: Sequence[str] = ()) -> DataModule:
+    """Return the connected data of the recipes, for what reads data alone: no weights, no cache, no hub.
+
+    How wide a backbone on a hub is decides nothing of the data. Raises `UserError` as `configured`.
+    """
+    task, data = configured(paths, True, trusted_modules, ask_hub=False)
+    data.connect(task.interfaces(read_caches=False))
+    return data
+
+
+def _random(backbone: Backbone, ask_hub: bool) -> Backbone:
+    """Return the backbone from scratch, of the shape that its weights' config.json gives."""
+    if backbone.weights is None:
+        return backbone
+    if not ask_hub and not Path(backbone.weights).exists():
+        width = (backbone.shape or SHAPES.get(backbone.size or "", {})).get("d_model", ANY_WIDTH)
+        return Backbone(shape={**SHAPES["mini"], "d_model": width}, attention=backbone.attention)
+    try:
+        config = backbone.config()
+    except UserError as error:
+        if backbone.size is None:
+            raise UserError(f"{error}; for random weights without it, give model.backbone.size") from error
+        return replace(backbone, weights=None)
+    shape = {key: getattr(config, key) for key in (*SHAPES["mini"], "d_kv")}
+    return replace(backbone, weights=None, size=None, shape=shape)

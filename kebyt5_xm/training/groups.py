@@ -1,0 +1,162 @@
+"""Which parameters train, and how fast: optimizer groups by pattern."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.training.layer_decay import places
+
+
+@dataclass
+class Group:
+    """Parameters whose name matches a shell pattern, and what they take instead of the optimizer's values.
+
+    Names are those of the model: `backbone.encoder.block.0.layer.0.SelfAttention.q.weight`. `*` matches any
+    run of characters, dots included: `backbone.decoder.*`, `modalities.image.adapter.*`, `*layer_norm*`.
+
+    Args:
+        pattern: over names of parameters.
+        lr: learning rate.
+        weight_decay: weight decay.
+        layer_decay: from above 0 to 1. Block i of a stack has the rate x layer_decay^(number of blocks above it), its
+            embeddings once more; see `kebyt5_xm.training.layer_decay`.
+        frozen: true, and these do not train; false, and they train although LoRA would freeze them; see
+            `kebyt5_xm.training.training_choice`.
+    """
+
+    pattern: str
+    lr: float | None = None
+    weight_decay: float | None = None
+    layer_decay: float | None = None
+    frozen: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise UserError(
+                f"the group of the pattern '{self.pattern}' has a layer_decay of {self.layer_decay}; expected more "
+                "than 0 and at most 1, such as 0.9"
+            )
+        if self.frozen and (self.lr, self.weight_decay, self.layer_decay) != (None, None, None):
+            raise UserError(
+                f"the group of the pattern '{self.pattern}' is frozen and has a learning rate or a decay; expected "
+                "one or the other"
+            )
+
+
+DEFAULT = "default"
+
+_SCALE = "scale"
+"""Key of an optimizer group until `scale_rates`: what its learning rate is multiplied with."""
+
+
+def assign(groups: dict[str, Group], parameters: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
+    """Return group name -> parameter names, for (name, trainable) pairs; the last match wins.
+
+    What matches none is in the group `default`. Raises `UserError` for a pattern that matches nothing, or
+    frozen parameters alone, unless it is there to freeze them.
+    """
+    parameters = list(parameters)
+    assigned: dict[str, list[str]] = {DEFAULT: [], **{name: [] for name in groups}}
+    if DEFAULT in groups:
+        raise UserError(f"model.groups has a group '{DEFAULT}'; that name is taken, choose another")
+    for name, group in groups.items():
+        matched = [trainable for parameter, trainable in parameters if fnmatchcase(parameter, group.pattern)]
+        if not matched:
+            parts = {prefix for parameter, _ in parameters for prefix in _prefixes(parameter)}
+            near = did_you_mean(group.pattern.strip("*").strip("."), parts)
+            raise UserError(
+                f"model.groups.{name}: the pattern '{group.pattern}' matches no parameter{near or '; '}"
+                f"{'' if not near else '; '}names look like '{parameters[-1][0]}'"
+            )
+        if not any(matched) and not group.frozen:
+            raise UserError(
+                f"model.groups.{name}: the pattern '{group.pattern}' matches only frozen parameters; "
+                "unfreeze them or drop the group"
+            )
+    for parameter, trainable in parameters:
+        if trainable:
+            matches = [
+                name for name, g in groups.items() if not g.frozen and fnmatchcase(parameter, g.pattern)
+            ]
+            assigned[matches[-1] if matches else DEFAULT].append(parameter)
+    return {name: names for name, names in assigned.items() if names}
+
+
+def by_layer(
+    groups: dict[str, Group], parameters: Iterable[tuple[str, bool]]
+) -> list[tuple[str, str, float, list[str]]]:
+    """Return (optimizer group, group, factor of its learning rate, parameter names), as `assign` and decays say.
+
+    A group with `layer_decay` becomes one optimizer group for every block: `NAME/encoder.block.3`. Raises `UserError`
+    for a decay over parameters in no stack of blocks.
+    """
+    parameters = list(parameters)
+    found = []
+    for name, members in assign(groups, parameters).items():
+        decay = groups[name].layer_decay if name in groups else None
+        if decay is None:
+            found.append((name, name, 1.0, members))
+            continue
+        place_of = places([parameter for parameter, _ in parameters])
+        if not any(place_of[member] for member in members):
+            raise UserError(
+                f"model.groups.{name}: layer_decay is {decay}, but nothing that '{groups[name].pattern}' matches "
+                "belongs to a stack of numbered blocks; drop layer_decay, or give the pattern of a stack"
+            )
+        split: dict[tuple[str, float], list[str]] = {}
+        for member in members:
+            place = place_of[member]
+            label, above = (place.label, place.above) if place else ("", 0)
+            split.setdefault((f"{name}/{label}" if label else name, decay**above), []).append(member)
+        found += [(label, name, scale, names) for (label, scale), names in split.items()]
+    return found
+
+
+def optimizer_groups(groups: dict[str, Group], named: Iterable[tuple[str, Tensor]]) -> list[dict]:
+    """Return the parameter groups to hand to a torch optimizer, each with its `name`; then call `scale_rates`."""
+    tensors = dict(named)
+    result = []
+    for label, name, scale, parameters in by_layer(
+        groups, [(n, t.requires_grad) for n, t in tensors.items()]
+    ):
+        entry: dict = {"name": label, "params": [tensors[parameter] for parameter in parameters]}
+        group = groups.get(name)
+        for key in ("lr", "weight_decay"):
+            if group is not None and getattr(group, key) is not None:
+                entry[key] = getattr(group, key)
+        result.append(entry if scale == 1 else {**entry, _SCALE: scale})
+    return result
+
+
+def scale_rates(optimizer: Optimizer) -> None:
+    """Apply the layer decays to the rates, which may be the optimizer's own and so are known only now."""
+    for group in optimizer.param_groups:
+        group["lr"] *= group.pop(_SCALE, 1.0)
+
+
+def table(param_groups: list[dict], num_frozen: int) -> str:
+    """Return the printed table of an optimizer's real groups, and which share of the model trains."""
+    names = [group.get("name", DEFAULT) for group in param_groups]
+    width = max(20, *(len(name) + 2 for name in names))
+    lines = [f"{'group':<{width}}{'tensors':>9}{'parameters':>16}{'lr':>12}{'weight decay':>14}"]
+    trainable = 0
+    for name, group in zip(names, param_groups, strict=True):
+        size = sum(p.numel() for p in group["params"])
+        trainable += size
+        lr = float(group.get("initial_lr", group["lr"]))
+        lines.append(
+            f"{name:<{width}}{len(group['params']):>9}{size:>16,}{lr:>12.3g}"
+            f"{float(group.get('weight_decay', 0.0)):>14.3g}"
+        )
+    lines.append(f"{'(frozen)':<{width}}{'':>9}{num_frozen:>16,}")
+    lines.append(f"{trainable / max(trainable + num_frozen, 1):.2%} of {trainable + num_frozen:,} train")
+    return "\n".join(lines)
+
+
+def _prefixes(parameter: str) -> list[str]:
+    words = parameter.split(".")
+    return [".".join(words[:n]) for n in range(1, len(words) + 1)]

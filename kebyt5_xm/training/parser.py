@@ -1,0 +1,141 @@
+"""Command-line errors of `train.py` for people: one line, the wrong name, the nearest right one."""
+
+import inspect
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import set_dumper, set_loader
+from lightning.pytorch.cli import LightningArgumentParser
+
+from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.training.recipe_check import place_of_value
+from kebyt5_xm.training.recipe_yaml import dump_values, load_option
+
+# jsonargparse 4.53 writes the text `1e3` without quotes and reads it as a number, in RUN/config.yaml too.
+set_dumper("yaml", dump_values)
+# And it reads the key `no` as false.
+set_loader("yaml", load_option, (yaml.YAMLError,))
+
+# How jsonargparse 4.53 and argparse name what they did not expect.
+_UNKNOWN = re.compile(
+    r"unrecognized arguments: --(?P<argument>[^\s=]+)"
+    r"|Option '(?P<option>[^']+)' is not accepted"
+    r"|Key '(?P<key>[^']+)' is not expected"
+    r"|does not accept option '(?P<nested>[^']+)'"
+)
+_CHOICES = re.compile(r"Literal\[(?P<choices>[^\]]+)\].*Given value: (?P<value>\S+)", re.DOTALL)
+_NO_CLASS = re.compile(
+    r"callable class: (?P<cause>No module named '[^']+'"
+    r"|module '(?P<module>[^']+)' has no attribute '(?P<name>[^']+)')"
+    r".*class_path='(?P<class_path>[^']+)'",
+    re.DOTALL,
+)
+_NO_CLASS_WITHIN = re.compile(
+    r"Problem with given class_path '(?P<class_path>[^']+)':\s*(?P<cause>No module named '[^']+'"
+    r"|module '(?P<module>[^']+)' has no attribute '(?P<name>[^']+)')",
+)
+"""The same of a class within a list or a union."""
+_DENIED = re.compile(r"Importing '(?P<path>[^']+)' is not allowed")
+"""Of `kebyt5_xm.trust`, which lets a run's recipe name no other class."""
+_CLASS_PATH = re.compile(r"class_path '([^']+)'")
+
+
+_KEY = re.compile(r'Parser key "([^"]+)"')
+_VALUE = re.compile(r"(?:Got value|Given value): (?P<value>.*?)\s*$")
+_UNION = re.compile(r"Does not validate against any of the Union subtypes.*", re.DOTALL)
+_WRONG = re.compile(r"Expected an? (?:<class '[^']+'>|typing\.Literal\[[^\]]*\])\. Got value: .*$", re.DOTALL)
+_EXPECTED = re.compile(r"Expected (?:an? )?(.+?)(?:\. Got value.*)?$", re.MULTILINE)
+_NOT_TEXT = re.compile(r"(True|False|[-+.0-9]+)$")
+
+
+class Parser(LightningArgumentParser):
+    """Takes options by their full names only, and explains errors in one line, with their place in a recipe."""
+
+    recipes: Mapping[str, str] = {}
+    """The files that are parsed, merged into one: absolute path -> as given. jsonargparse parses in other folders."""
+
+    @classmethod
+    def of(cls, recipes: Sequence[str]) -> "type[Parser]":
+        """Return a parser that knows which recipes are parsed."""
+        return type(cls.__name__, (cls,), {"recipes": {str(Path(path).absolute()): path for path in recipes}})
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.allow_abbrev = False  # `--model.backbone.siz small` is a mistake, not a short form
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        place, line = self._place(message), explain(message, self._names())
+        if place:  # which tells the whole path of the key
+            line = line.removeprefix(f'Parser key "{(_KEY.findall(message) or [""])[-1]}"; ')
+        print(f"error: {place}{line}", file=sys.stderr)
+        raise SystemExit(2)
+
+    def _place(self, message: str) -> str:
+        """Return file, line and key path of what a message is about, where one key of the recipes fits alone."""
+        value = _VALUE.search(message)
+        key = (_KEY.findall(message) or [None])[-1]
+        if unknown := _UNKNOWN.search(message):
+            key, value = next(word for word in unknown.groups() if word), None
+        try:
+            place = place_of_value(list(self.recipes), key, value and value["value"]) if key else ""
+        except UserError:
+            return ""
+        path = next((path for path in self.recipes if place.startswith(path)), "")
+        return self.recipes.get(path, "") + place.removeprefix(path)
+
+    def _names(self) -> set[str]:
+        """Return every option and every word in one, of this parser and its subcommands."""
+        names: set[str] = set()
+        subcommands = self._subcommands_action
+        parsers = [self, *(subcommands._name_parser_map.values() if subcommands else [])]
+        for parser in parsers:
+            for action in parser._actions:
+                names.add(action.dest)
+                names.update(action.dest.split("."))
+        return names
+
+
+def explain(message: str, names: set[str]) -> str:
+    """Return a parser's message as one line, with the nearest known name behind an unknown one."""
+    if denied := _DENIED.search(message):
+        package = denied["path"].partition(".")[0]
+        return (
+            f"a run's recipe names '{denied['path']}', and '{package}' is not trusted, so it was not imported; if "
+            f"you trust its code, give --trust {package}"
+        )
+    line = _in_one_line(message)
+    if choice := _CHOICES.search(message):
+        return line + did_you_mean(choice["value"], re.findall(r"'([^']+)'", choice["choices"]))
+    if failed := _NO_CLASS.search(message) or _NO_CLASS_WITHIN.search(message):
+        near = did_you_mean(failed["name"], dir(sys.modules.get(failed["module"]))) if failed["name"] else ""
+        remedy = near or "; install the package that it is in, or correct the class_path"
+        return f"cannot import {failed['class_path']}: {failed['cause']}{remedy}"
+    found = _UNKNOWN.search(message)
+    if not found:
+        return line
+    word = next(value for value in found.groups() if value)
+    for class_path in _CLASS_PATH.findall(message):
+        module, _, name = class_path.rpartition(".")
+        try:  # only what the parser has imported: the rest may be what it refused to
+            names = names | set(inspect.signature(getattr(sys.modules[module], name)).parameters)
+        except (KeyError, AttributeError, TypeError, ValueError):
+            continue
+    return line + (did_you_mean(word, names) or did_you_mean(word.split(".")[-1], names))
+
+
+def _in_one_line(message: str) -> str:
+    """Return a message's lines as one; of a value of the wrong type, the types and the value alone."""
+    value = _VALUE.search(message)
+    wrong = _UNION.search(message) or _WRONG.search(message)
+    kinds = [kind for kind in _EXPECTED.findall(wrong[0]) if "NoneType" not in kind] if wrong else []
+    if wrong and value and kinds:
+        kinds = [re.sub(r"<class '([\w.]+)'>", r"\1", kind) for kind in dict.fromkeys(kinds)]
+        quote = (
+            "; quote it if the text is meant" if "str" in kinds and _NOT_TEXT.match(value["value"]) else ""
+        )
+        message = message[: wrong.start()] + f"expected {' or '.join(kinds)}, found {value['value']}{quote}"
+    return "; ".join(part.strip().removesuffix(":") for part in message.splitlines() if part.strip())

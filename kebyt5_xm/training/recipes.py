@@ -1,0 +1,145 @@
+"""Recipes: YAML files merged in order into one.
+
+LightningCLI replaces a whole mapping when a second config names it; here mappings merge key by key, so an
+overlay adds a modality without repeating the others. A mapping whose `class_path` changes is replaced whole,
+because the old `init_args` belong to the old class. Null takes an entry out that a file before has brought, in every
+mapping of names: sources, modalities, groups, LoRA entries, the stores and the labels of a source.
+"""
+
+import argparse
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from kebyt5_xm.data.media import home
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.training.recipe_yaml import KeyPath, Plain, dump, read
+from kebyt5_xm.trust import add_trust_argument
+
+Recipe = dict[str, Any]
+
+NAMED = (
+    ("data", "sources"),
+    ("data", "sources", "*", "init_args", "stores"),
+    ("data", "sources", "*", "init_args", "validation"),
+    ("data", "sources", "*", "init_args", "labels"),
+    ("model", "modalities"),
+    ("model", "groups"),
+    ("model", "lora"),
+)
+"""The mappings of names that a recipe has, `*` for any name; null takes an entry out of them."""
+
+
+OPTIMIZER = "kebyt5_xm.optimizers.RMSScaledAdamW"
+"""That of a recipe which names none. As a default of a signature its options would stay under another class:
+jsonargparse (4.53) keeps those that both take, so that AdamW would get this one's weight decay of 0, and its rate."""
+
+
+def add_config_argument(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Declare `-c RECIPE` of the commands that take recipes, as `config`: a list of paths; and `--trust`."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        action="append",
+        required=required,
+        default=[],
+        metavar="RECIPE",
+        help="a recipe or an overlay, as for `train.py fit`; give it as often as you have them",
+    )
+    add_trust_argument(parser)
+
+
+def load(path: str | Path) -> Recipe:
+    """Read one recipe; raise `UserError` if it is missing, is no YAML or is no mapping.
+
+    Keys are texts and so are values, see `kebyt5_xm.training.recipe_yaml`; `~/` is the home folder.
+    """
+    return home.in_recipe(read(path)[0])
+
+
+def merge(paths: list[str]) -> Recipe:
+    """Merge the recipes at `paths`, later ones over earlier ones.
+
+    Raises `UserError` if two of them give one modality different encoder classes.
+    """
+    merged: Recipe = {}
+    encoders: dict[str, tuple[str, str]] = {}
+    for path in paths:
+        recipe = load(path)
+        for name, class_path in _encoder_classes(recipe).items():
+            first, first_path = encoders.setdefault(name, (class_path, path))
+            if first != class_path:
+                raise UserError(
+                    f"modality '{name}' has the encoder {first} in '{first_path}' and {class_path} in '{path}'; "
+                    "give one of the two modalities another name"
+                )
+        merged = overlay(merged, recipe)
+    merged.pop("weights_only", None)  # RUN/config.yaml had it once; it never meant anything
+    return _without_nulls(merged)
+
+
+def matches(at: KeyPath, patterns: Iterable[KeyPath]) -> bool:
+    """Say whether a place in a recipe is one of `patterns`, in which `*` stands for any name."""
+    return any(len(at) == len(pattern) and all(map(fnmatchcase, at, pattern)) for pattern in patterns)
+
+
+def _without_nulls(tree: Any, at: tuple[str, ...] = ()) -> Any:
+    """Leave out the entries that are null in the end, in every mapping of `NAMED`."""
+    if not isinstance(tree, dict):
+        return tree
+    here = matches(at, NAMED)
+    return {
+        key: _without_nulls(value, (*at, key)) for key, value in tree.items() if not (here and value is None)
+    }
+
+
+def written(recipe: Recipe) -> str:
+    """Return a merged recipe as YAML in which the parser finds every value as it was written.
+
+    What goes to classes of ours is text, and their types decide what it means, as on the command line. To the trainer
+    and to classes of others, which may ask for no type, numbers and booleans go as such.
+    """
+    model = recipe.get("model")
+    if model is None or (isinstance(model, dict) and model.get("optimizer") is None):
+        recipe = {**recipe, "model": {**(model or {}), "optimizer": {"class_path": OPTIMIZER}}}
+    return dump(_texts(recipe, True))
+
+
+def _texts(value: Any, ours: bool) -> Any:
+    if isinstance(value, dict):
+        named = value.get("class_path")
+        return {
+            name: _texts(
+                item,
+                str(named or "").startswith("kebyt5_xm.")
+                if name == "init_args"
+                else ours and name != "trainer",
+            )
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_texts(item, ours) for item in value]
+    return str(value) if ours and isinstance(value, Plain) else value
+
+
+def overlay(below: Recipe, above: Recipe) -> Recipe:
+    """Return `below` with `above` laid over it; neither is changed."""
+    if "class_path" in above and above["class_path"] != below.get("class_path"):
+        return dict(above)
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = overlay(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _encoder_classes(recipe: Recipe) -> dict[str, str]:
+    model = recipe.get("model")
+    modalities = model.get("modalities") if isinstance(model, dict) else None
+    found = {}
+    for name, block in (modalities if isinstance(modalities, dict) else {}).items():
+        encoder = block.get("encoder") if isinstance(block, dict) else None
+        if isinstance(encoder, dict) and "class_path" in encoder:
+            found[name] = encoder["class_path"]
+    return found

@@ -1,0 +1,121 @@
+"""RUN/results.json: the figures of a run, written when training ends, read by model card and reports."""
+
+import datetime
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.durable import durably
+from kebyt5_xm.evaluation.baselines import baselines
+from kebyt5_xm.evaluation.plain_values import plain
+from kebyt5_xm.training.callbacks.forgetting import ForgettingMeter
+from kebyt5_xm.training.callbacks.progress import Throughput
+from kebyt5_xm.training.callbacks.skips import Skips
+from kebyt5_xm.training.memory import peak_memory
+
+
+class ResultsWriter(pl.Callback):
+    """Writes RUN/results.json when training ends, and logs the entropy baselines at every validation.
+
+    Keys:
+        date                  day on which training ended, ISO 8601
+        steps                 optimizer steps trained
+        global_batch_size     examples of one step
+        parameters            of the whole model; trainable_parameters of them train
+        train_seconds         time spent training, without validation (since the last resume)
+        device_hours          train_seconds on every rank, in hours
+        peak_memory_gb        most memory that rank 0 took, in 1e9 bytes; `peak_memory_of` says what is counted
+        bytes_per_second      input and target ids trained on in a second, over all ranks
+        hardware              processor or accelerator, and how many ranks
+        precision, strategy   as Lightning names them
+        loss, bits_per_byte   of the last validation, over all held-out parts together
+        parts.NAME            bits_per_byte and loss of a held-out part, with `uniform`, `unigram` and `bigram`:
+                              the entropies of the same held-out bytes, bits per byte
+        skipped.NAME          examples of a training part that could not be made, `skipped` of `drawn` (since the last
+                              resume); RUN/skipped.jsonl has them one by one
+        epochs.NAME           passes over the rows of a training part
+        length_table_seconds  time that measuring lengths took before training; 0 where they were kept from before
+        forgetting.NAME       bits per byte of held-out text at the `start`, at the `end` and at their `worst`
+        data_fingerprint      digest of everything that decided which examples were seen
+    """
+
+    def __init__(self) -> None:
+        self.baselines: dict[str, dict[str, float]] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        for number, name in enumerate(data.validation.names):
+            held_out = data.validation.raw_bytes(number)
+            if len(held_out):
+                found = baselines(held_out)
+                self.baselines[name] = {
+                    "uniform": found.uniform,
+                    "unigram": found.unigram,
+                    "bigram": found.bigram,
+                }
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name, values in self.baselines.items():
+            for key, value in values.items():
+                pl_module.log(f"baseline/{key}/{name}", value, rank_zero_only=True)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "results.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            found = plain(self.results(trainer, pl_module))
+            with durably(path) as file:
+                file.write((json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Return the figures, keys as above."""
+        data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        throughput = next(c for c in trainer.callbacks if isinstance(c, Throughput))  # pyright: ignore
+        skips = next(c for c in trainer.callbacks if isinstance(c, Skips))  # pyright: ignore
+        # ZeRO 3 leaves empty tensors behind between passes, which remember their size as `ds_numel`.
+        sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in pl_module.parameters()]
+        peak, peak_of = peak_memory(trainer.strategy.root_device)
+        return {
+            "date": datetime.date.today().isoformat(),
+            "steps": trainer.global_step,
+            "global_batch_size": data.global_batch_size,
+            "parameters": sum(size for size, _ in sizes),
+            "trainable_parameters": sum(size for size, trainable in sizes if trainable),
+            "train_seconds": round(throughput.total_seconds, 3),
+            "device_hours": round(throughput.total_seconds * trainer.world_size / 3600, 7),
+            "peak_memory_gb": round(peak, 3),
+            "peak_memory_of": peak_of,
+            "bytes_per_second": round(throughput.bytes_per_second),
+            "hardware": f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}",
+            "precision": str(trainer.precision),
+            "strategy": type(trainer.strategy).__name__,
+            "loss": metrics.get("val/loss"),
+            "bits_per_byte": metrics.get("val/bits_per_byte"),
+            "parts": {
+                name: {
+                    "bits_per_byte": metrics.get(f"val/bits_per_byte/{name}"),
+                    "loss": metrics.get(f"val/loss/{name}"),
+                    **self.baselines.get(name, {}),
+                }
+                for name in data.validation.names
+            },
+            "skipped": {name: {"skipped": s, "drawn": d} for name, (s, d) in skips.totals.items() if s},
+            "epochs": {name: round(epochs, 4) for name, epochs in data.course.epochs().items()},
+            "length_table_seconds": round(data.length_table_seconds, 1),
+            "forgetting": next(c.parts for c in trainer.callbacks if isinstance(c, ForgettingMeter)),  # pyright: ignore
+            "data_fingerprint": data.fingerprint(),
+        }
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a device is, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

@@ -1,0 +1,114 @@
+"""What of a model trains: one decision over `frozen`, `model.lora` and `model.groups`, made before weights load.
+
+1. Everything trains, but for a backbone or an encoder with `frozen: true`.
+2. LoRA freezes the own weights of the part that it goes into (backbone, an encoder, an adapter); its updates train.
+3. `frozen` of a group says otherwise of the parameters that match: true freezes them, false lets them train beside
+   the updates. The last match that says either wins. What rule 1 froze, and the weights under a LoRA, stay frozen.
+"""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.lora import ADDED, LoRA, part_of, targets
+from kebyt5_xm.training.groups import Group
+
+
+@dataclass(frozen=True)
+class TrainingChoice:
+    """Which parameters train, by name, and which modules get a LoRA."""
+
+    own: dict[str, bool]
+    """The model's parameters as they are without LoRA: whether each trains."""
+    lora: dict[str, LoRA]
+    """Module name -> what goes in."""
+
+    def parameters(self) -> list[tuple[str, bool]]:
+        """Return (name, whether it trains) of all parameters, LoRA's included."""
+        return [*self.own.items(), *((name, True) for name in _added(self.lora))]
+
+    def apply(self, model: CrossModalT5) -> None:
+        """Freeze, thaw and put LoRA into the model, which must be the one that was decided on, with its weights."""
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(self.own[name])
+        if not self.lora:
+            return
+        from kebyt5_xm.model.lora_layer import inject
+
+        inject(model, self.lora)
+        for name in model.modalities:
+            module = model.modality(name)
+            if any(part_of(place) == f"modalities.{name}.encoder" for place in self.lora):
+                module.encoder.let_lora_learn()
+                module.own_encoder = True
+
+
+def decide(
+    model: CrossModalT5, backbone_frozen: bool, lora: dict[str, LoRA], groups: dict[str, Group]
+) -> TrainingChoice:
+    """Return what trains. The model may be a skeleton without weights.
+
+    Raises `UserError` for a pattern of `lora` without a layer to go into, and for choices that contradict each other.
+    """
+    places = targets(model, lora)
+    frozen_parts = {"backbone"} if backbone_frozen else set()
+    frozen_parts |= {f"modalities.{n}.encoder" for n in model.modalities if model.modality(n).encoder.frozen}
+    for place, name in places.items():
+        if part_of(place) in frozen_parts - {"backbone"} and lora[name].dropout:
+            raise UserError(
+                f"model.lora.{name} has a dropout of {lora[name].dropout} in '{place}', whose encoder has `frozen: "
+                "true` and so stays in eval mode, without dropout; set the dropout to 0 there, or frozen to false"
+            )
+    free = {n: p.requires_grad and part_of(n) not in frozen_parts for n, p in model.named_parameters()}
+    adapted = {part_of(place) for place in places}
+    own = {name: trains and part_of(name) not in adapted for name, trains in free.items()}
+    choice = TrainingChoice(own, {place: lora[name] for place, name in places.items()})
+    for name, group in groups.items():
+        if group.frozen is True:
+            own |= dict.fromkeys(_matched(name, group, choice), False)
+        elif group.frozen is False:
+            own |= _thawed(name, group, choice, free, frozen_parts)
+    return choice
+
+
+def _matched(name: str, group: Group, choice: TrainingChoice) -> list[str]:
+    """Return the own parameters that `frozen: true` of a group freezes; `assign` refuses a pattern without any."""
+    for added in _added(choice.lora):
+        if fnmatchcase(added, group.pattern):
+            raise UserError(
+                f"model.groups.{name}: frozen is true and the pattern '{group.pattern}' matches '{added}', which "
+                "model.lora adds to be trained; drop one of them"
+            )
+    matched = [parameter for parameter in choice.own if fnmatchcase(parameter, group.pattern)]
+    if matched and not any(choice.own[parameter] for parameter in matched):
+        raise UserError(
+            f"model.groups.{name}: frozen is true, but all that '{group.pattern}' matches is frozen already; drop "
+            "the group"
+        )
+    return matched
+
+
+def _thawed(
+    name: str, group: Group, choice: TrainingChoice, free: dict[str, bool], frozen_parts: set[str]
+) -> dict[str, bool]:
+    found = {}
+    for parameter in choice.own:
+        if not fnmatchcase(parameter, group.pattern):
+            continue
+        if part_of(parameter) in frozen_parts:
+            raise UserError(
+                f"model.groups.{name}: frozen is false, but '{parameter}' is in {part_of(parameter)}, which has "
+                "`frozen: true`; set that to false, or take the group's `frozen` out"
+            )
+        if parameter.rpartition(".")[0] in choice.lora:
+            raise UserError(
+                f"model.groups.{name}: frozen is false, but model.lora puts an update beside '{parameter}', which "
+                "keeps the weight under it; give a pattern that leaves it out, or drop the LoRA there"
+            )
+        found[parameter] = free[parameter]
+    return found
+
+
+def _added(lora: dict[str, LoRA]) -> list[str]:
+    return [f"{place}.{added}" for place in lora for added in ADDED]
