@@ -18,13 +18,15 @@ from benchmarks.training import TINY
 from encoders.timm import TimmEncoder
 from kebyt5_xm.adapters import MLP
 from kebyt5_xm.data.batch import collate
-from kebyt5_xm.data.sources.source import Example, MediaItem
+from kebyt5_xm.data.inputs import Example, MediaItem
+from kebyt5_xm.data.media.feature_cache import FeatureCache, Segment, media_key
+from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.model.backbone import Backbone
-from kebyt5_xm.model.cache_key import encoder_key, media_key
+from kebyt5_xm.model.cache_key import encoder_key
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.feature_cache import FeatureCache, Segment
-from kebyt5_xm.model.modality import MediaInterface, interface
+from kebyt5_xm.model.modality import interface
+from kebyt5_xm.model.network import teacher_forced, token_losses
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 
 MODELS = ("test_vit", "tf_efficientnet_lite0", "vit_small_patch16_224")
@@ -98,14 +100,8 @@ def step(model: CrossModalT5, media: MediaInterface, paths: list[Path]) -> None:
         )
         target = np.append(encode("a caption of some thirty bytes"), EOS_ID).astype(np.int16)
         examples.append(Example(ids, target, (MediaItem("image", prepared, 0, count),)))
-    part = np.zeros(len(examples), dtype=np.int64)
-    batch = collate(examples, part, interfaces={"image": media}, num_targets=1, step=0, next_step=1).to("cpu")
-    loss = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask(),
-        media=batch.media,
-        labels=batch.labels,
-    ).loss
+    batch = collate(examples, np.zeros(len(examples), dtype=np.int64), interfaces={"image": media}).to("cpu")
+    loss = token_losses(teacher_forced(model, batch.inputs, batch.labels).logits, batch.labels).mean()
     loss.backward()
     model.zero_grad(set_to_none=True)
 

@@ -15,7 +15,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from benchmarks.device import Device, Group
 from benchmarks.gpu_training import FULL, Size, backbone_of
-from kebyt5_xm.model.cross_modal import CrossModalT5, CrossModalT5Config
+from kebyt5_xm.model.configuration import CrossModalT5Config
+from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.decoding import greedy
 from kebyt5_xm.vocabulary import EOS_ID
 

@@ -24,12 +24,15 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from benchmarks.device import Device, Group
 from kebyt5_xm.commands.doctor.flops import step_flops
-from kebyt5_xm.data.batch import IGNORE_INDEX, Batch
+from kebyt5_xm.data.batch import IGNORE_INDEX, Batch, Progress
+from kebyt5_xm.data.inputs import Inputs
 from kebyt5_xm.data.order.plan import Plan
 from kebyt5_xm.data.order.steps import Budget, BudgetedSteps
 from kebyt5_xm.data.sources.source import Part
 from kebyt5_xm.model.backbone import Backbone
-from kebyt5_xm.model.cross_modal import CrossModalT5, CrossModalT5Config, token_losses
+from kebyt5_xm.model.configuration import CrossModalT5Config
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.network import teacher_forced, token_losses
 from kebyt5_xm.vocabulary import PAD_ID
 
 Size = Literal["mini", "small", "base", "large"]
@@ -88,16 +91,17 @@ class Examples:
         longest, longest_target = self.lengths[rows].max(axis=0).tolist()
         inputs, targets = self.inputs[rows, :longest], self.targets[rows, :longest_target]
         places = torch.arange(max(longest, longest_target), device=lengths.device)
+        inputs = Inputs(
+            inputs.masked_fill(places[:longest] >= lengths[:, :1], PAD_ID),
+            lengths[:, 0],
+            full=bool((self.lengths[rows, 0] == longest).all()),
+        )
         return Batch(
-            input_ids=inputs.masked_fill(places[:longest] >= lengths[:, :1], PAD_ID),
-            lengths=lengths[:, 0],
+            inputs,
             labels=targets.masked_fill(places[:longest_target] >= lengths[:, 1:], IGNORE_INDEX),
             part=torch.zeros(len(rows), device=lengths.device),
-            full=bool((self.lengths[rows, 0] == longest).all()),
-            num_targets=int(self.lengths[np.concatenate(self.ours()), 1].sum()),
+            progress=Progress(num_targets=int(self.lengths[np.concatenate(self.ours()), 1].sum())),
             num_ids=int(self.lengths[rows].sum()),
-            step=0,
-            next_step=1,
         )
 
 
@@ -142,20 +146,17 @@ class Step:
 
 def our_loss(model: CrossModalT5, batch: Batch) -> Tensor:
     """Return a micro-batch's share of the mean loss over all targets of the step, as `Task` has it."""
-    logits = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask(),
-        decoder_input_ids=model.shift_right(batch.labels),
-        use_cache=False,
-    ).logits
-    return token_losses(logits, batch.labels).sum() / batch.num_targets
+    logits = teacher_forced(model, batch.inputs, batch.labels).logits
+    return token_losses(logits, batch.labels).sum() / batch.progress.num_targets
 
 
 def their_loss(t5: T5ForConditionalGeneration, batch: Batch) -> Tensor:
     """Return the same by transformers' own loss, with the mask that its tokenizer gives, padding or not."""
-    mask = (batch.input_ids != PAD_ID).long()
-    loss = t5(input_ids=batch.input_ids, attention_mask=mask, labels=batch.labels, use_cache=False).loss
-    return loss * ((batch.labels != IGNORE_INDEX).sum() / batch.num_targets)
+    mask = (batch.inputs.input_ids != PAD_ID).long()
+    loss = t5(
+        input_ids=batch.inputs.input_ids, attention_mask=mask, labels=batch.labels, use_cache=False
+    ).loss
+    return loss * ((batch.labels != IGNORE_INDEX).sum() / batch.progress.num_targets)
 
 
 def groups(sizes: Sequence[Size], device: Device, rates: Mapping[str, float]) -> Iterator[Group]:
@@ -192,7 +193,7 @@ def _figures(step: Step, examples: Examples, config: T5Config, matrix_rate: floa
     seconds = step.device.seconds(step, warmup=1, repeats=1 if step.device.toy else 3)
     lengths = examples.lengths[np.concatenate(examples.ours())]
     flops = sum(step_flops(config, *map(int, length)) for length in lengths) / seconds / 1e12
-    tokens = sum(batch.input_ids.numel() + batch.labels.numel() for batch in step.batches)
+    tokens = sum(batch.inputs.input_ids.numel() + batch.labels.numel() for batch in step.batches)
     return {
         "seconds": seconds,
         "examples_per_s": len(lengths) / seconds,

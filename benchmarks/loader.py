@@ -35,7 +35,8 @@ from kebyt5_xm.data.order.steps import Budget, BudgetedSteps, CountedSteps, Step
 from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config
-from kebyt5_xm.model.cross_modal import CrossModalT5, token_losses
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.network import teacher_forced, token_losses
 
 NUM_ROWS = 20_000
 SHORTEST, LONGEST = 30, 1500
@@ -117,8 +118,9 @@ def loading(folder: Path, name: str) -> dict[str, float]:
         batch = next(batches)
         taken += time.perf_counter() - started
         useful += batch.num_ids
-        positions += batch.input_ids.numel() + batch.labels.numel()
-        examples += len(batch.part) if batch.packing is None else int(batch.packing.segments.amax(1).sum())
+        positions += batch.inputs.input_ids.numel() + batch.labels.numel()
+        packing = batch.inputs.packing
+        examples += len(batch.part) if packing is None else int(packing.segments.amax(1).sum())
         if number % BATCHES_BETWEEN_SAMPLES == 0:
             resident.append(memory_mb()["Rss"])
     peak = memory_mb()["VmHWM"]
@@ -151,13 +153,7 @@ def useful_bytes_per_s(model: CrossModalT5, batches: list[Batch]) -> float:
     """Return the useful bytes of forward and backward passes over `batches` in a second."""
     started = time.perf_counter()
     for batch in (batch.to("cpu") for batch in batches):
-        logits = model(
-            input_ids=batch.input_ids,
-            attention_mask=None if batch.packing else batch.attention_mask(),
-            decoder_input_ids=(batch.packing or model).shift_right(batch.labels),
-            packing=batch.packing,
-            use_cache=False,
-        ).logits
+        logits = teacher_forced(model, batch.inputs, batch.labels).logits
         token_losses(logits, batch.labels).sum().backward()
         model.zero_grad(set_to_none=True)
     return sum(batch.num_ids for batch in batches) / (time.perf_counter() - started)

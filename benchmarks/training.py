@@ -13,10 +13,13 @@ import torch
 
 from benchmarks.report import seconds, write
 from kebyt5_xm.commands.doctor.flops import step_flops
-from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.batch import Batch, Progress
+from kebyt5_xm.data.inputs import Inputs
 from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.model.backbone import SHAPES, Backbone
-from kebyt5_xm.model.cross_modal import CrossModalT5, CrossModalT5Config, token_losses
+from kebyt5_xm.model.configuration import CrossModalT5Config
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.network import teacher_forced, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW
 
 TINY = {"d_model": 128, "d_ff": 256, "num_heads": 4, "num_layers": 3, "num_decoder_layers": 2, "d_kv": 32}
@@ -26,15 +29,15 @@ def batch_of(size: int, objective: SpanDenoising, device: str) -> Batch:
     """Return random full rows, as denoising makes them."""
     torch.manual_seed(0)
     return Batch(
-        input_ids=torch.randint(3, 248, (size, objective.inputs_length)),
-        lengths=torch.full((size,), objective.inputs_length),
+        Inputs(
+            torch.randint(3, 248, (size, objective.inputs_length)),
+            torch.full((size,), objective.inputs_length),
+            full=True,
+        ),
         labels=torch.randint(3, 248, (size, objective.targets_length)),
         part=torch.zeros(size),
-        full=True,
-        num_targets=size * objective.targets_length,
+        progress=Progress(num_targets=size * objective.targets_length),
         num_ids=size * (objective.inputs_length + objective.targets_length),
-        step=0,
-        next_step=1,
     ).to(device)
 
 
@@ -53,13 +56,8 @@ class Step:
     def __call__(self) -> None:
         batch = self.batch
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
-            logits = self.model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask(),
-                decoder_input_ids=self.model.shift_right(batch.labels),
-                use_cache=False,
-            ).logits
-        loss = token_losses(logits, batch.labels).sum() / batch.num_targets
+            logits = teacher_forced(self.model, batch.inputs, batch.labels).logits
+        loss = token_losses(logits, batch.labels).sum() / batch.progress.num_targets
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -12,7 +12,6 @@ A recipe counts as a run's if it is called config.yaml, as training saves it, or
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +26,6 @@ TRUSTED = ("kebyt5_xm", "encoders")
 
 LIBRARIES = ("torch", "lightning")
 """Packages whose classes a run's recipe may name too: optimizers and the trainer's parts."""
-
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
@@ -115,74 +112,16 @@ def check_trusted(
 
 def held_to_trust(recipe: dict[str, Any], trusted_modules: Sequence[str]) -> None:
     """Raise `UserError` if a run's recipe names a class outside what is trusted; nothing is imported for it."""
-    for where, class_path in _class_paths(recipe, "", set()):
+    for where, class_path in class_paths(recipe, "", set()):
         check_trusted(class_path, trusted_modules, where, (*TRUSTED, *LIBRARIES))
 
 
 def packages(recipe: dict[str, Any]) -> list[str]:
     """Return the packages of all classes that a recipe names: whoever has just run it trusts them."""
-    return sorted({class_path.partition(".")[0] for _, class_path in _class_paths(recipe, "", set())})
+    return sorted({class_path.partition(".")[0] for _, class_path in class_paths(recipe, "", set())})
 
 
-def is_of_run(path: str | Path) -> bool:
-    """Say whether a recipe is one that a run keeps, and so perhaps a stranger's."""
-    path = Path(path)
-    return path.name == "config.yaml" or (path.parent / "checkpoints").is_dir()
-
-
-@contextmanager
-def recipes_imports(
-    paths: Sequence[str], trusted_modules: Sequence[str] = (), words: Sequence[str] = ()
-) -> Iterator[None]:
-    """Hold what the recipes at `paths` may import, before and while jsonargparse reads them.
-
-    `words` are the command line's, which are the user's own as a recipe is. The working folder stays where it is
-    put, since data workers import what the recipe names. Raises `UserError` for a run's recipe that names a class
-    outside what is trusted.
-    """
-    from kebyt5_xm.training.recipes import load
-
-    of_runs = [path for path in paths if is_of_run(path)]
-    for path in of_runs:
-        held_to_trust(load(path), trusted_modules)
-    own = [path for path in paths if path not in of_runs]
-    leave_working_folder()
-    if own or not paths:
-        look_here_last()
-    trust(trusted_modules)
-    if any(
-        str(name).startswith("encoders.") for path in own for _, name in _class_paths(load(path), "", set())
-    ):
-        check_encoders()
-    if not of_runs:
-        yield
-        return
-    named = {match[0].partition(".")[0] for word in words for match in _DOTTED.finditer(word)}
-    for path in own:
-        named |= {match[0].partition(".")[0] for match in _DOTTED.finditer(Path(path).read_text("utf-8"))}
-    with _only_imports_of({*TRUSTED, *LIBRARIES, *trusted_modules, *named}):
-        yield
-
-
-@contextmanager
-def _only_imports_of(allowed: Iterable[str]) -> Iterator[None]:
-    """Let jsonargparse import nothing else that a value names, in whichever of its forms it is named."""
-    from jsonargparse import set_parsing_settings
-    from jsonargparse._common import parsing_settings
-
-    before = dict(parsing_settings)
-    set_parsing_settings(
-        import_path_denylist=["*"],
-        import_path_allowlist=sorted(name for name in allowed if name != "jsonargparse"),
-        instantiate_subclass_spec_in_any=False,
-    )
-    try:
-        yield
-    finally:
-        parsing_settings.update(before)
-
-
-def _class_paths(value: Any, where: str, seen: set[int]) -> Iterator[tuple[str, str]]:
+def class_paths(value: Any, where: str, seen: set[int]) -> Iterator[tuple[str, str]]:
     """Yield (place, class path) of every mapping with a `class_path`; one that YAML repeats is seen once."""
     if isinstance(value, dict | list):
         if id(value) in seen:
@@ -192,7 +131,7 @@ def _class_paths(value: Any, where: str, seen: set[int]) -> Iterator[tuple[str, 
         if isinstance(value.get("class_path"), str):
             yield where, value["class_path"]
         for key, item in value.items():
-            yield from _class_paths(item, f"{where}.{key}" if where else str(key), seen)
+            yield from class_paths(item, f"{where}.{key}" if where else str(key), seen)
     elif isinstance(value, list):
         for number, item in enumerate(value):
-            yield from _class_paths(item, f"{where}[{number}]", seen)
+            yield from class_paths(item, f"{where}[{number}]", seen)

@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import get_worker_info
 
 from kebyt5_xm.data import Manifest
-from kebyt5_xm.data.sources.source import Example, Selection
+from kebyt5_xm.data.inputs import Example
+from kebyt5_xm.data.sources.source import Selection
 from kebyt5_xm.model.runs import checkpoint_folders
 
 

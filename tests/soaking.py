@@ -123,11 +123,19 @@ def live(
                     batch = next(loader)
                     digests.append(_digest(batch))
                     moment()
-            log.write(json.dumps([step, batch.step, batch.next_step, batch.next_index, *digests]) + "\n")
+            at = batch.progress
+            log.write(json.dumps([step, at.step, at.next_step, at.next_index, *digests]) + "\n")
             log.flush()
             moment()
-            if batch.next_step % STEPS_BETWEEN_CHECKPOINTS == 0 or batch.next_step == num_steps:
-                state = {"step": batch.next_step, "index": batch.next_index, "log": log.tell()}
+            if (
+                batch.progress.next_step % STEPS_BETWEEN_CHECKPOINTS == 0
+                or batch.progress.next_step == num_steps
+            ):
+                state = {
+                    "step": batch.progress.next_step,
+                    "index": batch.progress.next_index,
+                    "log": log.tell(),
+                }
                 checkpoint.with_suffix(".new").write_text(json.dumps(state))
                 moment()
                 checkpoint.with_suffix(".new").replace(checkpoint)
@@ -137,11 +145,11 @@ def live(
 def _digest(batch: Batch) -> str:
     """Return a hash of all that a model would be given."""
     digest = hashlib.blake2b(digest_size=8)
-    tensors = [batch.input_ids, batch.lengths, batch.labels, batch.part]
-    tensors += [group.prepared for group in batch.media]
+    tensors = [batch.inputs.input_ids, batch.inputs.lengths, batch.labels, batch.part]
+    tensors += [group.prepared for group in batch.inputs.media]
     for tensor in tensors:
         digest.update(repr(tuple(tensor.shape)).encode() + tensor.numpy().tobytes())
     digest.update(
-        repr((batch.num_targets, batch.num_ids, sorted(batch.drawn.items()), batch.skipped)).encode()
+        repr((batch.progress.num_targets, batch.num_ids, sorted(batch.drawn.items()), batch.skipped)).encode()
     )
     return digest.hexdigest()

@@ -19,9 +19,9 @@ from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm.commands import cli
 from kebyt5_xm.commands.cache import fill
 from kebyt5_xm.data.media.bad_sample import MediaError
+from kebyt5_xm.data.media.feature_cache import CacheMiss, FeatureCache, Segment
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cache_key import encoder_key
-from kebyt5_xm.model.feature_cache import CacheMiss, FeatureCache, Segment
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training.configured import configured
 from kebyt5_xm.training.recipes import overlay
@@ -117,8 +117,8 @@ def test_what_is_there_is_not_computed_again_and_parts_add_up(
 def test_features_are_those_of_the_encoder_alone(folder: Path) -> None:
     cache(write(folder, recipe(folder, "unused", image_size=[8, 16])))
     torch.manual_seed(5)
+    from kebyt5_xm.data.media.feature_cache import media_key
     from kebyt5_xm.data.media.opening import open_image
-    from kebyt5_xm.model.cache_key import media_key
 
     encoder = PatchEncoder(image_size=(8, 16), out_dim=8, frozen=True)
     found = FeatureCache(folder / "cache" / encoder_key(encoder)).get(

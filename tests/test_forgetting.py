@@ -11,6 +11,7 @@ import tiny_run
 from processes import train
 from test_resume import train_losses
 
+from kebyt5_xm.data.batch import Progress
 from kebyt5_xm.data.order.course import Course
 from kebyt5_xm.data.order.steps import Budget
 from kebyt5_xm.data.sources.source import Part
@@ -203,9 +204,8 @@ class Data:
 
 
 def set_up(data: Data, weights: str | None = "runs/text", **settings: Any) -> tuple[ForgettingMeter, Any]:
-    meter = ForgettingMeter(Forgetting(**settings), SimpleNamespace())  # pyright: ignore[reportArgumentType]
+    meter = ForgettingMeter(Forgetting(**settings), SimpleNamespace(), data)  # pyright: ignore[reportArgumentType]
     trainer: Any = SimpleNamespace(
-        datamodule=data,
         state=SimpleNamespace(fn="fit"),
         strategy=SimpleNamespace(broadcast=lambda value: value),
         loggers=[],
@@ -241,7 +241,7 @@ def test_a_validation_within_a_step_changes_the_weights_at_its_end() -> None:
     data = Data()
     meter, trainer = set_up(data, action="raise_text")
     measure(meter, trainer, [(2.0, 2.0)])
-    within, last = (SimpleNamespace(step=7, next_step=n) for n in (7, 8))
+    within, last = (SimpleNamespace(progress=Progress(step=7, next_step=n)) for n in (7, 8))
     meter.on_train_batch_end(trainer, None, None, within, 0)  # pyright: ignore[reportArgumentType]
     measure(meter, trainer, [(9.0, 2.0)])
     assert data.factors == []

@@ -10,7 +10,8 @@ import torch
 from benchmarks import gpu, gpu_training
 from benchmarks.device import Device
 from benchmarks.gpu_training import Examples, backbone_of, kinds, our_loss, their_loss
-from kebyt5_xm.model.cross_modal import CrossModalT5, CrossModalT5Config
+from kebyt5_xm.model.configuration import CrossModalT5Config
+from kebyt5_xm.model.cross_modal import CrossModalT5
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.answering import Answering
 from kebyt5_xm.model import labels as labels_module
-from kebyt5_xm.model.cross_modal import CrossModalT5, token_losses
+from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.decoding import greedy
 from kebyt5_xm.model.labels import LabelTrie
+from kebyt5_xm.model.network import token_losses
 from kebyt5_xm.vocabulary import EOS_ID, encode
 
 LABELS = ("긍정", "긍정적", "no", "부정")  # one is the beginning of another

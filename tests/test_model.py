@@ -14,7 +14,8 @@ from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.adapter_folder import load_adapter, save_adapter
 from kebyt5_xm.model.backbone import backbone_hash
 from kebyt5_xm.model.configuration import CrossModalT5Config
-from kebyt5_xm.model.cross_modal import CrossModalT5, token_losses
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.network import token_losses
 
 LABELS = torch.tensor([[70, 80, 90, 1]])
 

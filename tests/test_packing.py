@@ -9,13 +9,14 @@ import torch
 from encoders.stems import PatchEncoder
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch, collate
-from kebyt5_xm.data.sources.source import Example, MediaItem
+from kebyt5_xm.data.inputs import Example, MediaItem
+from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config, SlotBias
-from kebyt5_xm.model.cross_modal import CrossModalT5, token_losses
-from kebyt5_xm.model.modality import MediaInterface
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.network import teacher_forced, token_losses
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID
 
 SHAPE = {"d_model": 24, "d_kv": 6, "d_ff": 40, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
@@ -60,22 +61,12 @@ def batch(built: CrossModalT5, chosen: list[Example], rows: np.ndarray | None = 
         chosen,
         part,
         interfaces={"image": interface},
-        num_targets=1,
-        step=0,
-        next_step=1,
         packed_row=rows,
     ).to("cpu")
 
 
 def losses(built: CrossModalT5, given: Batch) -> torch.Tensor:
-    logits = built(
-        input_ids=given.input_ids,
-        attention_mask=None if given.packing else given.attention_mask(),
-        media=given.media,
-        decoder_input_ids=(given.packing or built).shift_right(given.labels),
-        packing=given.packing,
-        use_cache=False,
-    ).logits
+    logits = teacher_forced(built, given.inputs, given.labels).logits
     return token_losses(logits, given.labels)
 
 
@@ -83,7 +74,7 @@ def losses(built: CrossModalT5, given: Batch) -> torch.Tensor:
 def test_packed_losses_and_gradients_equal_those_of_rows_alone(slot_bias: SlotBias) -> None:
     built = model(slot_bias)
     packed = batch(built, examples(), ROWS)
-    assert packed.input_ids.shape == (2, 37)
+    assert packed.inputs.input_ids.shape == (2, 37)
     assert packed.labels.shape == (2, 26)
     found = losses(built, packed)
     alone = torch.cat([losses(built, batch(built, [example]))[0] for example in examples()])
@@ -110,7 +101,7 @@ def test_padding_is_told_by_what_is_padded() -> None:
 def test_no_gradient_crosses_a_boundary() -> None:
     built = model()
     packed = batch(built, examples(), ROWS)
-    assert packed.packing is not None
+    assert packed.inputs.packing is not None
     embedded: list[torch.Tensor] = []
 
     def keep(module: torch.nn.Module, given: tuple, output: torch.Tensor) -> torch.Tensor:
@@ -121,12 +112,12 @@ def test_no_gradient_crosses_a_boundary() -> None:
     found = losses(built, packed)
     handle.remove()
     sources, targets = embedded
-    second = packed.packing.target_segments == 2
+    second = packed.inputs.packing.target_segments == 2
     found[second].sum().backward()
     assert sources.grad is not None
     assert targets.grad is not None
-    inside = packed.packing.segments == 2
-    assert (sources.grad[inside & (packed.input_ids != PAD_ID)].abs().sum(-1) > 0).all()
+    inside = packed.inputs.packing.segments == 2
+    assert (sources.grad[inside & (packed.inputs.input_ids != PAD_ID)].abs().sum(-1) > 0).all()
     assert (sources.grad[~inside] == 0).all()
     assert (targets.grad[~second] == 0).all()
 

@@ -13,8 +13,9 @@ from PIL import Image
 from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data.batch import collate
+from kebyt5_xm.data.inputs import Example
+from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.sources.manifest_source import Manifest
-from kebyt5_xm.data.sources.source import Example
 from kebyt5_xm.data.sources.template import Slot, Template
 from kebyt5_xm.evaluation import held_out as held_out_file
 from kebyt5_xm.evaluation.held_out import HeldOut
@@ -30,7 +31,7 @@ from kebyt5_xm.evaluation.perturbations import (
 )
 from kebyt5_xm.evaluation.robustness import robustness
 from kebyt5_xm.metrics import Accuracy, ExactMatch
-from kebyt5_xm.model.modality import MediaInterface, interface
+from kebyt5_xm.model.modality import interface
 from kebyt5_xm.vocabulary import PAD_ID, decode_bytes
 from tests.tiny_media import SAMPLE_RATE, write_manifest
 
@@ -64,7 +65,7 @@ class Model:
     def __call__(self, examples: Sequence[Example]) -> list[Said]:
         assert 0 < len(examples) <= AT_ONCE
         part = np.zeros(len(examples), dtype=np.int64)
-        batch = collate(list(examples), part, interfaces=self.interfaces, num_targets=1, step=0, next_step=1)
+        batch = collate(list(examples), part, interfaces=self.interfaces)
         assert batch.labels.shape == (len(examples), 1)  # nothing of the target is given away
         self.asked += examples
         return [Said(self.answer(example)) for example in examples]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kebyt5_xm.data.batch import Progress
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training.callbacks import progress
 from kebyt5_xm.training.callbacks.progress import ProgressBar, Throughput
@@ -39,7 +40,7 @@ def test_throughput_counts_neither_validation_nor_what_came_before(monkeypatch: 
         throughput.on_validation_end(trainer, module)
         clock.now += 1
         trainer.global_step = step
-        batch: Any = SimpleNamespace(num_ids=70 * step, step=step - 1, next_step=step)
+        batch: Any = SimpleNamespace(num_ids=70 * step, progress=Progress(step=step - 1, next_step=step))
         throughput.on_train_batch_end(trainer, module, None, batch, step - 1)
 
     assert logged == {"train/bytes_per_second": 140 * 3 / 5}
@@ -62,7 +63,7 @@ def test_a_run_of_any_length_is_counted_to_its_last_step(
     for step in range(1, steps + 1):
         clock.now += 0.05
         trainer.global_step = step
-        batch: Any = SimpleNamespace(num_ids=70, step=step - 1, next_step=step)
+        batch: Any = SimpleNamespace(num_ids=70, progress=Progress(step=step - 1, next_step=step))
         throughput.on_train_batch_end(trainer, module, None, batch, step - 1)
     assert throughput.total_seconds == pytest.approx(0.05 * steps)
     assert throughput.bytes_per_second == pytest.approx(1400)
@@ -84,7 +85,7 @@ def test_the_bar_counts_the_steps_of_the_whole_run_and_begins_where_it_is_resume
     assert (shown.n, shown.initial, shown.total) == (7, 7, 13)
     trainer.global_step = 13
     for step, next_step in ((12, 12), (12, 13)):
-        batch: Any = SimpleNamespace(step=step, next_step=next_step)
+        batch: Any = SimpleNamespace(progress=Progress(step=step, next_step=next_step))
         bar.on_train_batch_end(trainer, None, None, batch, 0)  # pyright: ignore[reportArgumentType]
     assert shown.n == 13
     shown.close()

@@ -111,10 +111,10 @@ def test_what_headers_tell_is_refused_before_the_first_step(folder: Path) -> Non
 def test_counts_are_exact_beyond_what_float32_tells_apart(tmp_path: Path) -> None:
     """A long run draws more than 2^24 examples of a source."""
     drawn = (1 << 24) + 1
-    skips = Skips()
+    data: Any = SimpleNamespace(training=SimpleNamespace(names=["captions"]), max_skipped=0.5)
+    skips = Skips(data)
     skips.drawn[0], skips.skipped[0] = drawn, 7
     strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=lambda tensor, reduce_op: tensor)
     trainer: Any = SimpleNamespace(strategy=strategy, loggers=[], default_root_dir=tmp_path)
-    data: Any = SimpleNamespace(training=SimpleNamespace(names=["captions"]), max_skipped=0.5)
-    skips._judge(trainer, data, 1)
+    skips._judge(trainer, 1)
     assert skips.totals == {"captions": (7, drawn)}

@@ -91,7 +91,7 @@ def compose(backbone: str, adapters: dict[str, Path], trusted_modules: Sequence[
     from kebyt5_xm.model.backbone import Backbone
     from kebyt5_xm.model.configuration import CrossModalT5Config
     from kebyt5_xm.model.cross_modal import CrossModalT5
-    from kebyt5_xm.model.saving import build_modalities
+    from kebyt5_xm.model.specs import build_modalities
     from kebyt5_xm.model.t5 import saved_config
 
     contents = {name: read_content(folder) for name, folder in adapters.items()}
@@ -120,7 +120,7 @@ def _slot_bias(contents: dict[str, dict[str, Any]]) -> Any:
 
 def _load_frozen_encoder(model: "CrossModalT5", name: str, folder: Path, original: str) -> None:
     """Read an encoder's weights from the export around the folder of its adapter."""
-    from kebyt5_xm.model.saving import WEIGHTS, load_tensors, own_tensors, read_tensors
+    from kebyt5_xm.model.tensor_files import WEIGHTS, load_tensors, own_tensors, read_tensors
 
     encoder = model.modality(name).encoder
     if not own_tensors(encoder):  # it has no weights: stored features

@@ -1,4 +1,4 @@
-"""The batch: what one micro-batch is on its way from a data worker to the model.
+"""The batch: one micro-batch on its way from a data worker to the model, and its place in the plan.
 
 Ids travel as int16 (a byte id needs nine bits), a quarter of what int64 would cost between processes and over
 the bus; `Batch.to` widens them on the device.
@@ -6,89 +6,78 @@ the bus; `Batch.to` widens them on the device.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kebyt5_xm.data.inputs import Example, Inputs, MediaGroup, Packing, Tensors, moving
 from kebyt5_xm.data.media.bad_sample import Skip
-from kebyt5_xm.data.sources.source import Example
-from kebyt5_xm.model.modality import MediaInterface
-from kebyt5_xm.model.packing import Packing
-from kebyt5_xm.model.splice import MediaGroup
+from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.vocabulary import PAD_ID
 
 IGNORE_INDEX = -100
 """The label of a position without a target: PyTorch's and transformers' own convention."""
 
 
-@dataclass
-class Batch:
-    """One micro-batch. Shape suffixes: B rows, S encoder positions, T decoder positions.
+@dataclass(frozen=True)
+class Progress:
+    """Where a micro-batch stands in the plan.
 
     `num_targets` is the plan's count of target ids in the whole global batch of the step: the loss is
     normalised by it. `next_step` is the first step that has not been trained on once this batch is done, and
     `next_index` the first example of the run that no finished step has drawn.
     """
 
-    input_ids: Tensor  # [B, S] byte ids, padded with PAD
-    lengths: Tensor  # [B] encoder positions in use
+    num_targets: int = 1
+    step: int = 0
+    next_step: int = 0
+    next_index: int = 0
+
+
+@dataclass
+class Batch(Tensors):
+    """One micro-batch. Shape suffixes: B rows, T decoder positions."""
+
+    inputs: Inputs
     labels: Tensor  # [B, T] byte ids, IGNORE_INDEX where there is no target
     part: Tensor  # [B] index of the row's part in the mixture; [B, T] where rows are packed
-    full: bool  # no row is padded, so no mask is needed
-    num_targets: int
+    progress: Progress
     num_ids: int  # input and target ids of this micro-batch, padding left out
-    step: int
-    next_step: int
-    next_index: int = 0
     padding: dict[str, tuple[int, int]] = field(default_factory=dict)  # text, targets, NAME -> used, of all
     drawn: dict[int, int] = field(default_factory=dict)  # part -> examples, those that are skipped included
     skipped: list[tuple[int, Skip]] = field(default_factory=list)  # (part, why its place is empty)
     row: Tensor | None = None  # [B] held-out rows of a validation part, -1 where only a place is filled
-    packing: Packing | None = None  # where rows hold several examples
-    media: list[MediaGroup] = field(default_factory=list)  # one entry for every encoder call
 
-    def attention_mask(self) -> Tensor | None:
-        """Return the encoder's mask [B, S], or None when every row is full (the faster attention path)."""
-        if self.full:
-            return None
-        return torch.arange(self.input_ids.shape[1], device=self.lengths.device) < self.lengths[:, None]
+    def map(self, function: Callable[[Tensor], Tensor], of_media: Any = None) -> Self:
+        """Return a copy with `function` applied to every tensor, and `of_media`, if given, to those of media."""
+        return replace(super().map(function), inputs=self.inputs.map(function, of_media))
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch on `device`, ids widened to int64; media as they are, whatever their type."""
+        move, widen = moving(device, non_blocking)
+        return self.map(widen, move)
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
-
-        def widen(tensor: Tensor) -> Tensor:
-            kept = tensor.is_floating_point() or tensor.dtype == torch.bool
-            return move(tensor) if kept else move(tensor).long()
-
-        return self._map(widen, move)
-
-    def pin_memory(self) -> "Batch":
+    def pin_memory(self) -> Self:
         """Return the batch in page-locked memory."""
-        return self._map(Tensor.pin_memory, Tensor.pin_memory)
+        return self.map(Tensor.pin_memory)
 
-    def _map(self, function: Callable[[Tensor], Tensor], of_media: Callable[[Tensor], Tensor]) -> "Batch":
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        changed = {k: function(v) for k, v in tensors.items() if isinstance(v, Tensor)}
-        packing = None if self.packing is None else self.packing.map(function)
-        media = [group.map(of_media) for group in self.media]
-        return replace(self, **changed, packing=packing, media=media)
+
+def collate_inputs(examples: Sequence[Example], interfaces: Mapping[str, MediaInterface]) -> Inputs:
+    """Return the inputs of examples to be answered, a row each, padded to the longest."""
+    part = np.zeros(len(examples), dtype=np.int64)
+    return collate(examples, part, interfaces=interfaces).inputs
 
 
 def collate(
-    examples: list[Example],
+    examples: Sequence[Example],
     part: NDArray[np.int64],
     *,
     interfaces: Mapping[str, MediaInterface],
-    num_targets: int,
-    step: int,
-    next_step: int,
-    next_index: int = 0,
+    progress: Progress = Progress(),
     packed_row: NDArray[np.int64] | None = None,
     skipped: Sequence[tuple[int, Skip]] = (),
 ) -> Batch:
@@ -126,16 +115,17 @@ def collate(
         packing = Packing(torch.from_numpy(segments), torch.from_numpy(target_segments))
     media = _group_media(examples, row, starts, interfaces)
     return Batch(
-        input_ids=torch.from_numpy(input_ids),
-        lengths=torch.from_numpy(used[:, 0].astype(np.int32)),
-        labels=torch.from_numpy(labels),
-        part=torch.from_numpy(part.astype(np.int16) if packing is None else target_part),
-        full=bool((used[:, 0] == input_ids.shape[1]).all()),
-        num_targets=num_targets,
+        Inputs(
+            torch.from_numpy(input_ids),
+            torch.from_numpy(used[:, 0].astype(np.int32)),
+            full=bool((used[:, 0] == input_ids.shape[1]).all()),
+            packing=packing,
+            media=media,
+        ),
+        torch.from_numpy(labels),
+        torch.from_numpy(part.astype(np.int16) if packing is None else target_part),
+        progress,
         num_ids=int(lengths[counted].sum()),
-        step=step,
-        next_step=next_step,
-        next_index=next_index,
         padding={
             "text": (int(used[:, 0].sum()), input_ids.size),
             "targets": (int(used[:, 1].sum()), labels.size),
@@ -143,8 +133,6 @@ def collate(
         },
         drawn=Counter([*part.tolist(), *(p for p, _ in skipped)]),
         skipped=[*skipped, *found],
-        packing=packing,
-        media=media,
     )
 
 
@@ -159,7 +147,7 @@ def _media_padding(media: list[MediaGroup]) -> dict[str, tuple[int, int]]:
 
 
 def _group_media(
-    examples: list[Example],
+    examples: Sequence[Example],
     row: NDArray[np.int64],
     starts: NDArray[np.int64],
     interfaces: Mapping[str, MediaInterface],

@@ -1,6 +1,6 @@
 """The data module: `data` in a recipe."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from kebyt5_xm.data.loading.loader import Loader
 from kebyt5_xm.data.loading.micro_batches import TrainingMicroBatches, TrainingOrders, ValidationMicroBatches
 from kebyt5_xm.data.loading.validation import Validation
+from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.order.course import Course
 from kebyt5_xm.data.order.mixture import Mixture
 from kebyt5_xm.data.order.plan import fingerprint
@@ -18,8 +19,6 @@ from kebyt5_xm.data.sources.feeding import check_fed
 from kebyt5_xm.data.sources.measuring import check_usable, measure
 from kebyt5_xm.data.sources.source import Source
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.modality import MediaInterface
-from kebyt5_xm.training.fit_checks import check_steps
 
 
 class DataModule(pl.LightningDataModule):
@@ -44,12 +43,14 @@ class DataModule(pl.LightningDataModule):
             refused.
 
     Attributes:
+        model_interfaces: tells the interfaces of the model that a trainer trains; who builds the model sets it.
         interfaces: modality -> what data knows of it; like the next ones it is there once `connect` was called.
         training: the sources' training parts as one.
         validation: their held-out parts.
         course: where the run stands.
     """
 
+    model_interfaces: Callable[[], dict[str, MediaInterface]]
     interfaces: dict[str, MediaInterface]
     training: Mixture
     validation: Validation
@@ -102,8 +103,7 @@ class DataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Make the sources' length tables, in one process of every machine while the others wait."""
-        assert self.trainer is not None
-        self.prepare(self.trainer.lightning_module.interfaces())  # pyright: ignore
+        self.prepare(self.model_interfaces())
 
     def prepare(self, interfaces: dict[str, MediaInterface]) -> None:
         """Make what the sources need made once, with a progress bar if it takes longer than a moment."""
@@ -114,7 +114,7 @@ class DataModule(pl.LightningDataModule):
         if self._connected:
             return
         assert self.trainer is not None
-        self.connect(self.trainer.lightning_module.interfaces())  # pyright: ignore
+        self.connect(self.model_interfaces())
         if not len(self.validation):
             if stage == "validate":
                 raise UserError(
@@ -269,3 +269,40 @@ class DataModule(pl.LightningDataModule):
             rank_zero_info(f"data: changed since the checkpoint, and accepted: {'; '.join(changes)}")
         self.course.load_state_dict(state_dict)
         rank_zero_info(f"data: continues at step {self.course.next_step}, fingerprint {self.fingerprint()}")
+
+
+def check_steps(data: DataModule, max_steps: int, accumulation: int, world_size: int) -> None:
+    """Raise `UserError` where steps cannot be made of the global batch, or the sources end before the run.
+
+    Args:
+        data: connected.
+        max_steps, accumulation: `trainer.max_steps` and `trainer.accumulate_grad_batches` as given.
+        world_size: number of ranks.
+    """
+    if max_steps < 1:
+        raise UserError(f"trainer.max_steps is {max_steps}; expected the number of optimizer steps")
+    if accumulation != 1:
+        raise UserError(
+            f"trainer.accumulate_grad_batches is {accumulation}; leave it out, it follows from "
+            "data.global_batch_size and data.micro_batch_size"
+        )
+    if data.micro_batch_size < 1:
+        raise UserError(f"data.micro_batch_size is {data.micro_batch_size}; expected at least 1")
+    if data.budget is None:
+        round_size = data.micro_batch_size * world_size
+        if data.global_batch_size < 1 or data.global_batch_size % round_size:
+            raise UserError(
+                f"data.global_batch_size {data.global_batch_size} is not a multiple of data.micro_batch_size "
+                f"{data.micro_batch_size} x {world_size} ranks; change one of them"
+            )
+    elif data.steps.num_micro_batches % world_size:
+        raise UserError(
+            f"data.budget makes {data.steps.num_micro_batches} micro-batches a step, which {world_size} ranks "
+            "cannot share evenly; change global_length or micro_length"
+        )
+    done = data.steps.count(max_steps)
+    if done < max_steps:
+        raise UserError(
+            f"trainer.max_steps is {max_steps}, but the sources end after {done} whole steps; set it to {done}, or "
+            "`epochs` of a source higher, or to null"
+        )

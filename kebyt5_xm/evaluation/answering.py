@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kebyt5_xm.data.batch import collate
-from kebyt5_xm.data.sources.source import Example
+from kebyt5_xm.data.batch import collate_inputs
+from kebyt5_xm.data.inputs import Example
+from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.decoding import encoded, greedy
 from kebyt5_xm.model.labels import LabelTrie
-from kebyt5_xm.model.modality import MediaInterface
 from kebyt5_xm.vocabulary import decode_bytes
 
 
@@ -70,16 +70,8 @@ class Answering:
         written: dict[int, Written] = {}
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            part = np.zeros(len(chosen), dtype=np.int64)
-            batch = collate(
-                [examples[n] for n in chosen],
-                part,
-                interfaces=interfaces,
-                num_targets=1,
-                step=0,
-                next_step=1,
-            ).to(model.device)
-            states, mask = encoded(model, batch)
+            inputs = collate_inputs([examples[n] for n in chosen], interfaces).to(model.device)
+            states, mask = encoded(model, inputs)
             wanted = torch.ones(len(chosen), dtype=torch.bool, device=model.device)
             written.update(zip(chosen, self.answers(model, states, mask, wanted), strict=True))
         return [written[n] for n in range(len(examples))]

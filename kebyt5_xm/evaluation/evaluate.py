@@ -24,6 +24,7 @@ from tqdm import tqdm
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.address import is_inline
+from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.reference import contents
 from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.data.sources.template import Slot
@@ -36,11 +37,13 @@ from kebyt5_xm.evaluation.probing import probed
 from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.metrics import ExactMatch, score
 from kebyt5_xm.metrics.bootstrap import CONFIDENCE, RESAMPLES
-from kebyt5_xm.model.cross_modal import CrossModalT5, token_losses
-from kebyt5_xm.model.device import enough_memory, usable_device
-from kebyt5_xm.model.modality import MediaInterface
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.device import device_name, enough_memory, usable_device
+from kebyt5_xm.model.network import teacher_forced, token_losses
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.model.saving import load_run
+from kebyt5_xm.trust import held_to_trust
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -53,21 +56,18 @@ class Evaluation:
     data: DataModule
 
     @classmethod
-    def of(cls, run: Run, device: str = "cpu", trusted_modules: Sequence[str] = ()) -> "Evaluation":
-        """Open a run's chosen, best or last checkpoint and its data.
+    def of(
+        cls, run: Run, data: DataModule, device: str = "cpu", trusted_modules: Sequence[str] = ()
+    ) -> "Evaluation":
+        """Open a run's chosen, best or last checkpoint, and connect `data`, the run's, to it.
 
         Raises `UserError` for what cannot be opened, and for classes of packages that are not trusted.
         """
-        from kebyt5_xm.model.saving import load_run
-        from kebyt5_xm.training.configured import configured
-        from kebyt5_xm.trust import held_to_trust
-
         held_to_trust(run.config, trusted_modules)
         where = usable_device(device)
-        model = load_run(run, trusted_modules)
+        model = load_run(CrossModalT5, run, trusted_modules)
         with enough_memory(where, "end what else computes there"):
             model = model.to(where)  # pyright: ignore[reportArgumentType]
-        _, data = configured([str(run.path / "config.yaml")], False, trusted_modules)
         interfaces = media_interfaces(model)
         data.prepare(interfaces)
         data.connect(interfaces)
@@ -90,20 +90,15 @@ class Evaluation:
             for number in range(len(data.validation)):
                 answering = judging.answering(number)
                 for batch in self.batches(number):
-                    mask = batch.attention_mask()
-                    output = model(
-                        input_ids=batch.input_ids,
-                        attention_mask=mask,
-                        media=batch.media,
-                        decoder_input_ids=model.shift_right(batch.labels),
-                        use_cache=False,
-                    )
+                    output = teacher_forced(model, batch.inputs, batch.labels)
+                    mask = batch.inputs.attention_mask()
                     tally.add(batch, token_losses(output.logits, batch.labels))
                     assert batch.row is not None
                     if answering is not None:
                         started = time.perf_counter()
-                        states = output.encoder_last_hidden_state
-                        judging.add(number, batch, answering.answers(model, states, mask, batch.row >= 0))
+                        judging.add(
+                            number, batch, answering.answers(model, output.states, mask, batch.row >= 0)
+                        )
                         seconds += time.perf_counter() - started
                     bar.update(int((batch.row >= 0).sum()))
         parts, _ = tally.totals()
@@ -167,6 +162,7 @@ def media_interfaces(model: CrossModalT5) -> dict[str, MediaInterface]:
 
 def evaluate(
     run: Run,
+    data: DataModule,
     device: str = "cpu",
     trusted_modules: Sequence[str] = (),
     num_probed: int = PROBED_EXAMPLES,
@@ -177,9 +173,7 @@ def evaluate(
     The use of modalities, and robustness if asked for, are measured over the first `num_probed` held-out examples of
     each source (see `kebyt5_xm.evaluation.probing`). Raises `UserError` as `Evaluation.of`.
     """
-    from kebyt5_xm.training.results import device_name
-
-    evaluation = Evaluation.of(run, device, trusted_modules)
+    evaluation = Evaluation.of(run, data, device, trusted_modules)
     started = time.perf_counter()
     judged, bits, answering = evaluation.run()
     written = sum(len(answer.text.encode("utf-8", "replace")) for part in judged for answer in part.answers)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
+from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.sources.example_maker import ExampleMaker
 from kebyt5_xm.data.sources.manifest_source import Manifest
-from kebyt5_xm.data.sources.source import Example
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
 from kebyt5_xm.metrics import Answer

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kebyt5_xm.data.sources.source import Example
+from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.sources.template import Segment, Slot
 from kebyt5_xm.evaluation.held_out import HeldOut, Tell
 from kebyt5_xm.evaluation.plain_values import plain

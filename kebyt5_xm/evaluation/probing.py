@@ -6,8 +6,8 @@ from typing import Any
 from tqdm import tqdm
 
 from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.sources.manifest_source import Manifest
-from kebyt5_xm.data.sources.source import Example
 from kebyt5_xm.evaluation.answering import Written
 from kebyt5_xm.evaluation.held_out import HeldOut
 from kebyt5_xm.evaluation.judging import Judging

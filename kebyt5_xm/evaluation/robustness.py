@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.sources.manifest_source import Manifest
-from kebyt5_xm.data.sources.source import Example
 from kebyt5_xm.data.sources.template import Segment, Slot, as_bytes
 from kebyt5_xm.evaluation.held_out import HeldOut, Tell
 from kebyt5_xm.evaluation.perturbations import PERTURBATIONS, Kind, Perturbation, generator

@@ -1,24 +1,24 @@
 """How a person asks a model: segments in, text or a label out."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from kebyt5_xm.model.labels import LabelTrie
+from kebyt5_xm.model.network import CrossModalNetwork
+from kebyt5_xm.model.processor import CrossModalProcessor, Processed, Segments
 from kebyt5_xm.vocabulary import decode
-
-if TYPE_CHECKING:
-    from kebyt5_xm.model.cross_modal import CrossModalT5
-    from kebyt5_xm.model.processor import CrossModalProcessor, Inputs, Segments
 
 ANSWER_LENGTH = 256
 """Ids that `answer` may write unless told otherwise; transformers' own 20 would cut nearly every answer."""
 
 
 def answer(
-    model: "CrossModalT5",
-    segments: "Segments | Sequence[Segments]",
+    model: CrossModalNetwork,
+    processor: CrossModalProcessor,
+    segments: Segments | Sequence[Segments],
     labels: Sequence[str] | None = None,
     **generate_kwargs: Any,
 ) -> str | list[str]:
@@ -29,10 +29,9 @@ def answer(
     otherwise). Raises `UserError` as the processor and `classify` do.
     """
     if labels is not None:
-        found = classify(model, segments, labels)
+        found = classify(model, processor, segments, labels)
         chosen = [max(p, key=lambda label: p[label]) for p in (found if isinstance(found, list) else [found])]
         return chosen if isinstance(found, list) else chosen[0]
-    processor = model.processor
     if not {"max_length", "max_new_tokens", "generation_config"} & generate_kwargs.keys():
         generate_kwargs["max_new_tokens"] = ANSWER_LENGTH
     written = model.generate(**_inputs(model, processor, segments), **generate_kwargs)  # pyright: ignore
@@ -42,16 +41,17 @@ def answer(
 
 
 def classify(
-    model: "CrossModalT5", segments: "Segments | Sequence[Segments]", labels: Sequence[str]
+    model: CrossModalNetwork,
+    processor: CrossModalProcessor,
+    segments: Segments | Sequence[Segments],
+    labels: Sequence[str],
 ) -> dict[str, float] | list[dict[str, float]]:
     """Return the probability of each label, for a list of segments or for each of a batch of such lists.
 
     The probability is that the model writes the label, given that it writes one of them. Raises `UserError`
     for fewer than two labels, an empty one, or one given twice.
     """
-    import torch
-
-    trie, processor = LabelTrie(labels), model.processor
+    trie = LabelTrie(labels)
     with torch.no_grad():
         inputs = _inputs(model, processor, segments)
         states = model.encode(**inputs).last_hidden_state
@@ -61,5 +61,5 @@ def classify(
     return found if len(found) > 1 or processor.is_batch(segments) else found[0]
 
 
-def _inputs(model: "CrossModalT5", processor: "CrossModalProcessor", segments: Any) -> "Inputs":
+def _inputs(model: CrossModalNetwork, processor: CrossModalProcessor, segments: Any) -> Processed:
     return processor(segments).to(model.backbone.shared.weight.device)

@@ -1,15 +1,12 @@
-"""What a feature depends on, as hashes: the encoder with its preprocessing, and the medium."""
+"""The key of a feature cache: a hash of the encoder and its preprocessing."""
 
 import hashlib
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
+from kebyt5_xm.data.media.feature_cache import DIGEST_BYTES, tensor_bytes
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 
-DIGEST_BYTES = 16
 _PLAIN = (bool, int, float, str, tuple, type(None))
 _NOT_A_SETTING = {"training"}
 
@@ -38,13 +35,3 @@ def cache_folder(cache: str | None, encoder: Encoder) -> Path:
             "true` in its init_args, or take `cache` out"
         )
     return Path(cache) / encoder_key(encoder)
-
-
-def media_key(content: bytes) -> bytes:
-    """Return the address [16] of a medium with these bytes."""
-    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
-
-
-def tensor_bytes(tensor: Tensor) -> bytes:
-    """Return the raw bytes of a tensor of any dtype, row by row."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -3,21 +3,13 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import GenerationMixin, PreTrainedModel, T5ForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from torch import Tensor
 
-from kebyt5_xm.adapters import Adapter
-from kebyt5_xm.adapters.adapter import scale_ratio
-from kebyt5_xm.data.batch import IGNORE_INDEX
-from kebyt5_xm.encoder import Encoded, Encoder, length_mask
-from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.errors import UserError
 from kebyt5_xm.model import asking
-from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
 from kebyt5_xm.model.hub_arguments import (
     LOAD_REMEDIES,
     SAVE_REMEDIES,
@@ -26,247 +18,35 @@ from kebyt5_xm.model.hub_arguments import (
     max_bytes,
     refuse_unknown,
 )
-from kebyt5_xm.model.packing import Packing, check_attention
-from kebyt5_xm.model.packing import decode as decode_packed
-from kebyt5_xm.model.saving import build_modalities, load, save
-from kebyt5_xm.model.slot_bias import zero_bias_at_slots
-from kebyt5_xm.model.splice import MediaGroup, slot_positions, splice
-from kebyt5_xm.model.t5 import t5_config, untied
-from kebyt5_xm.vocabulary import PAD_ID
-
-if TYPE_CHECKING:
-    from kebyt5_xm.model.processor import CrossModalProcessor, Segments
+from kebyt5_xm.model.network import CrossModalNetwork
+from kebyt5_xm.model.processor import CrossModalProcessor, Segments
+from kebyt5_xm.model.saving import load, save
 
 
-class ModalityModule(nn.Module):
-    """The weights of one modality."""
-
-    own_encoder: bool = False
-    """Whether the encoder's weights are others than its constructor gives, although it may be frozen."""
-
-    def __init__(self, encoder: Encoder, adapter: Adapter) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.adapter = adapter
-
-    def forward(self, prepared: Tensor, lengths: Tensor, encoded: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the vectors [N, M, D] of N media and their mask [N, M], valid ones first.
-
-        `prepared` is the encoder's input, or with `encoded` its features of earlier: [N, F, C], of which `lengths`
-        are valid, or a grid's [N, R, C, D].
-        """
-        if not encoded:
-            return self._slots(self.encoder(prepared, lengths))
-        if prepared.ndim == 4:
-            return self._slots(Encoded.full(prepared.flatten(1, 2), (prepared.shape[1], prepared.shape[2])))
-        return self._slots(Encoded(prepared, length_mask(lengths, prepared.shape[1])))
-
-    def _slots(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
-        return self.adapter(encoded.features, encoded.mask, encoded.grid)
-
-    def dummy(self, device: torch.device) -> Tensor:
-        """Return a zero that depends on every weight here, for a rank that has no input."""
-        prepared, lengths = self.encoder.dummy()
-        vectors, _ = self(prepared.to(device), lengths.to(device))  # by the same calls, which ZeRO-3 compares
-        return vectors.sum() * 0.0
-
-
-class CrossModalEncoder(nn.Module):
-    """Bytes and media in, the T5 encoder's states out: what `generate` calls once."""
-
-    main_input_name = "input_ids"
-
-    def __init__(self, owner: "CrossModalT5") -> None:
-        super().__init__()
-        self._owner = [owner]  # in a list, so that the model is not a child of its own child
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        media: list[MediaGroup] | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutput:
-        """Return the states [B, S, D]; see `CrossModalT5.forward`."""
-        slots = slot_positions(input_ids.shape, media or [], input_ids.device)
-        if attention_mask is not None and not attention_mask[slots].all():
-            raise UserError(
-                "the attention_mask hides slots, where the id is PAD although something stands there; pass the "
-                "processor's: model.generate(**processor(segments))"
-            )
-        return self._owner[0].encode(input_ids, attention_mask, media)
-
-
-class CrossModalT5(PreTrainedModel, GenerationMixin):
-    """An encoder-decoder over bytes and media. Without modalities it computes exactly what its backbone does.
-
-    Args:
-        config: what it is made of.
-        backbone: the T5; made from `config.backbone`, with random weights, if left out.
-        modalities: name -> encoder and adapter; made from `config.modalities` if left out.
-        trusted_modules: packages, beside this project's own, whose classes `config.modalities` may name.
-    """
-
-    config_class = CrossModalT5Config
-    base_model_prefix = "model"
-    main_input_name = "input_ids"
-    _supports_sdpa = True
-
-    def __init__(
-        self,
-        config: CrossModalT5Config,
-        backbone: T5ForConditionalGeneration | None = None,
-        modalities: Mapping[str, tuple[Encoder, Adapter]] | None = None,
-        trusted_modules: Sequence[str] = (),
-    ) -> None:
-        super().__init__(config)
-        self.backbone = backbone or untied(t5_config(config.backbone))
-        if modalities is None:
-            d_model = self.backbone.config.d_model
-            modalities = build_modalities(config.modalities, d_model, trusted_modules)
-        check_modality_names(modalities)
-        self.modalities = nn.ModuleDict(
-            {name: ModalityModule(encoder, adapter) for name, (encoder, adapter) in modalities.items()}
-        )
-        self.generation_config = self.backbone.generation_config
-        self.scale_ratios: dict[str, Tensor] = {}
-        if config.slot_bias == "zero":
-            zero_bias_at_slots(self.backbone)
-
-    # -- encoding -------------------------------------------------------------------------------------
-
-    def encode(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        media: list[MediaGroup] | None = None,
-        idle_modalities: Mapping[str, int] | None = None,
-    ) -> BaseModelOutput:
-        """Return the encoder's states [B, S, D] for byte ids [B, S], PAD at every slot, and the media of the slots.
-
-        `attention_mask` is [B, S], or [B, 1, S, S] bool where rows are packed.
-        `idle_modalities` says how many times a modality's encoder is to run on its dummy besides, so that it
-        runs equally often on every rank.
-        """
-        embedded = self.backbone.shared(input_ids)
-        media = media or []
-        idle = idle_modalities or {}
-        for name in {**dict.fromkeys(group.modality for group in media), **idle}:
-            self.modality(name)  # refuses an unknown one
-        for name in self.modalities:  # in one order on every rank, dummies or not: sharded weights meet here
-            for group in media:
-                if group.modality == name:
-                    vectors, mask = self.modality(name)(group.prepared, group.lengths, group.encoded)
-                    self.scale_ratios[name] = scale_ratio(vectors, mask, self.byte_rms())
-                    embedded = splice(embedded, vectors, mask, group)
-            for _ in range(idle.get(name, 0)):
-                embedded = embedded + self.modality(name).dummy(embedded.device).to(embedded.dtype)
-        extra = {}
-        if self.config.slot_bias == "zero":
-            extra["slots"] = slot_positions(input_ids.shape, media, input_ids.device)
-        return self.backbone.encoder(inputs_embeds=embedded, attention_mask=attention_mask, **extra)
-
-    def modality(self, name: str) -> ModalityModule:
-        """Return the weights of a modality; raise `UserError` if the model has none of that name."""
-        if name not in self.modalities:
-            known = ", ".join(self.modalities) or "none"
-            raise UserError(
-                f"no modality '{name}'{did_you_mean(name, self.modalities)}; the model has {known}"
-            )
-        module = self.modalities[name]
-        assert isinstance(module, ModalityModule)
-        return module
-
-    def byte_rms(self) -> float:
-        """Return the root mean square of the byte embeddings as they were when it was last measured."""
-        return self.config.byte_rms
-
-    def measure_bytes(self) -> float:
-        """Measure the root mean square of the byte embeddings anew, remember and return it."""
-        self.config.byte_rms = float(self.backbone.shared.weight.detach().float().square().mean().sqrt())
-        return self.config.byte_rms
-
-    def calibrate(self) -> None:
-        """Measure the byte embeddings and start every adapter's gain at their scale."""
-        rms = self.measure_bytes()
-        for name in self.modalities:
-            self.modality(name).adapter.calibrate(rms)
-
-    # -- forward --------------------------------------------------------------------------------------
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        media: list[MediaGroup] | None = None,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple | None = None,
-        labels: Tensor | None = None,
-        idle_modalities: Mapping[str, int] | None = None,
-        packing: Packing | None = None,
-        **kwargs: Any,
-    ) -> Seq2SeqLMOutput:
-        """Return transformers' Seq2SeqLMOutput: logits [B, T, V], the loss if `labels` [B, T] are given.
-
-        Give `input_ids` [B, S] with `media`, or the `encoder_outputs` of an earlier call; `attention_mask`
-        [B, S] belongs to either. `packing` says that rows hold several examples each, and then takes its place;
-        it goes with `decoder_input_ids` of its own `shift_right`, and gives no loss. The other arguments are T5's.
-        """
-        if packing is not None:
-            assert decoder_input_ids is not None
-            check_attention(self.backbone.config._attn_implementation)
-            if encoder_outputs is None:
-                assert input_ids is not None
-                encoder_outputs = self.encode(input_ids, packing.encoder_mask(), media, idle_modalities)
-            states = encoder_outputs[0]
-            return Seq2SeqLMOutput(logits=decode_packed(self.backbone, states, decoder_input_ids, packing))
-        if encoder_outputs is None:
-            assert input_ids is not None
-            encoder_outputs = self.encode(input_ids, attention_mask, media, idle_modalities)
-        if labels is not None and decoder_input_ids is None:
-            decoder_input_ids = self.shift_right(labels)
-        output = self.backbone(
-            attention_mask=attention_mask,
-            encoder_outputs=encoder_outputs,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-            **kwargs,
-        )
-        if labels is not None:
-            losses = token_losses(output.logits, labels)
-            output["loss"] = losses.sum() / (labels != IGNORE_INDEX).sum()
-        return output
-
-    def shift_right(self, labels: Tensor) -> Tensor:
-        """Return the decoder inputs [B, T] of `labels` [B, T]: one step later, behind the start id."""
-        shifted = labels.new_full(labels.shape, PAD_ID)  # T5 starts with the pad id
-        shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE_INDEX, PAD_ID)
-        return shifted
+class CrossModalT5(CrossModalNetwork):
+    """A `CrossModalNetwork` that can be asked, saved and loaded."""
 
     # -- using it ---------------------------------------------------------------------------------------
 
     @property
-    def processor(self) -> "CrossModalProcessor":
+    def processor(self) -> CrossModalProcessor:
         """What turns segments into this model's inputs."""
-        from kebyt5_xm.model.processor import CrossModalProcessor
-
         return CrossModalProcessor.of(self)
 
     def answer(
         self,
-        segments: "Segments | Sequence[Segments]",
+        segments: Segments | Sequence[Segments],
         labels: Sequence[str] | None = None,
         **generate_kwargs: Any,
     ) -> str | list[str]:
         """Return what the model writes for segments, or which of `labels`: see `kebyt5_xm.model.asking.answer`."""
-        return asking.answer(self, segments, labels, **generate_kwargs)
+        return asking.answer(self, self.processor, segments, labels, **generate_kwargs)
 
     def classify(
-        self, segments: "Segments | Sequence[Segments]", labels: Sequence[str]
+        self, segments: Segments | Sequence[Segments], labels: Sequence[str]
     ) -> dict[str, float] | list[dict[str, float]]:
         """Return the probability of each label for segments: see `kebyt5_xm.model.asking.classify`."""
-        return asking.classify(self, segments, labels)
+        return asking.classify(self, self.processor, segments, labels)
 
     # -- saving -----------------------------------------------------------------------------------------
 
@@ -327,8 +107,7 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
         """
         refuse_unknown("from_pretrained", others, LOAD_REMEDIES)
         wanted, device = dtype_of(dtype, torch_dtype), device_of(device_map)
-        model = load(os.fspath(pretrained_model_name_or_path), trusted_modules, local_files_only)
-        assert isinstance(model, cls)
+        model = load(cls, os.fspath(pretrained_model_name_or_path), trusted_modules, local_files_only)
         if wanted is not None:
             model = model.to(wanted)  # pyright: ignore[reportArgumentType]
         return model if device is None else model.to(device)  # pyright: ignore[reportArgumentType]
@@ -338,31 +117,3 @@ class CrossModalT5(PreTrainedModel, GenerationMixin):
         raise UserError(
             "a model is published as a folder: `kebyt5-xm export RUN --out FOLDER`, then `hf upload`"
         )
-
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise `UserError`: the vocabulary is the bytes'."""
-        raise UserError("the vocabulary is that of the bytes and is not resized; slots need no tokens")
-
-    # -- what transformers asks for ---------------------------------------------------------------------
-
-    def get_encoder(self, modality: str | None = None) -> nn.Module:
-        return CrossModalEncoder(self)
-
-    def get_decoder(self) -> nn.Module:
-        return self.backbone.decoder
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.backbone.shared
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.backbone.lm_head
-
-    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        return self.shift_right(labels)
-
-
-def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the negative log-likelihood [B, T] of every label in nats, fp32, zero where there is none."""
-    return F.cross_entropy(
-        logits.float().transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none"
-    )

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
-from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.inputs import Inputs
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.network import teacher_forced
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID
 
 CHECK_EVERY = 8
@@ -20,21 +21,13 @@ CHECK_EVERY = 8
 
 
 @torch.no_grad()
-def encoded(model: CrossModalT5, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Return the encoder's states [B, S, D] of a batch, and its mask [B, S], None if all count.
+def encoded(model: CrossModalT5, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+    """Return the encoder's states [B, S, D] of inputs, and their mask [B, S], None if all count.
 
     By a call of the whole model, as sharded weights want it; one id of the decoder is what that costs.
     """
-    mask = batch.attention_mask()
-    output = model(
-        input_ids=batch.input_ids,
-        attention_mask=mask,
-        media=batch.media,
-        decoder_input_ids=batch.input_ids.new_full((len(batch.input_ids), 1), PAD_ID),
-        use_cache=False,
-    )
-    assert output.encoder_last_hidden_state is not None
-    return output.encoder_last_hidden_state, mask
+    output = teacher_forced(model, inputs, inputs.input_ids[:, :1])  # any label: the start id alone goes in
+    return output.states, inputs.attention_mask()
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """Where a model computes: a device by its name, refused in one line where there is none or its memory ends."""
 
+import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,3 +37,10 @@ def enough_memory(device: torch.device, remedy: str) -> Iterator[None]:
         raise UserError(
             f"the memory of '{device}' does not suffice ({cause}); {remedy}, or take another device"
         ) from error
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a device is, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

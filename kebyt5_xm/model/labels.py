@@ -11,19 +11,17 @@ Shape suffixes: B rows, L labels, N decoder positions of all labels, S encoder p
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
+from kebyt5_xm.data.inputs import Packing
 from kebyt5_xm.data.sources.words import checked
-from kebyt5_xm.model.packing import Packing
+from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
-
-if TYPE_CHECKING:
-    from kebyt5_xm.model.cross_modal import CrossModalT5
 
 MOST_POSITIONS = 4096
 """Decoder positions of the labels that are scored in one row."""
@@ -68,7 +66,7 @@ class LabelTrie:
 
     def log_probabilities(
         self,
-        model: "CrossModalT5",
+        model: CrossModalNetwork,
         states: Tensor,
         attention_mask: Tensor | None,
         everywhere: Callable[[bool], bool] = bool,
@@ -103,7 +101,7 @@ class LabelTrie:
         return [*chunks, (first, len(self._ids))]
 
     def _scores(
-        self, model: "CrossModalT5", states: Tensor, attention_mask: Tensor | None, chosen: list[Any]
+        self, model: CrossModalNetwork, states: Tensor, attention_mask: Tensor | None, chosen: list[Any]
     ) -> Tensor:
         device, rows = states.device, len(states)
         labels = torch.from_numpy(np.concatenate(chosen)).to(device)  # [N]

@@ -15,10 +15,12 @@ from typing import Any
 
 import yaml
 
+from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.pretrained import HubModel, Pretrained, RunBackbone, open_pretrained
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
+from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.model.t5 import saved_config
 
 TERMS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.txt")
@@ -160,3 +162,22 @@ def _notice(source: Pretrained, name: str, card: dict[str, Any], folder: Path) -
     inherited = _file_if_any(source, "NOTICE") if "kebyt5_xm" in source.config else None
     text = "\n".join(lines) + "\n"
     return text + ("\n" + inherited.read_text(encoding="utf-8") if inherited else "")
+
+
+def run_denoising(run: Run) -> dict[str, Any]:
+    """Return the settings of a run's denoising source; of several, those of the one with the most weight.
+
+    Empty if the run has none.
+    """
+    sources = [
+        source.get("init_args") or {}
+        for source in (run.config.get("data", {}).get("sources") or {}).values()
+        if str(source.get("class_path", "")).startswith("kebyt5_xm.data.")
+        and source["class_path"].endswith(".Denoising")
+    ]
+    if not sources:
+        return {}
+    heaviest = max(sources, key=lambda init_args: init_args.get("weight", 1.0))
+    objective = SpanDenoising()
+    names = ("inputs_length", "noise_density", "mean_noise_span_length", "sentinels", "boundaries")
+    return {name: heaviest.get(name, getattr(objective, name)) for name in names}

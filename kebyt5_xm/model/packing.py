@@ -7,54 +7,15 @@ computes what its examples would compute in rows of their own, to floating-point
 Shape suffixes: B rows, S encoder positions, T decoder positions. Segment 0 is padding.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
+from kebyt5_xm.data.inputs import Packing
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.vocabulary import PAD_ID
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
-
-
-@dataclass
-class Packing:
-    """Which example of its row every position belongs to, counted from 1; 0 is padding."""
-
-    segments: Tensor  # [B, S]
-    target_segments: Tensor  # [B, T]
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Packing":
-        """Return it with `function` applied to both tensors."""
-        return Packing(function(self.segments), function(self.target_segments))
-
-    def encoder_mask(self) -> Tensor:
-        """Return [B, 1, S, S] bool: query and key are of one example. Padding sees padding, so no row is empty."""
-        return (self.segments[:, :, None] == self.segments[:, None, :])[:, None]
-
-    def decoder_mask(self) -> Tensor:
-        """Return [B, 1, T, T] bool: of one example, and the key is not later."""
-        segments = self.target_segments
-        causal = torch.ones(
-            segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device
-        ).tril()
-        return ((segments[:, :, None] == segments[:, None, :]) & causal)[:, None]
-
-    def cross_mask(self) -> Tensor:
-        """Return [B, 1, T, S] bool: of one example. Padding, which has no loss, sees everything."""
-        targets = self.target_segments[:, :, None]
-        return ((targets == self.segments[:, None, :]) | (targets == 0))[:, None]
-
-    def shift_right(self, labels: Tensor) -> Tensor:
-        """Return the decoder inputs [B, T]: the start id, which is PAD, before each example's first label."""
-        shifted = torch.full_like(labels, PAD_ID)
-        same = self.target_segments[:, 1:] == self.target_segments[:, :-1]
-        shifted[:, 1:] = labels[:, :-1].masked_fill(~same | (labels[:, :-1] < 0), PAD_ID)
-        return shifted
 
 
 def decode(

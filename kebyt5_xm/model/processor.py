@@ -10,25 +10,25 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from kebyt5_xm.data.batch import collate
+from kebyt5_xm.data.batch import collate_inputs
+from kebyt5_xm.data.inputs import Example, MediaGroup, MediaItem
 from kebyt5_xm.data.media.bad_sample import BadSample
+from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.names import named_like
 from kebyt5_xm.data.media.opening import Limits, open_media
-from kebyt5_xm.data.sources.source import Example, MediaItem
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.kinds import in_memory, is_picture, media_of, shown
-from kebyt5_xm.model.modality import MediaInterface
-from kebyt5_xm.model.splice import MediaGroup
+from kebyt5_xm.model.network import CrossModalNetwork
+from kebyt5_xm.model.pretrained import open_pretrained
+from kebyt5_xm.model.saving import read_config
+from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.trust import somebody_elses
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
-
-if TYPE_CHECKING:
-    from kebyt5_xm.model.cross_modal import CrossModalT5
 
 CONFIG = "processor_config.json"
 
@@ -54,14 +54,14 @@ Segments = str | list[Segment]
 """One example: its segments in order, or a text alone."""
 
 
-class Inputs(dict[str, Any]):
+class Processed(dict[str, Any]):
     """What `model(...)` and `model.generate(...)` take, as `**inputs`."""
 
-    def to(self, device: torch.device | str) -> "Inputs":
+    def to(self, device: torch.device | str) -> "Processed":
         """Return the inputs on `device`."""
         media: list[MediaGroup] = self["media"]
         moved = {key: self[key].to(device) for key in ("input_ids", "attention_mask")}
-        return Inputs(moved, media=[group.to(device) for group in media])
+        return Processed(moved, media=[group.to(device) for group in media])
 
 
 class CrossModalProcessor:
@@ -77,7 +77,7 @@ class CrossModalProcessor:
         self.limits = limits or Limits()
 
     @classmethod
-    def of(cls, model: "CrossModalT5", limits: Limits | None = None) -> "CrossModalProcessor":
+    def of(cls, model: CrossModalNetwork, limits: Limits | None = None) -> "CrossModalProcessor":
         """Return the processor of a model that is at hand."""
         modules = {name: model.modality(name) for name in model.modalities}
         return cls(
@@ -100,9 +100,6 @@ class CrossModalProcessor:
 
         With the model at hand, `of` costs nothing. Raises `UserError` as `CrossModalT5.from_pretrained` does.
         """
-        from kebyt5_xm.model.pretrained import open_pretrained
-        from kebyt5_xm.model.saving import build_modalities, read_config
-
         content = read_config(os.fspath(folder))
         parts = build_modalities(content["modalities"], content["backbone"]["d_model"], trusted_modules)
         processor = cls(
@@ -142,7 +139,7 @@ class CrossModalProcessor:
         """Say whether `segments` is a batch: a list of lists."""
         return isinstance(segments, list) and bool(segments) and all(isinstance(s, list) for s in segments)
 
-    def __call__(self, segments: "Segments | Sequence[Segments]") -> Inputs:
+    def __call__(self, segments: "Segments | Sequence[Segments]") -> Processed:
         """Return `input_ids` [B, S] (PAD at slots), `attention_mask` [B, S] and `media`.
 
         Takes one list of segments, or a batch: a list of such lists. A plain string is text; one that is the name of
@@ -154,12 +151,10 @@ class CrossModalProcessor:
         rows: list[Any] = [*segments] if self.is_batch(segments) else [segments]
         with somebody_elses():  # what decodes is imported now, and the model may be a stranger's
             examples = [self.example([row] if isinstance(row, str) else row) for row in rows]
-        part = np.zeros(len(examples), dtype=np.int64)
-        batch = collate(examples, part, interfaces=self.interfaces, num_targets=1, step=0, next_step=1)
-        batch = batch.to("cpu")  # widens the ids
-        position = torch.arange(batch.input_ids.shape[1])
-        mask = (position < batch.lengths[:, None]).long()
-        return Inputs(input_ids=batch.input_ids, attention_mask=mask, media=batch.media)
+        inputs = collate_inputs(examples, self.interfaces).to("cpu")  # widens the ids
+        position = torch.arange(inputs.input_ids.shape[1])
+        mask = (position < inputs.lengths[:, None]).long()
+        return Processed(input_ids=inputs.input_ids, attention_mask=mask, media=inputs.media)
 
     def example(self, segments: list[Segment]) -> Example:
         """Return the example of one list of segments, without a target."""

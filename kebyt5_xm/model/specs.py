@@ -13,10 +13,13 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from kebyt5_xm.adapters import Adapter
+from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.trust import check_trusted
+from kebyt5_xm.trust import check_trusted, somebody_elses
 
 T = TypeVar("T")
+Parts = tuple[Encoder, Adapter]
 
 
 def build(
@@ -50,6 +53,23 @@ def build(
         raise UserError(
             f"{where}: {cls.__name__} cannot be built: {type(error).__name__}: {cause}"
         ) from error
+
+
+def build_modalities(
+    specs: dict[str, dict[str, Any]], d_model: int, trusted_modules: Sequence[str] = ()
+) -> dict[str, Parts]:
+    """Return encoder and adapter of every modality of a config.json or a recipe, on the CPU."""
+    built = {}
+    with somebody_elses(trusted_modules):
+        for name, spec in specs.items():
+            where = f"modalities.{name}"
+            encoder = build(spec.get("encoder"), Encoder, trusted_modules, where=f"{where}.encoder")
+            widths = (encoder.out_dim, d_model)
+            adapter = build(
+                spec.get("adapter"), Adapter, trusted_modules, where=f"{where}.adapter", first=widths
+            )
+            built[name] = (encoder, adapter)
+    return built
 
 
 def _find(spec: Any, base: type[T], trusted_modules: Sequence[str], where: str) -> type[T]:

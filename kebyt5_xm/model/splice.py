@@ -4,37 +4,11 @@ One function, used by training and by generation. Shape suffixes: B rows, S enco
 N items of one encoder call, M slots of an item (padded).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-
 import torch
 from torch import Tensor
 
+from kebyt5_xm.data.inputs import MediaGroup
 from kebyt5_xm.errors import UserError
-
-
-@dataclass
-class MediaGroup:
-    """The media of one modality in one micro-batch that share one encoder call, and where their slots are."""
-
-    modality: str
-    prepared: Tensor  # [N, ...] as the encoder's preprocessor collated it
-    lengths: Tensor  # [N]
-    row: Tensor  # [N] row of the batch
-    start: Tensor  # [N] first encoder position of the slots
-    count: Tensor  # [N] number of slots
-    encoded: bool = (
-        False  # `prepared` are features [N, F, D] or a grid's [N, R, C, D], and the encoder does not run
-    )
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "MediaGroup":
-        """Return the group with `function` applied to every tensor."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: function(v) for k, v in values.items() if isinstance(v, Tensor)})
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "MediaGroup":
-        """Return the group on `device`."""
-        return self.map(lambda t: t.to(device, non_blocking=non_blocking))
 
 
 def splice(embedded: Tensor, vectors: Tensor, mask: Tensor, group: MediaGroup) -> Tensor:

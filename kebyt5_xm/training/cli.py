@@ -10,7 +10,6 @@ import yaml
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -38,30 +37,18 @@ from kebyt5_xm.training.metrics_log import MetricsLog
 from kebyt5_xm.training.parser import Parser
 from kebyt5_xm.training.quiet import quiet
 from kebyt5_xm.training.recipe_check import config_paths, trusted_in
+from kebyt5_xm.training.recipe_cli import RecipeCLI
+from kebyt5_xm.training.recipe_imports import recipes_imports
 from kebyt5_xm.training.results import ResultsWriter
 from kebyt5_xm.training.save_recipe import SaveRecipe, as_recorded, taken
 from kebyt5_xm.training.task import Task
 from kebyt5_xm.training.tensorboard import NoTrace, tensorboard
 from kebyt5_xm.training.validations import Validations
-from kebyt5_xm.trust import packages, recipes_imports
+from kebyt5_xm.trust import packages
 
 
-class TrainingCLI(LightningCLI):
+class TrainingCLI(RecipeCLI):
     """Adds the run directory, its checkpoints, loggers and reports to every run."""
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the subcommands, and which arguments of the trainer's methods are not for the user."""
-        given = {"model", "datamodule", "weights_only"}
-        return {
-            "fit": {*given, "train_dataloaders", "val_dataloaders"},
-            "validate": {*given, "dataloaders", "verbose"},
-        }
-
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        # Lightning's table has a column for every part and cuts off names and figures.
-        return kwargs | ({"verbose": False} if subcommand == "validate" else {})
 
     def after_validate(self) -> None:
         """Print what was measured, a line each."""
@@ -69,46 +56,6 @@ class TrainingCLI(LightningCLI):
         if self.trainer.is_global_zero:
             for name, value in sorted(figures.items()):
                 print(f"{name:<{max(map(len, figures))}}  {value:.4f}")
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--run_dir", type=str, default="runs/unnamed", help="Directory of the run.")
-        parser.add_argument(
-            "--checkpoint_every", type=int, default=1000, help="Optimizer steps between two checkpoints."
-        )
-        parser.add_argument(
-            "--monitor",
-            type=str,
-            default="val/bits_per_byte",
-            help="Metric by which the best checkpoint is kept: val/bits_per_byte, or val/METRIC/SOURCE.",
-        )
-        parser.add_argument(
-            "--report", type=bool, default=False, help="Write RUN/report.html when training ends."
-        )
-        parser.add_argument(
-            "--forgetting",
-            type=Forgetting | None,
-            default=Forgetting(),
-            help="What is done when text is forgotten.",
-        )
-        parser.add_argument(
-            "--max_bad_steps",
-            type=int,
-            default=1,
-            help="Steps in a row whose loss or gradient is not finite, and that change nothing, until the run stops.",
-        )
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
-
-    def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would read a whole checkpoint here for hyperparameters, and the recipe has them."""
-
-    @property
-    def _chosen(self) -> Any:
-        """The configuration of the subcommand that runs."""
-        assert self.subcommand is not None
-        return self.config[self.subcommand]
 
     def before_instantiate_classes(self) -> None:
         config = self._chosen
@@ -154,22 +101,31 @@ class TrainingCLI(LightningCLI):
         config = self._chosen
         run = Path(config["run_dir"])
         fitting = self.subcommand == "fit"
-        callbacks: list[Callback] = [Throughput(), Skips(), SampleTable(), ResultsWriter()]
+        task, data = self._get(self.config_init, "model"), self._get(self.config_init, "data")
+        assert isinstance(task, Task)
+        assert isinstance(data, DataModule)
+        task.connect(data)  # here alone: task, data and callbacks are given what they need of each other
+        throughput, skips = Throughput(), Skips(data)
+        callbacks: list[Callback] = [throughput, skips, SampleTable(data)]
         if config["trainer"]["enable_progress_bar"] is not False:
             callbacks.append(ProgressBar())
         if fitting:
             folder = run / "checkpoints"
             newest = Newest(folder, config["checkpoint_every"])
+            forgetting = ForgettingMeter(
+                self._get(self.config_init, "forgetting") or Forgetting(), newest, data
+            )
             callbacks = [
                 SetAside(run),
                 *callbacks,
+                ResultsWriter(data, throughput, skips, forgetting),
                 NoTrace(run),
-                Incidents(run, config["max_bad_steps"], newest),
-                ForgettingMeter(self._get(self.config_init, "forgetting") or Forgetting(), newest),
+                Incidents(run, config["max_bad_steps"], newest, task, data),
+                forgetting,
                 Validations(),
                 newest,
                 SaveOnTerminate(newest),
-                Best(folder, config["monitor"], self._get(self.config_init, "data")),
+                Best(folder, config["monitor"], data),
             ]
         try:
             trainer = super().instantiate_trainer(
@@ -204,10 +160,11 @@ class TrainingCLI(LightningCLI):
             return
         from kebyt5_xm.evaluation.evaluate import evaluate
         from kebyt5_xm.evaluation.report import write_report
+        from kebyt5_xm.training.configured import run_data
 
         run = Run(self._chosen["run_dir"])
-        device = str(self.trainer.strategy.root_device)
-        write_report(run, evaluate(run, device, packages(run.config)).medium)
+        device, trusted = str(self.trainer.strategy.root_device), packages(run.config)
+        write_report(run, evaluate(run, run_data(run, trusted), device, trusted).medium)
 
     def _loggers(self, run: Path) -> list[Logger]:
         path = self._chosen.get("ckpt_path")

@@ -11,18 +11,16 @@ from typing import Any
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import SHAPES, Backbone
+from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training import recipes, trainer_options
-from kebyt5_xm.training.cli import TrainingCLI
 from kebyt5_xm.training.parser import Parser
+from kebyt5_xm.training.recipe_cli import RecipeCLI
+from kebyt5_xm.training.recipe_imports import recipes_imports
 from kebyt5_xm.training.task import Task
-from kebyt5_xm.trust import recipes_imports
 
 
-class _Reader(TrainingCLI):
+class _Reader(RecipeCLI):
     """Parses and makes model and data; no trainer, no run directory, nothing runs."""
-
-    def before_instantiate_classes(self) -> None:
-        """Nothing: a run directory that exists already is no matter here."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         return None
@@ -111,6 +109,11 @@ def configured_data(paths: list[str], trusted_modules: Sequence[str] = ()) -> Da
     task, data = configured(paths, True, trusted_modules, ask_hub=False)
     data.connect(task.interfaces(read_caches=False))
     return data
+
+
+def run_data(run: Run, trusted_modules: Sequence[str] = ()) -> DataModule:
+    """Return the data of a run, as its RUN/config.yaml says; not connected to a model yet. Raises `UserError`."""
+    return configured([str(run.path / "config.yaml")], False, trusted_modules)[1]
 
 
 def _random(backbone: Backbone, ask_hub: bool) -> Backbone:

@@ -19,43 +19,6 @@ HIGHEST_RATE = 1.0
 the weights' own): with more, a step leaves nothing of a weight. SGD's follow the gradient and have no such bound."""
 
 
-def check_steps(data: "DataModule", max_steps: int, accumulation: int, world_size: int) -> None:
-    """Raise `UserError` where steps cannot be made of the global batch, or the sources end before the run.
-
-    Args:
-        data: connected.
-        max_steps, accumulation: `trainer.max_steps` and `trainer.accumulate_grad_batches` as given.
-        world_size: number of ranks.
-    """
-    if max_steps < 1:
-        raise UserError(f"trainer.max_steps is {max_steps}; expected the number of optimizer steps")
-    if accumulation != 1:
-        raise UserError(
-            f"trainer.accumulate_grad_batches is {accumulation}; leave it out, it follows from "
-            "data.global_batch_size and data.micro_batch_size"
-        )
-    if data.micro_batch_size < 1:
-        raise UserError(f"data.micro_batch_size is {data.micro_batch_size}; expected at least 1")
-    if data.budget is None:
-        round_size = data.micro_batch_size * world_size
-        if data.global_batch_size < 1 or data.global_batch_size % round_size:
-            raise UserError(
-                f"data.global_batch_size {data.global_batch_size} is not a multiple of data.micro_batch_size "
-                f"{data.micro_batch_size} x {world_size} ranks; change one of them"
-            )
-    elif data.steps.num_micro_batches % world_size:
-        raise UserError(
-            f"data.budget makes {data.steps.num_micro_batches} micro-batches a step, which {world_size} ranks "
-            "cannot share evenly; change global_length or micro_length"
-        )
-    done = data.steps.count(max_steps)
-    if done < max_steps:
-        raise UserError(
-            f"trainer.max_steps is {max_steps}, but the sources end after {done} whole steps; set it to {done}, or "
-            "`epochs` of a source higher, or to null"
-        )
-
-
 def check_monitor(monitor: str, data: "DataModule") -> None:
     """Raise `UserError` for a `monitor` that no validation of the connected `data` logs."""
     parts = ["", *(f"/{name}" for name in data.validation.names)]

@@ -2,18 +2,16 @@
 
 import datetime
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.durable import durably
 from kebyt5_xm.evaluation.baselines import baselines
 from kebyt5_xm.evaluation.plain_values import plain
+from kebyt5_xm.model.device import device_name
 from kebyt5_xm.training.callbacks.forgetting import ForgettingMeter
 from kebyt5_xm.training.callbacks.progress import Throughput
 from kebyt5_xm.training.callbacks.skips import Skips
@@ -45,11 +43,15 @@ class ResultsWriter(pl.Callback):
         data_fingerprint      digest of everything that decided which examples were seen
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, data: DataModule, throughput: Throughput, skips: Skips, forgetting: ForgettingMeter
+    ) -> None:
+        self.data = data
+        self.throughput, self.skips, self.forgetting = throughput, skips, forgetting
         self.baselines: dict[str, dict[str, float]] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        data = self.data
         for number, name in enumerate(data.validation.names):
             held_out = data.validation.raw_bytes(number)
             if len(held_out):
@@ -75,10 +77,8 @@ class ResultsWriter(pl.Callback):
 
     def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Return the figures, keys as above."""
-        data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        data, throughput = self.data, self.throughput
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        throughput = next(c for c in trainer.callbacks if isinstance(c, Throughput))  # pyright: ignore
-        skips = next(c for c in trainer.callbacks if isinstance(c, Skips))  # pyright: ignore
         # ZeRO 3 leaves empty tensors behind between passes, which remember their size as `ds_numel`.
         sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in pl_module.parameters()]
         peak, peak_of = peak_memory(trainer.strategy.root_device)
@@ -106,16 +106,9 @@ class ResultsWriter(pl.Callback):
                 }
                 for name in data.validation.names
             },
-            "skipped": {name: {"skipped": s, "drawn": d} for name, (s, d) in skips.totals.items() if s},
+            "skipped": {name: {"skipped": s, "drawn": d} for name, (s, d) in self.skips.totals.items() if s},
             "epochs": {name: round(epochs, 4) for name, epochs in data.course.epochs().items()},
             "length_table_seconds": round(data.length_table_seconds, 1),
-            "forgetting": next(c.parts for c in trainer.callbacks if isinstance(c, ForgettingMeter)),  # pyright: ignore
+            "forgetting": self.forgetting.parts,
             "data_fingerprint": data.fingerprint(),
         }
-
-
-def device_name(device: torch.device) -> str:
-    """Return what a device is, in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

@@ -14,14 +14,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.judging import Judging, write_answers
 from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import SlotBias
-from kebyt5_xm.model.cross_modal import CrossModalT5, token_losses
+from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.lora import LoRA
-from kebyt5_xm.model.modality import MediaInterface, Modality
+from kebyt5_xm.model.modality import Modality
+from kebyt5_xm.model.network import Outputs, teacher_forced, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
 from kebyt5_xm.randomness import hash64
 from kebyt5_xm.training import groups as parameter_groups
@@ -77,6 +80,12 @@ class Task(pl.LightningModule):
         self._given_before: Given | None = None
         self.step_start = 0
         """The first example of the step that is being trained on."""
+        self._connected: DataModule | None = None
+
+    def connect(self, data: DataModule) -> None:
+        """Train on `data`, and let it ask for what it must know of the model's modalities."""
+        self._connected = data
+        data.model_interfaces = self.interfaces
 
     # -- building ----------------------------------------------------------------------------------
 
@@ -157,16 +166,8 @@ class Task(pl.LightningModule):
         """Return the negative log-likelihood [B, T] of every target id of a batch, in nats."""
         return token_losses(self._output(batch).logits, batch.labels)
 
-    def _output(self, batch: Batch) -> Any:
-        return self._model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask(),
-            media=batch.media,
-            packing=batch.packing,
-            decoder_input_ids=(batch.packing or self._model).shift_right(batch.labels),
-            idle_modalities=self._idle_modalities(batch),
-            use_cache=False,
-        )
+    def _output(self, batch: Batch) -> Outputs:
+        return teacher_forced(self._model, batch.inputs, batch.labels, self._idle_modalities(batch))
 
     def _idle_modalities(self, batch: Batch) -> dict[str, int]:
         """Return how often each encoder must run on its dummy so that all ranks run it equally often.
@@ -175,7 +176,7 @@ class Task(pl.LightningModule):
         """
         if self.trainer.world_size == 1 or not self.modalities:
             return {}
-        calls = Counter(group.modality for group in batch.media)
+        calls = Counter(group.modality for group in batch.inputs.media)
         own = torch.tensor([calls[name] for name in self.modalities], device=self.device)
         most = own.clone()
         torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
@@ -192,7 +193,10 @@ class Task(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Randomness follows the position alone, so a resumed run needs no generator state.
         seed = hash64(
-            self._seed, batch.step, batch_idx % self.trainer.accumulate_grad_batches, self.global_rank
+            self._seed,
+            batch.progress.step,
+            batch_idx % self.trainer.accumulate_grad_batches,
+            self.global_rank,
         )
         torch.manual_seed(int(seed >> 1))
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
@@ -201,7 +205,7 @@ class Task(pl.LightningModule):
             self.tally = Tally(len(self._data.training.parts), self.device)
             self.watch.begin()
             self.step_start = self._data.course.next_index
-        self._position = batch.next_step, batch.next_index
+        self._position = batch.progress.next_step, batch.progress.next_index
         # The step that loggers see; after a resume Lightning's own count may be one off (2.6.6).
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
 
@@ -253,17 +257,19 @@ class Task(pl.LightningModule):
         accumulation = self.trainer.accumulate_grad_batches
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             accumulation **= 2  # DeepSpeed divides once more; AdamW hides it, gradient clipping does not
-        loss = self.watch.loss(losses, self.trainer.world_size * accumulation / batch.num_targets)
+        loss = self.watch.loss(losses, self.trainer.world_size * accumulation / batch.progress.num_targets)
         # Text alone teaches adapters on a frozen backbone nothing, and a loss without a graph would be refused.
         return loss if loss.requires_grad else loss.requires_grad_()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if batch.next_step == batch.step:
+        if batch.progress.next_step == batch.progress.step:
             return
-        if batch.next_step != self.global_step:
-            raise RuntimeError(f"trained {self.global_step} steps, but the plan says {batch.next_step}")
+        if batch.progress.next_step != self.global_step:
+            raise RuntimeError(
+                f"trained {self.global_step} steps, but the plan says {batch.progress.next_step}"
+            )
         if is_logged(self.trainer):
-            self._log_step(batch.step)
+            self._log_step(batch.progress.step)
 
     def _log_step(self, step: int) -> None:
         parts, whole = self.tally.totals(self.trainer.strategy)
@@ -285,8 +291,9 @@ class Task(pl.LightningModule):
             logger.log_metrics(metrics, step)
 
     @property
-    def _data(self) -> Any:
-        return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+    def _data(self) -> DataModule:
+        assert self._connected is not None, "connect() has not been called"
+        return self._connected
 
     @property
     def _seed(self) -> int:
@@ -304,7 +311,7 @@ class Task(pl.LightningModule):
         answering = self._judging.answering(dataloader_idx)
         if answering is not None:
             assert batch.row is not None
-            states, mask = output.encoder_last_hidden_state, batch.attention_mask()
+            states, mask = output.states, batch.inputs.attention_mask()
             written = answering.answers(self._model, states, mask, batch.row >= 0)
             self._judging.add(dataloader_idx, batch, written)
 

@@ -12,15 +12,15 @@ from tqdm import tqdm
 
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.bad_sample import BadSample
+from kebyt5_xm.data.media.feature_cache import FeatureCache, Segment, media_key
+from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.opening import header, open_media
 from kebyt5_xm.data.media.reference import Span, contents
 from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.cache_key import cache_folder, media_key
+from kebyt5_xm.model.cache_key import cache_folder
 from kebyt5_xm.model.device import enough_memory, usable_device
-from kebyt5_xm.model.feature_cache import FeatureCache, Segment
-from kebyt5_xm.model.modality import MediaInterface
 
 GB = 1e9
 SEGMENT_BYTES = 1 << 30

@@ -10,11 +10,11 @@ from kebyt5_xm.commands.doctor.costs import training_pass
 from kebyt5_xm.commands.doctor.findings import Finding
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.media.feature_cache import FeatureCache
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cache_key import cache_folder
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.feature_cache import FeatureCache
 
 GB = 1e9
 WORTH_SHARE = 0.1
@@ -42,7 +42,7 @@ def check_cache(
         max_steps: optimizer steps of the run.
         cache: folder that the recipe names.
     """
-    if all(group.modality != name for group in batch.media):
+    if all(group.modality != name for group in batch.inputs.media):
         return Finding(f"{name}: cache", "skipped", "no example here has this modality")
     encoded, feature_bytes = _encoded(name, model, batch)
     passes = {"with": batch, "without": encoded}
@@ -90,7 +90,7 @@ def _encoded(name: str, model: CrossModalT5, batch: Batch) -> tuple[Batch, int]:
     """Return the batch with features in place of one modality's media, as from a cache, and their bytes."""
     encoder = model.modality(name).encoder
     media, feature_bytes = [], 0
-    for group in batch.media:
+    for group in batch.inputs.media:
         if group.modality == name:
             with torch.no_grad():
                 encoded = encoder(group.prepared, group.lengths)
@@ -100,11 +100,11 @@ def _encoded(name: str, model: CrossModalT5, batch: Batch) -> tuple[Batch, int]:
                 features = features.unflatten(1, encoded.grid)
             group = replace(group, prepared=features, lengths=lengths, encoded=True)
         media.append(group)
-    return replace(batch, media=media), feature_bytes
+    return replace(batch, inputs=replace(batch.inputs, media=media)), feature_bytes
 
 
 def _examples(batch: Batch, name: str) -> int:
-    return len({int(row) for group in batch.media if group.modality == name for row in group.row})
+    return len({int(row) for group in batch.inputs.media if group.modality == name for row in group.row})
 
 
 def _epochs(data: DataModule, using: Set[str], max_steps: int) -> tuple[int, float]:

@@ -11,8 +11,9 @@ from kebyt5_xm.commands.doctor.findings import Finding, verdict
 from kebyt5_xm.commands.doctor.flops import media_flops, step_flops
 from kebyt5_xm.commands.doctor.samples import logits
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.model.cross_modal import CrossModalT5, token_losses
+from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.lora import ADDED
+from kebyt5_xm.model.network import token_losses
 from kebyt5_xm.training.task import OptimizerFactory
 
 GB = 1e9
@@ -56,7 +57,7 @@ def training_pass(model: CrossModalT5, batch: Batch) -> Pass:
     if loss.requires_grad:
         loss.backward()
     seconds = time.perf_counter() - started
-    present = {group.modality for group in batch.media}
+    present = {group.modality for group in batch.inputs.media}
     absent = tuple(f"modalities.{name}." for name in model.modalities if name not in present)
     unreached = [
         name
@@ -68,7 +69,7 @@ def training_pass(model: CrossModalT5, batch: Batch) -> Pass:
     ]
     leaking = [name for name, p in parameters.items() if not p.requires_grad and p.grad is not None]
     model.zero_grad(set_to_none=True)
-    rows, inputs = batch.input_ids.shape
+    rows, inputs = batch.inputs.input_ids.shape
     targets = batch.labels.shape[1]
     return Pass(rows, inputs, targets, seconds, sum(kept.values()), unreached, leaking)
 

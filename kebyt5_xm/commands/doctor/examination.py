@@ -9,13 +9,13 @@ from kebyt5_xm.commands.doctor.costs import check_gradients, estimates, training
 from kebyt5_xm.commands.doctor.findings import Finding
 from kebyt5_xm.commands.doctor.modalities import check_modality
 from kebyt5_xm.commands.doctor.samples import PER_SOURCE, batch_of, check_samples, first_examples
-from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.data.sources.source import Example
+from kebyt5_xm.data.datamodule import DataModule, check_steps
+from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.training import trainer_options
 from kebyt5_xm.training.configured import configured_run
-from kebyt5_xm.training.fit_checks import check_monitor, check_steps, optimization
+from kebyt5_xm.training.fit_checks import check_monitor, optimization
 from kebyt5_xm.training.task import Task
 
 

@@ -33,7 +33,7 @@ def media_flops(model: CrossModalT5, batch: Batch) -> float:
     A frozen encoder has no backward pass, and one whose features are cached does not run.
     """
     total = 0.0
-    for group in batch.media:
+    for group in batch.inputs.media:
         module = model.modality(group.modality)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             module(group.prepared, group.lengths, group.encoded)

@@ -11,10 +11,12 @@ from torch.nn import functional as F
 from kebyt5_xm.commands.doctor.findings import Finding, verdict
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch, collate
 from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.sources.manifest_source import Manifest
-from kebyt5_xm.data.sources.source import Example, Selection, Source
+from kebyt5_xm.data.sources.source import Selection, Source
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.network import teacher_forced
 
 ROWS = 16
 """Examples of each source whose lengths are looked at."""
@@ -70,23 +72,15 @@ def batch_of(examples: list[Example], data: DataModule) -> Batch:
         examples,
         np.zeros(len(examples), dtype=np.int64),
         interfaces=data.interfaces,
-        num_targets=1,
-        step=0,
-        next_step=0,
     ).to("cpu")
 
 
 def logits(model: CrossModalT5, batch: Batch) -> Tensor:
     """Return the logits [B, T, V] of a batch."""
-    idle = {name: 1 for name in model.modalities if all(name != group.modality for group in batch.media)}
-    return model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask(),
-        media=batch.media,
-        decoder_input_ids=model.shift_right(batch.labels),
-        idle_modalities=idle,
-        use_cache=False,
-    ).logits
+    idle = {
+        name: 1 for name in model.modalities if all(name != group.modality for group in batch.inputs.media)
+    }
+    return teacher_forced(model, batch.inputs, batch.labels, idle).logits
 
 
 def check_samples(model: CrossModalT5, data: DataModule, examples: list[Example]) -> Iterator[Finding]:
@@ -107,9 +101,8 @@ def check_samples(model: CrossModalT5, data: DataModule, examples: list[Example]
         )
         padded = replace(
             batch,
-            input_ids=F.pad(batch.input_ids, (0, 7)),
+            inputs=replace(batch.inputs, input_ids=F.pad(batch.inputs.input_ids, (0, 7)), full=False),
             labels=F.pad(batch.labels, (0, 5), value=IGNORE_INDEX),
-            full=False,
         )
         change = _difference(logits(model, padded)[:, : together.shape[1]], together)
         yield verdict(

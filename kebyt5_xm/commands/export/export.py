@@ -24,7 +24,7 @@ from kebyt5_xm.model import origin as origins
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
 from kebyt5_xm.model.finite import refuse_not_finite
 from kebyt5_xm.model.lora import without_lora
-from kebyt5_xm.model.origin import Origin
+from kebyt5_xm.model.origin import Origin, run_denoising
 from kebyt5_xm.model.pretrained import RunBackbone
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run, resolve
@@ -116,9 +116,10 @@ def export_run(
     updates = lora_folder.read(run) if lora_apart else None
     whole = None
     if (run.config.get("model") or {}).get("modalities"):
+        from kebyt5_xm.model.cross_modal import CrossModalT5
         from kebyt5_xm.model.saving import load_run
 
-        whole = load_run(run, trusted_modules)
+        whole = load_run(CrossModalT5, run, trusted_modules)
         model = whole.to(getattr(torch, dtype)).backbone
     else:
         model = Backbone(weights=str(checkpoint), dropout=recorded.get("dropout_rate", 0.0)).build()
@@ -214,27 +215,6 @@ def export_whole(model: "CrossModalT5", out: Path, *, card: str, origin: Path, o
             save_adapter(model, name, folder / "adapters" / name)
         (folder / "README.md").write_text(card, encoding="utf-8")
         origins.copy_terms(origin, folder)
-
-
-def run_denoising(run: Run) -> dict[str, Any]:
-    """Return the settings of a run's denoising source; of several, those of the one with the most weight.
-
-    Empty if the run has none.
-    """
-    from kebyt5_xm.data.text.denoising import SpanDenoising
-
-    sources = [
-        source.get("init_args") or {}
-        for source in (run.config.get("data", {}).get("sources") or {}).values()
-        if str(source.get("class_path", "")).startswith("kebyt5_xm.data.")
-        and source["class_path"].endswith(".Denoising")
-    ]
-    if not sources:
-        return {}
-    heaviest = max(sources, key=lambda init_args: init_args.get("weight", 1.0))
-    objective = SpanDenoising()
-    names = ("inputs_length", "noise_density", "mean_noise_span_length", "sentinels", "boundaries")
-    return {name: heaviest.get(name, getattr(objective, name)) for name in names}
 
 
 def check_out(out: Path, overwrite: bool) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.media.opening import open_audio
 from kebyt5_xm.data.sources.manifest_source import Manifest
-from kebyt5_xm.data.sources.source import Example, Selection, Source
+from kebyt5_xm.data.sources.source import Selection, Source
 from kebyt5_xm.data.sources.template import Slot
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.vocabulary import EOS_ID, MAX_SENTINELS, Sentinels, render, sentinel_ids

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from kebyt5_xm.data.batch import Batch, collate
+from kebyt5_xm.data.batch import Batch, Progress, collate
+from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.order.mixture import Mixture
 from kebyt5_xm.data.order.plan import Draws
 from kebyt5_xm.data.order.steps import MicroBatch, Steps
-from kebyt5_xm.data.sources.source import Example
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,7 @@ class Order:
     """What a data worker is asked for: one micro-batch and its place in the run."""
 
     micro_batch: MicroBatch
-    num_targets: int
-    step: int
-    next_step: int
-    next_index: int
+    progress: Progress
 
 
 @dataclass
@@ -47,14 +44,14 @@ class TrainingOrders:
             mine = batch.micro_batches[self.rank :: self.world_size]
             for number, micro_batch in enumerate(mine):
                 last = number == len(mine) - 1
-                yield Order(
-                    micro_batch,
+                progress = Progress(
                     # At least one: a step without a single good example has a loss of zero, not of 0 / 0.
                     num_targets=max(1, batch.num_targets),
                     step=step,
                     next_step=step + last,
                     next_index=batch.stop if last else start,
                 )
+                yield Order(micro_batch, progress)
             start = batch.stop
 
 
@@ -77,10 +74,7 @@ class TrainingMicroBatches(Dataset):
             examples,
             part,
             interfaces=self.mixture.interfaces,
-            num_targets=order.num_targets,
-            step=order.step,
-            next_step=order.next_step,
-            next_index=order.next_index,
+            progress=order.progress,
             packed_row=packed_row,
             skipped=skipped,
         )
@@ -119,10 +113,7 @@ class ValidationMicroBatches(Dataset):
             examples,
             part,
             interfaces=self.mixture.interfaces,
-            num_targets=0,
-            step=number,
-            next_step=number,
-            next_index=0,
+            progress=Progress(num_targets=0, step=number, next_step=number),
         )
         counted = np.asarray([example.counted for example in examples])
         batch.row = torch.from_numpy(np.where(counted, row, -1))

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.media.bad_sample import Skip
+from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.order.plan import Draws
-from kebyt5_xm.data.sources.source import Example, Part, Selection, Source
-from kebyt5_xm.model.modality import MediaInterface
+from kebyt5_xm.data.sources.source import Part, Selection, Source
 
 
 @dataclass

@@ -5,7 +5,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.sources.source import Example, Part, Selection, Source
+from kebyt5_xm.data.inputs import Example
+from kebyt5_xm.data.sources.source import Part, Selection, Source
 from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.data.text.store import Store
 from kebyt5_xm.errors import UserError

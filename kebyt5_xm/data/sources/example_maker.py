@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.inputs import Example, MediaItem
 from kebyt5_xm.data.media.bad_sample import BadSample, MediaError, RowError
+from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.opening import header, open_media
 from kebyt5_xm.data.media.reference import Limits, Readable, Span, name_of, resolve
-from kebyt5_xm.data.sources.source import Example, MediaItem
 from kebyt5_xm.data.sources.template import Change, Segment, Slot, Template, as_bytes
 from kebyt5_xm.data.sources.words import Words
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.modality import MediaInterface
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode, encode_bytes
 
 _EOS = np.asarray([EOS_ID], dtype=np.int16)

@@ -16,8 +16,8 @@ from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from kebyt5_xm.data.media.interface import MediaInterface
     from kebyt5_xm.data.sources.source import Source
-    from kebyt5_xm.model.modality import MediaInterface
 
 _LOG = logging.getLogger(__name__)
 

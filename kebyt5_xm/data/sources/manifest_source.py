@@ -10,22 +10,23 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.layouts.layout import Layout
 from kebyt5_xm.data.media.bad_sample import BadSample, MediaError, RowError, Skip
 from kebyt5_xm.data.media.home import expanded
+from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.reference import Limits, Readable, Span
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.sources.example_maker import ExampleMaker
 from kebyt5_xm.data.sources.feeding import check_texts
 from kebyt5_xm.data.sources.lengths import LengthTable, find_table, make_table, mended, table_key
 from kebyt5_xm.data.sources.manifest import open_rows
-from kebyt5_xm.data.sources.source import Example, Part, Selection, Source
+from kebyt5_xm.data.sources.source import Part, Selection, Source
 from kebyt5_xm.data.sources.template import Slot, Template
 from kebyt5_xm.data.sources.words import Words
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics import Metric, check_metrics
-from kebyt5_xm.model.modality import MediaInterface
 
 ROWS_CHECKED = 1000
 """First rows that labels are held against before anything is trained; `lint` looks at all."""

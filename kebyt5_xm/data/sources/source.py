@@ -8,49 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.bad_sample import Skip
+from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.metrics import Metric
-from kebyt5_xm.vocabulary import EOS_ID, Sentinels
+from kebyt5_xm.vocabulary import Sentinels
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from kebyt5_xm.model.modality import MediaInterface
-
-
-@dataclass(frozen=True)
-class Example:
-    """One example, ready to be collated.
-
-    `input_ids` and `target_ids` are byte ids (int16, end-of-sequence included, never padded); PAD stands at
-    every slot of `media`. `counted` is False for an example that only fills a place: it has no labels in the
-    batch. One that could not be made says why in `skipped`.
-    """
-
-    input_ids: NDArray[np.int16]
-    target_ids: NDArray[np.int16]
-    media: "tuple[MediaItem, ...]" = ()
-    counted: bool = True
-    skipped: Skip | None = None
-
-    @classmethod
-    def empty(cls, skipped: Skip | None = None) -> "Example":
-        """Return an example that fills the place of one that could not be made."""
-        return cls(_END, _END, counted=False, skipped=skipped)
-
-
-_END = np.asarray([EOS_ID], dtype=np.int16)
-
-
-@dataclass(frozen=True)
-class MediaItem:
-    """One prepared medium and its run of slots: `count` encoder positions from `start` on."""
-
-    modality: str
-    prepared: "Tensor"
-    start: int
-    count: int
+    from kebyt5_xm.data.media.interface import MediaInterface
 
 
 @dataclass(frozen=True)

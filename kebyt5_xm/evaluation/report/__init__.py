@@ -72,8 +72,16 @@ def run(args: argparse.Namespace) -> None:
 def _evaluate(run: "Run", args: argparse.Namespace) -> "Opener":
     """Evaluate a run, and return what opens the media of its examples."""
     from kebyt5_xm.evaluation.evaluate import evaluate
+    from kebyt5_xm.training.configured import run_data
 
-    found = evaluate(run, args.device, args.trust, num_probed=args.probed, with_robustness=args.robustness)
+    found = evaluate(
+        run,
+        run_data(run, args.trust),
+        args.device,
+        args.trust,
+        num_probed=args.probed,
+        with_robustness=args.robustness,
+    )
     return found.medium
 
 

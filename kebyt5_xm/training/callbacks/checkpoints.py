@@ -42,7 +42,7 @@ class Newest(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        if batch.next_step > batch.step and trainer.global_step % self.every == 0:
+        if batch.progress.next_step > batch.progress.step and trainer.global_step % self.every == 0:
             self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -74,6 +74,7 @@ class Best(ModelCheckpoint):
         }
         chosen = metrics.get(monitor)
         mode = "max" if chosen is not None and chosen.higher_is_better else "min"
+        self.data = data
         super().__init__(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -94,9 +95,8 @@ class Best(ModelCheckpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Raise `UserError` for a monitor that no validation logs, before weights are loaded."""
         super().setup(trainer, pl_module, stage)
-        data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         assert self.monitor is not None
-        check_monitor(self.monitor, data)
+        check_monitor(self.monitor, self.data)
 
 
 def _step(path: Path) -> int:

@@ -27,10 +27,11 @@ class ForgettingMeter(pl.Callback):
     Raises `UserError` where an action has nothing to measure or nothing to change, and to stop a run.
     """
 
-    def __init__(self, settings: Forgetting, newest: Newest) -> None:
+    def __init__(self, settings: Forgetting, newest: Newest, data: DataModule) -> None:
         settings.check()
         self.settings = settings
         self.newest = newest
+        self.data = data
         self.parts: dict[str, dict[str, float]] = {}
         self._measures = False
         self._judged = -1  # the last step whose validation was judged
@@ -50,9 +51,8 @@ class ForgettingMeter(pl.Callback):
         """Say what is wrong with the gate before weights are loaded."""
         if stage != "fit":
             return
-        data = _data(trainer)
         warm = pl_module.backbone.weights is not None  # pyright: ignore
-        measurable = bool(data.text_parts()) and trainer.limit_val_batches != 0
+        measurable = bool(self.data.text_parts()) and trainer.limit_val_batches != 0
         self._measures = measurable and (warm or self.settings.from_scratch)
         action = self.settings.action
         if action != "none" and not measurable:
@@ -66,7 +66,7 @@ class ForgettingMeter(pl.Callback):
                 "give model.backbone.weights, or set forgetting.from_scratch: true, or action none"
             )
         if action == "raise_text":
-            _check_can_raise(data)
+            _check_can_raise(self.data)
 
     # -- validations that Lightning does not run -----------------------------------------------------
 
@@ -81,8 +81,7 @@ class ForgettingMeter(pl.Callback):
         """
         if trainer.global_step == 0:
             return
-        data = _data(trainer)
-        if self.settings.action != "raise_text" and data.course.text_factor != 1:
+        if self.settings.action != "raise_text" and self.data.course.text_factor != 1:
             self._set_factor(trainer, 1.0, "forgetting.action is no longer raise_text")
         if not self._measures:
             return
@@ -101,7 +100,7 @@ class ForgettingMeter(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self._measures or trainer.state.fn != "fit":
             return
-        data, step = _data(trainer), trainer.global_step
+        data, step = self.data, trainer.global_step
         for name in data.text_parts():
             found = trainer.callback_metrics.get(f"val/bits_per_byte/{name}")
             if found is None or (step > 0 and name not in self.parts):
@@ -141,7 +140,7 @@ class ForgettingMeter(pl.Callback):
             f"the start; {tolerance:g} more are allowed"
         )
         if self.settings.action == "raise_text":
-            now = _data(trainer).course.text_factor
+            now = self.data.course.text_factor
             wanted = min(now * factor, max_factor) if forgotten else 1.0
             if forgotten and wanted == now:
                 rank_zero_info(f"forgetting: {found}; text has forgetting.max_factor {max_factor:g} already")
@@ -162,11 +161,10 @@ class ForgettingMeter(pl.Callback):
             )
 
     def _set_factor(self, trainer: pl.Trainer, factor: float, why: str) -> None:
-        data = _data(trainer)
-        data.set_text_factor(factor)
+        self.data.set_text_factor(factor)
         rank_zero_info(
             f"forgetting: {why}; the weight of text is that of the recipe x {factor:g} from here on, "
-            f"{data.course.text_share():.1%} of the examples"
+            f"{self.data.course.text_share():.1%} of the examples"
         )
 
     def on_train_batch_end(
@@ -177,7 +175,7 @@ class ForgettingMeter(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        self._within_step = batch.next_step == batch.step
+        self._within_step = batch.progress.next_step == batch.progress.step
         if (
             self._wanted is not None and not self._within_step
         ):  # of a validation by the clock, within the step
@@ -196,10 +194,6 @@ class ForgettingMeter(pl.Callback):
         """Stop a run that has come to its end; it is saved and its results are written."""
         if self._verdict is not None:
             raise UserError(self._verdict)
-
-
-def _data(trainer: pl.Trainer) -> DataModule:
-    return trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _check_can_raise(data: DataModule) -> None:

@@ -20,6 +20,7 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.written import json_line
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.training.callbacks.checkpoints import Newest
+from kebyt5_xm.training.task import Task
 
 FILE = "incidents.jsonl"
 MOST_ROWS = 16
@@ -29,12 +30,13 @@ MOST_ROWS = 16
 class Incidents(pl.Callback):
     """Records what is not finite, and stops the run, saved, after `most` such steps in a row. Raises `UserError`."""
 
-    def __init__(self, run: Path, most: int, newest: Newest) -> None:
+    def __init__(self, run: Path, most: int, newest: Newest, task: Task, data: DataModule) -> None:
         if most < 1:
             raise UserError(f"max_bad_steps is {most}; expected 1 or more")
         self.path = run / FILE
         self.most = most
         self.newest = newest
+        self.task, self.data = task, data
         self._in_a_row = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -46,19 +48,19 @@ class Incidents(pl.Callback):
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
-        pl_module: Any,  # `Task`, which imports the callbacks' room
+        pl_module: pl.LightningModule,
         outputs: object,
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        if batch.next_step == batch.step:
+        if batch.progress.next_step == batch.progress.step:
             return
-        watch = pl_module.watch
+        watch = self.task.watch
         if watch.finite:
             self._in_a_row = 0
             return
         self._in_a_row += 1
-        loss, sources, rows = _found(trainer, pl_module)
+        loss, sources, rows = _found(trainer, self.task, self.data)
         norm = watch.gradient_norm
         self._write(
             trainer,
@@ -110,12 +112,13 @@ class Incidents(pl.Callback):
                 os.fsync(file.fileno())
 
 
-def _found(trainer: pl.Trainer, task: Any) -> tuple[float, list[str], list[dict[str, Any]]]:
+def _found(
+    trainer: pl.Trainer, task: Task, data: DataModule
+) -> tuple[float, list[str], list[dict[str, Any]]]:
     """Return the loss of the step, and the sources and rows of the examples whose losses are not finite.
 
     Where the losses of all examples are finite and only the gradient is not, all sources of the step are told.
     """
-    data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
     parts, whole = task.tally.totals(trainer.strategy)
     names = data.training.names
     bad = [

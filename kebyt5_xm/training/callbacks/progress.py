@@ -51,13 +51,13 @@ class Throughput(pl.Callback):
         batch_idx: int,
     ) -> None:
         self.ids += batch.num_ids * trainer.world_size
-        if batch.next_step == batch.step or not is_logged(trainer):
+        if batch.progress.next_step == batch.progress.step or not is_logged(trainer):
             return
         self._stop_clock()
         rate = self.ids / self.seconds
         pl_module.log("train/bytes_per_second", rate, prog_bar=True, logger=False)
         for logger in trainer.loggers:  # Lightning would pass over the last step
-            logger.log_metrics({"train/bytes_per_second": rate}, batch.step)
+            logger.log_metrics({"train/bytes_per_second": rate}, batch.progress.step)
         self.total_ids, self.total_seconds = self.total_ids + self.ids, self.total_seconds + self.seconds
         self.ids, self.seconds = 0, 0.0
 
@@ -93,7 +93,9 @@ class ProgressBar(TQDMProgressBar):
         batch_idx: int,
     ) -> None:
         bar, step = self.train_progress_bar, trainer.global_step
-        if batch.next_step > batch.step and (step % self.refresh_rate == 0 or step == trainer.max_steps):
+        if batch.progress.next_step > batch.progress.step and (
+            step % self.refresh_rate == 0 or step == trainer.max_steps
+        ):
             bar.n = step
             bar.set_postfix(self.get_metrics(trainer, pl_module))
 

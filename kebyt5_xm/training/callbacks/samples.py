@@ -18,29 +18,30 @@ class SampleTable(pl.Callback):
     """Writes RUN/samples/step=N.md after every validation, and the same table to TensorBoard.
 
     Args:
+        data: of the run.
         per_part: held-out examples shown of every part (at most `data.micro_batch_size`).
         max_length: ids the model may write for each; the reference is shown as far.
     """
 
-    def __init__(self, per_part: int = 1, max_length: int = 96) -> None:
+    def __init__(self, data: DataModule, per_part: int = 1, max_length: int = 96) -> None:
+        self.data = data
         self.per_part = per_part
         self.max_length = max_length
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
-        data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         model: CrossModalT5 = pl_module.model  # pyright: ignore[reportAssignmentType]
         lines = ["| source | input | model | reference |", "|---|---|---|---|"]
-        for number, name in enumerate(data.validation.names):
-            batch = data.validation.first(number, self.per_part).to(pl_module.device)
+        for number, name in enumerate(self.data.validation.names):
+            batch = self.data.validation.first(number, self.per_part).to(pl_module.device)
             with torch.no_grad(), trainer.precision_plugin.forward_context():
-                written = greedy(model, *encoded(model, batch), self.max_length)
+                written = greedy(model, *encoded(model, batch.inputs), self.max_length)
             for row in range(len(written)):
                 reference = batch.labels[row][batch.labels[row] != IGNORE_INDEX][: self.max_length]
                 cells = [
-                    render(ids.cpu().numpy().astype(np.int64), data.validation.sentinels(number))
-                    for ids in (batch.input_ids[row], written[row], reference)
+                    render(ids.cpu().numpy().astype(np.int64), self.data.validation.sentinels(number))
+                    for ids in (batch.inputs.input_ids[row], written[row], reference)
                 ]
                 lines.append("| " + " | ".join([name, *map(_cell, cells)]) + " |")
         if trainer.is_global_zero:

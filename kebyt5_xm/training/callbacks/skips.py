@@ -27,7 +27,8 @@ class Skips(pl.Callback):
     `UserError` on every rank, at a logged step, once a source's share is over `data.max_skipped`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, data: DataModule) -> None:
+        self.data = data
         self.drawn: Counter[int] = Counter()
         self.skipped: Counter[int] = Counter()
         self._held_out: set[tuple[str, Skip]] = set()
@@ -41,15 +42,16 @@ class Skips(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         self.drawn.update(batch.drawn)
         if batch.skipped:
             self.skipped.update(part for part, _ in batch.skipped)
             self._write(
-                trainer, batch.step, [(data.training.names[part], skip) for part, skip in batch.skipped]
+                trainer,
+                batch.progress.step,
+                [(self.data.training.names[part], skip) for part, skip in batch.skipped],
             )
-        if batch.next_step > batch.step and is_logged(trainer):
-            self._judge(trainer, data, batch.step)
+        if batch.progress.next_step > batch.progress.step and is_logged(trainer):
+            self._judge(trainer, batch.progress.step)
 
     def on_validation_batch_end(
         self,
@@ -63,8 +65,7 @@ class Skips(pl.Callback):
         """Write the held-out examples that cannot be made down too, each once for a start of the run."""
         if trainer.state.fn != "fit" or not batch.skipped:
             return
-        data: DataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        new = [(data.validation.names[part], skip) for part, skip in batch.skipped]
+        new = [(self.data.validation.names[part], skip) for part, skip in batch.skipped]
         new = [row for row in new if row not in self._held_out]
         self._held_out.update(new)
         self._write(trainer, trainer.global_step, new)
@@ -81,9 +82,9 @@ class Skips(pl.Callback):
                 }
                 file.write(json_line(row))
 
-    def _judge(self, trainer: pl.Trainer, data: DataModule, step: int) -> None:
+    def _judge(self, trainer: pl.Trainer, step: int) -> None:
         counts = torch.tensor(
-            [[self.skipped[part], self.drawn[part]] for part in range(len(data.training.names))],
+            [[self.skipped[part], self.drawn[part]] for part in range(len(self.data.training.names))],
             device=trainer.strategy.root_device,
             dtype=torch.int64,  # float32 counts to 16.8 million
         )
@@ -91,18 +92,18 @@ class Skips(pl.Callback):
         assert isinstance(summed, torch.Tensor)
         self.totals = {
             name: (int(skipped), int(drawn))
-            for name, (skipped, drawn) in zip(data.training.names, summed.tolist(), strict=True)
+            for name, (skipped, drawn) in zip(self.data.training.names, summed.tolist(), strict=True)
         }
         metrics = {f"skipped/{name}": s / d for name, (s, d) in self.totals.items() if s}
         for logger in trainer.loggers if metrics else []:
             logger.log_metrics(metrics, step)
         for name, (skipped, drawn) in self.totals.items():
-            if skipped > data.max_skipped * max(drawn, LEAST_DRAWN):
+            if skipped > self.data.max_skipped * max(drawn, LEAST_DRAWN):
                 run = Path(trainer.default_root_dir)
                 saved = any((run / "checkpoints").glob("step=*.ckpt"))
                 again = "continue with --ckpt_path last" if saved else "start again with another --run_dir"
                 raise UserError(
                     f"{skipped} of {drawn} examples of '{name}' could not be made, more than data.max_skipped "
-                    f"{data.max_skipped:g} allows; {run / 'skipped.jsonl'} names them: mend them, or raise "
+                    f"{self.data.max_skipped:g} allows; {run / 'skipped.jsonl'} names them: mend them, or raise "
                     f"data.max_skipped, and {again}"
                 )

@@ -1,6 +1,7 @@
 """A feature cache on disk: reading it from any process, and adding a segment to it."""
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -17,7 +18,8 @@ from torch import Tensor
 from kebyt5_xm.data.media.bad_sample import MediaError
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.cache_key import DIGEST_BYTES, tensor_bytes
+
+DIGEST_BYTES = 16
 
 ENTRY = np.dtype([("key", f"S{DIGEST_BYTES}"), ("offset", "<u8"), ("rows", "<u4"), ("columns", "<u4")])
 """One medium: its features are `rows` of them, or a grid of `rows` x `columns`; `columns` is 0 without a grid.
@@ -165,3 +167,13 @@ class Segment:
         with contextlib.suppress(OSError):  # a full disk does not take what was buffered
             self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+def media_key(content: bytes) -> bytes:
+    """Return the address [16] of a medium with these bytes."""
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """Return the raw bytes of a tensor of any dtype, row by row."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

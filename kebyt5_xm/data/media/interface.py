@@ -1,0 +1,81 @@
+"""What the data side knows of a modality: how a medium is prepared, and how many slots it fills."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from kebyt5_xm.adapters import Adapter
+from kebyt5_xm.data.media.feature_cache import CacheMiss, FeatureCache, media_key
+from kebyt5_xm.data.media.opening import open_media
+from kebyt5_xm.data.media.reference import Limits, Readable, contents, name_of
+from kebyt5_xm.encoder import Header, Media, Preprocessor, header_of
+
+
+@dataclass
+class MediaInterface:
+    """What the data side knows of a modality: how to prepare a medium, and how many slots it will fill.
+
+    It has no weights and can be sent to data workers: the adapter in it is a twin on the meta device.
+    """
+
+    media: Media
+    preprocessor: Preprocessor
+    adapter: Adapter
+    cache: FeatureCache | None = None
+
+    def load(self, readable: Readable, limits: Limits | None = None) -> tuple[torch.Tensor, int]:
+        """Return what `prepare` makes of a file, or its features [n, F] or [rows, columns, F] from the cache.
+
+        Raises `MediaError` if the file cannot be used, `CacheMiss` among them if the cache has no features of it.
+        """
+        if self.cache is None:
+            return self.prepare(open_media(readable, self.media, limits))
+        raw = contents(readable)
+        features = self.cache.get(media_key(raw))
+        if features is None:
+            self.prepare(open_media(readable, self.media, limits))  # a bad one has its cause as always
+            raise CacheMiss(
+                name_of(readable),
+                f"found no features of it in the cache '{self.cache.folder.parent}': it is new or has changed since; "
+                "run `kebyt5-xm cache` with the same -c options",
+            )
+        return features, self.adapter.num_slots(tuple(features.shape[:-1]))
+
+    def collate(self, items: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return items that may share an encoder call as a batch, with their lengths [B]."""
+        if self.cache is None:
+            return self.preprocessor.collate(items)
+        return nn.utils.rnn.pad_sequence(list(items), batch_first=True), torch.tensor([len(i) for i in items])
+
+    def group(self, items: Sequence[torch.Tensor]) -> list[list[int]]:
+        """Return the indices of the items that may share an encoder call."""
+        if self.cache is None:
+            return self.preprocessor.group(items)
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, item in enumerate(items):  # sequences are padded, grids batched by equal size
+            groups.setdefault(tuple(item.shape) if item.ndim == 3 else (), []).append(index)
+        return list(groups.values())
+
+    def num_slots(self, header: Header) -> int:
+        """Return the exact number of slots of a medium with this header; raises `UserError` for an impossible one."""
+        return self.adapter.num_slots(self.preprocessor.size(header))
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that decides what is prepared and how many slots it fills."""
+        plain = (bool, int, float, str, tuple, list, type(None))
+        settings = {**vars(self.adapter), "training": True}  # the mode decides nothing; training's is True
+        values = sorted((k, repr(v)) for k, v in settings.items() if isinstance(v, plain))
+        text = f"{self.preprocessor.fingerprint()}{type(self.adapter).__qualname__}{values}"
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def prepare(self, item: Any) -> tuple[torch.Tensor, int]:
+        """Return the prepared tensor of a decoded medium and the number of slots that it fills.
+
+        Raises `UserError` for a medium of which no features can be made.
+        """
+        slots = self.num_slots(header_of(item))
+        return self.preprocessor.prepare(item), slots
