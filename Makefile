@@ -40,13 +40,13 @@ test: lint $(COMPAT)
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu
 
-# a run killed over a hundred times, saves killed 60 times, a trainer five times: see tests/test_soak.py
+# a run killed over a hundred times, saves killed 60 times, a trainer five times: see tests/data/test_soak.py
 soak: $(INSTALLED)
-	KEBYT5_XM_SOAK=1 $(BIN)/python -m pytest tests/test_soak.py tests/test_checkpoints.py
+	KEBYT5_XM_SOAK=1 $(BIN)/python -m pytest tests/data/test_soak.py tests/model/test_checkpoints.py
 
 # tens of thousands of damaged and restructured tables, images and recordings; FUZZ_EXAMPLES=N of each kind
 fuzz: $(INSTALLED)
-	KEBYT5_XM_FUZZ=$(or $(FUZZ_EXAMPLES),10000) $(BIN)/python -m pytest tests/test_fuzz.py tests/test_fuzz_structures.py tests/test_fuzz_names.py
+	KEBYT5_XM_FUZZ=$(or $(FUZZ_EXAMPLES),10000) $(BIN)/python -m pytest tests/data/test_fuzz.py tests/data/test_fuzz_structures.py tests/data/test_fuzz_names.py
 
 # transformers 4.57 beside the installed one, for the tests that load an export with it
 $(COMPAT): $(INSTALLED) constraints-4.57.txt
