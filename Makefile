@@ -12,6 +12,15 @@ export TOKENIZERS_PARALLELISM := false
 export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
+# Compiled modules are kept: without them each of hundreds of processes compiles torch, 26 seconds of CPU instead of 10.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Tests on as many cores as there are, a file's on one of them, as its tests share what it has trained. A core wants 4 GB.
+# Those of tests that start runs come first (tests/conftest.py), else one core would wait for the other at the end.
+WORKERS ?= auto
+ON_ALL_CORES := -n $(WORKERS) --maxprocesses 6 --dist loadfile --no-loadscope-reorder
+test check: export OMP_NUM_THREADS := 1
+
 .PHONY: install demo demo-finetune test test-gpu check soak fuzz lint bench bench-gpu clean
 
 install: $(INSTALLED)
@@ -32,21 +41,21 @@ lint: $(INSTALLED)
 	$(BIN)/pyright
 
 check: lint
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q $(ON_ALL_CORES) -m "not slow and not gpu"
 
 test: lint $(COMPAT)
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest $(ON_ALL_CORES) --durations=15 -m "not gpu"
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu
 
-# a run killed over a hundred times, saves killed 60 times, a trainer five times: see tests/test_soak.py
+# a run killed over a hundred times, saves killed 60 times, a trainer five times: see tests/data/test_soak.py
 soak: $(INSTALLED)
-	KEBYT5_XM_SOAK=1 $(BIN)/python -m pytest tests/test_soak.py tests/test_checkpoints.py
+	KEBYT5_XM_SOAK=1 $(BIN)/python -m pytest tests/data/test_soak.py tests/model/test_checkpoints.py
 
 # tens of thousands of damaged and restructured tables, images and recordings; FUZZ_EXAMPLES=N of each kind
 fuzz: $(INSTALLED)
-	KEBYT5_XM_FUZZ=$(or $(FUZZ_EXAMPLES),10000) $(BIN)/python -m pytest tests/test_fuzz.py tests/test_fuzz_structures.py tests/test_fuzz_names.py
+	KEBYT5_XM_FUZZ=$(or $(FUZZ_EXAMPLES),10000) $(BIN)/python -m pytest tests/data/test_fuzz.py tests/data/test_fuzz_structures.py tests/data/test_fuzz_names.py
 
 # transformers 4.57 beside the installed one, for the tests that load an export with it
 $(COMPAT): $(INSTALLED) constraints-4.57.txt

@@ -161,9 +161,10 @@ def gpu_tests(limit: float) -> Figures:
 
     Only files that mark tests so are read: others may want packages that are not there.
     """
-    marked = [path for path in (ROOT / "tests").glob("test_*.py") if "mark.gpu" in path.read_text("utf-8")]
+    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text("utf-8")]
     # The options in pyproject.toml need pytest-timeout.
     plain = [] if importlib.util.find_spec("pytest_timeout") else ["-c", os.devnull, "--rootdir", str(ROOT)]
+    paths = [str(ROOT), str(ROOT / "tests" / "tools")]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *plain]
@@ -171,7 +172,7 @@ def gpu_tests(limit: float) -> Figures:
         tests = subprocess.Popen(
             [*command, f"--junitxml={report}", *map(str, marked)],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.getenv("PYTHONPATH", "")])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.getenv("PYTHONPATH", "")])},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

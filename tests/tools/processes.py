@@ -1,0 +1,85 @@
+"""Training in processes of their own, cheaply: a server imports torch, transformers and lightning once and forks.
+
+One start of `train.py` costs ten to twenty-five seconds of imports; a fork costs none. The server computes nothing:
+OpenMP hangs after a fork of a process that has computed.
+"""
+
+import multiprocessing
+import os
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["kebyt5_xm.training.cli", "transformers.models.t5.modeling_t5", "torch.utils.tensorboard"]
+)
+TIMEOUT_SECONDS = 240
+SAMPLE_LENGTH = 11
+"""Ids that a run writes for each example of its sample table, of 96: an untrained model never stops by itself, and
+decoding took over half of a run's time under ZeRO-3. More than `decoding.CHECK_EVERY`, so that ranks look twice."""
+TOOLS = str(Path(__file__).parent)
+"""The folder of modules that recipes of tests name by class path."""
+
+
+def train(args: list[str], log: Path, ranks: int = 1) -> list[int]:
+    """Run `train.py` with `args` on so many ranks; return their exit codes (negative: the signal)."""
+    return wait(start(args, log, ranks))
+
+
+def start(args: list[str], log: Path, ranks: int = 1) -> list:
+    """Start `train.py` without waiting. Output goes to LOG and, for the other ranks, LOG.RANK."""
+    port = _free_port()
+    started = []
+    for rank in range(ranks):
+        output = log if rank == 0 else log.with_suffix(f"{log.suffix}.{rank}")
+        process = CONTEXT.Process(target=_train, args=(args, str(output), rank, ranks, port))
+        process.start()
+        started.append(process)
+    return started
+
+
+def wait(started: list) -> list[int]:
+    """Wait for all; if one fails, the others would wait for it forever, so they are ended."""
+    for process in started:
+        process.join(TIMEOUT_SECONDS if process is started[0] else 20)
+    for process in started:
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+    return [process.exitcode for process in started]
+
+
+def _train(args: list[str], output: str, rank: int, ranks: int, port: int) -> None:
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a plain start
+    if ranks > 1:  # what torchrun sets
+        os.environ.update(
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            GROUP_RANK="0",
+            WORLD_SIZE=str(ranks),
+            LOCAL_WORLD_SIZE=str(ranks),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+            TORCHELASTIC_RUN_ID="test",
+        )
+    sys.path.insert(0, TOOLS)
+    import torch
+
+    from kebyt5_xm.training import cli
+
+    torch.set_num_threads(1)
+    with patch.object(cli, "SampleTable", partial(cli.SampleTable, max_length=SAMPLE_LENGTH)):
+        cli.main(args)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
