@@ -86,7 +86,7 @@ def test_parquet_columns_are_read_by_row_group(tmp_path, kind):
     rows = [*DOCUMENTS, None, *DOCUMENTS]
     file = parquet(tmp_path / "corpus.parquet", rows, kind, row_group_size=3)
     reading = Reading(field="body")
-    assert len(shards_of(list_files([str(file)], "auto")[0], "line", "body", 1)) == 4
+    assert len(shards_of(list_files([str(file)], "auto")[0], "line", 1)) == 4
     for shard_bytes in (1, 1 << 20):
         out = tmp_path / str(shard_bytes)
         prepare_text([str(file)], out, "ko", reading, workers=1, shard_bytes=shard_bytes)
@@ -272,10 +272,7 @@ def test_shards_depend_on_the_corpus_alone(tmp_path):
     for name, size in (("a", 5), ("b", 7), ("c", 100), ("d", 3)):
         (tmp_path / f"{name}.txt").write_bytes(b"x" * size)
     files, _ = list_files([str(tmp_path)], "auto")
-    sizes = [
-        [(piece.file.url[-5], piece.size) for piece in shard]
-        for shard in shards_of(files, "line", "text", 11)
-    ]
+    sizes = [[(piece.file.url[-5], piece.size) for piece in shard] for shard in shards_of(files, "line", 11)]
     assert sizes[0] == [("a", 5), ("b", 7)]
     assert [name for [(name, _)] in sizes[1:-1]] == ["c"] * 10
     assert sizes[-1] == [("d", 3)]

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from kebyt5_xm.data.media.recordings.decoders import Sound, open_sound
 from kebyt5_xm.data.media.recordings.demuxed import demuxed_sound
-from kebyt5_xm.data.media.recordings.sndfile import open_sound
-from kebyt5_xm.data.media.recordings.sound import Sound
 from kebyt5_xm.data.media.recordings.tags import after_zeros, tag_at
 from kebyt5_xm.data.media.reference import Refused
 from kebyt5_xm.data.media.stretch import Span, spans
