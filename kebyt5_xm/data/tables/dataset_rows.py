@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import pyarrow
 
-from kebyt5_xm.data.media.bad_sample import RowError
 from kebyt5_xm.data.tables.arrow_rows import cell
 from kebyt5_xm.data.tables.arrow_values import column_names
 from kebyt5_xm.data.tables.derived import cache_folder, places, state_of, write_derived
@@ -69,16 +68,13 @@ class DatasetRows(Rows):
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def line(self, index: int) -> int:
-        return index + 1
-
     def row(self, index: int) -> Mapping[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(index)
         try:
             table = cast(pyarrow.Table, self._dataset[index : index + 1])
         except (ValueError, OSError, pyarrow.ArrowException) as error:
-            raise RowError(*self.place(index), f"{type(error).__name__}: {error}") from None
+            raise self.error(index, f"{type(error).__name__}: {error}") from None
 
         def read(name: str) -> Any:
             if name not in self._words:
@@ -89,9 +85,7 @@ class DatasetRows(Rows):
                 return None
             names = self._labels[column]
             if not 0 <= label < len(names):
-                raise RowError(
-                    *self.place(index), f"column '{column}' is {label}, expected 0 to {len(names) - 1}"
-                )
+                raise self.error(index, f"column '{column}' is {label}, expected 0 to {len(names) - 1}")
             return names[label]
 
         return Row(self._names, read)

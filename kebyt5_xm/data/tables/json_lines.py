@@ -25,7 +25,6 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.bad_sample import RowError
 from kebyt5_xm.data.media.open_files import OnDemand, OpenFile
 from kebyt5_xm.data.tables.derived import places, state_of, write_derived
 from kebyt5_xm.data.tables.json_value import UTF_16, json_value
@@ -81,14 +80,14 @@ class JsonLines(Rows):
         opened, file = self._opened.get()
         start, end = int(opened.starts[index]), int(opened.starts[index + 1])
         if end - start > MAX_ROW_BYTES:
-            raise self._error(index, f"it has {end - start} bytes, expected at most {MAX_ROW_BYTES}")
+            raise self.error(index, f"it has {end - start} bytes, expected at most {MAX_ROW_BYTES}")
         try:
             # pread moves no shared position: processes that were forked may use one descriptor.
             row = json_value(os.pread(file.descriptor, end - start, start))
         except (ValueError, OSError) as error:
-            raise self._error(index, str(error)) from None
+            raise self.error(index, str(error)) from None
         if not isinstance(row, dict):
-            raise self._error(index, f"found a JSON {type(row).__name__}, expected an object")
+            raise self.error(index, f"found a JSON {type(row).__name__}, expected an object")
         return Row(row, row.__getitem__)
 
     @cached_property
@@ -108,9 +107,6 @@ class JsonLines(Rows):
                 'to_json(OUT, orient="records", lines=True)'
             )
         return columns
-
-    def _error(self, index: int, cause: str) -> RowError:
-        return RowError(str(self.path), self.line(index), cause)
 
 
 @dataclass

@@ -21,7 +21,6 @@ from typing import Any, BinaryIO
 
 import pyarrow
 
-from kebyt5_xm.data.media.bad_sample import RowError
 from kebyt5_xm.data.media.reference import Span, contents
 from kebyt5_xm.data.tables.arrow_rows import ArrowRows, Contents
 from kebyt5_xm.data.tables.json_value import json_value, utf8_text
@@ -63,7 +62,7 @@ class TarRows(ArrowRows):
         found = dict(super().row(index))
         names = found["names"]
         if len(set(names)) < len(names):
-            raise self._error(index, f"the key {found[KEY]!r} has two files of one extension: {names}")
+            raise self.error(index, f"the key {found[KEY]!r} has two files of one extension: {names}")
         return Row(dict.fromkeys((KEY, *names)), partial(self._column, index, found))
 
     def _column(self, index: int, found: dict[str, Any], name: str) -> Any:
@@ -72,32 +71,29 @@ class TarRows(ArrowRows):
         at = found["names"].index(name)
         span = Span(str(self.path), found["starts"][at], found["sizes"][at], f"{found[KEY]}.{name}")
         if found["faults"][at] is not None:
-            raise self._error(index, f"{span.name} {found['faults'][at]}")
+            raise self.error(index, f"{span.name} {found['faults'][at]}")
         kind = name.rpartition(".")[2]
         if kind not in TEXT | NUMBER | JSON:
             return span
         if span.size > MAX_ROW_BYTES:
-            raise self._error(index, f"{span.name} has {span.size} bytes, expected at most {MAX_ROW_BYTES}")
+            raise self.error(index, f"{span.name} has {span.size} bytes, expected at most {MAX_ROW_BYTES}")
         raw = contents(span)
         if kind in JSON:
             return self._object(index, span, raw)
         try:
             text = utf8_text(raw)
         except ValueError as error:
-            raise self._error(index, f"{span.name} is {error}") from None
+            raise self.error(index, f"{span.name} is {error}") from None
         return text.strip() if kind in NUMBER else text.removesuffix("\n").removesuffix("\r")
 
     def _object(self, index: int, span: Span, raw: bytes) -> dict[str, Any]:
         try:
             found = json_value(raw)
         except ValueError as error:
-            raise self._error(index, f"{span.name} is {error}") from None
+            raise self.error(index, f"{span.name} is {error}") from None
         if not isinstance(found, dict):
-            raise self._error(index, f"{span.name} is a JSON {type(found).__name__}, expected an object")
+            raise self.error(index, f"{span.name} is a JSON {type(found).__name__}, expected an object")
         return found
-
-    def _error(self, index: int, cause: str) -> RowError:
-        return RowError(str(self.path), self.line(index), cause)
 
     def _contents(self, state: dict[str, Any]) -> Contents:
         rows = list(rows_of(self.path))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.media.recordings.decoders import Sound, decode_packets
-from kebyt5_xm.data.media.recordings.tags import after_zeros, tag_at
+from kebyt5_xm.data.media.recordings.tags import behind_tag
 from kebyt5_xm.data.media.reference import Refused
 
 # kbit/s by the bitrate index, for layers II and III of MPEG 1 and for both in MPEG 2 and 2.5; index 0 is "free".
@@ -175,7 +175,15 @@ def _sounds(
         header = stream.read(min(32, end - position))
         frame = frame_of(header)
         if frame is None:
-            position = _behind_tag(stream, position, end, header, name)
+            behind = behind_tag(stream, position, end)
+            if behind == position:
+                cut = len(header) < 4
+                raise Refused(
+                    f"truncated: the last {name} frame is incomplete"
+                    if cut
+                    else f"damaged: no {name} frame at byte {position}"
+                )
+            position = behind
             stream.seek(position)
             joined = True
             continue
@@ -204,17 +212,6 @@ def _sounds(
     if not runs:
         raise Refused(f"found no {name} frames")
     return [_sound(stream, run) for run in runs]
-
-
-def _behind_tag(stream: BinaryIO, position: int, end: int, header: bytes, name: str) -> int:
-    """Return where a tag, or zeros up to the end, are over; raise `Refused` for all else that is no frame."""
-    if length := tag_at(header):
-        return position + length
-    if not any(header) and after_zeros(stream, position) >= end:
-        return end
-    if len(header) < 4:
-        raise Refused(f"truncated: the last {name} frame is incomplete")
-    raise Refused(f"damaged: no {name} frame at byte {position}")
 
 
 def _check_whole(runs: list[_Run], end: int, name: str) -> None:
