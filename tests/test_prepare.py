@@ -27,6 +27,7 @@ from kebyt5_xm.commands.prepare import prepare_text
 from kebyt5_xm.commands.readers import _lines
 from kebyt5_xm.data.text.corpus import default_shard_bytes, list_files, shards_of
 from kebyt5_xm.data.text.documents import Reading
+from kebyt5_xm.data.text.shards import read_problems
 from kebyt5_xm.data.text.store import Store
 from kebyt5_xm.errors import UserError
 
@@ -354,6 +355,14 @@ def test_an_unfinished_store_is_continued_only_as_it_was_begun(tmp_path, full_di
     summary = prepare_text(inputs, out, "ko", workers=1, shard_bytes=6)
     assert (summary.shards, summary.shards_found, summary.documents) == (3, 1, 3)
     assert (out / "00000.bytes").stat() == first
+
+
+def test_a_name_that_is_not_utf_8_is_listed_and_found_again(tmp_path):
+    file = os.fsdecode(os.fsencode(tmp_path / "a") + b"\xff.txt")
+    with open(file, "wb") as opened:
+        opened.write(b"ok\nnul \0\n" + b"fine\n" * 31)
+    prepare_text([file], tmp_path / "store", "ko", workers=1)
+    assert [problem.file for problem in read_problems(tmp_path / "store")] == [file]
 
 
 KILLED = """

@@ -153,5 +153,6 @@ def finish_store(
 def write_json(path: Path, contents: object) -> None:
     """Write a JSON file so that it is whole or absent, and there after a power cut."""
     with durably(path) as file:
-        file.write(json.dumps(contents, ensure_ascii=False, indent=1).encode())
+        text = json.dumps(contents, ensure_ascii=False, indent=1)
+        file.write(text.encode("utf-8", "backslashreplace"))  # names of files may hold halves of characters
     sync(path.parent)
