@@ -2,10 +2,12 @@
 
 import contextlib
 import glob
+import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +33,12 @@ def durably(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):  # renamed, or never made
             temporary.unlink()
+
+
+def file_digest(path: Path) -> str:
+    """Return the BLAKE2b digest of a file, 16 bytes in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 
 from kebyt5_xm import leave_working_folder
 from kebyt5_xm.commands.version import version
-from kebyt5_xm.data.media import home
+from kebyt5_xm.data.media.names import expand_arguments
 from kebyt5_xm.errors import UserError, did_you_mean, in_one_line
 from kebyt5_xm.training.recipe_check import check
 
@@ -71,7 +71,7 @@ def run(command: str, args: list[str]) -> None:
     module = importlib.import_module(name)
     parser = argparse.ArgumentParser(prog=f"kebyt5-xm {command}", description=module.__doc__ or help_line)
     module.add_arguments(parser)
-    parsed = parser.parse_args(home.in_arguments(args))
+    parsed = parser.parse_args(expand_arguments(args))
     if recipe := getattr(parsed, "config", None):
         check(recipe)  # before the imports of the command
     module.run(parsed)

@@ -13,7 +13,7 @@ from typing import NoReturn, get_args
 
 from tqdm import tqdm
 
-from kebyt5_xm.commands.readers import WrongKind, read
+from kebyt5_xm.commands.readers import WrongKind, check_column, read
 from kebyt5_xm.data.pool import num_cores, run_jobs
 from kebyt5_xm.data.text.corpus import Format, Piece, default_shard_bytes, list_files, shards_of
 from kebyt5_xm.data.text.documents import InvalidUtf8, Problem, Reading, judge, num_lost
@@ -95,7 +95,7 @@ def prepare_text(
     if reading.document == "file" and wrong:
         raise UserError(f"{wrong.url} is {wrong.format}, expected txt: --document file goes with txt alone")
     shard_bytes = shard_bytes or default_shard_bytes(files)
-    shards = shards_of(files, reading.document, reading.field, shard_bytes)
+    shards = shards_of(files, reading.document, shard_bytes, partial(check_column, reading.field))
     options = {
         "language": language,
         "separator": separator.hex(),

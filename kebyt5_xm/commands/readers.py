@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from kebyt5_xm.data.tables.rows import Row
 from kebyt5_xm.data.text.blocks import BLOCK_BYTES, DAMAGE, cannot_read, read_blocks
-from kebyt5_xm.data.text.corpus import Piece, check_column, open_file
+from kebyt5_xm.data.text.corpus import Piece, open_file
 from kebyt5_xm.data.text.documents import DAMAGED, NO_FIELD, NOT_JSON, NOT_TEXT, TOO_LONG, Fault, Reading
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow
@@ -151,7 +151,7 @@ def _parquet_rows(
     try:
         with open_file(piece.file.url) as raw:
             file = pyarrow.parquet.ParquetFile(raw, page_checksum_verification=True)
-            column = check_column(piece.file.url, field, file.schema_arrow)
+            column = check_column(field, piece.file.url, file.schema_arrow)
             groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
             number += sum(group.num_rows for group in groups[: piece.start])
             for i in range(len(groups))[piece.start : piece.stop]:
@@ -175,6 +175,22 @@ def _parquet_rows(
             yield number, [Fault(DAMAGED, " ".join(str(error).split()))]
         else:
             raise cannot_read(piece, error) from error
+
+
+def check_column(field: str, url: str, schema: "pyarrow.Schema") -> str:
+    """Return the column of a parquet file that holds `field`, which may be a name within it (`translation.en`).
+
+    Raises `UserError` if there is none.
+    """
+    from kebyt5_xm.data.tables.arrow_values import column_names, column_of
+
+    names = column_names(schema)
+    if field not in names:
+        raise UserError(
+            f"{url} has no column '{field}'{did_you_mean(field, names)}; it has {', '.join(names)[:500]}: "
+            "choose one with --field"
+        )
+    return column_of(field, schema.names)
 
 
 def _within(column: "pyarrow.StructArray", name: str) -> "pyarrow.Array":

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.loading.loader import KILLED_WORKER, is_of_killed_worker
-from kebyt5_xm.data.media import home
+from kebyt5_xm.data.media.names import expand_arguments
 from kebyt5_xm.errors import UserError, in_one_line
 from kebyt5_xm.model.runs.branches import SetAside, refuse_abandoned
 from kebyt5_xm.model.runs.checkpoint_folders import DurableTrainer
@@ -181,7 +181,7 @@ def main(args: list[str]) -> None:
     quiet()
     try:
         with in_one_line():
-            _run(home.in_arguments(args))
+            _run(expand_arguments(args))
     except Terminated as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None

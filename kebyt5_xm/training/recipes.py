@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from kebyt5_xm.data.media import home
+from kebyt5_xm.data.media.names import expand_recipe
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.training.recipe_yaml import KeyPath, Plain, dump, read
 from kebyt5_xm.trust import add_trust_argument
@@ -55,7 +55,7 @@ def load(path: str | Path) -> Recipe:
 
     Keys are texts and so are values, see `kebyt5_xm.training.recipe_yaml`; `~/` is the home folder.
     """
-    return home.in_recipe(read(path)[0])
+    return expand_recipe(read(path)[0])
 
 
 def merge(paths: list[str]) -> Recipe:

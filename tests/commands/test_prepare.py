@@ -27,6 +27,7 @@ from kebyt5_xm.commands.prepare import prepare_text
 from kebyt5_xm.commands.readers import _lines
 from kebyt5_xm.data.text.corpus import default_shard_bytes, list_files, shards_of
 from kebyt5_xm.data.text.documents import Reading
+from kebyt5_xm.data.text.shards import read_problems
 from kebyt5_xm.data.text.store import Store
 from kebyt5_xm.errors import UserError
 
@@ -86,7 +87,7 @@ def test_parquet_columns_are_read_by_row_group(tmp_path, kind):
     rows = [*DOCUMENTS, None, *DOCUMENTS]
     file = parquet(tmp_path / "corpus.parquet", rows, kind, row_group_size=3)
     reading = Reading(field="body")
-    assert len(shards_of(list_files([str(file)], "auto")[0], "line", "body", 1)) == 4
+    assert len(shards_of(list_files([str(file)], "auto")[0], "line", 1)) == 4
     for shard_bytes in (1, 1 << 20):
         out = tmp_path / str(shard_bytes)
         prepare_text([str(file)], out, "ko", reading, workers=1, shard_bytes=shard_bytes)
@@ -272,10 +273,7 @@ def test_shards_depend_on_the_corpus_alone(tmp_path):
     for name, size in (("a", 5), ("b", 7), ("c", 100), ("d", 3)):
         (tmp_path / f"{name}.txt").write_bytes(b"x" * size)
     files, _ = list_files([str(tmp_path)], "auto")
-    sizes = [
-        [(piece.file.url[-5], piece.size) for piece in shard]
-        for shard in shards_of(files, "line", "text", 11)
-    ]
+    sizes = [[(piece.file.url[-5], piece.size) for piece in shard] for shard in shards_of(files, "line", 11)]
     assert sizes[0] == [("a", 5), ("b", 7)]
     assert [name for [(name, _)] in sizes[1:-1]] == ["c"] * 10
     assert sizes[-1] == [("d", 3)]
@@ -359,23 +357,31 @@ def test_an_unfinished_store_is_continued_only_as_it_was_begun(tmp_path, full_di
     assert (out / "00000.bytes").stat() == first
 
 
+def test_a_name_that_is_not_utf_8_is_listed_and_found_again(tmp_path):
+    file = os.fsdecode(os.fsencode(tmp_path / "a") + b"\xff.txt")
+    with open(file, "wb") as opened:
+        opened.write(b"ok\nnul \0\n" + b"fine\n" * 31)
+    prepare_text([file], tmp_path / "store", "ko", workers=1)
+    assert [problem.file for problem in read_problems(tmp_path / "store")] == [file]
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from kebyt5_xm.commands.prepare import prepare_text
 
-replace, left = Path.replace, int(sys.argv[3])
+replace, left = os.replace, int(sys.argv[3])
 
-def kill(self, target):
+def kill(source, target):
     global left
     left -= 1
     if not left and sys.argv[4] == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    replace(self, target)
+    replace(source, target)
     if not left:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Path.replace = kill
+os.replace = kill
 prepare_text([sys.argv[1]], sys.argv[2], "ko", workers=1, shard_bytes=500)
 """
 

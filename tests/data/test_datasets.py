@@ -16,7 +16,7 @@ from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.sources.manifest import open_rows
 from kebyt5_xm.data.sources.source import Selection
-from kebyt5_xm.data.tables.named_dataset import Name, parsed
+from kebyt5_xm.data.tables.dataset_rows import Name, parsed
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.modality import interface

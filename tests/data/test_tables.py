@@ -328,6 +328,7 @@ def test_channels_of_a_recording_as_numbers() -> None:
         ([0.1], 0, "sampling_rate 0"),
         ([0.1], None, "sampling_rate None"),
         ([0.1], "8000", "sampling_rate '8000'"),
+        ([0.1], 1 << 30, "sampling_rate 1073741824"),
     ],
 )
 def test_what_is_no_recording_as_numbers(array, rate, words) -> None:

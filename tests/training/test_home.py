@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kebyt5_xm.data.media import home
+from kebyt5_xm.data.media.names import expand_arguments
 from kebyt5_xm.training import recipes
 
 
@@ -18,7 +18,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "arg", ["~/x y", "--out=~/x", "--data.sources.s.init_args.path=~/x", "image=~/a.png"]
 )
 def test_arguments(folder: Path, arg: str) -> None:
-    assert home.in_arguments(["first", arg]) == ["first", arg.replace("~", str(folder))]
+    assert expand_arguments(["first", arg]) == ["first", arg.replace("~", str(folder))]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_arguments(folder: Path, arg: str) -> None:
     ],
 )
 def test_what_is_no_path_from_home_stays(args: list[str]) -> None:
-    assert home.in_arguments(args) == args
+    assert expand_arguments(args) == args
 
 
 def test_recipes(folder: Path) -> None:

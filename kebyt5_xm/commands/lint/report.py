@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from kebyt5_xm.commands.lint.histogram import histogram
 from kebyt5_xm.commands.lint.subjects import Found, Problem, Subject
-from kebyt5_xm.data.media.written import json_line, visible
+from kebyt5_xm.data.media.bad_sample import json_line, visible
 from kebyt5_xm.data.pool import num_cores, run_jobs
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError

@@ -1,11 +1,12 @@
-"""A JSON document that is a table: an array of objects."""
+"""Layouts of JSON documents: tables, questions on texts (SQuAD) and on images (VQA), Korean captions of COCO."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from kebyt5_xm.data.layouts.json_file import load_json, objects
 from kebyt5_xm.data.layouts.layout import Layout, Row
+from kebyt5_xm.data.tables.json_value import load_json, objects
 from kebyt5_xm.errors import UserError
 
 
@@ -44,3 +45,147 @@ def _flat(entry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{name}.")
         elif not isinstance(value, list) or not any(isinstance(item, list | dict) for item in value):
             yield f"{prefix}{name}", value
+
+
+class Squad(Layout):
+    """One row a question: `title`, `context`, `question`, `answers` (a list), `answer` (its first) and `id`.
+
+    As published: KorQuAD 1.0 (`KorQuAD_v1.0_train.json`, `KorQuAD_v1.0_dev.json`) and KLUE-MRC
+    (`klue-mrc-v1.1_train.json`, `klue-mrc-v1.1_dev.json`), whose `guid` is the id here. A question without an answer
+    that is not said to have none has null in their place.
+
+    Args:
+        impossible: the answer to write where a question is marked as one that the text does not answer
+            (`is_impossible`). KLUE-MRC is scored with an empty text there.
+    """
+
+    def __init__(self, impossible: str = "") -> None:
+        self.impossible = impossible
+
+    def read(self, path: Path) -> Iterator[Row]:
+        for place, entry in objects(load_json(path), str(path), "data"):
+            for at, paragraph in objects(entry, place, "paragraphs"):
+                for _, question in objects(paragraph, at, "qas"):
+                    answers = self._answers(question)
+                    yield {
+                        "title": entry.get("title"),
+                        "context": paragraph.get("context"),
+                        "question": question.get("question"),
+                        "answers": answers or None,
+                        "answer": answers[0] if answers else None,
+                        "id": question.get("id", question.get("guid")),
+                    }
+
+    def _answers(self, question: dict[str, Any]) -> list[str]:
+        if question.get("is_impossible"):
+            return [self.impossible]
+        found = [answer.get("text") for answer in question.get("answers") or [] if isinstance(answer, dict)]
+        return list(dict.fromkeys(text for text in found if text))
+
+
+class VisualQuestions(Layout):
+    """One row a question: `image`, `question`, `answers` (a list, one a person) and `answer`, the most frequent one.
+
+    As published: KVQA (`KVQA_annotations_train.json` and others), an array of objects with `image`, `question` and
+    `answers`, which are texts or objects with `answer`; and VQA v2 (`v2_OpenEndedQuestions_train2014_questions.json`
+    and `v2_mscoco_train2014_annotations.json`), where questions and answers are in two files and meet by
+    `question_id`. A question without an answer has null in their place.
+
+    Args:
+        annotations: the file of the answers beside that of the questions, where these are two.
+        image: the path of an image by its number, such as `train2014/COCO_train2014_{image_id:012d}.jpg`, where
+            the objects have an `image_id` and no `image`.
+        root: the folder of the images, from that of the file.
+    """
+
+    def __init__(self, annotations: str | None = None, image: str | None = None, root: str = ".") -> None:
+        self.annotations, self.image, self.root = annotations, image, root
+        try:
+            (image or "").format(image_id=7)
+        except (ValueError, LookupError, AttributeError) as error:
+            raise UserError(
+                f"found the image {image!r} ({error}), expected a path with {{image_id}}"
+            ) from None
+
+    def files(self, path: Path) -> list[Path]:
+        return [path] if self.annotations is None else [path, path.parent / self.annotations]
+
+    def read(self, path: Path) -> Iterator[Row]:
+        if self.annotations is None:
+            entries = objects(load_json(path), str(path))
+        else:
+            entries = self._joined(path, path.parent / self.annotations)
+        for place, entry in entries:
+            answers = _answers(entry)
+            yield {
+                "image": self._image(entry, place),
+                "question": entry.get("question"),
+                "answers": answers or None,
+                "answer": Counter(answers).most_common(1)[0][0] if answers else None,
+            }
+
+    def _joined(self, questions: Path, annotations: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        by_question = {
+            entry.get("question_id"): entry
+            for _, entry in objects(load_json(annotations), str(annotations), "annotations")
+        }
+        for place, entry in objects(load_json(questions), str(questions), "questions"):
+            yield place, {**by_question.get(entry.get("question_id"), {}), **entry}
+
+    def _image(self, entry: dict[str, Any], place: str) -> str:
+        if isinstance(entry.get("image"), str):
+            return entry["image"]
+        number = entry.get("image_id")
+        if self.image is None or type(number) is not int:
+            raise UserError(
+                f"{place} has the keys {', '.join(entry)[:200]}, expected the path image, or a number image_id and "
+                "`image` in the settings of `format` to make a path of it"
+            )
+        return self.image.format(image_id=number)
+
+
+def _answers(entry: dict[str, Any]) -> list[str]:
+    """Return the answers as they come, the same one as often as it was given."""
+    given = entry.get("answers", entry.get("answer"))
+    items = given if isinstance(given, list) else [given]
+    texts = [item.get("answer") if isinstance(item, dict) else item for item in items]
+    return [str(text).strip() for text in texts if text is not None and str(text).strip()]
+
+
+class KoreanCaptions(Layout):
+    """Rows of `image`, `id`, `caption` and `captions`, all Korean captions of the image.
+
+    As published (`MSCOCO_train_val_Korean.json`; AI Hub): an array of objects with `file_path`
+    (`val2014/COCO_val2014_000000391895.jpg`), `captions` (English), `id` and `caption_ko` (Korean). The photographs
+    are COCO's own. An image without a caption has null in their place.
+
+    Args:
+        rows: `caption` for a row a caption, to train on; `image` for a row an image, to be judged by all its
+            captions (`references: captions`).
+        folder: takes the images of this folder alone; the one file holds `train2014` and `val2014`.
+        root: the folder that `file_path` starts from, from that of the file.
+    """
+
+    def __init__(
+        self, rows: Literal["caption", "image"] = "caption", folder: str | None = None, root: str = "."
+    ) -> None:
+        self.rows, self.folder, self.root = rows, folder, root
+
+    def read(self, path: Path) -> Iterator[Row]:
+        for place, entry in objects(load_json(path), str(path)):
+            image, texts = entry.get("file_path"), entry.get("caption_ko")
+            if not isinstance(image, str) or not isinstance(texts, list):
+                raise UserError(
+                    f"{place} has the keys {', '.join(entry)[:200]}, expected file_path and a list caption_ko; is it "
+                    "another file?"
+                )
+            if self.folder is not None and not image.startswith(f"{self.folder.rstrip('/')}/"):
+                continue
+            captions = [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+            for caption in (captions or [None])[: 1 if self.rows == "image" else None]:
+                yield {
+                    "image": image,
+                    "id": entry.get("id"),
+                    "caption": caption,
+                    "captions": captions or None,
+                }

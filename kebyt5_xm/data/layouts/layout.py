@@ -9,6 +9,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +121,8 @@ class LayoutRows(ArrowRows):
         )
 
     def _groups(self) -> Iterator[list[Row]]:
-        rows: list[Row] = []
-        for row in self.layout.read(self.path):
-            rows.append(row)
-            if len(rows) == ROWS_AT_ONCE:
-                yield rows
-                rows = []
-        if rows:
-            yield rows
+        rows = iter(self.layout.read(self.path))
+        return iter(lambda: list(islice(rows, ROWS_AT_ONCE)), [])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.layout)

@@ -1,9 +1,26 @@
-"""One example that cannot be used: whoever draws it skips, counts and logs it, and goes on."""
+"""One example that cannot be used: whoever draws it skips, counts and logs it, and goes on.
 
+What is shown of it came from elsewhere: it can neither break a file nor pretend to be something else.
+"""
+
+import json
 from dataclasses import dataclass
+from typing import Any
 
-from kebyt5_xm.data.media.written import visible
 from kebyt5_xm.errors import UserError
+
+MOST_SHOWN = 300
+"""Characters of a name or a cause: a row may hold a whole file where a path was meant. Our own choice."""
+
+
+def json_line(row: dict[str, Any]) -> bytes:
+    """Return `row` as a line of JSON in UTF-8. Halves of characters, as names of files may hold, are escaped."""
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def visible(text: str) -> str:
+    """Return `text` with everything that is not printed, line ends and terminal commands among it, escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 @dataclass(frozen=True)
@@ -16,10 +33,6 @@ class Skip:
     line: int
     path: str
     cause: str
-
-
-MOST_SHOWN = 300
-"""Characters of a name or a cause: a row may hold a whole file where a path was meant. Our own choice."""
 
 
 def shown(text: str, most: int = MOST_SHOWN) -> str:

@@ -1,11 +1,16 @@
-"""Names of files as rows give them: their kind, their other Unicode form, what to say where there is no such file."""
+"""Names of files as rows and commands give them: their kind, their other Unicode form, what to say where there is no
+such file, and `~/`.
+
+`~/` where a path begins is the home folder: in every value of a recipe, and in every argument of a command. A shell
+knows it at the start of a word alone, not in `--out=~/x`, and YAML not at all. What is text stays as it is.
+"""
 
 import errno
 import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
@@ -26,6 +31,9 @@ MEDIA_OF_SUFFIX: "dict[str, Media]" = {
 
 Which of them are read is not decided here but by what is in a file.
 """
+TEXTS = ("prompt", "target", "labels", "language", "pattern", "class_path")
+"""Keys of recipes, and options of commands, whose values are never paths."""
+_OPTION = re.compile(r"(--?[\w.-]+=|[\w.-]+=)?(~/.*)", re.DOTALL)
 
 
 def named_like(path: str) -> "Media | None":
@@ -81,3 +89,29 @@ def _alike(name: str) -> Iterator[str]:
     yield unquote(name)
     yield from (stem + suffix.lower(), stem + suffix.upper(), stem + suffix.capitalize())
     yield from (name.lower(), name.upper(), name.capitalize(), stem.upper() + suffix.lower())
+
+
+def expanded(path: str) -> str:
+    """Return a path with the home folder in the place of `~`."""
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
+
+
+def expand_recipe(value: Any) -> Any:
+    """Return a recipe, or a part of one, with `expanded` paths."""
+    if isinstance(value, dict):
+        return {key: item if key in TEXTS else expand_recipe(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [expand_recipe(item) for item in value]
+    return expanded(value) if isinstance(value, str) and value.startswith("~/") else value
+
+
+def expand_arguments(args: list[str]) -> list[str]:
+    """Return a command's arguments with `expanded` paths, also behind an equals sign."""
+    found, before = [], ""
+    for arg in args:
+        option = _OPTION.fullmatch(arg)
+        name = (option[1] or before) if option else ""
+        is_text = name.startswith("-") and name.strip("-=").rpartition(".")[2] in TEXTS
+        found.append(f"{option[1] or ''}{expanded(option[2])}" if option and not is_text else arg)
+        before = arg
+    return found

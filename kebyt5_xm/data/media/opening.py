@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from kebyt5_xm.data.media.array import array_header, open_array
 from kebyt5_xm.data.media.bad_sample import MediaError
 from kebyt5_xm.data.media.images.image import as_rgb, image_header, open_image
-from kebyt5_xm.data.media.recordings.audio import as_mono, audio_header, open_audio
+from kebyt5_xm.data.media.recordings.audio import audio_header, open_audio
+from kebyt5_xm.data.media.recordings.waveform import as_mono
 from kebyt5_xm.data.media.reference import Limits, Readable, Remote, resolve
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 from kebyt5_xm.data.media.address import Remote, inline, is_inline, opened, remote
 from kebyt5_xm.data.media.bad_sample import MediaError, Refused
 from kebyt5_xm.data.media.names import as_stored, why_absent
-from kebyt5_xm.data.media.stretch import PartOfFile
+from kebyt5_xm.data.media.stretch import stretch
 from kebyt5_xm.errors import UserError
 
 
@@ -106,9 +106,15 @@ def reading(source: Readable) -> Iterator[BinaryIO]:
         elif isinstance(source, Remote):
             with opened(source) as stream:
                 yield stream
+        elif isinstance(source, Span):
+            # Unbuffered: what is read of it is buffered once, by `stretch`.
+            with os.fdopen(_regular(source.path), "rb", buffering=0) as file:
+                yield stretch(cast(BinaryIO, file), source.start, source.start + source.size)
+        elif isinstance(source, bytes):
+            yield io.BytesIO(source)
         else:
-            with _opened(cast("str | os.PathLike[str] | Span | bytes", source)) as stream:
-                yield stream
+            with os.fdopen(_regular(cast("str | os.PathLike[str]", source)), "rb") as file:
+                yield file
 
 
 def contents(source: Readable) -> bytes:
@@ -145,14 +151,6 @@ def _cause(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _opened(source: str | os.PathLike[str] | Span | bytes) -> BinaryIO:
-    if isinstance(source, bytes):
-        return io.BytesIO(source)
-    if isinstance(source, Span):
-        return cast(BinaryIO, io.BufferedReader(_Section(_regular(source.path), source.start, source.size)))
-    return os.fdopen(_regular(source), "rb")
-
-
 def _regular(path: str | os.PathLike[str]) -> int:
     """Return a descriptor of a regular file."""
     # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
@@ -166,22 +164,6 @@ def _regular(path: str | os.PathLike[str]) -> int:
         os.close(descriptor)
         raise Refused("found a folder, pipe or device, expected a file")
     return descriptor
-
-
-class _Section(PartOfFile):
-    """Part of a file, as a file of its own. It owns the descriptor."""
-
-    def __init__(self, descriptor: int, start: int, size: int) -> None:
-        self._descriptor, self._start = descriptor, start
-        super().__init__(size)
-
-    def _read(self, at: int, size: int) -> bytes:
-        return os.pread(self._descriptor, max(0, min(size, self._size - at)), self._start + at)
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._descriptor)
-        super().close()
 
 
 def name_of(source: Readable) -> str:

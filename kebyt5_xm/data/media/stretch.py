@@ -1,7 +1,6 @@
-"""Parts of a file as files of their own: one part, or stretches of an open file end to end."""
+"""Stretches of an open file, end to end, as a file of their own."""
 
 import io
-from abc import abstractmethod
 from bisect import bisect_right
 from itertools import accumulate
 from typing import Any, BinaryIO, cast
@@ -10,15 +9,16 @@ Span = tuple[int, int]
 """From byte, up to byte."""
 
 
-class PartOfFile(io.RawIOBase):
-    """A file of `size` bytes that lie in another one, read and sought in as any file."""
+class _Stretch(io.RawIOBase):
+    """`head`, then the spans of `stream`, one behind the other. The stream stays open and is not owned."""
 
-    def __init__(self, size: int) -> None:
-        self._size, self._position = size, 0
-
-    @abstractmethod
-    def _read(self, at: int, size: int) -> bytes:
-        """Return 1 to `size` bytes from byte `at` of this file on; none where there are no more."""
+    def __init__(self, stream: BinaryIO, spans: list[Span], head: bytes) -> None:
+        self._stream, self._spans, self._head = stream, spans, head
+        lengths = [max(0, end - start) for start, end in spans]
+        *self._starts, self._size = accumulate(
+            lengths, initial=len(head)
+        )  # where the spans begin in this file
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -42,17 +42,15 @@ class PartOfFile(io.RawIOBase):
         self._position += len(found)
         return len(found)
 
-
-class _Stretch(PartOfFile):
-    """`head`, then the spans of `stream`, one behind the other. The stream stays open and is not owned."""
-
-    def __init__(self, stream: BinaryIO, spans: list[Span], head: bytes) -> None:
-        self._stream, self._spans, self._head = stream, spans, head
-        lengths = [max(0, end - start) for start, end in spans]
-        *self._starts, size = accumulate(lengths, initial=len(head))  # where the spans begin in this file
-        super().__init__(size)
+    def readall(self) -> bytes:  # Python's own reads 8 KiB at a time
+        parts: list[bytes] = []
+        while found := self._read(self._position, self._size - self._position):
+            parts.append(found)
+            self._position += len(found)
+        return b"".join(parts)
 
     def _read(self, at: int, size: int) -> bytes:
+        """Return 1 to `size` bytes from byte `at` of this file on; none where there are no more."""
         if at < len(self._head):
             return self._head[at : at + size]
         if at >= self._size:

@@ -70,7 +70,7 @@ def open_rows(path: str | Path, layout: Layout | None = None) -> Rows:
     The first time, and whenever the file has changed, this reads the whole file to make its index.
     """
     if str(path).startswith("hf:"):
-        from kebyt5_xm.data.tables.named_dataset import open_named
+        from kebyt5_xm.data.tables.dataset_rows import open_named
 
         return _with_rows(open_named(str(path)))
     path = Path(path)
@@ -85,7 +85,7 @@ def joined(path: Path, files: Sequence[Path], layout: Layout | None) -> Rows:
     workers = num_cores() if len(files) >= FILES_FOR_PROCESSES else 1
     jobs = {n: partial(_index, open_file, file) for n, file in enumerate(files)}
     list(run_jobs(jobs, workers, lambda _: None))
-    return JoinedRows(path, files, [open_file(file) for file in files], layout)
+    return JoinedRows(path, files, [open_file(file) for file in files], partial(joined, layout=layout))
 
 
 def _index(open_file: Callable[[Path], Rows], path: Path, progress: Progress) -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.layouts.layout import Layout
 from kebyt5_xm.data.media.bad_sample import BadSample, MediaError, RowError, Skip
-from kebyt5_xm.data.media.home import expanded
 from kebyt5_xm.data.media.interface import MediaInterface
+from kebyt5_xm.data.media.names import expanded
 from kebyt5_xm.data.media.reference import Limits, Readable, Span
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.sources.example_maker import ExampleMaker

@@ -83,9 +83,6 @@ class ArrowRows(Rows):
     def __len__(self) -> int:
         return self._length
 
-    def line(self, index: int) -> int:
-        return index + 1
-
     @cached_property
     def columns(self) -> tuple[str, ...]:
         schema = self._opened.get()[0].schema
@@ -102,12 +99,13 @@ class ArrowRows(Rows):
         try:
             return self._opened.get()[0].get_batch(index // BATCH_ROWS)
         except (ValueError, OSError, pyarrow.ArrowException) as error:
+            # Not `self.error`: a layout's place is in the batch itself.
             raise RowError(self.name, index + 1, f"{type(error).__name__}: {error}") from None
 
     def _cell(self, batch: pyarrow.RecordBatch, index: int, name: str) -> Any:
         number = self._names[name]
         if number < 0:
-            raise RowError(*self.place(index), f"there are two columns '{name}', expected one: rename one")
+            raise self.error(index, f"there are two columns '{name}', expected one: rename one")
         return cell(batch.column(number), index % BATCH_ROWS, name, self.place(index))
 
     def _make(self, state: dict[str, Any]) -> None:

@@ -1,36 +1,46 @@
-"""Rows of a Hugging Face dataset, mapped from its Arrow files, such as a folder that `save_to_disk` wrote.
+"""Hugging Face datasets, mapped from their Arrow files: a folder that `save_to_disk` wrote, or `hf:NAME`.
 
-A saved `Dataset` is a folder; of a saved `DatasetDict`, name the split's folder, such as `saved/train`. Nothing is
-copied or held in memory. Images and recordings stay as they are stored, `{"bytes", "path"}`, for `media` to decode. A
-column of class labels is its number, and the column `NAME.name` beside it the label in words.
+A saved `Dataset` is a folder; of a saved `DatasetDict`, name the split's folder, such as `saved/train`. By name it is
+`hf:NAME?config=C&split=S&revision=R`, where each part but NAME is needed only where there is a choice. NAME is
+OWNER/NAME on the Hub, or a local folder of files as they are published (parquet, JSON lines, images in folders),
+written from `./`, `../` or `/` on. The library makes Arrow files of them in its own cache, once; no code of a dataset
+is run.
+
+Nothing is copied or held in memory. Images and recordings stay as they are stored, `{"bytes", "path"}`, for `media`
+to decode. A column of class labels is its number, and the column `NAME.name` beside it the label in words.
 """
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import pyarrow
 
-from kebyt5_xm.data.media.bad_sample import RowError
 from kebyt5_xm.data.tables.arrow_rows import cell
 from kebyt5_xm.data.tables.arrow_values import column_names
-from kebyt5_xm.data.tables.derived import places, state_of, write_derived
+from kebyt5_xm.data.tables.derived import cache_folder, places, state_of, write_derived
 from kebyt5_xm.data.tables.rows import Row, Rows
-from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.runs.digest import file_digest
+from kebyt5_xm.durable import file_digest
+from kebyt5_xm.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetBuilder
 
 Result = TypeVar("Result")
 
 NO_LABEL = -1
 """What the library writes for the label of a row that has none."""
 DIGEST_SUFFIX, VERSION = ".digest", 1
+SCHEME = "hf:"
+PARTS = ("config", "split", "revision")
+_SPLIT = re.compile(r"\w+(\.\w+)*")
+"""A split by its name alone; any other, such as `train[:10%]` or `train+test`, is a choice among rows."""
 
 
 class DatasetRows(Rows):
@@ -58,16 +68,13 @@ class DatasetRows(Rows):
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def line(self, index: int) -> int:
-        return index + 1
-
     def row(self, index: int) -> Mapping[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(index)
         try:
             table = cast(pyarrow.Table, self._dataset[index : index + 1])
         except (ValueError, OSError, pyarrow.ArrowException) as error:
-            raise RowError(*self.place(index), f"{type(error).__name__}: {error}") from None
+            raise self.error(index, f"{type(error).__name__}: {error}") from None
 
         def read(name: str) -> Any:
             if name not in self._words:
@@ -78,9 +85,7 @@ class DatasetRows(Rows):
                 return None
             names = self._labels[column]
             if not 0 <= label < len(names):
-                raise RowError(
-                    *self.place(index), f"column '{column}' is {label}, expected 0 to {len(names) - 1}"
-                )
+                raise self.error(index, f"column '{column}' is {label}, expected 0 to {len(names) - 1}")
             return names[label]
 
         return Row(self._names, read)
@@ -171,3 +176,97 @@ def library() -> Any:
             "the library `datasets` is not installed, which reads this manifest; install 'kebyt5-xm[hub]'"
         ) from error
     return datasets
+
+
+class Name(NamedTuple):
+    """A dataset by name: the parts of `hf:NAME?config=C&split=S&revision=R`."""
+
+    name: str
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        return self.name.startswith(("./", "../", "/"))
+
+
+def open_named(text: str) -> DatasetRows:
+    """Open `hf:NAME?config=C&split=S&revision=R`, fetching what is not in the library's cache.
+
+    Raises `UserError` for a mistake in the text, an unknown name, configuration or split (those there are are
+    listed), and without a network.
+    """
+    name = parsed(text)
+    if not name.is_local and Path(name.name).exists():
+        raise UserError(f"found a folder '{name.name}' here; write {SCHEME}./{name.name} if it is meant")
+    if name.is_local and not Path(name.name).is_dir():
+        raise UserError(
+            f"found no folder {name.name}, expected one with the files of a dataset; correct {text}"
+        )
+    builder = _builder(name)
+    if not builder.info.splits and builder.config.data_files:
+        _check_split(name, list(builder.config.data_files))  # before anything is fetched
+    of_library(name.name, builder.download_and_prepare)
+    splits = list(builder.info.splits or ())
+    _check_split(name, splits)
+    split = name.split or splits[0]
+    dataset = of_library(name.name, lambda: builder.as_dataset(split=split, in_memory=False))
+    assert not isinstance(dataset, dict)  # which is what all splits together would be
+    slug = re.sub(r"\W+", "-", name.name).strip("-")
+    place = os.path.abspath(name.name) if name.is_local else name.name
+    key = hashlib.blake2b(repr((place, *name[1:])).encode(), digest_size=8).hexdigest()
+    path = cache_folder() / "datasets" / f"{slug}-{key}"
+    return rows_of(path, text, dataset, "" if _SPLIT.fullmatch(split) else split)
+
+
+def parsed(text: str) -> Name:
+    """Return the parts of `hf:NAME?config=C&split=S&revision=R`; raise `UserError` for a mistake in it."""
+    name, _, query = text.removeprefix(SCHEME).partition("?")
+    wanted = f"expected {SCHEME}NAME?config=C&split=S&revision=R, the parts behind ? only as needed"
+    if not name or "://" in text or name.startswith("//"):
+        raise UserError(f"found '{text}', {wanted}, NAME being OWNER/NAME or a folder from ./ or / on")
+    parts: dict[str, str] = {}
+    for part in query.split("&") if query else ():
+        key, _, value = part.partition("=")
+        if key not in PARTS or not value or key in parts:
+            raise UserError(f"found '{part}' in '{text}', {wanted}{did_you_mean(key, PARTS)}")
+        parts[key] = value
+    found = Name(name, **parts)
+    if found.is_local and found.revision:
+        raise UserError(f"found a revision in '{text}', but a folder has none; take it out")
+    return found
+
+
+def _builder(name: Name) -> "DatasetBuilder":
+    datasets = library()
+
+    def make() -> "DatasetBuilder":
+        return datasets.load_dataset_builder(name.name, name.config, revision=name.revision)
+
+    try:
+        return make()
+    except ValueError:  # no such configuration, or none was named where there are several
+        known = of_library(
+            name.name, lambda: datasets.get_dataset_config_names(name.name, revision=name.revision)
+        )
+        if name.config in known:
+            return of_library(name.name, make)
+        found = f"the configuration '{name.config}'" if name.config else "no configuration"
+        raise UserError(
+            f"found {found} for the dataset '{name.name}', expected one of: {', '.join(known)}"
+            f"{did_you_mean(name.config or '', known)}; write ?config=NAME"
+        ) from None
+    except Exception:
+        return of_library(name.name, make)
+
+
+def _check_split(name: Name, splits: Sequence[str]) -> None:
+    used = re.findall(r"(?:^|\+)\s*(\w+(?:\.\w+)*)", name.split or "")
+    wrong = next((split for split in used if split not in splits), None)
+    if wrong or (len(splits) > 1 and not used):
+        found = f"the split '{wrong}'" if wrong else "no split"
+        raise UserError(
+            f"found {found} for the dataset '{name.name}', expected one of: {', '.join(splits)}"
+            f"{did_you_mean(wrong or '', splits)}; write ?split=NAME"
+        )

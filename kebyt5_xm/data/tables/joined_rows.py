@@ -4,17 +4,14 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
-
-if TYPE_CHECKING:
-    from kebyt5_xm.data.layouts.layout import Layout
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 MOST_FILES = 1_000_000
@@ -26,13 +23,20 @@ _MARKS = (b"ARROW1", b'{"format": "kebyt5-xm', b'{"about": ')
 
 
 class JoinedRows(Rows):
-    """Tables end to end. A row is named by its own table and its line there."""
+    """Tables end to end. A row is named by its own table and its line there.
+
+    `open_again` opens them in another process: it is pickled, and called with `path` and the same files.
+    """
 
     def __init__(
-        self, path: Path, files: Sequence[Path], parts: Sequence[Rows], layout: "Layout | None" = None
+        self,
+        path: Path,
+        files: Sequence[Path],
+        parts: Sequence[Rows],
+        open_again: Callable[[Path, list[Path]], Rows],
     ) -> None:
         super().__init__(path)
-        self._files, self._parts, self._layout = list(files), list(parts), layout
+        self._files, self._parts, self._open_again = list(files), list(parts), open_again
         self._ends = np.cumsum([len(part) for part in parts])
         prints = " ".join(part.fingerprint for part in parts)
         self.fingerprint = hashlib.blake2b(prints.encode(), digest_size=16).hexdigest()
@@ -62,10 +66,8 @@ class JoinedRows(Rows):
         return self._parts[number], index - int(self._ends[number]) + len(self._parts[number])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from kebyt5_xm.data.sources.manifest import joined
-
         # The same files: others of such names may have come since.
-        return joined, (self.path, [Path(os.path.abspath(file)) for file in self._files], self._layout)
+        return self._open_again, (self.path, [Path(os.path.abspath(file)) for file in self._files])
 
 
 def expanded(path: Path) -> list[Path] | None:

@@ -15,6 +15,7 @@ Lines of whitespace alone are no rows. A byte order mark is left out.
 import hashlib
 import json
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,12 +25,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.bad_sample import RowError
 from kebyt5_xm.data.media.open_files import OnDemand, OpenFile
 from kebyt5_xm.data.tables.derived import places, state_of, write_derived
 from kebyt5_xm.data.tables.json_value import UTF_16, json_value
 from kebyt5_xm.data.tables.rows import MAX_ROW_BYTES, Row, Rows
-from kebyt5_xm.data.text.blocks import BYTE_ORDER_MARK, DAMAGE, beginning, read_blocks
+from kebyt5_xm.data.text.blocks import DAMAGE, beginning, read_blocks
 from kebyt5_xm.data.text.corpus import COMPRESSIONS, Compression, File, Piece
 from kebyt5_xm.errors import UserError
 
@@ -55,7 +55,7 @@ class JsonLines(Rows):
             raise UserError(
                 f"{path} is UTF-16, expected UTF-8; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT"
             )
-        is_array = start.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[")
+        is_array = start.removeprefix(BOM_UTF8).lstrip().startswith(b"[")
         suffix = ".rows" if compression or is_array else ".index"
         state = state_of(self.path)
         index = _find(self.path, suffix, state)
@@ -80,14 +80,14 @@ class JsonLines(Rows):
         opened, file = self._opened.get()
         start, end = int(opened.starts[index]), int(opened.starts[index + 1])
         if end - start > MAX_ROW_BYTES:
-            raise self._error(index, f"it has {end - start} bytes, expected at most {MAX_ROW_BYTES}")
+            raise self.error(index, f"it has {end - start} bytes, expected at most {MAX_ROW_BYTES}")
         try:
             # pread moves no shared position: processes that were forked may use one descriptor.
             row = json_value(os.pread(file.descriptor, end - start, start))
         except (ValueError, OSError) as error:
-            raise self._error(index, str(error)) from None
+            raise self.error(index, str(error)) from None
         if not isinstance(row, dict):
-            raise self._error(index, f"found a JSON {type(row).__name__}, expected an object")
+            raise self.error(index, f"found a JSON {type(row).__name__}, expected an object")
         return Row(row, row.__getitem__)
 
     @cached_property
@@ -107,9 +107,6 @@ class JsonLines(Rows):
                 'to_json(OUT, orient="records", lines=True)'
             )
         return columns
-
-    def _error(self, index: int, cause: str) -> RowError:
-        return RowError(str(self.path), self.line(index), cause)
 
 
 @dataclass
@@ -195,7 +192,7 @@ def _scan(path: Path, blocks: Iterable[bytes], copy: BinaryIO | None) -> _Index:
     """Find the rows; write the lines to `copy`, where there is one, and count from its position there."""
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
-        start = len(BYTE_ORDER_MARK) * file.read(len(BYTE_ORDER_MARK)).startswith(BYTE_ORDER_MARK)
+        start = len(BOM_UTF8) * file.read(len(BOM_UTF8)).startswith(BOM_UTF8)
     position = copy.tell() if copy else start
     starts: list[NDArray[np.int64]] = []
     blanks: list[NDArray[np.int64]] = []

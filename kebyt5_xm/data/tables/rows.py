@@ -109,13 +109,17 @@ class Rows(ABC):
     def row(self, index: int) -> Mapping[str, Any]:
         """Return row `index`, from 0; raise `RowError` with its line if it cannot be read."""
 
-    @abstractmethod
     def line(self, index: int) -> int:
-        """Return where row `index` stands in the manifest, from 1: its line, or in parquet its number."""
+        """Return where row `index` stands in the manifest, from 1: its line, else its number."""
+        return index + 1
 
     def place(self, index: int) -> tuple[str, int]:
         """Return the file and the line, from 1, of row `index`."""
         return self.name, self.line(index)
+
+    def error(self, index: int, cause: str) -> RowError:
+        """Return the error that says why row `index` cannot be read."""
+        return RowError(*self.place(index), cause)
 
     @property
     def root(self) -> Path:

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +20,6 @@ ZSTD_READ_BYTES = 4096
 3.1.1.2), so that this bounds one step at 128 MiB, whatever the file."""
 ZSTD_MAX_WINDOW = 1 << 31
 """Files made with `zstd --long=31`, as large public dumps are."""
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 READ_BYTES = 1 << 16
 """Compressed bytes of bzip2 and xz that are read at once."""
 
@@ -96,7 +96,7 @@ def _line_start(raw: BinaryIO, position: int) -> int:
 
 
 def _without_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    yield next(blocks, b"").removeprefix(BYTE_ORDER_MARK)
+    yield next(blocks, b"").removeprefix(BOM_UTF8)
     yield from blocks
 
 

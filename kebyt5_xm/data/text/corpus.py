@@ -1,7 +1,7 @@
 """What a corpus is made of: its files, behind local paths or URLs, and the pieces they are read in."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.errors import UserError
 
 Format = Literal["txt", "jsonl", "parquet"]
 FORMATS: dict[str, Format] = {
@@ -143,19 +143,20 @@ def default_shard_bytes(files: Sequence[File]) -> int:
 
 
 def shards_of(
-    files: Sequence[File], document: Literal["line", "file"], field: str, shard_bytes: int
+    files: Sequence[File],
+    document: Literal["line", "file"],
+    shard_bytes: int,
+    check: Callable[[str, Any], object] = lambda url, schema: None,
 ) -> list[list[Piece]]:
     """Return the pieces of every shard: files in their order, large ones split, small ones together.
 
-    Compressed files and files that are one document are never split.
-
-    Raises:
-        UserError: a parquet file to be split has no column `field`.
+    Compressed files and files that are one document are never split. `check` is called with the name and the schema
+    of pyarrow of each parquet file that is split, and may refuse it.
     """
     shards: list[list[Piece]] = []
     group: list[Piece] = []
     for file in files:
-        pieces = list(_split(file, document, field, shard_bytes))
+        pieces = list(_split(file, document, shard_bytes, check))
         if group and (len(pieces) > 1 or sum(piece.size for piece in group) >= shard_bytes):
             shards.append(group)
             group = []
@@ -166,19 +167,21 @@ def shards_of(
     return [*shards, group] if group else shards
 
 
-def _split(file: File, document: Literal["line", "file"], field: str, shard_bytes: int) -> Iterator[Piece]:
+def _split(
+    file: File, document: Literal["line", "file"], shard_bytes: int, check: Callable[[str, Any], object]
+) -> Iterator[Piece]:
     whole = Piece(file, 0, None, file.size)
     if file.size <= shard_bytes or file.compression or document == "file":
         yield whole
     elif file.format == "parquet":
-        yield from _split_parquet(file, field, shard_bytes)
+        yield from _split_parquet(file, shard_bytes, check)
     else:
         count = -(-file.size // shard_bytes)
         edges = [file.size * i // count for i in range(count + 1)]
         yield from (Piece(file, a, b, b - a) for a, b in pairwise(edges))
 
 
-def _split_parquet(file: File, field: str, shard_bytes: int) -> Iterator[Piece]:
+def _split_parquet(file: File, shard_bytes: int, check: Callable[[str, Any], object]) -> Iterator[Piece]:
     import pyarrow
     import pyarrow.parquet
 
@@ -188,7 +191,7 @@ def _split_parquet(file: File, field: str, shard_bytes: int) -> Iterator[Piece]:
     except pyarrow.ArrowInvalid:  # a damaged file: it is reported where it is read
         yield Piece(file, 0, None, file.size)
         return
-    check_column(file.url, field, metadata.schema.to_arrow_schema())
+    check(file.url, metadata.schema.to_arrow_schema())
     sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
     scale = file.size / max(sum(sizes), 1)
     start, size = 0, 0.0
@@ -197,22 +200,6 @@ def _split_parquet(file: File, field: str, shard_bytes: int) -> Iterator[Piece]:
         if size >= shard_bytes or i == len(sizes) - 1:
             yield Piece(file, start, i + 1, int(size))
             start, size = i + 1, 0.0
-
-
-def check_column(url: str, field: str, schema: Any) -> str:
-    """Return the column of a parquet file that holds `field`, which may be a name within it (`translation.en`).
-
-    Raises `UserError` if there is none. `schema` is pyarrow's.
-    """
-    from kebyt5_xm.data.tables.arrow_values import column_names, column_of
-
-    names = column_names(schema)
-    if field not in names:
-        raise UserError(
-            f"{url} has no column '{field}'{did_you_mean(field, names)}; it has {', '.join(names)[:500]}: "
-            "choose one with --field"
-        )
-    return column_of(field, schema.names)
 
 
 def open_file(url: str) -> Any:

@@ -3,13 +3,12 @@
 Of a file the digest lies beside it (NAME.digest); of a folder those of its files lie within (digests.json).
 """
 
-import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durably, file_digest
 from kebyt5_xm.model.runs.launch import once
 
 DIGEST_SUFFIX = ".digest"
@@ -68,12 +67,6 @@ def _digest_at(path: Path, size: int, time: int) -> str:
 def digest_path(path: Path) -> Path:
     """Return where the digest of a checkpoint file lies."""
     return path.with_name(path.name + DIGEST_SUFFIX)
-
-
-def file_digest(path: Path) -> str:
-    """Return the BLAKE2b digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
 
 
 def digests_of(path: Path) -> list[str]:

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.data.media.written import json_line
+from kebyt5_xm.data.media.bad_sample import json_line
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.training.callbacks.checkpoints import Newest
 from kebyt5_xm.training.task import Task

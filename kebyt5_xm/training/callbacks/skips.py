@@ -8,8 +8,7 @@ import torch
 
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.data.media.bad_sample import Skip
-from kebyt5_xm.data.media.written import json_line
+from kebyt5_xm.data.media.bad_sample import Skip, json_line
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.training.callbacks.progress import is_logged
 

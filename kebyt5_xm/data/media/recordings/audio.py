@@ -2,7 +2,7 @@
 
 - PCM in WAV, AIFF, CAF, AU and W64, and Vorbis and Opus in Ogg, are read through libsndfile; FLAC, MP3, AAC, AMR,
   MP4 (M4A, MOV, 3GP) and Matroska (WebM) through FFmpeg. docs/data.md has the table. The content decides, not the
-  extension; only what has no header is told by its name: `.pcm` (see `pcm`).
+  extension; only what has no header is told by its name: `.pcm`.
 - Several channels are averaged. The sample rate is kept: resampling is the encoder's preprocessor's.
 - The length is known before anything is decoded, and its limit is checked then. Decoding has to give exactly as
   many samples, or the recording is refused with both numbers. Nothing is ever cut.
@@ -11,6 +11,7 @@
 """
 
 import io
+import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -18,24 +19,28 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.data.media.recordings.boxes import EBML, MOVIE_BOXES, check_matroska, check_movie
 from kebyt5_xm.data.media.recordings.chunks import Samples, find_samples
+from kebyt5_xm.data.media.recordings.decoders import Sound, open_sound
 from kebyt5_xm.data.media.recordings.demuxed import demuxed_sound, flac_sound
-from kebyt5_xm.data.media.recordings.frames import adts_sounds, amr_sounds, is_adts, mpeg_sounds
-from kebyt5_xm.data.media.recordings.mp3 import mpeg_frame
+from kebyt5_xm.data.media.recordings.frames import adts_sounds, amr_sounds, is_adts, mpeg_frame, mpeg_sounds
 from kebyt5_xm.data.media.recordings.ogg import ogg_sounds
-from kebyt5_xm.data.media.recordings.pcm import SETTINGS, is_headerless
-from kebyt5_xm.data.media.recordings.sndfile import open_sound
-from kebyt5_xm.data.media.recordings.sound import Sound
 from kebyt5_xm.data.media.recordings.tags import end_of_sound, start_of_sound
-from kebyt5_xm.data.media.reference import Limits, Readable, Refused, failures_of, reading
+from kebyt5_xm.data.media.recordings.waveform import check_rate, check_waveform
+from kebyt5_xm.data.media.reference import Limits, Local, Readable, Refused, Remote, Span, reading
 from kebyt5_xm.data.media.stretch import stretch
 
 if TYPE_CHECKING:
     from kebyt5_xm.encoder import AudioHeader
 
-# Telephone to studio. A damaged header may say 1 Hz, and resampling that would fill the memory.
-MIN_RATE, MAX_RATE = 8_000, 192_000
-MAX_CHANNELS = 64
-"""Above, a waveform [time, channels] is taken for something else."""
+HEADERLESS = ".pcm"
+HEADERLESS_SETTINGS: dict[str, Any] = {
+    "samplerate": 16_000,
+    "channels": 1,
+    "format": "RAW",
+    "subtype": "PCM_16",
+    "endian": "LITTLE",
+}
+"""What libsndfile is told of files of this name: they are as those of KsponSpeech (Bang et al. 2020)."""
+HEADERS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"riff", b"caff", b".snd", b"fLaC", b"OggS")
 OTHERS = {
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "WMA (ASF)",
     b"MAC ": "Monkey's Audio",
@@ -61,7 +66,7 @@ def open_audio(source: Readable, limits: Limits | None = None) -> tuple[NDArray[
         for sound in sounds:
             _decode(sound, waveform[at : at + sound.num_samples])
             at += sound.num_samples
-        _check(waveform, sounds[0].sample_rate)
+        check_waveform(waveform, sounds[0].sample_rate)
         return waveform, sounds[0].sample_rate
 
 
@@ -92,8 +97,7 @@ def _sounds(source: Readable, stream: BinaryIO, limits: Limits) -> list[Sound]:
     sounds = _found(source, stream, limits.max_seconds)
     rates = sorted({sound.sample_rate for sound in sounds})
     for rate in rates:
-        if not MIN_RATE <= rate <= MAX_RATE:
-            raise Refused(f"found a sample rate of {rate} Hz, expected {MIN_RATE} to {MAX_RATE}")
+        check_rate(rate)
     if len(rates) > 1:
         raise Refused(
             f"found recordings of {' and '.join(map(str, rates))} Hz, joined to one file; expected one rate"
@@ -110,8 +114,8 @@ def _sounds(source: Readable, stream: BinaryIO, limits: Limits) -> list[Sound]:
 
 
 def _found(source: Readable, stream: BinaryIO, max_seconds: float) -> list[Sound]:
-    if is_headerless(source, stream):
-        return [open_sound(stream, SETTINGS)]
+    if _is_headerless(source, stream):
+        return [open_sound(stream, HEADERLESS_SETTINGS)]
     size = stream.seek(0, io.SEEK_END)
     start = start_of_sound(stream)
     stream.seek(start)
@@ -144,6 +148,27 @@ def _found(source: Readable, stream: BinaryIO, max_seconds: float) -> list[Sound
     raise Refused("found no readable recording (its beginning is that of no format that is read)")
 
 
+def _is_headerless(source: Readable, stream: BinaryIO) -> bool:
+    """Return whether `source`, opened as `stream`, is to be read as samples from its first byte on.
+
+    Nothing in such a file tells what it is, so its name has to: a path, a URL or a file in a shard that ends in
+    `.pcm`. Bytes without a name are never taken for it, and a file so named that begins like a WAV, AIFF, CAF, AU,
+    FLAC or Ogg file is read as that. Some recordings of KsponSpeech have an odd number of bytes: the last one is half
+    a sample, and is left out.
+    """
+    match source:
+        case Local() | Remote() | Span():
+            name = source.name  # behind a link the file itself may be called anything
+        case str() | os.PathLike():
+            name = os.fspath(source)
+        case _:
+            return False
+    if not name.lower().endswith(HEADERLESS):
+        return False
+    stream.seek(0)
+    return stream.read(4) not in HEADERS
+
+
 def _chunked(stream: BinaryIO, start: int, size: int, samples: Samples) -> Sound:
     """Return the sound of a file of chunks, as libsndfile reads it."""
     if samples.head:
@@ -156,60 +181,3 @@ def _chunked(stream: BinaryIO, start: int, size: int, samples: Samples) -> Sound
             f"malformed: its bytes hold {samples.held} samples, libsndfile finds {sound.num_samples}; write it anew"
         )
     return sound
-
-
-def as_mono(samples: Any, sample_rate: Any) -> tuple[NDArray[np.float32], int]:
-    """Return samples that are already in memory as `open_audio` would: arrays, or tensors of torch.
-
-    They are floats, [time], or of several channels, [time, channels] or [channels, time], where the one side is at
-    most 64 and the other more than four times as long. Integers are refused, as their range is not known.
-    """
-    with failures_of("the recording"):
-        if hasattr(samples, "detach"):
-            samples = samples.detach().cpu()
-            samples = samples.float().numpy() if samples.is_floating_point() else samples.numpy()
-        samples = np.asarray(samples)
-        waveform = _mixed(samples).astype(np.float32)
-        rate = _whole(sample_rate)
-        _check(waveform, rate)
-        return waveform, rate
-
-
-def _whole(sample_rate: Any) -> int:
-    try:
-        rate = int(sample_rate)
-        if rate == sample_rate:
-            return rate
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise Refused(f"found a sample rate of {str(sample_rate)[:60]!r}, expected a whole number of Hz")
-
-
-def _mixed(samples: NDArray[Any]) -> NDArray[Any]:
-    """Return the mean over the channels, [time]."""
-    if samples.dtype.kind != "f":
-        remedy = f"; divide by {1 << (8 * samples.dtype.itemsize - 1)}" if samples.dtype.kind == "i" else ""
-        raise Refused(
-            f"found {samples.dtype} of shape {list(samples.shape)}, expected floats from -1 to 1{remedy}"
-        )
-    if samples.ndim == 1:
-        return samples
-    if samples.ndim == 2:
-        short, long = sorted(samples.shape)
-        if short in (0, 1):
-            return samples.reshape(-1)
-        if short <= MAX_CHANNELS and long > 4 * short:
-            return samples.mean(axis=int(samples.shape[1] == short), dtype=np.float64)
-    raise Refused(
-        f"found samples of shape {list(samples.shape)}, expected [time], [channels, time] or [time, channels]; "
-        "give one channel"
-    )
-
-
-def _check(waveform: NDArray[np.float32], sample_rate: int) -> None:
-    if not MIN_RATE <= sample_rate <= MAX_RATE:
-        raise Refused(f"found a sample rate of {sample_rate} Hz, expected {MIN_RATE} to {MAX_RATE}")
-    if not len(waveform):
-        raise Refused("found no samples")
-    if not np.isfinite(waveform).all():
-        raise Refused("found samples that are NaN or infinite")

@@ -12,9 +12,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.recordings.ffmpeg import STRICT, decode, pyav
-from kebyt5_xm.data.media.recordings.mp3 import mpeg_frame
-from kebyt5_xm.data.media.recordings.sound import Sound
+from kebyt5_xm.data.media.recordings.decoders import STRICT, Sound, decode, pyav
+from kebyt5_xm.data.media.recordings.frames import mpeg_frame
 from kebyt5_xm.data.media.reference import Refused
 
 Format = Literal["mov", "matroska", "flac", "ogg"]

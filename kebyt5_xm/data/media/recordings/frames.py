@@ -2,30 +2,109 @@
 
 The frames are found by their own headers, one behind the other, because a demuxer passes over what is no frame and
 gives a half one as if it were whole; FFmpeg decodes them one by one. Joined recordings come apart where tags or
-another Info frame stand between them, or where the rate or the number of channels changes.
+another Info frame stand between them, or where the rate or the number of channels changes. The counts of an Info
+frame are not believed where frames can be counted.
 
-Layouts: see `mp3` for MPEG audio; ISO/IEC 13818-7, 6.2 for ADTS; RFC 4867, 5.3 for AMR.
+Layouts: ISO/IEC 11172-3, section 2.4.1.3, and 13818-3 for the lower rates (MPEG audio); gabriel.mp3-tech.org, "Mp3
+Info Tag rev 1" (the Info frame, also named Xing, or VBRI); ISO/IEC 13818-7, 6.2 (ADTS); RFC 4867, 5.3 (AMR).
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.recordings.ffmpeg import decode_packets
-from kebyt5_xm.data.media.recordings.mp3 import Frame, Info, info_of, mpeg_frame
-from kebyt5_xm.data.media.recordings.sound import Sound
-from kebyt5_xm.data.media.recordings.tags import after_zeros, tag_at
+from kebyt5_xm.data.media.recordings.decoders import Sound, decode_packets
+from kebyt5_xm.data.media.recordings.tags import behind_tag
 from kebyt5_xm.data.media.reference import Refused
 
+# kbit/s by the bitrate index, for layers II and III of MPEG 1 and for both in MPEG 2 and 2.5; index 0 is "free".
+BITRATES = {
+    "II": (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    "III": (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    "low": (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+# Hz by the rate index, for the two bits of the version: 0 is MPEG 2.5, 2 is MPEG 2, 3 is MPEG 1.
+RATES = {0: (11_025, 12_000, 8_000), 2: (22_050, 24_000, 16_000), 3: (44_100, 48_000, 32_000)}
+LAYERS = {1: "III", 2: "II"}  # by the two bits of the layer; layer I is read nowhere any more
+DECODER_DELAY = 529  # samples that every decoder of layer III gives first (the page of the Info tag)
+ENCODERS = (b"LAME", b"Lavf", b"Lavc")  # those that write how much they added in front and behind
 AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 # Bytes behind the first one of a frame, by the type in it.
 AMR_NB = {**dict(enumerate((12, 13, 15, 17, 19, 20, 26, 31, 5))), 15: 0}
 AMR_WB = {**dict(enumerate((17, 23, 32, 36, 40, 46, 50, 58, 60, 5))), 14: 0, 15: 0}
-NO_INFO = {"mp3float": Info()}
-"""What is dropped of a stream that does not say it."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the first bytes of a frame say. `length` in bytes includes them; `stream` is what must not change."""
+
+    length: int
+    num_samples: int
+    sample_rate: int
+    stream: tuple[str, int, bool]
+    """The codec by FFmpeg's name, the rate in Hz, and whether it has one channel."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What stands in front of a recording: samples to drop in `front` and `behind`, counts (0: not said)."""
+
+    front: int = DECODER_DELAY
+    behind: int = 0
+    frames: int = 0
+    size: int = 0
+
+
+def mpeg_frame(header: bytes) -> Frame | None:
+    """Read the first four bytes of a frame of layer II or III; None if they are something else."""
+    return _mpeg_frame(header[:4])
+
+
+@lru_cache(maxsize=1 << 12)  # a recording has few different ones, and many frames
+def _mpeg_frame(header: bytes) -> Frame | None:
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = header[1] >> 3 & 3, LAYERS.get(header[1] >> 1 & 3)
+    bitrate_index, rate_index = header[2] >> 4, header[2] >> 2 & 3
+    if version not in RATES or layer is None or bitrate_index in (0, 15) or rate_index == 3:
+        return None
+    first, mono = version == 3, header[3] >> 6 == 3
+    num_samples = 1152 if first or layer == "II" else 576
+    sample_rate = RATES[version][rate_index]
+    bitrate = 1000 * BITRATES[layer if first else "low"][bitrate_index]
+    return Frame(
+        length=num_samples // 8 * bitrate // sample_rate + (header[2] >> 1 & 1),
+        num_samples=num_samples,
+        sample_rate=sample_rate,
+        stream=("mp3float" if layer == "III" else "mp2float", sample_rate, mono),
+    )
+
+
+def info_of(raw: bytes) -> Info | None:
+    """Return what the frame `raw` says of the recording, or None if it is one of sound."""
+    if not any(name in raw[:40] for name in (b"Xing", b"Info", b"VBRI")):
+        return None
+    for side in (9, 17, 32):  # bytes of side information, by version and channels
+        if raw[4 + side : 8 + side] in (b"Xing", b"Info"):
+            return _info(raw[4 + side :])
+    return Info() if raw[36:40] == b"VBRI" else None
+
+
+def _info(raw: bytes) -> Info:
+    flags, at, numbers = raw[7] if len(raw) > 7 else 0, 8, []
+    for bit, length in ((1, 4), (2, 4), (4, 100), (8, 4)):  # frames, bytes, table of contents, quality
+        numbers.append(int.from_bytes(raw[at : at + 4], "big") if flags & bit else 0)
+        at += length if flags & bit else 0
+    front, behind = DECODER_DELAY, 0
+    if raw[at : at + 4] in ENCODERS and len(raw) >= at + 24:
+        delays = int.from_bytes(raw[at + 21 : at + 24], "big")
+        front += delays >> 12
+        behind = max(0, (delays & 0xFFF) - DECODER_DELAY)
+    return Info(front, behind, frames=numbers[0], size=numbers[1])
 
 
 @dataclass
@@ -96,7 +175,15 @@ def _sounds(
         header = stream.read(min(32, end - position))
         frame = frame_of(header)
         if frame is None:
-            position = _behind_tag(stream, position, end, header, name)
+            behind = behind_tag(stream, position, end)
+            if behind == position:
+                cut = len(header) < 4
+                raise Refused(
+                    f"truncated: the last {name} frame is incomplete"
+                    if cut
+                    else f"damaged: no {name} frame at byte {position}"
+                )
+            position = behind
             stream.seek(position)
             joined = True
             continue
@@ -107,7 +194,7 @@ def _sounds(
         if info or joined or frame.stream != runs[-1].frame.stream:
             _check_whole(runs, position, name)
             first = position + (frame.length if info else 0)
-            run = _Run(first, frame, info or NO_INFO.get(frame.stream[0], Info(0)))
+            run = _Run(first, frame, info or Info(DECODER_DELAY if frame.stream[0] == "mp3float" else 0))
             runs.append(run)
             seconds -= (run.info.front + run.info.behind) / frame.sample_rate
             joined = False
@@ -125,17 +212,6 @@ def _sounds(
     if not runs:
         raise Refused(f"found no {name} frames")
     return [_sound(stream, run) for run in runs]
-
-
-def _behind_tag(stream: BinaryIO, position: int, end: int, header: bytes, name: str) -> int:
-    """Return where a tag, or zeros up to the end, are over; raise `Refused` for all else that is no frame."""
-    if length := tag_at(header):
-        return position + length
-    if not any(header) and after_zeros(stream, position) >= end:
-        return end
-    if len(header) < 4:
-        raise Refused(f"truncated: the last {name} frame is incomplete")
-    raise Refused(f"damaged: no {name} frame at byte {position}")
 
 
 def _check_whole(runs: list[_Run], end: int, name: str) -> None:

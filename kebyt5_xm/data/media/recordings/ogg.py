@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from kebyt5_xm.data.media.recordings.decoders import Sound, open_sound
 from kebyt5_xm.data.media.recordings.demuxed import demuxed_sound
-from kebyt5_xm.data.media.recordings.sndfile import open_sound
-from kebyt5_xm.data.media.recordings.sound import Sound
-from kebyt5_xm.data.media.recordings.tags import after_zeros, tag_at
+from kebyt5_xm.data.media.recordings.tags import behind_tag
 from kebyt5_xm.data.media.reference import Refused
 from kebyt5_xm.data.media.stretch import Span, spans
 
@@ -114,11 +113,9 @@ def _pages(stream: BinaryIO, position: int, end: int) -> Iterator[tuple[int, int
         stream.seek(position)
         header = stream.read(min(27, end - position))
         if header[:4] != b"OggS":
-            if not any(header) and after_zeros(stream, position) >= end:
-                return
-            stream.seek(position)
-            if length := tag_at(stream.read(32)):
-                position += length
+            behind = behind_tag(stream, position, end)
+            if behind > position:
+                position = behind
                 continue
             cut = b"OggS".startswith(header[:4])
             raise Refused(

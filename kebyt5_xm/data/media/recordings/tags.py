@@ -46,6 +46,18 @@ def after_zeros(stream: BinaryIO, position: int) -> int:
     return position
 
 
+def behind_tag(stream: BinaryIO, position: int, end: int) -> int:
+    """Return where a tag at `position` ends; `end` if only zeros follow; `position` if neither stands there.
+
+    The zeros that fill up a last block are no tag and no sound.
+    """
+    stream.seek(position)
+    header = stream.read(min(32, end - position))
+    if length := tag_at(header):
+        return position + length
+    return end if not any(header) and after_zeros(stream, position) >= end else position
+
+
 def end_of_sound(stream: BinaryIO) -> int:
     """Return where the tags at the end of the file begin: its size if there are none."""
     end = stream.seek(0, io.SEEK_END)

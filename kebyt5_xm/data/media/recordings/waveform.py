@@ -1,22 +1,92 @@
-"""A recording that stands in a row as numbers, {"array", "sampling_rate"}, as the bytes of a WAV file.
+"""Recordings as numbers: waveforms in memory, and `{"array", "sampling_rate"}` in a row.
 
-`datasets` makes such rows where recordings were decoded and stored without its type for them. As a file they meet the
-same limits and the same reader as any other.
+`datasets` makes such rows where recordings were decoded and stored without its type for them. They become the bytes
+of a WAV file, and so meet the same limits and the same reader as any other.
 """
 
-import struct
+import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kebyt5_xm.data.media.reference import Refused, failures_of
+
+# Telephone to studio. A damaged header may say 1 Hz, and resampling that would fill the memory.
+MIN_RATE, MAX_RATE = 8_000, 192_000
+MAX_CHANNELS = 64
+"""Above, a waveform [time, channels] is taken for something else."""
 ARRAY, RATE = "array", "sampling_rate"
-IEEE_FLOAT = 3
-"""The code of float samples in WAV."""
-MOST_CHANNELS = 8
-"""The shorter axis of a matrix holds the channels if it has no more than these; our own choice, 7.1 sound."""
-MOST_BYTES = (1 << 32) - 100
+MAX_CHANNELS_IN_ROW = 8
+"""The shorter axis of a matrix in a row holds the channels if it has at most these: 7.1 sound. Our own choice."""
+MAX_RATE_IN_ROW = 1 << 26
+"""Hz that the header of a WAV can hold, whatever the channels; what is above `MAX_RATE` is refused by the reader."""
+MAX_BYTES = (1 << 32) - 100
 """What the header of a WAV can say."""
+
+
+def as_mono(samples: Any, sample_rate: Any) -> tuple[NDArray[np.float32], int]:
+    """Return samples that are already in memory as `open_audio` would: arrays, or tensors of torch.
+
+    They are floats, [time], or of several channels, [time, channels] or [channels, time], where the one side is at
+    most 64 and the other more than four times as long. Integers are refused, as their range is not known.
+    """
+    with failures_of("the recording"):
+        if hasattr(samples, "detach"):
+            samples = samples.detach().cpu()
+            samples = samples.float().numpy() if samples.is_floating_point() else samples.numpy()
+        samples = np.asarray(samples)
+        waveform = _mixed(samples).astype(np.float32)
+        rate = _whole(sample_rate)
+        check_waveform(waveform, rate)
+        return waveform, rate
+
+
+def _whole(sample_rate: Any) -> int:
+    try:
+        rate = int(sample_rate)
+        if rate == sample_rate:
+            return rate
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise Refused(f"found a sample rate of {str(sample_rate)[:60]!r}, expected a whole number of Hz")
+
+
+def _mixed(samples: NDArray[Any]) -> NDArray[Any]:
+    """Return the mean over the channels, [time]."""
+    if samples.dtype.kind != "f":
+        remedy = f"; divide by {1 << (8 * samples.dtype.itemsize - 1)}" if samples.dtype.kind == "i" else ""
+        raise Refused(
+            f"found {samples.dtype} of shape {list(samples.shape)}, expected floats from -1 to 1{remedy}"
+        )
+    if samples.ndim == 1:
+        return samples
+    if samples.ndim == 2:
+        short, long = sorted(samples.shape)
+        if short in (0, 1):
+            return samples.reshape(-1)
+        if short <= MAX_CHANNELS and long > 4 * short:
+            return samples.mean(axis=int(samples.shape[1] == short), dtype=np.float64)
+    raise Refused(
+        f"found samples of shape {list(samples.shape)}, expected [time], [channels, time] or [time, channels]; "
+        "give one channel"
+    )
+
+
+def check_rate(sample_rate: int) -> None:
+    """Raise `Refused` unless this many Hz is a rate of recordings."""
+    if not MIN_RATE <= sample_rate <= MAX_RATE:
+        raise Refused(f"found a sample rate of {sample_rate} Hz, expected {MIN_RATE} to {MAX_RATE}")
+
+
+def check_waveform(waveform: NDArray[np.float32], sample_rate: int) -> None:
+    """Raise `Refused` unless these are the samples [time] of a recording."""
+    check_rate(sample_rate)
+    if not len(waveform):
+        raise Refused("found no samples")
+    if not np.isfinite(waveform).all():
+        raise Refused("found samples that are NaN or infinite")
 
 
 def is_waveform(value: Mapping[str, Any]) -> bool:
@@ -34,33 +104,26 @@ def wav_of(value: Mapping[str, Any]) -> bytes:
         isinstance(rate, bool)
         or not isinstance(rate, int | float)
         or rate != int(rate)
-        or not 0 < rate < 1 << 31
+        or not 0 < rate < MAX_RATE_IN_ROW
     ):
         raise ValueError(f"the {RATE} {rate!r}, expected a whole number of Hz")
     try:
         samples = np.asarray(value[ARRAY], dtype=np.float64)
     except (ValueError, TypeError):
         raise ValueError(f"an {ARRAY} of something else than numbers, or of unequal lengths") from None
-    if samples.ndim == 2 and min(samples.shape) <= MOST_CHANNELS < max(samples.shape):
+    if samples.ndim == 2 and min(samples.shape) <= MAX_CHANNELS_IN_ROW < max(samples.shape):
         samples = samples.T if samples.shape[0] < samples.shape[1] else samples
     elif samples.ndim != 1:
         raise ValueError(f"an {ARRAY} of shape {samples.shape}, expected [samples] or [channels, samples]")
-    if not samples.size or 4 * samples.size > MOST_BYTES:
+    if not samples.size or 4 * samples.size > MAX_BYTES:
         raise ValueError(f"{samples.size} samples, expected at least one and fewer than 2^30")
     if not np.isfinite(samples).all():
         raise ValueError("samples that are NaN or infinite")
     # Louder than full scale by rounding and filters, not by 30 dB as whole numbers of 16 bits would be.
     if np.abs(samples).max() > 32:
         raise ValueError(f"samples up to {np.abs(samples).max():g}, expected them between -1 and 1")
-    data = samples.astype("<f4").tobytes()
-    channels = 1 if samples.ndim == 1 else samples.shape[1]
-    form = struct.pack("<HHIIHH", IEEE_FLOAT, channels, int(rate), 4 * channels * int(rate), 4 * channels, 32)
-    chunks = b"".join(
-        name + struct.pack("<I", len(content)) + content
-        for name, content in (
-            (b"fmt ", form + b"\0\0"),
-            (b"fact", struct.pack("<I", len(samples))),
-            (b"data", data),
-        )
-    )
-    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+    from scipy.io import wavfile  # takes a fifth of a second, and few manifests have such rows
+
+    file = io.BytesIO()
+    wavfile.write(file, int(rate), samples.astype("<f4"))
+    return file.getvalue()

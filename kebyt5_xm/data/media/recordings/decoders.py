@@ -1,0 +1,183 @@
+"""From files to samples: libsndfile, FFmpeg through PyAV, and the `Sound` that each reader of recordings gives.
+
+libsndfile reads PCM and its relatives in WAV, AIFF, CAF, AU and W64, and Vorbis and Opus in Ogg. FFmpeg decodes with
+one thread, prints nothing, and every error is damage.
+"""
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kebyt5_xm.data.media.reference import Refused
+from kebyt5_xm.errors import UserError
+
+FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "OGG")
+BLOCK_VALUES = 1 << 20  # decoded at a time, whatever the number of channels
+STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
+"""Of FFmpeg's decoders: damage that a checksum shows is an error."""
+DTYPES = {
+    "flt": np.float32,
+    "dbl": np.float64,
+    "u8": np.uint8,
+    "s16": np.int16,
+    "s32": np.int32,
+    "s64": np.int64,
+}
+"""By FFmpeg's names of sample formats, without the "p" of planar ones."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One stretch of sound; a recording is one of them, or several that were joined.
+
+    `blocks` decodes: it yields one channel of float32, [samples] at a time, and raises `Refused` at damage. All
+    of them together must be `num_samples` and then `padding` samples, which an encoder added to fill up its last
+    frame. `sample_rate` is in Hz.
+    """
+
+    num_samples: int
+    sample_rate: int
+    blocks: Callable[[], Iterator[NDArray[np.float32]]]
+    padding: int = 0
+
+
+def open_sound(
+    stream: BinaryIO, settings: dict[str, Any] | None = None, promised: int = 0, per_block: int = 0
+) -> Sound:
+    """Return the sound of `stream`, of which the header alone is read.
+
+    `settings` are libsndfile's for a stream without a header. `promised` is how many samples the file announces,
+    and `per_block` how many a block of its codec holds: libsndfile gives whole blocks.
+    """
+    with _sound_file(stream, settings) as sound:
+        if settings is None and sound.format not in FORMATS:
+            raise Refused(
+                f"found a recording in the format {sound.format}, which is not read; convert it to WAV"
+            )
+        num_samples, rate = sound.frames, sound.samplerate
+    padding = num_samples - promised if num_samples - per_block < promised < num_samples else 0
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        with _sound_file(stream, settings) as sound:
+            size = max(1, BLOCK_VALUES // sound.channels)
+            while len(block := sound.read(size, dtype="float32", always_2d=True)):
+                yield block[:, 0] if sound.channels == 1 else block.mean(axis=1)
+
+    return Sound(num_samples - padding, rate, blocks, padding)
+
+
+class _Calm:
+    """A file as libsndfile asks for it: it is called from C, where an exception would only be printed."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._size = stream.seek(0, io.SEEK_END)
+        self.error: Exception | None = None
+        stream.seek(0)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._stream.tell(), io.SEEK_END: self._size}[whence]
+        return self._stream.seek(min(max(0, base + offset), self._size))  # a damaged header may say 2^63
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._stream.read(size)
+        except Exception as error:
+            self.error = error
+            return b""
+
+    def write(self, data: bytes) -> int:  # libsndfile has to find one, and never calls it
+        raise io.UnsupportedOperation
+
+
+@contextmanager
+def _sound_file(stream: BinaryIO, settings: dict[str, Any] | None) -> Iterator[Any]:
+    soundfile, file = _soundfile(), _Calm(stream)
+    try:
+        with soundfile.SoundFile(file, **(settings or {})) as sound:
+            yield sound
+    except soundfile.LibsndfileError as error:
+        if file.error:
+            raise file.error from None
+        raise Refused(f"found no readable recording ({error.error_string})") from None
+    if file.error:
+        raise file.error
+
+
+def _soundfile() -> ModuleType:
+    try:
+        import soundfile
+    except (ImportError, OSError):  # OSError: the package is there, libsndfile is not
+        raise UserError(
+            "found a recording but no soundfile; install it: pip install 'kebyt5-xm[audio]'"
+        ) from None
+    return soundfile
+
+
+def pyav() -> Any:
+    """Return PyAV, which keeps FFmpeg silent unless it is told otherwise."""
+    try:
+        import av
+    except ImportError:
+        raise UserError(
+            "found a compressed recording but no PyAV (av); install it: pip install 'kebyt5-xm[audio]'"
+        ) from None
+    return av
+
+
+def decode_packets(codec: str, packets: Iterable[bytes], sample_rate: int) -> Iterator[NDArray[np.float32]]:
+    """Yield one channel of float32 for `packets` of a stream without a container."""
+    av = pyav()
+    # OpenCORE knows pauses, FFmpeg's own decoder does not.
+    names = [f"libopencore_{codec}"] if codec.startswith("amr") else []
+    context = next(
+        av.CodecContext.create(name, "r") for name in (*names, codec) if name in av.codecs_available
+    )
+    context.options = dict(STRICT)
+    context.thread_count = 1
+    for packet in packets:
+        yield from decode(context, av.Packet(packet), sample_rate)
+    yield from decode(context, None, sample_rate)
+
+
+def decode(context: Any, packet: Any, sample_rate: int) -> Iterator[NDArray[np.float32]]:
+    """Yield one channel of float32 for a packet; None is for what the decoder still holds."""
+    try:
+        frames = context.decode(packet)
+    except pyav().error.FFmpegError as error:
+        raise Refused(f"truncated or damaged: a packet cannot be decoded ({error.strerror})") from None
+    for frame in frames:
+        if frame.is_corrupt:
+            raise Refused("damaged: the decoder found a corrupt frame")
+        if frame.sample_rate != sample_rate:
+            raise Refused(
+                f"its header says {sample_rate} Hz, its sound has {frame.sample_rate} Hz (HE-AAC?); convert it to "
+                "FLAC or WAV"
+            )
+        yield mono(frame)
+
+
+def mono(frame: Any) -> NDArray[np.float32]:
+    """Return the mean of the channels of a frame, [samples], integers as shares of their range."""
+    name, count = frame.format.name, frame.samples
+    dtype = DTYPES[name.removesuffix("p")]
+    if name.endswith("p"):  # planar: each channel has its own buffer
+        channels = [np.frombuffer(plane, dtype, count) for plane in frame.planes]
+    else:
+        width = len(frame.layout.channels)
+        channels = list(np.frombuffer(frame.planes[0], dtype, count * width).reshape(count, width).T)
+    waveform = channels[0] if len(channels) == 1 else np.mean(channels, axis=0, dtype=np.float64)
+    if dtype is np.uint8:
+        waveform = (waveform - 128.0) / 128
+    elif np.issubdtype(dtype, np.integer):
+        waveform = waveform / np.float64(1 << (8 * dtype().itemsize - 1))
+    return np.asarray(waveform, dtype=np.float32)
