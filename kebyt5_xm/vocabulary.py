@@ -5,7 +5,6 @@ that transformers' `ByT5Tokenizer` calls `<extra_id_0>` to `<extra_id_124>`. Not
 spellings: "</s>" in a text is four bytes.
 """
 
-import re
 from typing import Literal
 
 import numpy as np
@@ -34,7 +33,6 @@ section 1), while 0xF4 begins real characters; every extra id is free."""
 
 _BYTE = np.dtype(np.uint8)
 _OFFSET = np.array(BYTE_OFFSET, dtype=np.int16)
-_INVALID = re.compile("[\udc80-\udcff]+")
 # One line for one example: line ends and tabs get a visible sign, other control characters their code.
 _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
     0x09: "⇥",
@@ -101,24 +99,6 @@ def decode_bytes(ids: ArrayLike) -> bytes:
 def decode(ids: ArrayLike) -> str:
     """Return the text of one sequence, U+FFFD in place of invalid UTF-8. Takes any ids, as `decode_bytes`."""
     return decode_bytes(ids).decode("utf-8", "replace")
-
-
-def decode_checked(ids: ArrayLike) -> tuple[str, list[tuple[int, int]]]:
-    """Return the text as `decode` does, and where it was not UTF-8.
-
-    The second part lists the runs [start, end) of invalid bytes as offsets into `decode_bytes(ids)`, in
-    order. It is empty exactly when the bytes are valid.
-    """
-    raw = decode_bytes(ids)
-    # With surrogateescape each invalid byte becomes one surrogate, and valid UTF-8 has none of those.
-    escaped = raw.decode("utf-8", "surrogateescape")
-    invalid = []
-    characters = offset = 0
-    for run in _INVALID.finditer(escaped):
-        offset += len(escaped[characters : run.start()].encode())
-        invalid.append((offset, offset + len(run.group())))
-        characters, offset = run.end(), offset + len(run.group())
-    return raw.decode("utf-8", "replace"), invalid
 
 
 def sentinel_ids(sentinels: Sentinels, count: int) -> NDArray[np.int16]:

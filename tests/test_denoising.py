@@ -6,12 +6,12 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kebyt5_xm.data.text.denoising import SpanDenoising, mask_text, split_targets
+from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.vocabulary import EOS_ID, MAX_SENTINELS, PAD_ID, encode, encode_bytes, sentinel_ids
+from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode, encode_bytes, sentinel_ids
 
 TEXT = ("한국어 문장이다. An English one; 中文句子，日本語の文 👩‍👩‍👧‍👦 é\n" * 97).encode()
 
@@ -60,7 +60,10 @@ def check_examples(objective: SpanDenoising, chunks: np.ndarray, seed: int, inde
     sentinels = sentinel_ids(objective.sentinels, objective.num_spans).tolist()
     for row, chunk in enumerate(chunks):
         spans = [chunk[s:e].tobytes() for s, e in zip(starts[row], ends[row], strict=True)]
-        assert split_targets(targets[row], objective.sentinels) == spans
+        written = [
+            id_ for at, span in zip(sentinels, spans, strict=True) for id_ in (at, *encode_bytes(span))
+        ]
+        assert targets[row, : lengths[row]].tolist() == [*written, EOS_ID]
         assert [id_ for id_ in inputs[row].tolist() if id_ in sentinels] == sentinels
         assert objective.restore(inputs[row], targets[row]) == chunk.tobytes()
         for ids, num_ids in (
@@ -292,53 +295,3 @@ def test_restore_refuses_what_is_ambiguous():
     inputs, targets = objective.corrupt(chunks, 1, np.arange(1))
     with pytest.raises(UserError, match=r"found the sentinels .258, 258"):
         objective.restore(inputs[0], targets[0])
-
-
-@pytest.mark.parametrize("sentinels", MAX_SENTINELS)
-def test_mask_text_asks_and_split_targets_reads(sentinels):
-    text = "대한민국의 수도는 서울이다 🙂"
-    spans = [(0, 4), (10, 12), (15, 16)]
-    first, second, third = sentinel_ids(sentinels, 3)
-    ids = mask_text(text, spans, sentinels)
-    assert ids.dtype == np.int16
-    rest = [encode(part).tolist() for part in ("의 수도는 ", "이다 ")]
-    assert ids.tolist() == [first, *rest[0], second, *rest[1], third, EOS_ID]
-    written = [PAD_ID, first, *encode("조선"), third, *encode_bytes(b"\xf0\x9f"), first, 68, EOS_ID, 68]
-    assert split_targets(written, sentinels) == ["조선".encode(), b"", b"\xf0\x9f"]
-    assert mask_text(text, [], sentinels).tolist() == [*encode(text), EOS_ID]
-
-
-@pytest.mark.parametrize(
-    ("spans", "found"),
-    [
-        (
-            [(3, 5), (0, 1)],
-            r"\(0, 1\) in a text of 7 characters, expected 1 or more characters between 5 and 7",
-        ),
-        ([(0, 3), (2, 4)], r"\(2, 4\).*between 3 and 7"),
-        ([(2, 2)], r"\(2, 2\)"),
-        ([(-2, 1)], r"\(-2, 1\)"),
-        ([(5, 8)], r"\(5, 8\)"),
-        ([(0, 1)] * 12, "12 spans, expected at most 11"),
-    ],
-)
-def test_mask_text_refuses_spans_that_are_none(spans, found):
-    with pytest.raises(UserError, match=found):
-        mask_text("가나다라마바사", spans, "descending")
-
-
-@settings(max_examples=200)
-@given(
-    ids=st.lists(st.integers(-2, 390) | st.integers(244, 262) | st.integers()),
-    sentinels=st.sampled_from(["descending", "extra_id"]),
-)
-@example(ids=[], sentinels="descending")
-@example(ids=[2**80, 258], sentinels="descending")
-@example(ids=[2**63, -1, 258], sentinels="descending")
-def test_split_targets_takes_any_ids(ids, sentinels):
-    spans = split_targets(ids, sentinels)
-    if EOS_ID not in ids:
-        known = sentinel_ids(sentinels, MAX_SENTINELS[sentinels]).tolist()
-        highest = max((known.index(id_) for id_ in ids if id_ in known), default=-1)
-        assert len(spans) == highest + 1
-    assert all(isinstance(span, bytes) for span in spans)

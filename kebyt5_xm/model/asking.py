@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from kebyt5_xm.model.labels import LabelTrie
+from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.vocabulary import decode
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ def classify(
     """
     import torch
 
-    trie, processor = LabelTrie(labels), model.processor
+    scorer, processor = LabelScorer(labels), model.processor
     with torch.no_grad():
         inputs = _inputs(model, processor, segments)
         states = model.encode(**inputs).last_hidden_state
         assert states is not None
-        rows = trie.log_probabilities(model, states, inputs["attention_mask"]).exp().tolist()
-    found = [dict(zip(trie.labels, row, strict=True)) for row in rows]
+        rows = scorer.log_probabilities(model, states, inputs["attention_mask"]).exp().tolist()
+    found = [dict(zip(scorer.labels, row, strict=True)) for row in rows]
     return found if len(found) > 1 or processor.is_batch(segments) else found[0]
 
 

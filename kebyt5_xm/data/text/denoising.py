@@ -6,7 +6,6 @@ is each sentinel followed by the bytes that it replaced.
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,7 +22,6 @@ from kebyt5_xm.vocabulary import (
     Sentinels,
     as_ids,
     decode_bytes,
-    encode,
     sentinel_ids,
 )
 
@@ -209,40 +207,6 @@ class SpanDenoising:
         """(bytes removed, spans) of a chunk, both at least 1, as in `random_spans_noise_mask`."""
         num_noise = min(max(round(chunk_length * self.noise_density), 1), chunk_length - 1)
         return num_noise, max(round(num_noise / self.mean_noise_span_length), 1)
-
-
-def mask_text(text: str, spans: Sequence[tuple[int, int]], sentinels: Sentinels) -> NDArray[np.int16]:
-    """Return the inputs that ask a model to restore parts of a text: each span a sentinel, and EOS.
-
-    `spans` are ranges [start, end) in characters, in order and apart. `split_targets` reads the answer.
-
-    Raises UserError for ranges that are not so, and for more spans than the convention has sentinels.
-    """
-    pieces: list[ArrayLike] = []
-    done = 0
-    for (start, end), sentinel in zip(spans, sentinel_ids(sentinels, len(spans)), strict=True):
-        if not done <= start < end <= len(text):
-            raise UserError(
-                f"found the span ({start}, {end}) in a text of {len(text)} characters, expected 1 or more "
-                f"characters between {done} and {len(text)}; give spans in order, in characters, not bytes"
-            )
-        pieces += [encode(text[done:start]), [sentinel]]
-        done = end
-    return np.concatenate([*pieces, encode(text[done:]), [EOS_ID]]).astype(np.int16)
-
-
-def split_targets(ids: ArrayLike, sentinels: Sentinels) -> list[bytes]:
-    """Return what a model wrote for each span: item i follows sentinel i, up to the next sentinel or EOS.
-
-    Takes any output. A missing sentinel gives `b""`, a repeated one counts the first time; bytes before the
-    first sentinel and ids that are no byte drop out. The list ends with the highest sentinel found.
-    """
-    ids = _until_eos(ids)
-    number = {int(id_): i for i, id_ in enumerate(sentinel_ids(sentinels, MAX_SENTINELS[sentinels]))}
-    spans: dict[int, bytes] = {}
-    for piece in np.split(ids, np.flatnonzero(np.isin(ids, list(number))))[1:]:
-        spans.setdefault(number[int(piece[0])], decode_bytes(piece[1:]))
-    return [spans.get(i, b"") for i in range(max(spans, default=-1) + 1)]
 
 
 def _until_eos(ids: ArrayLike) -> NDArray[np.integer]:
