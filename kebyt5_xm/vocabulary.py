@@ -1,8 +1,7 @@
 """Text to byte ids and back, and the ids that stand for removed spans.
 
-The vocabulary is ByT5's (Xue et al. 2022, arXiv 2105.13626): three special ids, the 256 bytes, and 125 ids
-that transformers' `ByT5Tokenizer` calls `<extra_id_0>` to `<extra_id_124>`. Nothing here knows special
-spellings: "</s>" in a text is four bytes.
+The vocabulary is ByT5's (Xue et al. 2022, arXiv 2105.13626): three special ids, the 256 bytes, and extra ids. Nothing
+here knows special spellings: "</s>" in a text is four bytes.
 """
 
 from typing import Literal
@@ -17,17 +16,20 @@ EOS_ID = 1
 UNK_ID = 2
 BYTE_OFFSET = 3
 """The id of byte b is b + 3."""
-VOCAB_SIZE = 384
-"""3 special ids + 256 bytes + 125 extra ids."""
+FIRST_EXTRA_ID = BYTE_OFFSET + 256
+EXTRA_IDS = 125
+"""`<extra_id_0>` to `<extra_id_124>` of transformers' `ByT5Tokenizer`, from 259 on."""
+VOCAB_SIZE = FIRST_EXTRA_ID + EXTRA_IDS
+"""384: 3 special ids, 256 bytes, 125 extra ids."""
 
 Sentinels = Literal["descending", "extra_id"]
 """Which ids stand for removed spans: `descending` is 258, 257, ..., as ByT5 and KEByT5 were pretrained;
 `extra_id` is 259, 260, ..., as `ByT5Tokenizer` numbers `<extra_id_0>`, `<extra_id_1>`, ... The published
 checkpoints never saw ids from 259 on."""
 
-_FIRST = {"descending": 258, "extra_id": 259}
+_FIRST = {"descending": FIRST_EXTRA_ID - 1, "extra_id": FIRST_EXTRA_ID}
 _STEP = {"descending": -1, "extra_id": 1}
-MAX_SENTINELS: dict[Sentinels, int] = {"descending": 11, "extra_id": 125}
+MAX_SENTINELS: dict[Sentinels, int] = {"descending": 11, "extra_id": EXTRA_IDS}
 """How many sentinels can never be taken for text: the bytes 0xFF down to 0xF5 never occur in UTF-8 (RFC 3629,
 section 1), while 0xF4 begins real characters; every extra id is free."""
 

@@ -361,21 +361,20 @@ def test_an_unfinished_store_is_continued_only_as_it_was_begun(tmp_path, full_di
 
 KILLED = """
 import os, signal, sys
-from pathlib import Path
 from kebyt5_xm.commands.prepare import prepare_text
 
-replace, left = Path.replace, int(sys.argv[3])
+replace, left = os.replace, int(sys.argv[3])
 
-def kill(self, target):
+def kill(source, target):
     global left
     left -= 1
     if not left and sys.argv[4] == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    replace(self, target)
+    replace(source, target)
     if not left:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Path.replace = kill
+os.replace = kill
 prepare_text([sys.argv[1]], sys.argv[2], "ko", workers=1, shard_bytes=500)
 """
 

@@ -16,7 +16,8 @@ from torch import nn
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.backbone import backbone_hash
 from kebyt5_xm.model.configuration import SlotBias
-from kebyt5_xm.model.saving import load_tensors, offline_spec, read_tensors, write_tensors
+from kebyt5_xm.model.saving import load_tensors, offline_spec, write_tensors
+from kebyt5_xm.model.weight_files import read_tensors
 
 if TYPE_CHECKING:
     from kebyt5_xm.model.cross_modal import CrossModalT5

@@ -6,7 +6,6 @@ FOLDER/model.safetensors  every tensor once
 
 import fnmatch
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kebyt5_xm.adapters import Adapter
+from kebyt5_xm.durable import durably
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
@@ -23,17 +23,16 @@ from kebyt5_xm.model.configuration import check_modality_names
 from kebyt5_xm.model.finite import refuse_not_finite
 from kebyt5_xm.model.lora import refuse_updates
 from kebyt5_xm.model.origin import Origin
-from kebyt5_xm.model.pretrained import CROSS_MODAL, Pretrained, RunBackbone, open_pretrained
+from kebyt5_xm.model.pretrained import Pretrained, RunBackbone, open_pretrained
 from kebyt5_xm.model.runs.run import Run, lora_entries, model_tensors
 from kebyt5_xm.model.specs import build
 from kebyt5_xm.model.t5 import refuse_absurd, saved_config, t5_config, without_weights
+from kebyt5_xm.model.weight_files import ABOUT, CROSS_MODAL, WEIGHTS, read_tensors, write_file
 from kebyt5_xm.trust import held_to_trust, somebody_elses
 
 if TYPE_CHECKING:
     from kebyt5_xm.model.configuration import CrossModalT5Config
     from kebyt5_xm.model.cross_modal import CrossModalT5
-
-WEIGHTS = "model.safetensors"
 
 SAVED = ("backbone", "modalities", "slot_bias", "denoising", "byte_rms")
 """The keys of config.json that make a CrossModalT5Config."""
@@ -121,8 +120,6 @@ def write_tensors(
     `given` are tensors to write in place of its own. Raises `UserError` if they are not of its names and shapes,
     and for more than `max_bytes`.
     """
-    from safetensors.torch import save_file
-
     own = own_tensors(module)
     if given is not None:
         check_fit(module, given, "state_dict")
@@ -141,22 +138,8 @@ def write_tensors(
         key: tensor.clone() if memory.count(tensor.untyped_storage().data_ptr()) > 1 else tensor
         for key, tensor in state.items()
     }
-    partial = path.with_name(f".{path.name}.partial")  # tensors that were loaded may still map the old file
-    save_file(state, partial, metadata={"format": "pt"})
-    os.replace(partial, path)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file; raise `UserError` if it cannot be read."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"'{path}' cannot be read ({str(error).splitlines()[0]}); it may be incomplete: fetch it again"
-        ) from error
+    with durably(path) as file:  # tensors that were loaded may still map the old file
+        write_file(state, Path(file.name))
 
 
 def offline_spec(model: "CrossModalT5", name: str) -> dict[str, Any]:
@@ -203,7 +186,7 @@ def save(
         "slot_bias": config.slot_bias,
         "denoising": config.denoising,
         "byte_rms": model.byte_rms(),
-        "kebyt5_xm": about or {},
+        ABOUT: about or {},
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)

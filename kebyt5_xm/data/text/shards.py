@@ -5,7 +5,6 @@ moment: a shard whose report exists is finished, and everything else is made ane
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,8 @@ from pathlib import Path
 
 from kebyt5_xm.data.text.documents import EMPTY, Problem
 from kebyt5_xm.data.text.store import Shard
-from kebyt5_xm.data.text.store_writer import ShardWriter, finish_store, shard_name, temporary_path, write_json
+from kebyt5_xm.data.text.store_writer import ShardWriter, finish_store, shard_name, write_json
+from kebyt5_xm.durable import durably
 
 ERRORS_NAME = "errors.jsonl"
 
@@ -39,25 +39,19 @@ def make_shard(
     """Write shard `number` from batches of (lines read, documents kept, problems, empty documents)."""
     name = shard_name(number)
     writer = ShardWriter(directory, name, separator)
-    listing = directory / f"{name}.{ERRORS_NAME}"
-    temporary = temporary_path(listing)
     lines = 0
     problems: Counter[str] = Counter()
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with durably(directory / f"{name}.{ERRORS_NAME}") as file:
             for num_lines, documents, found, num_empty in batches:
                 writer.write(documents)
                 lines += num_lines
                 problems.update(problem.cause for problem in found)
                 problems[EMPTY] += num_empty
-                file.writelines(json.dumps(problem._asdict(), ensure_ascii=False) + "\n" for problem in found)
-            file.flush()
-            os.fsync(file.fileno())
-        shard = writer.close()
-        temporary.replace(listing)
+                file.writelines(map(_line, found))
+            shard = writer.close()
     except BaseException:
         writer.abort()
-        temporary.unlink(missing_ok=True)
         raise
     report = Report(shard, lines, dict(+problems))
     write_json(_report_path(directory, number), asdict(report))
@@ -92,11 +86,8 @@ def finish(
         UserError: no shard holds a document.
     """
     problems = count_problems(reports)
-    temporary = temporary_path(directory / ERRORS_NAME)
-    with temporary.open("w", encoding="utf-8") as file:
-        for problem in listed_problems(directory, reports, continues):
-            file.write(json.dumps(problem._asdict(), ensure_ascii=False) + "\n")
-    temporary.replace(directory / ERRORS_NAME)
+    with durably(directory / ERRORS_NAME) as file:
+        file.writelines(map(_line, listed_problems(directory, reports, continues)))
     finish_store(directory, language, separator, [report.shard for report in reports], problems, made_from)
     for number in range(len(reports)):
         _report_path(directory, number).unlink(missing_ok=True)
@@ -130,6 +121,10 @@ def read_problems(directory: Path) -> Iterator[Problem]:
     """Yield what `errors.jsonl` of a finished store lists."""
     with (directory / ERRORS_NAME).open(encoding="utf-8") as file:
         yield from (Problem(**json.loads(line)) for line in file)
+
+
+def _line(problem: Problem) -> bytes:
+    return json.dumps(problem._asdict(), ensure_ascii=False).encode() + b"\n"
 
 
 def _report_path(directory: Path, number: int) -> Path:

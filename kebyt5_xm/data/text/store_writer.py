@@ -6,9 +6,8 @@ is not.
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +15,7 @@ from types import TracebackType
 import numpy as np
 
 from kebyt5_xm.data.text.store import FORMAT, INDEX_NAME, VERSION, Shard
-from kebyt5_xm.durable import sync
+from kebyt5_xm.durable import durably, sync
 from kebyt5_xm.errors import UserError
 
 SHARD_BYTES = 1 << 30
@@ -33,11 +32,11 @@ class ShardWriter:
         self.bytes = 0
         self.longest = 0
         self._digest = hashlib.blake2b(digest_size=16)
-        self._temporary = {
-            suffix: temporary_path(directory / f"{name}{suffix}") for suffix in (".bytes", ".offsets")
-        }
-        self._bytes_file = self._temporary[".bytes"].open("wb")
-        self._offsets_file = self._temporary[".offsets"].open("wb")
+        self._files = ExitStack()
+        self._bytes_file, self._offsets_file = (
+            self._files.enter_context(durably(directory / f"{name}{suffix}"))
+            for suffix in (".bytes", ".offsets")
+        )
         self._offsets_file.write(bytes(8))
 
     def write(self, documents: Sequence[bytes]) -> None:
@@ -56,23 +55,21 @@ class ShardWriter:
 
     def close(self) -> Shard:
         """Sync and rename the two files; return what `store.json` is to say of them."""
-        for file in (self._bytes_file, self._offsets_file):
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-        with self._temporary[".offsets"].open("rb") as file:
+        self._offsets_file.flush()
+        with open(self._offsets_file.name, "rb") as file:
             while block := file.read(1 << 22):
                 self._digest.update(block)
-        for suffix, temporary in self._temporary.items():
-            temporary.replace(self.directory / f"{self.name}{suffix}")
+        self._files.close()
         return Shard(self.name, self.documents, self.bytes, self.longest, self._digest.hexdigest())
 
     def abort(self) -> None:
         """Close and remove the temporary files."""
-        for file in (self._bytes_file, self._offsets_file):
-            file.close()
-        for temporary in self._temporary.values():
-            temporary.unlink(missing_ok=True)
+        with suppress(_Aborted), self._files:
+            raise _Aborted
+
+
+class _Aborted(Exception):
+    """Ends the files of a shard without their taking their names."""
 
 
 class StoreWriter:
@@ -118,14 +115,6 @@ class StoreWriter:
         finish_store(self.path, self.language, self.separator, self._shards, problems={}, made_from={})
 
 
-def temporary_path(path: Path) -> Path:
-    """Return the name under which a file is written until it is whole.
-
-    It is a new one each time: a killed run's last worker, or another machine, may be writing the same file.
-    """
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-
-
 def shard_name(number: int) -> str:
     """Return `00007` for 7."""
     return f"{number:05d}"
@@ -169,11 +158,7 @@ def finish_store(
 
 
 def write_json(path: Path, contents: object) -> None:
-    """Write a JSON file so that it is whole or absent: temporary name, sync, rename, sync of the folder."""
-    temporary = temporary_path(path)
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(contents, file, ensure_ascii=False, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a JSON file that is whole or absent, and sync its name."""
+    with durably(path) as file:
+        file.write(json.dumps(contents, ensure_ascii=False, indent=1).encode())
     sync(path.parent)
