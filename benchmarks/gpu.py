@@ -37,6 +37,7 @@ import transformers
 
 from benchmarks import gpu_decoding, gpu_training
 from benchmarks.device import Device, Group
+from kebyt5_xm.durable import durably
 from kebyt5_xm.model.backbone import SHAPES
 
 ROOT = Path(__file__).parents[1]
@@ -106,9 +107,8 @@ class Session:
             **figures,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(unfinished, self.path)
+        with durably(self.path) as file:
+            file.write((json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from kebyt5_xm.errors import UserError
@@ -34,15 +33,11 @@ def loading(name: str) -> Iterator[None]:
         ) from error
 
 
-def read_state_dict(path: str) -> dict[str, Tensor]:
-    """Return the tensors of a `.safetensors` file, or of a torch checkpoint that holds nothing but tensors."""
+def checkpoint_file(path: str) -> Path:
+    """Return the path of a checkpoint; raise `UserError` if no file is there."""
     if not Path(path).is_file():
         raise UserError(f"found no file '{path}', expected a checkpoint; correct checkpoint_path")
-    if path.endswith(".safetensors"):
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return Path(path)
 
 
 def load_exactly(model: nn.Module, state_dict: dict[str, Tensor], name: str) -> None:

@@ -1,14 +1,13 @@
 """Any vision backbone of timm: ViT tokens or the feature map of a CNN, as a grid of features."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from encoders.meta import freeze_unreached, output_on_meta
-from encoders.pretrained import loading
+from encoders.pretrained import checkpoint_file, loading
 from encoders.timm_images import PREPROCESSING, TimmPreprocessor, preprocessing_of
 from kebyt5_xm.encoder import Encoded, Encoder
 from kebyt5_xm.errors import UserError, did_you_mean
@@ -189,8 +188,8 @@ def _create(name: str, pretrained: bool, checkpoint_path: str | None, any_size: 
             f"found no timm model '{name}', expected a name of timm.list_models()"
             f"{did_you_mean(name.split('.')[0], timm.list_models())}"
         )
-    if checkpoint_path and not Path(checkpoint_path).is_file():
-        raise UserError(f"found no file '{checkpoint_path}', expected a checkpoint; correct checkpoint_path")
+    if checkpoint_path:
+        checkpoint_file(checkpoint_path)
     create = partial(
         timm.create_model,
         name,

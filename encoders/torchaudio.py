@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from encoders.meta import freeze_unreached
-from encoders.pretrained import load_exactly, loading, read_state_dict
+from encoders.pretrained import checkpoint_file, load_exactly, loading
 from encoders.waveform import (
     Convolution,
     conv_length,
@@ -18,6 +18,7 @@ from encoders.waveform import (
 )
 from kebyt5_xm.encoder import AudioHeader, Encoded, Encoder, Header, Preprocessor, Size, length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.model.weight_files import read_tensors
 
 try:
     from torchaudio import pipelines
@@ -96,7 +97,8 @@ class TorchaudioEncoder(Encoder):
         else:
             self.model = _build(found, shape or {})
             if checkpoint_path:
-                load_exactly(self.model, read_state_dict(checkpoint_path), checkpoint_path)
+                tensors = read_tensors(checkpoint_file(checkpoint_path))
+                load_exactly(self.model, tensors, checkpoint_path)
         self.model.aux = None  # the letters of a recogniser
         self._preprocessor = _preprocessor(found, self.model)
         layers = self.model.encoder.transformer.layers

@@ -191,7 +191,7 @@ class EncoderContract(ABC):
     def test_dummy_is_a_valid_input(self, encoder: Encoder) -> None:
         prepared, lengths = encoder.dummy()
         assert len(prepared) == len(lengths) == 1, "the dummy is a batch of one"
-        encoded = encoder.train().run_dummy("cpu")
+        encoded = encoder.train()(prepared, lengths)
         assert encoded.mask.any(), "the dummy has no feature"
         assert encoded.features.isfinite().all(), "the dummy's features are not finite"
         trainable = [p for p in encoder.parameters() if p.requires_grad]

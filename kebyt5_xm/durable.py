@@ -11,28 +11,51 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-TOKEN_BYTES = 8
+_TOKEN_BYTES = 8
 ASIDE = ".aside"
 """How the name of a folder ends that another one is about to replace."""
 
 
+def temporary(path: Path) -> Path:
+    """Return the name `.NAME-TOKEN` beside `path` under which something is written until it is whole.
+
+    It is a new one each time: a killed run's last process, or another machine, may be writing the same file.
+    """
+    return path.with_name(f".{path.name}-{secrets.token_hex(_TOKEN_BYTES)}")
+
+
 @contextlib.contextmanager
 def durably(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file `.NAME-TOKEN` beside `path`, which is synced and takes its name when the block ends.
+    """Yield a new `temporary` file beside `path`, which is synced and takes its name when the block ends.
 
     Where the block raises, nothing is left and what was at `path` stays. Call `sync` on the folder too, where the
     name itself must survive a power cut.
     """
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(TOKEN_BYTES)}")
+    unfinished = temporary(path)
     try:
-        with temporary.open("xb") as file:
+        with unfinished.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(unfinished, path)
     finally:
         with contextlib.suppress(OSError):  # renamed, or never made
-            temporary.unlink()
+            unfinished.unlink()
+
+
+@contextlib.contextmanager
+def durable_folder(path: Path) -> Iterator[Path]:
+    """Yield a new `temporary` folder beside `path`, which replaces what is at `path` when the block ends.
+
+    Where the block raises, nothing is left and what was at `path` stays.
+    """
+    unfinished = temporary(path)
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        replace_folder(unfinished, path)
+    finally:
+        remove(unfinished)
 
 
 def file_digest(path: Path) -> str:
@@ -60,10 +83,15 @@ def replace_folder(folder: Path, path: Path) -> None:
         for name in names:
             sync(Path(place, name))
         sync(Path(place))
-    aside = path.with_name(f".{path.name}-{secrets.token_hex(TOKEN_BYTES)}{ASIDE}")
+    aside = path.with_name(f"{temporary(path).name}{ASIDE}")
     if path.exists():
         path.rename(aside)
-    folder.rename(path)
+    try:
+        folder.rename(path)
+    except BaseException:
+        if aside.exists():
+            aside.rename(path)
+        raise
     sync(path.parent)
     remove(aside)
 

@@ -217,14 +217,6 @@ class Encoder(nn.Module, ABC):
         self._check(encoded, len(prepared))
         return encoded
 
-    def run_dummy(self, device: torch.device | str) -> Encoded:
-        """Encode `dummy()` on `device`, for a rank that has no input this step.
-
-        Keep the features in the graph, times zero, so that all ranks see the same parameters.
-        """
-        prepared, lengths = self.dummy()
-        return self(prepared.to(device), lengths.to(device))
-
     def _check(self, encoded: Encoded, batch: int) -> None:
         name, features, mask = type(self).__name__, encoded.features, encoded.mask
         if features.ndim != 3 or features.shape[0] != batch or features.shape[2] != self.out_dim:

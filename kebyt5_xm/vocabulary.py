@@ -1,11 +1,9 @@
 """Text to byte ids and back, and the ids that stand for removed spans.
 
-The vocabulary is ByT5's (Xue et al. 2022, arXiv 2105.13626): three special ids, the 256 bytes, and 125 ids
-that transformers' `ByT5Tokenizer` calls `<extra_id_0>` to `<extra_id_124>`. Nothing here knows special
-spellings: "</s>" in a text is four bytes.
+The vocabulary is ByT5's (Xue et al. 2022, arXiv 2105.13626): three special ids, the 256 bytes, and extra ids. Nothing
+here knows special spellings: "</s>" in a text is four bytes.
 """
 
-import re
 from typing import Literal
 
 import numpy as np
@@ -18,23 +16,25 @@ EOS_ID = 1
 UNK_ID = 2
 BYTE_OFFSET = 3
 """The id of byte b is b + 3."""
-VOCAB_SIZE = 384
-"""3 special ids + 256 bytes + 125 extra ids."""
+FIRST_EXTRA_ID = BYTE_OFFSET + 256
+EXTRA_IDS = 125
+"""`<extra_id_0>` to `<extra_id_124>` of transformers' `ByT5Tokenizer`, from 259 on."""
+VOCAB_SIZE = FIRST_EXTRA_ID + EXTRA_IDS
+"""384: 3 special ids, 256 bytes, 125 extra ids."""
 
 Sentinels = Literal["descending", "extra_id"]
 """Which ids stand for removed spans: `descending` is 258, 257, ..., as ByT5 and KEByT5 were pretrained;
 `extra_id` is 259, 260, ..., as `ByT5Tokenizer` numbers `<extra_id_0>`, `<extra_id_1>`, ... The published
 checkpoints never saw ids from 259 on."""
 
-_FIRST = {"descending": 258, "extra_id": 259}
+_FIRST = {"descending": FIRST_EXTRA_ID - 1, "extra_id": FIRST_EXTRA_ID}
 _STEP = {"descending": -1, "extra_id": 1}
-MAX_SENTINELS: dict[Sentinels, int] = {"descending": 11, "extra_id": 125}
+MAX_SENTINELS: dict[Sentinels, int] = {"descending": 11, "extra_id": EXTRA_IDS}
 """How many sentinels can never be taken for text: the bytes 0xFF down to 0xF5 never occur in UTF-8 (RFC 3629,
 section 1), while 0xF4 begins real characters; every extra id is free."""
 
 _BYTE = np.dtype(np.uint8)
 _OFFSET = np.array(BYTE_OFFSET, dtype=np.int16)
-_INVALID = re.compile("[\udc80-\udcff]+")
 # One line for one example: line ends and tabs get a visible sign, other control characters their code.
 _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
     0x09: "⇥",
@@ -101,24 +101,6 @@ def decode_bytes(ids: ArrayLike) -> bytes:
 def decode(ids: ArrayLike) -> str:
     """Return the text of one sequence, U+FFFD in place of invalid UTF-8. Takes any ids, as `decode_bytes`."""
     return decode_bytes(ids).decode("utf-8", "replace")
-
-
-def decode_checked(ids: ArrayLike) -> tuple[str, list[tuple[int, int]]]:
-    """Return the text as `decode` does, and where it was not UTF-8.
-
-    The second part lists the runs [start, end) of invalid bytes as offsets into `decode_bytes(ids)`, in
-    order. It is empty exactly when the bytes are valid.
-    """
-    raw = decode_bytes(ids)
-    # With surrogateescape each invalid byte becomes one surrogate, and valid UTF-8 has none of those.
-    escaped = raw.decode("utf-8", "surrogateescape")
-    invalid = []
-    characters = offset = 0
-    for run in _INVALID.finditer(escaped):
-        offset += len(escaped[characters : run.start()].encode())
-        invalid.append((offset, offset + len(run.group())))
-        characters, offset = run.end(), offset + len(run.group())
-    return raw.decode("utf-8", "replace"), invalid
 
 
 def sentinel_ids(sentinels: Sentinels, count: int) -> NDArray[np.int16]:

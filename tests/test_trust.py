@@ -228,7 +228,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "own_metric.py").write_text(METRIC)
-    (tmp_path / "jiwer.py").write_text("raise AssertionError('a file of the working folder hides a library')")
+    (tmp_path / "rapidfuzz.py").write_text(
+        "raise AssertionError('a file of the working folder hides a library')"
+    )
     (tmp_path / "rows.jsonl").write_text('{"n": 7, "word": "일곱"}\n' * 3, encoding="utf-8")
     tiny_run.write_stores(tmp_path, 5003)
     recipe = tiny_run.recipe(tmp_path, "run", max_steps=2, val_check_interval=1)
@@ -246,7 +248,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         },
     }
     yield tiny_run.write_recipe(tmp_path, "recipe", recipe)
-    for name in ("own_metric", "jiwer"):
+    for name in ("own_metric", "rapidfuzz"):
         if str(getattr(sys.modules.get(name), "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]
 
@@ -254,7 +256,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_ones_own_module_lies_in_the_working_folder(own: str, capsys: pytest.CaptureFixture[str]) -> None:
     training.main(["fit", "-c", own])
     assert "val/half/pairs" in Path("run/metrics.csv").read_text()
-    assert "jiwer" not in sys.modules or not str(sys.modules["jiwer"].__file__).startswith(os.getcwd())
+    assert "rapidfuzz" not in sys.modules or not str(sys.modules["rapidfuzz"].__file__).startswith(
+        os.getcwd()
+    )
     del sys.modules["own_metric"]
     sys.path.remove(os.getcwd())
     cli.main(["lint", "-c", own])

@@ -19,7 +19,6 @@ from kebyt5_xm.vocabulary import (
     VOCAB_SIZE,
     decode,
     decode_bytes,
-    decode_checked,
     encode,
     encode_bytes,
     render,
@@ -90,24 +89,8 @@ def test_decoding_takes_any_ids(ids):
     raw = bytes(id_ - 3 for id_ in ids if 3 <= id_ < 259)
     assert decode_bytes(ids) == raw
     assert decode(ids) == raw.decode("utf-8", "replace")
-    text, invalid = decode_checked(ids)
-    assert text == decode(ids)
-    # What lies between the reported runs is valid and what lies in them is not, byte by byte.
-    valid, done = "", 0
-    for start, end in invalid:
-        assert done <= start < end <= len(raw)
-        valid += raw[done:start].decode()
-        done = end
-    valid += raw[done:].decode()
-    assert valid == raw.decode("utf-8", "ignore")
-    assert (invalid == []) == (text.encode() == raw)
     for sentinels in MAX_SENTINELS:
         assert "\n" not in render(ids, sentinels)
-
-
-def test_invalid_runs_are_byte_offsets():
-    raw = "한글".encode() + b"\xff\xfe" + "é".encode() + b"\xe3\x81" + b"x"
-    assert decode_checked(encode_bytes(raw)) == ("한글\ufffd\ufffdé\ufffdx", [(6, 8), (10, 12)])
 
 
 @pytest.mark.parametrize(

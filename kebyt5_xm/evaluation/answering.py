@@ -13,7 +13,7 @@ from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.decoding import encoded, greedy
-from kebyt5_xm.model.labels import LabelTrie
+from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.vocabulary import decode_bytes
 
 
@@ -54,7 +54,7 @@ class Answering:
     ) -> list[Written]:
         """Return what the model writes for the encoder's states [B, S, D]; of rows not `wanted` [B], anything."""
         if self.labels is not None:
-            return self._labels(self._trie.log_probabilities(model, states, mask, self.everywhere))
+            return self._labels(self._scorer.log_probabilities(model, states, mask, self.everywhere))
         ids = greedy(model, states, mask, self.max_length, ~wanted, self.everywhere)
         return [self._text(row) for row in ids.cpu().numpy()]
 
@@ -77,9 +77,9 @@ class Answering:
         return [written[n] for n in range(len(examples))]
 
     @cached_property
-    def _trie(self) -> LabelTrie:
+    def _scorer(self) -> LabelScorer:
         assert self.labels is not None
-        return LabelTrie(self.labels)
+        return LabelScorer(self.labels)
 
     def _labels(self, log_probabilities: Tensor) -> list[Written]:
         assert self.labels is not None

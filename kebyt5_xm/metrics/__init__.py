@@ -1,21 +1,16 @@
-"""Metrics, one file a kind: `metrics` of a source in a recipe names them by `class_path`."""
+"""Metrics, one file a kind of answer: `metrics` of a source in a recipe names them by `class_path`."""
 
-from kebyt5_xm.metrics.auprc import AUPRC
 from kebyt5_xm.metrics.bleu_and_chrf import BLEU, ChrF
 from kebyt5_xm.metrics.bootstrap import Score, difference, resample, score
-from kebyt5_xm.metrics.character_f1 import CharacterF1
 from kebyt5_xm.metrics.cider import CIDEr
-from kebyt5_xm.metrics.correlation import Pearson, Spearman
 from kebyt5_xm.metrics.entity_f1 import EntityF1
 from kebyt5_xm.metrics.error_rate import CharacterErrorRate, WordErrorRate
 from kebyt5_xm.metrics.fit import check_metrics
-from kebyt5_xm.metrics.label_f1 import MacroF1, MicroF1
+from kebyt5_xm.metrics.labels import AUPRC, Accuracy, MacroF1, MicroF1
 from kebyt5_xm.metrics.malformed import Malformed
-from kebyt5_xm.metrics.matching import Accuracy, ExactMatch
 from kebyt5_xm.metrics.metric import Answer, MeanMetric, Metric, SetMetric
-from kebyt5_xm.metrics.rouge import RougeL, RougeW
-from kebyt5_xm.metrics.threshold_f1 import ThresholdF1
-from kebyt5_xm.metrics.vqa_accuracy import VQAAccuracy
+from kebyt5_xm.metrics.numeric import Pearson, Spearman, ThresholdF1
+from kebyt5_xm.metrics.overlap import CharacterF1, ExactMatch, RougeL, RougeW, VQAAccuracy
 
 __all__ = [
     "AUPRC",

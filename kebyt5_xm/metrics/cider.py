@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import exp, log, sqrt
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +10,8 @@ from numpy.typing import NDArray
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics.fit import chosen, need_content, need_texts
 from kebyt5_xm.metrics.metric import Answer, Metric, ratio
-from kebyt5_xm.metrics.normalization import plain, words_or_characters
+from kebyt5_xm.metrics.normalization import Tokens, plain, words_or_characters
 
-Tokens = Literal["words", "characters"]
 NGram = tuple[str, ...]
 
 LONGEST = 4

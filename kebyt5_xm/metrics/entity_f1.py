@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.metrics.fit import chosen, need_texts
-from kebyt5_xm.metrics.label_f1 import f1
-from kebyt5_xm.metrics.metric import Answer, Metric, ratio
+from kebyt5_xm.metrics.metric import Answer, Metric, f1, ratio
 from kebyt5_xm.metrics.normalization import plain
 
 Average = Literal["micro", "macro"]

@@ -1,18 +1,15 @@
-"""Error rates of transcripts and of recognised text, by jiwer."""
+"""Error rates of transcripts and of recognised text: Levenshtein distances by rapidfuzz, which jiwer uses too."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.metrics.fit import chosen, need_content, need_texts
 from kebyt5_xm.metrics.metric import Answer, Metric, ratio
-from kebyt5_xm.metrics.normalization import Case, Punctuation, plain
-
-if TYPE_CHECKING:
-    import jiwer
+from kebyt5_xm.metrics.normalization import Case, Punctuation, plain, suffix
 
 Spaces = Literal["kept", "removed"]
 
@@ -28,34 +25,30 @@ class _ErrorRate(Metric):
 
     @property
     def name(self) -> str:
-        return (
-            super().name
-            + ("_without_punctuation" if self.punctuation == "removed" else "")
-            + ("_ignoring_case" if self.case == "ignored" else "")
-        )
+        return super().name + suffix(self.punctuation, self.case)
 
     def signature(self, answers: Sequence[Answer]) -> str:
         from importlib.metadata import version
 
-        return f"unicode:NFC|punctuation:{self.punctuation}|case:{self.case}|jiwer:{version('jiwer')}"
-
-    def normal(self, text: str) -> str:
-        """Return a text as it is compared."""
-        return plain(text, self.punctuation, self.case)
+        return f"unicode:NFC|punctuation:{self.punctuation}|case:{self.case}|rapidfuzz:{version('rapidfuzz')}"
 
     @abstractmethod
-    def errors(self, references: list[str], texts: list[str]) -> list[tuple[int, int]]:
-        """Return of each pair of normalised texts the number of errors and the reference's length."""
+    def units(self, text: str) -> Sequence[str]:
+        """Return what is counted of a text, normalised: its characters or its words."""
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
         need_texts(type(self).__name__, labels)
-        need_content(type(self).__name__, references, self.normal, "a character")
+        need_content(type(self).__name__, references, self.units, "a character")
 
     def statistics(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
-        references = [self.normal(reference) for answer in answers for reference in answer.references]
-        texts = [text for answer in answers for text in [self.normal(answer.text)] * len(answer.references)]
-        pairs = iter(self.errors(references, texts))
-        figures = [min((next(pairs) for _ in answer.references), key=_rate) for answer in answers]
+        """Return [n, 2]: errors, and the length of the reference."""
+        from rapidfuzz.distance import Levenshtein
+
+        figures = []
+        for answer in answers:
+            text, references = self.units(answer.text), map(self.units, answer.references)
+            pairs = [(Levenshtein.distance(text, right), len(right)) for right in references]
+            figures.append(min(pairs, key=_rate))
         return np.asarray(figures, dtype=np.float64)
 
     def value(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -83,14 +76,9 @@ class CharacterErrorRate(_ErrorRate):
     def signature(self, answers: Sequence[Answer]) -> str:
         return f"spaces:{self.spaces}|{super().signature(answers)}"
 
-    def normal(self, text: str) -> str:
-        text = super().normal(text)
+    def units(self, text: str) -> str:
+        text = plain(text, self.punctuation, self.case)
         return text.replace(" ", "") if self.spaces == "removed" else text
-
-    def errors(self, references: list[str], texts: list[str]) -> list[tuple[int, int]]:
-        import jiwer
-
-        return _counted(jiwer.process_characters(references, texts))
 
 
 class WordErrorRate(_ErrorRate):
@@ -103,25 +91,8 @@ class WordErrorRate(_ErrorRate):
         case: `ignored` folds upper and lower case together.
     """
 
-    def errors(self, references: list[str], texts: list[str]) -> list[tuple[int, int]]:
-        import jiwer
-
-        return _counted(jiwer.process_words(references, texts))
-
-
-def _counted(output: "jiwer.WordOutput | jiwer.CharacterOutput") -> list[tuple[int, int]]:
-    """Return errors and reference length of each pair: jiwer's own totals are over all pairs."""
-    return [
-        (
-            sum(
-                max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
-                for chunk in chunks
-                if chunk.type != "equal"
-            ),
-            len(reference),
-        )
-        for chunks, reference in zip(output.alignments, output.references, strict=True)
-    ]
+    def units(self, text: str) -> list[str]:
+        return plain(text, self.punctuation, self.case).split()
 
 
 def _rate(pair: tuple[int, int]) -> float:

@@ -6,8 +6,7 @@ from typing import Literal
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics.fit import chosen
 from kebyt5_xm.metrics.metric import Answer, MeanMetric
-from kebyt5_xm.metrics.normalization import composed
-from kebyt5_xm.metrics.numbers_in_text import number, numbers
+from kebyt5_xm.metrics.normalization import composed, number, numbers
 
 Expected = Literal["text", "number", "label"]
 REPLACEMENT = "\ufffd"

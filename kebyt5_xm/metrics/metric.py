@@ -113,3 +113,9 @@ def ratio(dividend: ArrayLike, divisor: ArrayLike) -> NDArray[np.float64]:
     """Return the quotient of two arrays of one shape, NaN where the divisor is zero."""
     dividend, divisor = np.asarray(dividend, np.float64), np.asarray(divisor, np.float64)
     return np.divide(dividend, divisor, out=np.full(divisor.shape, np.nan), where=divisor != 0)
+
+
+def f1(outcomes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the F1 [...] of hits, false alarms and misses [..., 3]; NaN where there are none."""
+    hits, false_alarms, misses = np.moveaxis(outcomes, -1, 0)
+    return ratio(2 * hits, 2 * hits + false_alarms + misses)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kebyt5_xm.model.labels import LabelTrie
+from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.processor import CrossModalProcessor, Processed, Segments
 from kebyt5_xm.vocabulary import decode
@@ -51,13 +51,13 @@ def classify(
     The probability is that the model writes the label, given that it writes one of them. Raises `UserError`
     for fewer than two labels, an empty one, or one given twice.
     """
-    trie = LabelTrie(labels)
+    scorer = LabelScorer(labels)
     with torch.no_grad():
         inputs = _inputs(model, processor, segments)
         states = model.encode(**inputs).last_hidden_state
         assert states is not None
-        rows = trie.log_probabilities(model, states, inputs["attention_mask"]).exp().tolist()
-    found = [dict(zip(trie.labels, row, strict=True)) for row in rows]
+        rows = scorer.log_probabilities(model, states, inputs["attention_mask"]).exp().tolist()
+    found = [dict(zip(scorer.labels, row, strict=True)) for row in rows]
     return found if len(found) > 1 or processor.is_batch(segments) else found[0]
 
 

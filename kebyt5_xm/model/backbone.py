@@ -146,10 +146,6 @@ class Backbone:
             )
         return fields
 
-    def parameter_names(self) -> list[str]:
-        """Return the parameters' names as transformers has them, in its order, without reading any weight."""
-        return [name for name, _ in without_weights(self.config()).named_parameters()]
-
     def build(self) -> "T5ForConditionalGeneration":
         """Return the model in fp32 and in training mode; randomness is torch's global generator's.
 

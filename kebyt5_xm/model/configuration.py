@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.t5 import t5_config
+from kebyt5_xm.model.weight_files import CROSS_MODAL
 
 SlotBias = Literal["shared", "zero"]
 
@@ -42,7 +43,7 @@ class CrossModalT5Config(PreTrainedConfig):
         byte_rms: root mean square of the byte embeddings, against which the scale of slots is told.
     """
 
-    model_type = "kebyt5_xm"
+    model_type = CROSS_MODAL
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import torch
 
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.device import usable_device
+from kebyt5_xm.model.weight_files import WEIGHTS
 
 LOAD_REMEDIES = {
     "trust_remote_code": "trusted_modules=['PACKAGE'] imports classes of packages that you trust",
@@ -39,7 +40,7 @@ SAVE_REMEDIES = {
     "push_to_hub": "`hf upload NAME FOLDER` publishes the folder",
     "repo_id": "`hf upload NAME FOLDER` publishes the folder",
     "token": "`hf upload NAME FOLDER` publishes the folder",
-    "variant": "the file is called model.safetensors",
+    "variant": f"the file is called {WEIGHTS}",
     "save_function": "tensors are written as safetensors",
 }
 

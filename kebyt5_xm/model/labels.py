@@ -1,4 +1,4 @@
-"""Answers from a closed list: a trie over the labels' bytes, and the exact probability of every label.
+"""Answers from a closed list: the exact probability of every label.
 
 A label is written as its bytes and the end of sequence, so none is the beginning of another, and the probability
 that the model writes it is the product over its ids. Among the labels alone these are normalised to sum to one. All
@@ -10,7 +10,6 @@ Shape suffixes: B rows, L labels, N decoder positions of all labels, S encoder p
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from kebyt5_xm.data.inputs import Packing
 from kebyt5_xm.data.sources.words import checked
 from kebyt5_xm.model.network import CrossModalNetwork
-from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
+from kebyt5_xm.vocabulary import EOS_ID, encode
 
 MOST_POSITIONS = 4096
 """Decoder positions of the labels that are scored in one row."""
@@ -41,28 +40,12 @@ class SideBySide(Packing):
         return (self.segments != 0)[:, None, None].expand(-1, -1, self.target_segments.shape[1], -1)
 
 
-class LabelTrie:
+class LabelScorer:
     """The labels of a classification. Raises `UserError` for fewer than two, an empty one, or one given twice."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = checked(labels)
         self._ids = [np.append(encode(label), EOS_ID).astype(np.int64) for label in self.labels]
-
-    @cached_property
-    def _next(self) -> dict[tuple[int, ...], list[int]]:
-        """Prefix -> the ids that may follow it."""
-        found: dict[tuple[int, ...], set[int]] = {}
-        for ids in self._ids:
-            for end in range(len(ids)):
-                found.setdefault(tuple(ids[:end].tolist()), set()).add(int(ids[end]))
-        return {prefix: sorted(following) for prefix, following in found.items()}
-
-    def allowed(self, row: int, written: Tensor) -> list[int]:
-        """Return the ids that may follow the `written` ones [T], the start id among them.
-
-        It is what `generate(prefix_allowed_tokens_fn=...)` asks for; with it only labels can be written.
-        """
-        return self._next.get(tuple(written[1:].tolist()), [PAD_ID])
 
     def log_probabilities(
         self,

@@ -15,6 +15,7 @@ from kebyt5_xm.model.finite import refuse_not_finite
 from kebyt5_xm.model.lora import Update, updates
 from kebyt5_xm.model.runs.checkpoint_reading import BACKBONE_PREFIX, MODEL_PREFIX
 from kebyt5_xm.model.runs.run import Run, backbone_tensors, lora_entries
+from kebyt5_xm.model.weight_files import write_file
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +54,6 @@ class BackboneLoRA:
                 "--lora apart writes peft's format and needs it; install it with `pip install 'kebyt5-xm[finetune]'`,"
                 " or export merged weights"
             ) from error
-        from safetensors.torch import save_file
 
         entries = {name: update.entry for name, update in self.updates.items()}
         rank = Counter(entry.rank for entry in entries.values()).most_common(1)[0][0]
@@ -77,7 +77,7 @@ class BackboneLoRA:
             for letter, tensor in (("A", update.a), ("B", update.b)):
                 tensors[f"{_PEFT_PREFIX}{name}.lora_{letter}.weight"] = tensor.to(dtype).contiguous()
         refuse_not_finite(tensors, f"'{folder}'")
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        write_file(tensors, folder / "adapter_model.safetensors")
 
 
 def read(run: Run) -> BackboneLoRA:

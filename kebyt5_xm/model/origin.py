@@ -22,6 +22,7 @@ from kebyt5_xm.model.pretrained import HubModel, Pretrained, RunBackbone, open_p
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.model.t5 import saved_config
+from kebyt5_xm.model.weight_files import ABOUT
 
 TERMS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.txt")
 """Files of a model repository that may state terms."""
@@ -44,7 +45,7 @@ class Origin:
     @classmethod
     def read(cls, config: dict[str, Any]) -> "Origin":
         """Return what the content of a config.json says under `kebyt5_xm`."""
-        own = config.get("kebyt5_xm")
+        own = config.get(ABOUT)
         own = own if isinstance(own, dict) else {}
         return cls(own.get("started_from") or [], own.get("licence"), own.get("denoising") or {})
 
@@ -66,7 +67,7 @@ def record(backbone: Backbone, folder: Path) -> None:
         name = _name(source)
         origin = Origin([name, *theirs.started_from], theirs.licence or card.get("license"), theirs.denoising)
         (folder / "NOTICE").write_text(_notice(source, name, card, folder), encoding="utf-8")
-    fields = saved_config(backbone.config()) | {"kebyt5_xm": asdict(origin)}
+    fields = saved_config(backbone.config()) | {ABOUT: asdict(origin)}
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
@@ -97,7 +98,7 @@ def _carry_terms(source: Pretrained, folder: Path) -> dict[str, Any]:
 
     What this project wrote keeps the files of its origin in origin/, and those are the ones to carry on.
     """
-    ours = "kebyt5_xm" in source.config
+    ours = ABOUT in source.config
     for name in TERMS:
         path = _file_if_any(source, f"origin/{name}" if ours else name)
         if path is not None:
@@ -154,12 +155,12 @@ def _notice(source: Pretrained, name: str, card: dict[str, Any], folder: Path) -
         lines.append("Conditions under which access to it is given: " + " | ".join(conditions))
     if (folder / "origin").exists():
         lines.append("Its model card and licence files are in origin/; their limits of use hold here too.")
-    elif "kebyt5_xm" not in source.config:
+    elif ABOUT not in source.config:
         lines.append(
             "Its model card and licence could not be read when training began; the limits of use they state "
             "hold here too: read them before passing these weights on."
         )
-    inherited = _file_if_any(source, "NOTICE") if "kebyt5_xm" in source.config else None
+    inherited = _file_if_any(source, "NOTICE") if ABOUT in source.config else None
     text = "\n".join(lines) + "\n"
     return text + ("\n" + inherited.read_text(encoding="utf-8") if inherited else "")
 
@@ -178,6 +179,4 @@ def run_denoising(run: Run) -> dict[str, Any]:
     if not sources:
         return {}
     heaviest = max(sources, key=lambda init_args: init_args.get("weight", 1.0))
-    objective = SpanDenoising()
-    names = ("inputs_length", "noise_density", "mean_noise_span_length", "sentinels", "boundaries")
-    return {name: heaviest.get(name, getattr(objective, name)) for name in names}
+    return {name: heaviest.get(name, default) for name, default in asdict(SpanDenoising()).items()}

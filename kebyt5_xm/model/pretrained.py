@@ -1,7 +1,6 @@
 """Where a backbone's weights come from: a hub model, a local folder in the published layout, or a run."""
 
 import json
-import pickle
 import re
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -10,15 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.runs import run
+from kebyt5_xm.model.weight_files import ABOUT, CROSS_MODAL, WEIGHT_FILES, read_tensors, shards
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-"""In the order tried; NAME.index.json names the shards of a large one. transformers' names."""
-
-CROSS_MODAL = "kebyt5_xm"
-"""`model_type` of a saved CrossModalT5, of which the T5 is one part."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -61,8 +55,8 @@ class Pretrained(ABC):
         content = self.content
         if content.get("model_type") != CROSS_MODAL:
             return content
-        backbone, about = content.get("backbone"), content.get("kebyt5_xm")
-        return {**(backbone if isinstance(backbone, dict) else {}), "kebyt5_xm": about}
+        backbone, about = content.get("backbone"), content.get(ABOUT)
+        return {**(backbone if isinstance(backbone, dict) else {}), ABOUT: about}
 
     def lacks(self, file: str) -> UserError:
         """Return the error to raise where `file` is needed and missing."""
@@ -190,48 +184,16 @@ def _read_weights(source: Pretrained) -> "dict[str, Tensor]":
 def _read_all_weights(source: Pretrained) -> "dict[str, Tensor]":
     for name in WEIGHT_FILES:
         if (path := source.file(name)) is not None:
-            return _read_weight_file(path)
+            return read_tensors(path)
         if (index := source.file(f"{name}.index.json")) is not None:
-            shards = _shards(index)
-            return {key: tensor for shard in shards for key, tensor in _read_shard(source, shard).items()}
+            return {
+                key: tensor for shard in shards(index) for key, tensor in _read_shard(source, shard).items()
+            }
     raise source.lacks(" or ".join(WEIGHT_FILES))
-
-
-def _shards(index: Path) -> list[str]:
-    """Return the names of the files that an index lists. Raises `UserError`."""
-    try:
-        named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"'{index}' is no index of weight files ({error}); fetch it again") from error
-    for name in named:
-        if (
-            not isinstance(name, str)
-            or Path(name).name != name
-            or Path(name).suffix not in (".safetensors", ".bin")
-        ):
-            raise UserError(
-                f"'{index}' lists the file {name!r:.80}, expected names of weight files beside it"
-            )
-    return named
 
 
 def _read_shard(source: Pretrained, name: str) -> "dict[str, Tensor]":
     path = source.file(name)
     if path is None:
         raise source.lacks(name)
-    return _read_weight_file(path)
-
-
-def _read_weight_file(path: Path) -> "dict[str, Tensor]":
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise UserError(
-            f"'{path}' cannot be read ({str(error).splitlines()[0]}); it may be incomplete: fetch it again"
-        ) from error
+    return read_tensors(path)

@@ -20,11 +20,12 @@ from kebyt5_xm.model.bounded import at_most
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.origin import Origin, run_denoising
-from kebyt5_xm.model.pretrained import CROSS_MODAL, Pretrained, RunBackbone, open_pretrained
+from kebyt5_xm.model.pretrained import Pretrained, RunBackbone, open_pretrained
 from kebyt5_xm.model.runs.run import Run, lora_entries, model_tensors
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.t5 import refuse_absurd, saved_config, t5_config, without_weights
-from kebyt5_xm.model.tensor_files import WEIGHTS, check_fit, load_tensors, read_tensors, write_tensors
+from kebyt5_xm.model.tensor_files import check_fit, load_tensors, write_tensors
+from kebyt5_xm.model.weight_files import ABOUT, CROSS_MODAL, WEIGHTS, read_tensors
 from kebyt5_xm.trust import held_to_trust, somebody_elses
 
 Model = TypeVar("Model", bound=CrossModalNetwork)
@@ -77,7 +78,7 @@ def save(
         "slot_bias": config.slot_bias,
         "denoising": config.denoising,
         "byte_rms": model.byte_rms(),
-        "kebyt5_xm": about or {},
+        ABOUT: about or {},
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,17 +1,16 @@
 """The tensors of a module, and safetensors files of them: read and written whole, checked by name, shape and kind."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.finite import refuse_not_finite
 from kebyt5_xm.model.lora import refuse_updates
-
-WEIGHTS = "model.safetensors"
+from kebyt5_xm.model.weight_files import write_file
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -77,8 +76,6 @@ def write_tensors(
     `given` are tensors to write in place of its own. Raises `UserError` if they are not of its names and shapes,
     and for more than `max_bytes`.
     """
-    from safetensors.torch import save_file
-
     own = own_tensors(module)
     if given is not None:
         check_fit(module, given, "state_dict")
@@ -97,19 +94,5 @@ def write_tensors(
         key: tensor.clone() if memory.count(tensor.untyped_storage().data_ptr()) > 1 else tensor
         for key, tensor in state.items()
     }
-    partial = path.with_name(f".{path.name}.partial")  # tensors that were loaded may still map the old file
-    save_file(state, partial, metadata={"format": "pt"})
-    os.replace(partial, path)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file; raise `UserError` if it cannot be read."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"'{path}' cannot be read ({str(error).splitlines()[0]}); it may be incomplete: fetch it again"
-        ) from error
+    with durably(path) as file:  # tensors that were loaded may still map the old file
+        write_file(state, Path(file.name))

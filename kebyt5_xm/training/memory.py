@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -40,46 +41,40 @@ def sharding(strategy: Any) -> Sharding:
 def memory(
     model: nn.Module, optimizer: Callable[[Iterable], Optimizer], shared: Sharding = Sharding()
 ) -> str:
-    """Return the printed estimate of one rank's memory by kind.
-
-    The optimizer's state is measured: `optimizer` takes one step on a twin of each shape that trains.
-    """
-    weights = gradients = copies = 0
-    shapes: dict[tuple[tuple[int, ...], torch.dtype, torch.device], int] = {}
-    for parameter in model.parameters():
-        size = _bytes(parameter)
-        weights += size
-        if parameter.requires_grad:
-            gradients += size
-            local = _local(parameter)
-            dtype = local.dtype
-            if shared.fp32_copies and dtype != torch.float32:
-                dtype = torch.float32
-                copies += FP32_BYTES * local.numel()
-            key = (tuple(local.shape), dtype, local.device)
-            shapes[key] = shapes.get(key, 0) + 1
-    state = sum(count * state_bytes(optimizer, *key) for key, count in shapes.items())
+    """Return the printed estimate of one rank's memory by kind; the optimizer's state is measured."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    state, copies = optimizer_bytes(trained, optimizer), 0
+    if shared.fp32_copies:
+        state = optimizer_bytes(trained, optimizer, torch.float32)
+        copies = sum(FP32_BYTES * _local(p).numel() for p in trained if p.dtype != torch.float32)
     kinds = {
-        "weights": weights / shared.weights,
-        "gradients": gradients / shared.gradients,
+        "weights": sum(map(_bytes, model.parameters())) / shared.weights,
+        "gradients": sum(map(_bytes, trained)) / shared.gradients,
         "optimizer": (state + copies) / shared.optimizer,
     }
     listed = ", ".join(f"{kind} {_readable(size)}" for kind, size in kinds.items())
     return f"memory of a rank: {listed}, together {_readable(sum(kinds.values()))} ({NOT_COUNTED})"
 
 
-def state_bytes(
+def optimizer_bytes(
+    parameters: Iterable[Tensor],
     optimizer: Callable[[Iterable], Optimizer],
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    device: torch.device,
+    dtype: torch.dtype | None = None,
 ) -> int:
-    """Return the bytes that the optimizer keeps for one parameter, from a step on a twin of it."""
-    twin = nn.Parameter(torch.zeros(shape, dtype=dtype, device=device))
-    twin.grad = torch.zeros_like(twin)
-    trial = optimizer([{"params": [twin]}])
-    trial.step()
-    return sum(_bytes(value) for value in trial.state[twin].values() if isinstance(value, Tensor))
+    """Return the bytes that the optimizer keeps for parameters, measured by one step on a twin of each shape.
+
+    Its counters of steps are left out. `dtype` is that of the twins, the parameters' own unless given.
+    """
+    shapes = Counter((local.shape, dtype or local.dtype, local.device) for local in map(_local, parameters))
+    total = 0
+    for (shape, precision, device), count in shapes.items():
+        twin = nn.Parameter(torch.zeros(shape, dtype=precision, device=device))
+        twin.grad = torch.zeros_like(twin)
+        trial = optimizer([{"params": [twin]}])
+        trial.step()
+        kept = (value for value in trial.state[twin].values() if isinstance(value, Tensor) and value.ndim)
+        total += count * sum(map(_bytes, kept))
+    return total
 
 
 def peak_memory(device: torch.device) -> tuple[float, str]:

@@ -24,10 +24,9 @@ set_loader("yaml", load_option, (yaml.YAMLError,))
 _UNKNOWN = re.compile(
     r"unrecognized arguments: --(?P<argument>[^\s=]+)"
     r"|Option '(?P<option>[^']+)' is not accepted"
-    r"|Key '(?P<key>[^']+)' is not expected"
     r"|does not accept option '(?P<nested>[^']+)'"
 )
-_CHOICES = re.compile(r"Literal\[(?P<choices>[^\]]+)\].*Given value: (?P<value>\S+)", re.DOTALL)
+_CHOICES = re.compile(r"Literal\[(?P<choices>[^\]]+)\].*(?:Got|Given) value: (?P<value>\S+)", re.DOTALL)
 _NO_CLASS = re.compile(
     r"callable class: (?P<cause>No module named '[^']+'"
     r"|module '(?P<module>[^']+)' has no attribute '(?P<name>[^']+)')"
@@ -64,8 +63,8 @@ class Parser(LightningArgumentParser):
         return type(cls.__name__, (cls,), {"recipes": {str(Path(path).absolute()): path for path in recipes}})
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.allow_abbrev = False  # `--model.backbone.siz small` is a mistake, not a short form
+        # `--model.backbone.siz small` is a mistake, not a short form.
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         place, line = self._place(message), explain(message, self._names())

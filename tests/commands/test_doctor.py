@@ -9,11 +9,11 @@ import tiny_media
 import tiny_run
 
 from kebyt5_xm.commands import cli
-from kebyt5_xm.commands.doctor.costs import optimizer_bytes
 from kebyt5_xm.commands.doctor.examination import _world_size as ranks
 from kebyt5_xm.commands.doctor.flops import step_flops
 from kebyt5_xm.model.t5 import t5_config
 from kebyt5_xm.training import cli as training
+from kebyt5_xm.training.memory import optimizer_bytes
 from kebyt5_xm.training.recipes import overlay
 
 pytestmark = [
@@ -166,8 +166,9 @@ def test_estimates() -> None:
     base = {"d_model": 1536, "d_kv": 64, "d_ff": 3968, "num_heads": 12, "num_layers": 18}
     config = t5_config({**base, "num_decoder_layers": 6, "vocab_size": 384})
     assert step_flops(config, 1024, 189) == pytest.approx(2.99e12, rel=2e-3)
-    assert optimizer_bytes(lambda groups: torch.optim.AdamW(groups, lr=0.1)) == 8
-    assert optimizer_bytes(lambda groups: torch.optim.SGD(groups, lr=0.1)) == 0
+    matrix = torch.nn.Parameter(torch.ones(64, 64))
+    assert optimizer_bytes([matrix], lambda groups: torch.optim.AdamW(groups, lr=0.1)) == 8 * 64 * 64
+    assert optimizer_bytes([matrix], lambda groups: torch.optim.SGD(groups, lr=0.1)) == 0
 
 
 @pytest.mark.parametrize(

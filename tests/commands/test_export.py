@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from exported import load_with_4, load_with_5
 
 from kebyt5_xm.commands.export import export
 from kebyt5_xm.commands.export.export import export_backbone, export_run
+from kebyt5_xm.durable import ASIDE
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
 from kebyt5_xm.model.origin import Origin, record
@@ -173,18 +173,19 @@ def test_nothing_is_overwritten_or_left_half_made(run, tmp_path, monkeypatch):
     assert backbone_hash(Backbone(weights=str(out)).build()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run-a"]
 
-    move = os.replace
+    move = Path.rename
 
     def interrupted(old, new):
-        if Path(new) == out and Path(old).name == "new":
+        if new == out and not old.name.endswith(ASIDE):
             raise KeyboardInterrupt
-        move(old, new)
+        return move(old, new)
 
     with monkeypatch.context() as patch:
-        patch.setattr(export.os, "replace", interrupted)
+        patch.setattr(Path, "rename", interrupted)
         with pytest.raises(KeyboardInterrupt):
             export_run(last, out, overwrite=True)
     assert backbone_hash(Backbone(weights=str(out)).build()) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run-a"]
     export_run(last, out, overwrite=True)
     assert backbone_hash(Backbone(weights=str(out)).build()) == backbone_hash(tiny(7))
 

@@ -367,7 +367,6 @@ def test_a_name_that_is_not_utf_8_is_listed_and_found_again(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from pathlib import Path
 from kebyt5_xm.commands.prepare import prepare_text
 
 replace, left = os.replace, int(sys.argv[3])

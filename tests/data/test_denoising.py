@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, decode_bytes, encode, sentinel_ids
+from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode, encode_bytes, sentinel_ids
 
 TEXT = ("한국어 문장이다. An English one; 中文句子，日本語の文 👩‍👩‍👧‍👦 é\n" * 97).encode()
 
@@ -60,9 +60,10 @@ def check_examples(objective: SpanDenoising, chunks: np.ndarray, seed: int, inde
     sentinels = sentinel_ids(objective.sentinels, objective.num_spans).tolist()
     for row, chunk in enumerate(chunks):
         spans = [chunk[s:e].tobytes() for s, e in zip(starts[row], ends[row], strict=True)]
-        written = targets[row][: targets[row].tolist().index(EOS_ID)]
-        pieces = np.split(written, np.flatnonzero(np.isin(written, sentinels)))[1:]
-        assert [decode_bytes(piece[1:]) for piece in pieces] == spans
+        written = [
+            id_ for at, span in zip(sentinels, spans, strict=True) for id_ in (at, *encode_bytes(span))
+        ]
+        assert targets[row, : lengths[row]].tolist() == [*written, EOS_ID]
         assert [id_ for id_ in inputs[row].tolist() if id_ in sentinels] == sentinels
         assert objective.restore(inputs[row], targets[row]) == chunk.tobytes()
         for ids, num_ids in (

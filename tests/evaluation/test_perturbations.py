@@ -21,7 +21,7 @@ from kebyt5_xm.evaluation.perturbations import (
     generator,
 )
 from kebyt5_xm.evaluation.perturbations.keyboard import NEIGHBOURS, composed, jamo
-from kebyt5_xm.evaluation.perturbations.look_alikes import look_alikes
+from kebyt5_xm.evaluation.perturbations.text import look_alikes
 
 TEXT = (
     "대한민국의 수도는 어디입니까? What is the capital of Korea? ㅋㅋ 값이 왜 그래 1997 漢字 カタカナ\n" * 13

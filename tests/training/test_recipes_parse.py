@@ -197,6 +197,10 @@ def test_the_type_decides_what_a_value_is(parser: Any, labels: str, found: Any, 
         ),
         ("model: {backbone: {dropout: high}}", r"model\.backbone\.dropout: expected float, found high"),
         (
+            "data: {sources: {text: {init_args: {boundaries: bite}}}}",
+            r"init_args\.boundaries: expected .*'byte', 'character'.*found bite; did you mean 'byte'\?",
+        ),
+        (
             "trainer: {logger: {class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: no}}}",
             r"trainer\.logger\.init_args\.save_dir: expected .*str.*, found False; quote it if the text is meant",
         ),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kebyt5_xm.commands.doctor.findings import Finding, verdict
 from kebyt5_xm.commands.doctor.flops import media_flops, step_flops
@@ -14,6 +14,7 @@ from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.lora import ADDED
 from kebyt5_xm.model.network import token_losses
+from kebyt5_xm.training.memory import optimizer_bytes
 from kebyt5_xm.training.task import OptimizerFactory
 
 GB = 1e9
@@ -99,16 +100,6 @@ def check_gradients(model: CrossModalT5, done: Pass) -> Finding:
     )
 
 
-def optimizer_bytes(optimizer: OptimizerFactory) -> float:
-    """Return the optimizer's state in bytes a parameter, measured on a matrix of 64 x 64."""
-    matrix = nn.Parameter(torch.ones(64, 64))
-    trial = optimizer([{"params": [matrix]}])
-    matrix.grad = torch.ones_like(matrix)
-    trial.step()
-    state = [value for value in trial.state[matrix].values() if isinstance(value, Tensor) and value.ndim]
-    return sum(value.numel() * value.element_size() for value in state) / matrix.numel()
-
-
 def estimates(
     model: CrossModalT5,
     done: Pass,
@@ -119,8 +110,9 @@ def estimates(
 ) -> Iterator[Finding]:
     """Yield the estimates of memory and of time a step, from the measured pass."""
     total = sum(p.numel() for p in model.parameters())
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    state = optimizer_bytes(optimizer) * trainable
+    trained = [p for p in model.parameters() if p.requires_grad]
+    trainable = sum(p.numel() for p in trained)
+    state = optimizer_bytes(trained, optimizer)
     activations = done.kept_bytes / done.rows * micro_batch
     yield Finding(
         "estimate: memory",

@@ -9,15 +9,13 @@ keeps it beside them, in OUT/lora, as peft loads it.
 
 import argparse
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kebyt5_xm.commands.export.card import model_card
+from kebyt5_xm.durable import durable_folder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model import lora_folder
 from kebyt5_xm.model import origin as origins
@@ -29,7 +27,9 @@ from kebyt5_xm.model.pretrained import RunBackbone
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run, resolve
 from kebyt5_xm.model.t5 import load_state, saved_config, saved_state
+from kebyt5_xm.model.weight_files import ABOUT, WEIGHTS, write_file
 from kebyt5_xm.trust import add_trust_argument
+from kebyt5_xm.vocabulary import EXTRA_IDS
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -44,8 +44,8 @@ TOKENIZER = {
     "eos_token": "</s>",
     "pad_token": "<pad>",
     "unk_token": "<unk>",
-    "extra_ids": 125,
-    "additional_special_tokens": [f"<extra_id_{n}>" for n in range(125)],
+    "extra_ids": EXTRA_IDS,
+    "additional_special_tokens": [f"<extra_id_{n}>" for n in range(EXTRA_IDS)],
     "clean_up_tokenization_spaces": False,
 }
 """tokenizer_config.json in the form of the published ByT5 repositories. What transformers 5 itself would save
@@ -169,14 +169,12 @@ def export_backbone(
 
     Raises `UserError` if `out` exists and must not be overwritten.
     """
-    from safetensors.torch import save_file
-
     config = saved_config(model.config)
     about: dict[str, Any] = {"denoising": denoising, "backbone_hash": backbone_hash(model)}
     if origin is not None:
         recorded = Origin.read(json.loads((origin / "config.json").read_text(encoding="utf-8")))
         about |= {"started_from": recorded.started_from, "licence": recorded.licence}
-    config |= {"torch_dtype": str(model.dtype).removeprefix("torch."), "kebyt5_xm": about}
+    config |= {"torch_dtype": str(model.dtype).removeprefix("torch."), ABOUT: about}
     generation = {key: config[key] for key in ("decoder_start_token_id", "eos_token_id", "pad_token_id")}
     with _complete_or_absent(out, overwrite) as folder:
         for name, content in (
@@ -187,7 +185,7 @@ def export_backbone(
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         state = {name: tensor.cpu().contiguous() for name, tensor in saved_state(model).items()}
         refuse_not_finite(state, f"export '{out}'")
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        write_file(state, folder / WEIGHTS)
         (folder / "README.md").write_text(card, encoding="utf-8")
         if origin is not None:
             origins.copy_terms(origin, folder)
@@ -226,7 +224,7 @@ def check_out(out: Path, overwrite: bool) -> None:
             f"'{out}' exists and is not empty; choose another folder, or --overwrite an earlier export"
         )
     config = out / "config.json"
-    if not config.is_file() or "kebyt5_xm" not in json.loads(config.read_text(encoding="utf-8")):
+    if not config.is_file() or ABOUT not in json.loads(config.read_text(encoding="utf-8")):
         raise UserError(
             f"'{out}' is not an export of this project and is not overwritten; choose another folder"
         )
@@ -238,15 +236,5 @@ def _complete_or_absent(out: Path, overwrite: bool) -> Iterator[Path]:
     check_out(out, overwrite)
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    folder, old = workplace / "new", workplace / "old"
-    folder.mkdir()
-    try:
+    with durable_folder(out) as folder:
         yield folder
-        if out.exists():
-            os.replace(out, old)
-        os.replace(folder, out)
-    finally:
-        if old.exists() and not out.exists():
-            os.replace(old, out)
-        shutil.rmtree(workplace)

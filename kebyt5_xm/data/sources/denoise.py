@@ -1,6 +1,6 @@
 """The denoising source: byte stores in several languages, mixed by temperature."""
 
-from typing import Literal
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.sources.source import Part, Selection, Source
 from kebyt5_xm.data.text.denoising import SpanDenoising
+from kebyt5_xm.data.text.spans import Boundaries
 from kebyt5_xm.data.text.store import Store
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.vocabulary import Sentinels
@@ -38,11 +39,11 @@ class Denoising(Source):
         temperature: float = 1 / 0.3,
         validation: float | dict[str, str] = 0.01,
         max_validation_examples: int = 1000,
-        inputs_length: int = 1024,
-        noise_density: float = 0.15,
-        mean_noise_span_length: float = 20.0,
-        sentinels: Sentinels = "descending",
-        boundaries: Literal["byte", "character"] = "byte",
+        inputs_length: int = SpanDenoising.inputs_length,
+        noise_density: float = SpanDenoising.noise_density,
+        mean_noise_span_length: float = SpanDenoising.mean_noise_span_length,
+        sentinels: Sentinels = SpanDenoising.sentinels,
+        boundaries: Boundaries = SpanDenoising.boundaries,
     ) -> None:
         if not stores:
             raise UserError("Denoising has no stores; expected language: folder pairs under `stores`")
@@ -122,13 +123,7 @@ class Denoising(Source):
         return self.chunks(part, row, held_out=True)
 
     def settings(self) -> dict[str, object]:
-        return {
-            "inputs_length": self.objective.inputs_length,
-            "noise_density": self.objective.noise_density,
-            "mean_noise_span_length": self.objective.mean_noise_span_length,
-            "sentinels": self.objective.sentinels,
-            "boundaries": self.objective.boundaries,
-        }
+        return asdict(self.objective)
 
     @property
     def sentinels(self) -> Sentinels:

@@ -16,8 +16,9 @@ from kebyt5_xm.data.text.store_writer import write_json
 from kebyt5_xm.errors import UserError
 
 REPORT_FILE = re.compile(r"\d{5,}\.json")
-PART_FILE = re.compile(r"\.(\d{5,}|store|unfinished|errors)\..*-[0-9a-f]{16}")
-"""What a kill leaves of a file that `durably` was writing."""
+_OURS = r"(\d{5,}|store|unfinished|errors)\..*"
+PART_FILE = re.compile(rf"\.{_OURS}-[0-9a-f]+|{_OURS}\.part")
+"""What a kill leaves of a file, as `kebyt5_xm.durable.temporary` names it; earlier versions wrote `.part`."""
 STORE_FILE = re.compile(r"\d{5,}\.(bytes|offsets|errors\.jsonl)|store\.json|errors\.jsonl")
 
 

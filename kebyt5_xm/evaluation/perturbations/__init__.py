@@ -1,7 +1,6 @@
-"""Perturbations: damage to texts, images and recordings, one file a kind, for curves of what it costs a model."""
+"""Perturbations: damage to texts, images and recordings, for curves of what it costs a model."""
 
-from kebyt5_xm.evaluation.perturbations.audio import BandLimit, Noise
-from kebyt5_xm.evaluation.perturbations.image import Blur, Jpeg
+from kebyt5_xm.evaluation.perturbations.media import BandLimit, Blur, Jpeg, Noise
 from kebyt5_xm.evaluation.perturbations.perturbation import Kind, Perturbation, generator
 from kebyt5_xm.evaluation.perturbations.text import ByteNoise, Homoglyphs, Jamo, MissingSpaces, Typos
 

@@ -4,7 +4,6 @@ All ranks write into a folder under another name. When all are done, the first r
 digests in it, syncs it and lets it take its name. So a run's folder must be one that all ranks see.
 """
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from torch.distributed.checkpoint.api import CheckpointException
 
-from kebyt5_xm.durable import TOKEN_BYTES, remove, replace_folder
+from kebyt5_xm.durable import remove, replace_folder, temporary
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.finite import told, unsound_weights
 from kebyt5_xm.model.runs.checkpoint_reading import FOLDER_STEP
@@ -75,8 +74,7 @@ def writes_folders(strategy: Strategy) -> bool:
 @contextmanager
 def _unfinished(path: Path, strategy: Strategy) -> Iterator[Path]:
     """Yield the folder that all ranks write to instead of `path`, and remove it where the block raises."""
-    token = strategy.broadcast(secrets.token_hex(TOKEN_BYTES))
-    place = path.with_name(f".{path.name}-{token}")
+    place = path.with_name(strategy.broadcast(temporary(path).name))
     try:
         yield place
     except (OSError, RuntimeError, CheckpointException) as error:  # torch's zip writer raises a RuntimeError
