@@ -30,7 +30,9 @@ def write_report(
     from kebyt5_xm.evaluation.report.media import beside_manifest
 
     out = out or run.path / "report.html"
-    size = write_page(draw(run, find or beside_manifest(run), examples_shown=examples, language=language), out)
+    size = write_page(
+        draw(run, find or beside_manifest(run), examples_shown=examples, language=language), out
+    )
     print(f"wrote {out}: {size / 1e6:.1f} MB")
 
 
