@@ -35,6 +35,7 @@ MAX_NAME = 42
 _VARIABLES = (*(f"c{n}" for n in range(NUM_COLOURS)), "line", "ink", "soft", "back")
 _COLOURS = {name: f"#fade{n:02x}" for n, name in enumerate(_VARIABLES)}
 _STYLE: Any = {
+    "text.usetex": False,  # whatever the reader's matplotlibrc says
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "kebyt5-xm",  # the same page for the same run
     "path.simplify": False,  # it would drop the dots, which are lines of no length
@@ -52,6 +53,10 @@ class Line:
     steady: bool = False
     look: int = 0
     """Number of its colour and dash."""
+
+    @property
+    def is_drawable(self) -> bool:
+        return any(map(_finite, self.points))
 
     @property
     def last(self) -> float:
@@ -95,14 +100,14 @@ class Row:
 
 def line_chart(title: str | Markup, x_label: str | Markup, lines: Sequence[Line]) -> LineChart | None:
     """Return the chart of the first `MAX_LINES` lines; None if no line has a point."""
-    known = [line for line in lines if any(map(_finite, line.points))]
+    known = [line for line in lines if line.is_drawable]
     drawn = known[:MAX_LINES]
     if not drawn:
         return None
     ys = [y for line in drawn for point in line.points if _finite(point) for y in point[1:]]
     ys += [y for line in drawn for band in line.bands or () for y in band if math.isfinite(y)]
     xs = [x for line in drawn if not line.steady for x, y in line.points if math.isfinite(y)] or [0.0]
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(_STYLE):
         axes = _axes(WIDTH, LINES_HEIGHT)
         whole = all(float(x).is_integer() for x in xs)  # there is nothing between two steps
         _set_ticks(axes.xaxis, xs, 6, integer=whole)
@@ -124,7 +129,7 @@ def row_chart(rows: Sequence[Row], zero: bool = False, width: int = WIDTH) -> Ma
     marks = [mark for row in rows for mark in row.marks()] + [0.0] * zero
     height = ROW_HEIGHT * len(rows) + AXIS_HEIGHT
     texts: list[str | Markup] = []
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(_STYLE):
         axes = _axes(width, height)
         axes.set_position((14 / width, AXIS_HEIGHT / height, 1 - 28 / width, 1 - AXIS_HEIGHT / height))
         axes.set_xlim(*_set_ticks(axes.xaxis, marks or [0.0, 1.0], 5))
@@ -165,8 +170,6 @@ def _finite(point: tuple[float, float]) -> bool:
 
 def _axes(width: float, height: float) -> Axes:
     """Return axes without a frame, of a figure that is `width` by `height` points large."""
-    matplotlib.rcdefaults()  # whatever the reader's matplotlibrc says
-    matplotlib.rcParams.update(_STYLE)
     axes = Figure(figsize=(width / 72, height / 72)).add_axes((0, 0, 1, 1), frameon=False)
     axes.set_axisbelow(True)
     axes.tick_params(left=False, bottom=False, labelcolor=_COLOURS["soft"], labelsize=10)

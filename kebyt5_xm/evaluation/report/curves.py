@@ -1,6 +1,6 @@
 """Line charts: what metrics.csv has over the steps, and metrics against the strength of a disturbance."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -31,12 +31,12 @@ class Curves:
 def curves(record: Record) -> Curves:
     """Return the charts of a run: losses and what validations measure, and the rest for the fold."""
     losses = {n: record.series[n] for n in ("train/loss", "val/loss") if n in record.series}
-    charts = [
-        _chart(bilingual("Loss (nats per byte)"), losses),
-        line_chart(bilingual("Held out, bits per byte"), bilingual("optimizer step"), _bits_per_byte(record)),
-        *(_chart(data(metric), sources) for metric, sources in validated_metrics(record).items()),
+    titled = [
+        (bilingual("Loss (nats per byte)"), _lines(losses)),
+        (bilingual("Held out, bits per byte"), _bits_per_byte(record)),
+        *((data(metric), _lines(sources)) for metric, sources in validated_metrics(record).items()),
     ]
-    return Curves(*_limited(charts), [chart for chart in _aside(record) if chart])
+    return Curves(*_drawn(titled), _aside(record))
 
 
 def overlaid(records: Sequence[Record], names: Sequence[str], without: Collection[str] = ()) -> Curves:
@@ -51,16 +51,15 @@ def overlaid(records: Sequence[Record], names: Sequence[str], without: Collectio
         wanted |= dict.fromkeys(
             n for n in record.series if n.startswith("val/") and not n.startswith("val/loss/")
         )
-    charts = [
-        line_chart(
+    titled = [
+        (
             titles.get(metric) or data(metric.removeprefix("val/")),
-            bilingual("optimizer step"),
             [Line(names[n], r.series.get(metric, []), look=n) for n, r in enumerate(records)],
         )
         for metric in wanted
         if metric not in without
     ]
-    return Curves(*_limited(charts))
+    return Curves(*_drawn(titled))
 
 
 def validated_metrics(record: Record) -> dict[str, dict[str, Points]]:
@@ -103,14 +102,15 @@ def robustness_chart(
     return line_chart(title, strength, lines)
 
 
-def _chart(title: Markup, series: Mapping[str, Points]) -> LineChart | None:
-    lines = [Line(name, points, look=n) for n, (name, points) in enumerate(series.items())]
-    return line_chart(title, bilingual("optimizer step"), lines)
+def _lines(series: Mapping[str, Points]) -> list[Line]:
+    return [Line(name, points, look=n) for n, (name, points) in enumerate(series.items())]
 
 
-def _limited(charts: Sequence[LineChart | None]) -> tuple[list[LineChart], int]:
-    known = [chart for chart in charts if chart]
-    return known[:MAX_CHARTS], max(0, len(known) - MAX_CHARTS)
+def _drawn(titled: Sequence[tuple[Markup, Sequence[Line]]]) -> tuple[list[LineChart], int]:
+    """Return the first `MAX_CHARTS` charts that have a point, by title and lines, and the number of the others."""
+    drawable = [(title, lines) for title, lines in titled if any(line.is_drawable for line in lines)]
+    charts = [line_chart(title, bilingual("optimizer step"), lines) for title, lines in drawable[:MAX_CHARTS]]
+    return [chart for chart in charts if chart], len(drawable) - len(charts)
 
 
 def _bits_per_byte(record: Record) -> list[Line]:
@@ -125,7 +125,7 @@ def _bits_per_byte(record: Record) -> list[Line]:
     return [Line(name, points, steady=steady, look=n) for n, (name, points, steady) in enumerate(lines)]
 
 
-def _aside(record: Record) -> Iterator[LineChart | None]:
+def _aside(record: Record) -> list[LineChart]:
     together = {
         "lr/": bilingual("Learning rate"),
         "padding/": bilingual("Share of padding"),
@@ -135,9 +135,8 @@ def _aside(record: Record) -> Iterator[LineChart | None]:
         "train/loss/": bilingual("Loss by source (nats per byte)"),
         "val/loss/": bilingual("Held-out loss by source (nats per byte)"),
     }
-    for prefix, title in together.items():
-        yield _chart(title, record.below(prefix))
+    titled = [(title, _lines(record.below(prefix))) for prefix, title in together.items()]
     drawn = (*together, "train/loss", "val/", "baseline/", "forgetting/")
     rest = [name for name in record.series if not name.startswith(drawn)]
-    for name in rest[:MAX_CHARTS]:
-        yield _chart(data(name), {name: record.series[name]})
+    alone = [(data(name), _lines({name: record.series[name]})) for name in rest]
+    return _drawn(titled)[0] + _drawn(alone)[0]
