@@ -26,8 +26,8 @@ DASHES = ("solid", (0, (3.5, 1.5)), (0, (1, 1.5)))
 MAX_LINES, MAX_POINTS, MAX_MARKED = 12, 400, 24
 MAX_ROWS = 40
 """Rows of one chart; the tables have all."""
-WIDTH, LINES_HEIGHT, ROW_HEIGHT, AXIS_HEIGHT = 420, 200, 36, 20
-"""In units of the SVG, which are pixels when it is shown 420 pixels wide."""
+WIDTH, LINES_HEIGHT, ROW_HEIGHT, AXIS_HEIGHT = 380, 190, 36, 20
+"""In units of the SVG, which are pixels when it is shown 380 pixels wide."""
 MAX_NAME = 42
 """Columns of a row's name, of which a Korean letter takes two."""
 
