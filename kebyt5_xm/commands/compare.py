@@ -6,8 +6,9 @@ It draws what the runs hold: evaluate each with `kebyt5-xm report RUN` first.
 import argparse
 from pathlib import Path
 
+from kebyt5_xm.commands.report import add_language
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation.report import add_language, write
+from kebyt5_xm.evaluation.report import write_page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,4 +25,5 @@ def run(args: argparse.Namespace) -> None:
 
     if len(args.runs) < 2:
         raise UserError(f"found one run, {args.runs[0]}, expected two or more to compare")
-    write(compare([resolve(path) for path in args.runs], language=args.language), Path(args.out))
+    size = write_page(compare([resolve(path) for path in args.runs], language=args.language), Path(args.out))
+    print(f"wrote {args.out}: {size / 1e6:.1f} MB")

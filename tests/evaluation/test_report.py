@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tiny_report
 import yaml
+from babel.messages.extract import extract_from_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -24,16 +25,17 @@ from kebyt5_xm.commands import cli
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.report import media as report_media
 from kebyt5_xm.evaluation.report.answered import MOST_EXAMPLES, read_answers
-from kebyt5_xm.evaluation.report.chart import MOST_POINTS, Line, line_chart, thinned, tick_labels, ticks
-from kebyt5_xm.evaluation.report.compared_scores import clear_best
-from kebyt5_xm.evaluation.report.comparison import compare, flattened
+from kebyt5_xm.evaluation.report.charts import MAX_POINTS, Line, Row, line_chart, row_chart, thinned
+from kebyt5_xm.evaluation.report.comparison import clear_best, compare
+from kebyt5_xm.evaluation.report.configuration import flattened
 from kebyt5_xm.evaluation.report.difference import MOST_CHARACTERS, as_bytes, differences, is_malformed
 from kebyt5_xm.evaluation.report.draw import draw
-from kebyt5_xm.evaluation.report.held_out_text import differing
-from kebyt5_xm.evaluation.report.markup import data, element, say
-from kebyt5_xm.evaluation.report.media import beside_manifest
+from kebyt5_xm.evaluation.report.language import bilingual, korean
+from kebyt5_xm.evaluation.report.media import beside_manifest, shown_audio
 from kebyt5_xm.evaluation.report.numbers import duration, interval, number, percent
+from kebyt5_xm.evaluation.report.pages import code, data
 from kebyt5_xm.evaluation.report.recorded import read_record
+from kebyt5_xm.evaluation.report.text_ability import differing
 from kebyt5_xm.metrics.bootstrap import Score
 from kebyt5_xm.model.runs.run import Run
 
@@ -41,8 +43,8 @@ TAGS = set(
     re.findall(
         r"\w+",
         "html head meta title style body input header div label h1 h2 h3 h4 p span bdi nav a main section ul li "
-        "small b table thead tbody tr th td figure figcaption svg path img audio mark ruby rt code pre dl dt dd "
-        "details summary footer",
+        "small b table thead tbody tr th td figure figcaption svg path text tspan img audio mark ruby rt "
+        "code pre dl dt dd details summary footer",
     )
 )
 VOID = {"meta", "input", "img"}
@@ -128,7 +130,7 @@ def own(folder: Path, **files: Any) -> Run:
 
 def test_the_page_needs_nothing_else(page: Page) -> None:
     for tag, attributes in page.elements:
-        for key in ("src", "href", "srcset", "action", "poster"):
+        for key in ("src", "href", "xlink:href", "srcset", "action", "poster"):
             assert re.match(r"data:(image|audio)/|#", attributes.get(key, "#")), (tag, attributes)
         assert "url(" not in attributes.get("style", "")
     policy = next(meta for meta in page.all("meta") if "http-equiv" in meta)
@@ -162,21 +164,20 @@ def test_both_languages_say_everything(page: Page) -> None:
 
 def test_every_phrase_is_in_both_languages() -> None:
     """Those too that no page above holds: each takes the same values in Korean and in English."""
-    phrases = []
-    for path in Path(report_media.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say":
-                given = [a.value if isinstance(a, ast.Constant) else None for a in node.args[:2]]
-                if isinstance(given[0], str) and isinstance(given[1], str):
-                    phrases.append((given[0], given[1], node.args[2:]))
+    found = extract_from_dir(
+        Path(report_media.__file__).parent,
+        method_map=[("**.py", "python"), ("templates/**.j2", "jinja2")],
+        options_map={"templates/**.j2": {"silent": "false"}},
+        keywords={"_": None, "bilingual": None},
+    )
+    phrases = {message if isinstance(message, str) else message[0] for _, _, message, *_ in found}
+    assert phrases == set(korean())
     assert len(phrases) > 150
-    for korean, english, values in phrases:
-        assert HANGUL.search(korean), korean
+    for english, translated in korean().items():
+        assert HANGUL.search(translated), translated
         assert not HANGUL.search(english), english
-        taken = [len(re.findall(r"\{\d*\}", phrase)) for phrase in (korean, english)]
-        starred = any(isinstance(value, ast.Starred) for value in values)
-        assert taken[0] == taken[1], (korean, english)
-        assert starred or taken[0] == len(values), (korean, english)
+        values = [sorted(re.findall(r"{.*?}", phrase)) for phrase in (english, translated)]
+        assert values[0] == values[1], (english, translated)
 
 
 @pytest.mark.parametrize("language", ["ko", "en"])
@@ -242,16 +243,13 @@ def test_media_are_small_and_whole(page: Page) -> None:
     assert sum(i.get("class") == "spectrogram" for i in page.all("img")) == len(heard) == 12
 
 
-def test_long_recordings_are_cut_and_thinned(tmp_path: Path) -> None:
-    from kebyt5_xm.evaluation.report.media import _audio
-
+def test_long_recordings_are_cut_and_thinned() -> None:
     samples = np.sin(np.arange(48_000 * 13) / 50).astype(np.float32)
-    parts = _audio((samples, 48_000))
-    url = re.search('src="data:audio/wav;base64,([^"]+)"', parts[0])
-    assert url
-    with wave.open(io.BytesIO(base64.b64decode(url[1]))) as file:
+    shown = shown_audio((samples, 48_000))
+    assert shown.audio
+    with wave.open(io.BytesIO(base64.b64decode(shown.audio.split(",")[1]))) as file:
         assert (file.getframerate(), file.getnframes()) == (16_000, 12 * 16_000)
-    assert "the first 12 of 13.00 s" in parts[2]
+    assert "the first 12 of 13.00 s" in str(shown.told)
 
 
 def test_wrong_ones_come_first(page: Page) -> None:
@@ -400,6 +398,16 @@ def test_null_and_infinity_are_no_numbers(tmp_path: Path) -> None:
     assert "nan" not in re.sub("<style>.*?</style>", "", drawn)
     assert "it is not shown to use" in drawn
     compare([run, run])
+
+
+def test_a_run_without_metrics_says_so(tmp_path: Path) -> None:
+    run = own(tmp_path / "run", evaluation_dot_json={"sources": {"s": {"metrics": {}}}})
+    for html in (draw(run), compare([run, run])):
+        metrics = html[
+            html.index('<section id="metrics">') : html.index("</section>", html.index('id="metrics"'))
+        ]
+        assert "No metric was measured." in metrics
+        assert "<table" not in metrics
 
 
 def test_an_empty_run(tmp_path: Path) -> None:
@@ -582,26 +590,55 @@ def test_flattened() -> None:
     assert flattened({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == [("a.b", "1"), ("a.c", "{}"), ("d", "[1, 2]")]
 
 
-@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9), st.integers(2, 8))
-@settings(deadline=None)
-def test_ticks_cover_the_values(low: float, extent: float, wanted: int) -> None:
+def ticks(svg: str) -> list[str]:
+    """Return the labels under or beside the axes of a chart, as they are read."""
+    return re.findall("<text[^>]*var\\(--soft\\)[^>]*>([^<]+)</text>", svg)
+
+
+def as_number(label: str) -> float:
+    units = {"k": 1e3, "M": 1e6, "G": 1e9}
+    return float(label.rstrip("kMG").replace("−", "-")) * units.get(label[-1], 1)
+
+
+@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
+@settings(deadline=None, max_examples=30)
+def test_ticks_cover_the_values(low: float, extent: float) -> None:
     high = low + extent
-    if not high > low or extent < 1e-9 * abs(low):
+    if not high > low or extent < 1e-3 * abs(low):
         return
-    found = ticks(low, high, wanted)
-    slack = 1e-6 * (found[1] - found[0])
+    labels = ticks(row_chart([Row("a", "", low), Row("b", "", high)]))
+    found = [as_number(label) for label in labels]
+    slack = 0.1 * (found[1] - found[0])
     assert found[0] <= low + slack
     assert found[-1] >= high - slack
-    assert 2 <= len(found) <= wanted + 2
-    assert len(tick_labels(found)) == len(found)
+    assert 2 <= len(set(labels)) == len(labels) <= 8
 
 
 def test_ticks_of_one_value() -> None:
     for value in (0.0, 3.0, -2e-8):
-        found = ticks(value, value)
+        found = [as_number(label) for label in ticks(row_chart([Row("a", "", value)]))]
         assert found[0] < value < found[-1]
-    assert tick_labels([0.0, 0.05, 0.1]) == ["0.00", "0.05", "0.10"]
-    assert tick_labels([-20_000.0, 0.0, 20_000.0]) == ["−20k", "0", "20k"]
+    assert ticks(row_chart([Row("a", "", 0.0), Row("b", "", 0.2)])) == [
+        "0.00",
+        "0.05",
+        "0.10",
+        "0.15",
+        "0.20",
+    ]
+    assert ticks(row_chart([Row("a", "", -20_000.0), Row("b", "", 20_000.0)])) == [
+        "−20k",
+        "−10k",
+        "0",
+        "10k",
+        "20k",
+    ]
+
+
+def test_the_same_chart_is_the_same_text_and_asks_for_no_font() -> None:
+    charts = [row_chart([Row("가나다", "1 < 2", 1.0)]) for _ in range(2)]
+    assert charts[0] == charts[1]
+    assert re.findall("<text[^>]*>([^<]*)</text>", charts[0])[-2:] == ["가나다", "1 &lt; 2"]
+    assert "font-family" not in charts[0]
 
 
 def test_thinning_keeps_spikes() -> None:
@@ -610,29 +647,33 @@ def test_thinning_keeps_spikes() -> None:
     points[71_001] = (71_001.0, -9.0)
     kept = thinned(points)
     assert {points[70_001], points[71_001], points[-1]} <= set(kept)
-    assert len(kept) <= MOST_POINTS + 2
+    assert len(kept) <= MAX_POINTS + 2
     assert kept == sorted(kept)
 
 
 def test_lines_break_where_a_value_is_missing() -> None:
-    line = Line(data("x"), [(1, 1.0), (2, 2.0), (3, math.nan), (4, 1.0), (5, 2.0)])
-    assert line_chart("title", "x", [line]).count('class="line') == 2 + 1  # and the legend's
-    assert line_chart("title", "x", [Line("x", [(1, math.nan)])]) == ""
+    line = Line("x", [(1, 1.0), (2, 2.0), (3, math.nan), (4, 1.0), (5, 2.0)])
+    chart = line_chart("title", "x", [line])
+    assert chart
+    curves = [d for d in re.findall('<path d="([^"]*)"', chart.svg) if d.count("L") == 2]
+    assert [d.count("M") for d in curves] == [2]
+    assert line_chart("title", "x", [Line("x", [(1, math.nan)])]) is None
 
 
 def test_there_is_nothing_between_two_steps() -> None:
-    drawn = str(line_chart("title", "x", [Line("x", [(3, 1.0), (4, 2.0), (6, 1.5)])]))
-    axis = re.search('class="xs">(.*?)</div>', drawn)
-    assert axis
-    assert re.findall(">([^<]+)<", axis[1]) == ["3", "4", "5", "6"]
+    chart = line_chart("title", "x", [Line("x", [(3, 1.0), (4, 2.0), (6, 1.5)])])
+    assert chart
+    assert ticks(chart.svg)[:4] == ["3", "4", "5", "6"]
 
 
-def test_markup_escapes_by_itself() -> None:
-    assert element("b", "<i>", title='"', hidden=True, lang=None) == '<b title="&#34;" hidden>&lt;i&gt;</b>'
-    assert say("{}개", "{} more", "<") == (
-        '<span class="say" lang="ko">&lt;개</span><span class="say" lang="en">&lt; more</span>'
+def test_phrases_and_words_of_a_run_are_escaped() -> None:
+    assert bilingual("{count} more", count="<") == (
+        '<span class="say" lang="ko">&lt;개 더</span><span class="say" lang="en">&lt; more</span>'
     )
     assert data("{0}<") == '<bdi lang="" dir="auto">{0}&lt;</bdi>'
+    assert code('<"') == '<code lang="" dir="auto">&lt;&#34;</code>'
+    with pytest.raises(KeyError):
+        bilingual("no such phrase")
 
 
 @pytest.mark.parametrize(
@@ -675,7 +716,7 @@ def test_no_file_takes_the_name_of_a_function() -> None:
     folder = Path(report_media.__file__).parent
     defined = ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body
     names = {node.name for node in defined if isinstance(node, ast.FunctionDef)}
-    assert {"run", "write"} <= names
+    assert {"write_report", "write_page"} <= names
     assert not names & {path.stem for path in folder.glob("*.py")}
 
 

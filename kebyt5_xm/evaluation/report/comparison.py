@@ -1,24 +1,35 @@
 """Runs side by side, in the form of a report."""
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from markupsafe import Markup
-
-from kebyt5_xm.evaluation.report.chart import swatch
-from kebyt5_xm.evaluation.report.compared_probes import compared_robustness, compared_text, compared_uses
-from kebyt5_xm.evaluation.report.compared_scores import all_scores, compared_scores, main_metric
-from kebyt5_xm.evaluation.report.costs import cost_entries
-from kebyt5_xm.evaluation.report.curves import over_one_another
-from kebyt5_xm.evaluation.report.frame import Section, page
-from kebyt5_xm.evaluation.report.held_out_text import ALL, differing, metrics_of, warning
-from kebyt5_xm.evaluation.report.markup import Child, code, data, element, join, say
-from kebyt5_xm.evaluation.report.numbers import NONE, interval, number, percent
+from kebyt5_xm.evaluation.report.charts import MAX_ROWS, LineChart, Row
+from kebyt5_xm.evaluation.report.configuration import costs, flattened
+from kebyt5_xm.evaluation.report.curves import overlaid, robustness_chart, robustness_line
+from kebyt5_xm.evaluation.report.figures import Curve, Source
+from kebyt5_xm.evaluation.report.language import bilingual
+from kebyt5_xm.evaluation.report.numbers import interval
+from kebyt5_xm.evaluation.report.pages import render
 from kebyt5_xm.evaluation.report.recorded import Record, read_record
-from kebyt5_xm.evaluation.report.scores import metric_title
-from kebyt5_xm.evaluation.report.summary import malformed, text_kept_told
-from kebyt5_xm.evaluation.report.tables import note, table
+from kebyt5_xm.evaluation.report.scores import malformed, metrics_of
+from kebyt5_xm.evaluation.report.text_ability import ALL, differing, metrics_of_text, text_row
+from kebyt5_xm.metrics.bootstrap import Score
 from kebyt5_xm.model.runs.run import Run
+
+
+@dataclass(frozen=True)
+class ComparedMetric:
+    """A metric of a source in every run; `best` is the number of the run that is clearly the best, if one is."""
+
+    source: str
+    metric: str
+    higher_is_better: bool
+    scores: list[Score | None]
+    examples: list[int]
+    """The different numbers of examples in the runs."""
+    is_main: bool
+    best: int | None
 
 
 def compare(runs: Sequence[Run], *, language: str = "en") -> str:
@@ -28,32 +39,101 @@ def compare(runs: Sequence[Run], *, language: str = "en") -> str:
     """
     records = [read_record(run, examples=0) for run in runs]
     names = _names(records)
-    told = [data(name) for name in names]
     other = differing(records)
-    sections = [
-        Section(
-            "summary",
-            say("요약", "Summary"),
-            _runs(records, told) + _summary(records, told, ALL not in other) + warning(other),
-        ),
-        Section("metrics", say("지표와 구간", "Metrics with intervals"), compared_scores(records, told)),
-        Section("text", say("글 실력의 유지", "Text ability"), compared_text(records, told, other)),
-        Section("modalities", say("모달리티 사용", "Use of modalities"), compared_uses(records, told)),
-        Section("robustness", say("강건성", "Robustness"), compared_robustness(records, told)),
-        Section(
-            "curves",
-            say("학습 곡선", "Curves"),
-            over_one_another(records, told.__getitem__, metrics_of(other)),
-        ),
-        Section(
-            "configuration", say("설정의 차이", "Differences of configuration"), _settings(records, told)
-        ),
-        Section("data", say("쓰지 못한 예제", "Examples that could not be used"), _skips(records, told)),
-        Section("cost", say("속도, 메모리, 비용", "Speed, memory, cost"), _costs(records, told)),
-    ]
-    heading = join(told, " · ")
-    under = say("실행 {}개를 나란히", "{} runs side by side", number(len(records)))
-    return page(f"{' · '.join(names)} · kebyt5-xm", heading, under, sections, language)
+    metrics = compared_metrics(records)
+    evaluations = [record.evaluation for record in records if record.evaluation]
+    parts = list(dict.fromkeys(part for record in records for part in record.forgetting))
+    titles = {
+        "summary": bilingual("Summary"),
+        "metrics": bilingual("Metrics with intervals"),
+        "text": bilingual("Text ability"),
+        "modalities": bilingual("Use of modalities"),
+        "robustness": bilingual("Robustness"),
+        "curves": bilingual("Curves"),
+        "configuration": bilingual("Differences of configuration"),
+        "data": bilingual("Examples that could not be used"),
+        "cost": bilingual("Speed, memory, cost"),
+    }
+    return render(
+        "compare.html.j2",
+        language=language,
+        title=f"{' · '.join(names)} · kebyt5-xm",
+        sections=[(anchor, title, f"compare/{anchor}.html.j2") for anchor, title in titles.items()],
+        names=names,
+        records=records,
+        evaluation=evaluations[0] if evaluations else None,
+        metrics=metrics,
+        score_charts=[
+            (metric, higher, _score_rows([m for m in metrics if m.metric == metric], names))
+            for metric, higher in metrics_of(evaluations).items()
+        ],
+        malformed=[malformed(record).share for record in records],
+        parts=parts,
+        part_rows=[
+            text_row(f"{part} · {names[n]}", record.forgetting[part], n)
+            for part in parts
+            if part not in other
+            for n, record in enumerate(records)
+            if part in record.forgetting
+        ],
+        is_same_text=ALL not in other,
+        other_parts=sorted(other - {ALL}),
+        gains=_gains(records, names),
+        robustness=_robustness(records, names),
+        curves=overlaid(records, names, metrics_of_text(other)),
+        **_settings(records),
+        skipped_sources=list(dict.fromkeys(source for record in records for source in record.skipped)),
+        costs=[
+            (entries[0][0], [value for _, value in entries])
+            for entries in zip(*map(costs, records), strict=True)
+            if any(value is not None for _, value in entries)
+        ],
+    )
+
+
+def compared_metrics(records: Sequence[Record]) -> list[ComparedMetric]:
+    """Return every metric of every source, by the first run that has it."""
+    found = {
+        (name, metric): measured.higher_is_better
+        for record in reversed(records)
+        for name, source in _sources(record).items()
+        for metric, measured in source.metrics.items()
+    }
+    ordered = dict.fromkeys(
+        (name, metric)
+        for record in records
+        for name, source in _sources(record).items()
+        for metric in source.metrics
+    )
+    compared, main = [], set()
+    for name, metric in ordered:
+        sources = [_sources(record).get(name) for record in records]
+        scores = [s.metrics[metric].score if s and metric in s.metrics else None for s in sources]
+        examples = list(dict.fromkeys(source.examples for source in sources if source))
+        higher = found[name, metric]
+        best = clear_best(scores, higher) if len(examples) == 1 else None
+        compared.append(ComparedMetric(name, metric, higher, scores, examples, name not in main, best))
+        main.add(name)
+    return compared
+
+
+def clear_best(scores: Sequence[Score | None], higher_is_better: bool) -> int | None:
+    """Return the number of the best score if its interval touches no other's, else None."""
+    known = [(n, score) for n, score in enumerate(scores) if score and not math.isnan(score.value)]
+    if len(known) < 2 or any(math.isnan(s.low) or math.isnan(s.high) for _, s in known):
+        return None
+    sign = 1 if higher_is_better else -1
+    best, top = max(known, key=lambda entry: sign * entry[1].value)
+    apart = all(
+        (top.low > other.high) if higher_is_better else (top.high < other.low)
+        for n, other in known
+        if n != best
+    )
+    return best if apart else None
+
+
+def _sources(record: Record) -> dict[str, Source]:
+    return record.evaluation.sources if record.evaluation else {}
 
 
 def _names(records: Sequence[Record]) -> list[str]:
@@ -62,101 +142,55 @@ def _names(records: Sequence[Record]) -> list[str]:
     if len(set(names)) < len(names):
         names = [record.path for record in records]
     if len(set(names)) < len(names):
-        names = [f"{n} ({number_})" for number_, n in enumerate(names, 1)]
+        names = [f"{name} ({n})" for n, name in enumerate(names, 1)]
     return names
 
 
-def _runs(records: Sequence[Record], names: Sequence[Markup]) -> Markup:
-    items = [
-        element("li", swatch(n), names[n], Markup(" "), code(record.path)) for n, record in enumerate(records)
+def _score_rows(metrics: Sequence[ComparedMetric], names: Sequence[str]) -> list[Row]:
+    return [
+        Row.of(f"{m.source} · {names[n]}", interval(score), score, n)
+        for m in metrics
+        for n, score in enumerate(m.scores)
+        if score
     ]
-    return element("ul", *items, class_="legend")
 
 
-def _summary(records: Sequence[Record], names: Sequence[Markup], same_text: bool) -> Markup:
-    rows: list[list[Child]] = [
-        [
-            say("평가용 전체, 비트/바이트", "All held out, bits/byte"),
-            *(number(r.last("val/bits_per_byte")) if same_text else NONE for r in records),
-        ],
-        [
-            say("글을 가장 많이 잃은 언어의 변화", "Text: largest change of a part"),
-            *(
-                text_kept_told(max(f.change for f in r.forgetting.values())) if r.forgetting else NONE
-                for r in records
-            ),
-        ],
+def _gains(
+    records: Sequence[Record], names: Sequence[str]
+) -> list[tuple[tuple[str, str, str], list[Score | None], list[Row]]]:
+    """Return (source, modality, metric), the gains over another example's input, and the rows of a chart."""
+    uses = [
+        {(source, use.modality, use.metric): use for source, use in r.evaluation.uses} if r.evaluation else {}
+        for r in records
     ]
-    rows += [
-        [join([data(source), Markup(": "), metric_title(metric, higher)]), *map(interval, scores)]
-        for source, metric, higher, scores in all_scores(records)
-        if metric == main_metric(records, source)
+    found = []
+    for key in dict.fromkeys(key for of_run in uses for key in of_run):
+        gains = [of_run[key].gain_over_shuffled if key in of_run else None for of_run in uses]
+        rows = [Row.of(names[n], interval(g, plus=True), g, n) for n, g in enumerate(gains) if g]
+        found.append((key, gains, rows if len(found) * len(records) < MAX_ROWS else []))
+    return found
+
+
+def _robustness(records: Sequence[Record], names: Sequence[str]) -> list[LineChart]:
+    found: dict[tuple[str, str, str], list[tuple[int, Curve]]] = {}
+    for n, record in enumerate(records):
+        for name, source in _sources(record).items():
+            for curve in source.robustness.curves if source.robustness else ():
+                for metric in curve.points:
+                    found.setdefault((name, curve.perturbation, metric), []).append((n, curve))
+    charts = [
+        robustness_chart(
+            of_runs[0][1], metric, [robustness_line(names[n], curve, metric, n) for n, curve in of_runs], name
+        )
+        for (name, _, metric), of_runs in found.items()
     ]
-    shares = [malformed(record) for record in records]
-    rows.append(
-        [
-            say("잘못된 형식의 출력", "Malformed outputs"),
-            *(percent(bad / total) if total else NONE for bad, total in shares),
-        ]
-    )
-    return table(["", *names], rows, numbers=range(1, len(names) + 1))
+    return [chart for chart in charts if chart]
 
 
-# -- configuration, skips, cost --------------------------------------------------------------------
-
-
-def _settings(records: Sequence[Record], names: Sequence[Markup]) -> Markup:
+def _settings(records: Sequence[Record]) -> dict[str, object]:
+    """Return the settings that are not the same in all runs, None where a run lacks one, and how many are."""
     flat = [dict(flattened(record.config)) for record in records]
-    keys = list(dict.fromkeys(key for settings in flat for key in settings if key != "run_dir"))
-    rows = []
-    for key in keys:
-        values = [settings.get(key, NONE) for settings in flat]
-        if len(set(values)) > 1:
-            rows.append([code(key), *(code(value) if value != NONE else NONE for value in values)])
-    if not rows:
-        return note(say("설정이 모두 같습니다.", "All settings are the same."))
-    same = sum(len({settings.get(key) for settings in flat}) == 1 for key in keys)
-    header = [say("설정", "Setting"), *names]
-    return table(header, rows) + note(
-        say("같은 설정 {}개는 뺐습니다.", "{} settings that are the same are left out.", number(same))
-    )
-
-
-def flattened(config: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Return the settings of a recipe as (dotted key, value); an empty mapping is a value."""
-    if isinstance(config, dict) and config:
-        return [
-            entry
-            for key, value in config.items()
-            for entry in flattened(value, f"{prefix}.{key}" if prefix else str(key))
-        ]
-    return [(prefix, str(config))] if prefix else []
-
-
-def _skips(records: Sequence[Record], names: Sequence[Markup]) -> Markup:
-    sources = list(dict.fromkeys(source for record in records for source in record.skipped))
-    if not sources:
-        return note(say("어느 실행에도 없습니다.", "None in any of the runs."))
-    rows = [
-        [
-            data(source),
-            *(
-                number(record.skipped[source].total) if source in record.skipped else "0"
-                for record in records
-            ),
-        ]
-        for source in sources
-    ]
-    return table([say("소스", "Source"), *names], rows, numbers=range(1, len(names) + 1))
-
-
-def _costs(records: Sequence[Record], names: Sequence[Markup]) -> Markup:
-    columns = [cost_entries(record) for record in records]
-    rows = [
-        [entries[0][0], *(NONE if value is None else value for _, value in entries)]
-        for entries in zip(*columns, strict=True)
-        if any(value is not None for _, value in entries)
-    ]
-    if not rows:
-        return note(say("results.json이 있는 실행이 없습니다.", "None of the runs has a results.json."))
-    return table(["", *names], rows, numbers=range(1, len(names) + 1))
+    keys = dict.fromkeys(key for settings in flat for key in settings if key != "run_dir")
+    values = {key: [settings.get(key) for settings in flat] for key in keys}
+    differ = {key: found for key, found in values.items() if len(set(found)) > 1}
+    return {"settings": differ, "same_settings": len(values) - len(differ)}

@@ -1,132 +1,151 @@
-"""What was trained, on what it was built, and with which settings."""
+"""What was trained, on what it was built, with which settings, and what it cost."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 from markupsafe import Markup
 
-from kebyt5_xm.evaluation.report.markup import EMPTY, Child, code, data, element, join, say
-from kebyt5_xm.evaluation.report.numbers import number
+from kebyt5_xm.evaluation.report.language import bilingual
+from kebyt5_xm.evaluation.report.numbers import duration, number
+from kebyt5_xm.evaluation.report.pages import code, data
 from kebyt5_xm.evaluation.report.recorded import Record, section
-from kebyt5_xm.evaluation.report.tables import facts, folded, table
 from kebyt5_xm.model.origin import Origin
 
+MAX_VALUE = 60
+"""Characters of a setting's value."""
 
-def configuration(record: Record) -> Markup:
-    """Return the settings that decide most, the modalities, and the whole merged recipe."""
-    whole = yaml.safe_dump(record.config, allow_unicode=True, sort_keys=False, width=100)
-    return join(
+Fact = tuple[Markup, str | Markup | None]
+"""Name and value; None for what is not recorded."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The settings that decide most, (name, encoder, frozen, adapter) of the modalities, and the merged recipe."""
+
+    facts: list[Fact]
+    modalities: list[tuple[str, Markup | None, bool | None, Markup | None]]
+    recipe: str
+
+
+def configuration(record: Record) -> Configuration:
+    """Return the configuration of a run."""
+    return Configuration(
+        _facts(record),
         [
-            facts((name, value) for name, value in _facts(record) if value),
-            _modalities(record),
-            folded(say("합쳐진 레시피 전체 (config.yaml)", "The whole merged recipe (config.yaml)"))
-            if not record.config
-            else folded(
-                say("합쳐진 레시피 전체 (config.yaml)", "The whole merged recipe (config.yaml)"),
-                element("pre", whole, lang="", tabindex=0),
-            ),
-        ]
+            (
+                name,
+                _class(section(block, "encoder")) or Markup(),
+                section(section(block, "encoder"), "init_args").get("frozen"),
+                _class(section(block, "adapter")) or Markup(),
+            )
+            for name, block in record.modalities.items()
+        ],
+        yaml.safe_dump(record.config, allow_unicode=True, sort_keys=False, width=100),
     )
 
 
-def _facts(record: Record) -> list[tuple[Child, Child]]:
+def costs(record: Record) -> list[Fact]:
+    """Return speed, memory, and hours of devices."""
+    results, evaluation = record.results, record.evaluation
+
+    def told(value: Any, told_as: Callable[[Any], str]) -> str | None:
+        return told_as(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    hours, rate = results.get("device_hours"), results.get("bytes_per_second")
+    written = evaluation.generated_bytes_per_second if evaluation else None
+    return [
+        (bilingual("Trained on"), _of(results.get("hardware"))),
+        (bilingual("Training time"), told(results.get("train_seconds"), duration)),
+        (bilingual("Device hours"), told(hours, lambda hours: f"{hours:.3g} h")),
+        (bilingual("Training speed"), told(rate, lambda rate: f"{number(round(rate))} B/s")),
+        (bilingual("Peak memory"), told(results.get("peak_memory_gb"), lambda size: f"{size:.2f} GB")),
+        (bilingual("Evaluated on"), _of(evaluation.hardware if evaluation else None)),
+        (bilingual("Evaluation time"), told(evaluation.seconds if evaluation else None, duration)),
+        (bilingual("Writing speed"), told(written, lambda rate: f"{number(rate)} B/s")),
+    ]
+
+
+def flattened(config: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Return the settings of a recipe as (dotted key, value); an empty mapping is a value."""
+    if isinstance(config, dict) and config:
+        return [
+            entry
+            for key, value in config.items()
+            for entry in flattened(value, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    return [(prefix, str(config))] if prefix else []
+
+
+def _facts(record: Record) -> list[Fact]:
     config, results, shape = record.config, record.results, record.backbone
     model, trainer = section(config, "model"), section(config, "trainer")
     backbone = section(model, "backbone")
     origin = Origin.read(shape)
-    start = (
-        data(" ← ".join(origin.started_from))
-        if origin.started_from
-        else say("처음부터 (무작위 가중치)", "from scratch")
-    )
+    start = data(" ← ".join(origin.started_from)) if origin.started_from else None
+    batch = section(config, "data").get("global_batch_size") or results.get("global_batch_size")
     return [
-        (say("시작점", "Started from"), start if shape else EMPTY),
-        (say("시작점의 라이선스", "Licence of the start"), data(origin.licence) if origin.licence else EMPTY),
-        (say("백본의 모양", "Shape of the backbone"), _shape(shape)),
-        (say("매개변수", "Parameters"), _parameters(results)),
-        (say("최적화 단계", "Optimizer steps"), _of(results.get("steps"))),
+        (bilingual("Started from"), (start or bilingual("from scratch")) if shape else None),
+        (bilingual("Licence of the start"), _of(origin.licence or None)),
+        (bilingual("Shape of the backbone"), _shape(shape)),
         (
-            say("전체 배치 (예제)", "Global batch (examples)"),
-            _of(section(config, "data").get("global_batch_size") or results.get("global_batch_size")),
+            bilingual("Parameters"),
+            _parameters(results.get("parameters"), results.get("trainable_parameters")),
         ),
-        (say("옵티마이저", "Optimizer"), _class(model.get("optimizer"))),
-        (say("학습률 일정", "Schedule"), _class(model.get("schedule"))),
-        (say("백본 고정", "Backbone frozen"), say("예", "yes") if backbone.get("frozen") else EMPTY),
-        (say("드롭아웃", "Dropout"), _of(backbone.get("dropout"))),
-        (say("정밀도", "Precision"), _of(results.get("precision") or trainer.get("precision"))),
-        (say("분산 방식", "Strategy"), _of(results.get("strategy") or trainer.get("strategy"))),
-        (say("난수 시드", "Seed"), _of(config.get("seed_everything"))),
+        (bilingual("Optimizer steps"), _of(results.get("steps"))),
+        (bilingual("Global batch (examples)"), _of(batch)),
+        (bilingual("Optimizer"), _class(model.get("optimizer"))),
+        (bilingual("Schedule"), _class(model.get("schedule"))),
+        (bilingual("Backbone frozen"), bilingual("yes") if backbone.get("frozen") else None),
+        (bilingual("Dropout"), _of(backbone.get("dropout"))),
+        (bilingual("Precision"), _of(results.get("precision") or trainer.get("precision"))),
+        (bilingual("Strategy"), _of(results.get("strategy") or trainer.get("strategy"))),
+        (bilingual("Seed"), _of(config.get("seed_everything"))),
     ]
 
 
-def _shape(shape: dict[str, Any]) -> Child:
+def _shape(shape: dict[str, Any]) -> Markup | None:
     keys = ("d_model", "num_layers", "num_decoder_layers", "num_heads")
     if any(key not in shape for key in keys):
-        return EMPTY
-    width, layers, decoder_layers, heads = (str(shape[key]) for key in keys)
-    return say(
-        "너비 {}, 인코더 {}층, 디코더 {}층, 헤드 {}개",
-        "width {}, {} encoder and {} decoder layers, {} heads",
-        width,
-        layers,
-        decoder_layers,
-        heads,
+        return None
+    width, encoder, decoder, heads = (str(shape[key]) for key in keys)
+    return bilingual(
+        "width {width}, {encoder} encoder and {decoder} decoder layers, {heads} heads",
+        width=width,
+        encoder=encoder,
+        decoder=decoder,
+        heads=heads,
     )
 
 
-def _parameters(results: dict[str, Any]) -> Child:
-    total, training = results.get("parameters"), results.get("trainable_parameters")
+def _parameters(total: Any, training: Any) -> str | Markup | None:
     if not isinstance(total, int):
-        return EMPTY
+        return None
     if not isinstance(training, int) or training == total:
         return number(total)
-    return say("{} (학습 {})", "{} ({} train)", number(total), number(training))
+    return bilingual("{total} ({training} train)", total=number(total), training=number(training))
 
 
-def _modalities(record: Record) -> Markup:
-    blocks = section(section(record.config, "model"), "modalities")
-    rows = []
-    for name, block in blocks.items():
-        encoder, adapter = section(block, "encoder"), section(block, "adapter")
-        frozen = section(encoder, "init_args").get("frozen")
-        state = (
-            say("고정", "frozen")
-            if frozen
-            else say("기본값", "as by default")
-            if frozen is None
-            else say("학습", "trains")
-        )
-        rows.append([data(name), _class(encoder), state, _class(adapter)])
-    if not rows:
-        return EMPTY
-    header = [
-        say("모달리티", "Modality"),
-        say("인코더", "Encoder"),
-        say("인코더의 가중치", "Its weights"),
-        say("어댑터", "Adapter"),
-    ]
-    return element("h3", say("모달리티", "Modalities")) + table(header, rows)
-
-
-def _class(block: Any) -> Markup:
+def _class(block: Any) -> Markup | None:
     """Return a class with its arguments, of switches those that are on; the recipe below has its module and all."""
     if not isinstance(block, dict) or "class_path" not in block:
-        return code(block) if isinstance(block, str) else EMPTY
+        return code(block) if isinstance(block, str) else None
     name = str(block["class_path"]).rpartition(".")[2]
-    given = {
-        k: v
-        for k, v in section(block, "init_args").items()
-        if v is not None and v is not False and k != "frozen"
-    }
-    return code(f"{name}({', '.join(f'{key}={_value(value)}' for key, value in given.items())})")
+    given = [
+        f"{key}={_value(value)}"
+        for key, value in section(block, "init_args").items()
+        if value is not None and value is not False and key != "frozen"
+    ]
+    return code(f"{name}({', '.join(given)})")
 
 
 def _value(value: Any) -> str:
     told = f"{value:g}" if isinstance(value, float) else str(value)
-    return told if len(told) <= 60 else told[:59] + "…"
+    return told if len(told) <= MAX_VALUE else told[: MAX_VALUE - 1] + "…"
 
 
-def _of(value: Any) -> Child:
+def _of(value: Any) -> str | Markup | None:
     if value is None:
-        return EMPTY
+        return None
     return number(value) if isinstance(value, int) and not isinstance(value, bool) else data(_value(value))

@@ -33,6 +33,19 @@ class Use:
     gain_over_shuffled: Score
     gain_over_none: Score
 
+    @property
+    def has_shuffled(self) -> bool:
+        return not math.isnan(self.gain_over_shuffled.value)
+
+    @property
+    def gain(self) -> Score:
+        """The gain over another example's input, over none if that was not measured."""
+        return self.gain_over_shuffled if self.has_shuffled else self.gain_over_none
+
+    @property
+    def is_used(self) -> bool | None:
+        return is_used(self.gain_over_shuffled)
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -85,8 +98,31 @@ class Evaluation:
     resamples: int | None
 
     @property
-    def has_robustness(self) -> bool:
-        return any(source.robustness for source in self.sources.values())
+    def uses(self) -> list[tuple[str, Use]]:
+        """(source, use) of all that was measured."""
+        return [(name, use) for name, source in self.sources.items() for use in source.uses]
+
+    @property
+    def main_uses(self) -> list[tuple[str, Use]]:
+        """(source, use) of the first metric of every source and modality."""
+        first: dict[tuple[str, str], Use] = {}
+        for source, use in self.uses:
+            first.setdefault((source, use.modality), use)
+        return [(source, use) for (source, _), use in first.items()]
+
+    @property
+    def main_metrics(self) -> list[tuple[str, str, Measured]]:
+        """(source, metric, value) of the first metric of every source."""
+        return [
+            (name, *next(iter(source.metrics.items())))
+            for name, source in self.sources.items()
+            if source.metrics
+        ]
+
+
+def is_used(gain: Score) -> bool | None:
+    """Return True if a gain's interval is above zero, False if below, None if it holds zero or is not known."""
+    return True if gain.low > 0 else False if gain.high < 0 else None
 
 
 def read_evaluation(path: Path) -> Evaluation | None:

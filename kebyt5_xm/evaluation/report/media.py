@@ -1,17 +1,21 @@
 """Images, recordings and arrays of a prompt: opened safely, made small, and put into the page."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from kebyt5_xm.data.media.bad_sample import MediaError
 from kebyt5_xm.data.media.opening import open_media
 from kebyt5_xm.data.media.reference import Readable, resolve
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation.report.markup import data, element, say
+from kebyt5_xm.evaluation.report.data_urls import grey, jpeg, png, spectrogram, wav
+from kebyt5_xm.evaluation.report.language import bilingual
 from kebyt5_xm.evaluation.report.numbers import number
+from kebyt5_xm.evaluation.report.pages import data
 from kebyt5_xm.model.runs.run import Run
 
 Opener = Callable[[dict[str, Any]], Readable | None]
@@ -47,64 +51,64 @@ def beside_manifest(run: Run) -> Opener:
     return find
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a page shows of a medium: data URLs of what is seen and heard, or the `problem` in their place."""
+
+    reference: str = ""
+    image: str | None = None
+    alt: str = ""
+    size: tuple[int, int] | None = None
+    """Width and height at which it is shown, in pixels; None where the style sheet says."""
+    classes: str = ""
+    audio: str | None = None
+    told: str | Markup | None = None
+    problem: Markup | None = None
+
+
 class MediaShelf:
-    """Turns media into elements of the page until `MOST_BYTES` are spent; `left_out` counts the others."""
+    """Turns media into what a page shows until `MOST_BYTES` are spent; `left_out` counts the others."""
 
     def __init__(self, find: Opener | None) -> None:
         self.find = find
         self.spent = self.left_out = 0
 
-    def shown(self, medium: dict[str, Any]) -> Markup:
-        """Return the figure of a medium, or what is known of it and why it cannot be seen."""
-        reference = data(_short(str(medium.get("reference", ""))))
+    def shown(self, medium: dict[str, Any]) -> Shown:
+        """Return a medium, or what is known of it and why it cannot be seen."""
+        reference = _short(str(medium.get("reference", "")))
         if self.find is None:
-            return _figure(say("매체를 열지 않음", "media not opened"), reference)
+            return Shown(reference, problem=bilingual("media not opened"))
         if self.spent >= MOST_BYTES:
             self.left_out += 1
-            return _figure(say("자리가 다 참", "left out: the page is full"), reference)
+            return Shown(reference, problem=bilingual("left out: the page is full"))
         kind = medium.get("media")
         try:
             readable = self.find(medium)
             if readable is None:
-                return _figure(say("찾을 수 없음", "not found"), reference)
+                return Shown(reference, problem=bilingual("not found"))
             if kind not in ("image", "audio", "array"):
-                return _figure(say("알 수 없는 매체", "of an unknown kind"), reference)
-            elements = _ELEMENTS[kind](open_media(readable, kind))
+                return Shown(reference, problem=bilingual("of an unknown kind"))
+            shown = _SHOWN[kind](open_media(readable, kind))
         except MediaError as error:
-            return _figure(say("열 수 없음: {}", "cannot be opened: {}", data(error.cause)), reference)
+            return Shown(reference, problem=bilingual("cannot be opened: {cause}", cause=data(error.cause)))
         except (UserError, OSError) as error:
-            return _figure(say("열 수 없음: {}", "cannot be opened: {}", data(error)), reference)
-        self.spent += sum(map(len, elements))
-        return _figure(*elements, reference)
+            return Shown(reference, problem=bilingual("cannot be opened: {cause}", cause=data(error)))
+        self.spent += len(shown.image or "") + len(shown.audio or "")
+        return replace(shown, reference=reference)
 
 
-def _figure(*parts: Markup) -> Markup:
-    *elements, reference = parts
-    return element("figure", *elements, element("figcaption", reference), class_="medium")
-
-
-def _image(image: Any) -> list[Markup]:
-    from kebyt5_xm.evaluation.report.data_urls import jpeg
-
-    width, height = image.size
+def shown_image(image: Any) -> Shown:
+    """Return a Pillow image at most `IMAGE_SIDE` pixels wide and high."""
+    told = f"{image.width} × {image.height}"
     small = image.copy()
     small.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
     # A tiny one is shown larger, with its pixels visible.
-    classes = "tiny" if max(small.size) < 64 else None
-    picture = element(
-        "img",
-        src=jpeg(small, JPEG_QUALITY),
-        alt=f"{width} × {height}",
-        width=small.width,
-        height=small.height,
-        class_=classes,
-    )
-    return [picture, element("small", f"{width} × {height}")]
+    classes = "tiny" if max(small.size) < 64 else ""
+    return Shown(image=jpeg(small, JPEG_QUALITY), alt=told, size=small.size, classes=classes, told=told)
 
 
-def _audio(decoded: Any) -> list[Markup]:
-    from kebyt5_xm.evaluation.report.data_urls import grey, png, spectrogram, wav
-
+def shown_audio(decoded: Any) -> Shown:
+    """Return the first `MOST_SECONDS` of a waveform [samples] and its rate, at `MOST_RATE` Hz or less."""
     waveform, rate = decoded
     seconds = len(waveform) / rate
     played = waveform[: int(MOST_SECONDS * rate)]
@@ -112,33 +116,34 @@ def _audio(decoded: Any) -> list[Markup]:
     every = max(1, -(-rate // MOST_RATE))
     if every > 1:  # the mean of neighbours is filter enough for listening
         played = played[: len(played) // every * every].reshape(-1, every).mean(1)
-    told = say(
-        "{}초, {} Hz" if seconds <= MOST_SECONDS else f"{{}}초 중 처음 {MOST_SECONDS:g}초, {{}} Hz",
-        "{} s at {} Hz" if seconds <= MOST_SECONDS else f"the first {MOST_SECONDS:g} of {{}} s, {{}} Hz",
-        f"{seconds:.2f}",
-        f"{rate:,}",
-    )
-    return [
-        element("audio", controls=True, preload="none", src=wav(played, rate // every)),
-        element("img", src=picture, alt="spectrogram", class_="spectrogram"),
-        element("small", told),
-    ]
+    if seconds <= MOST_SECONDS:
+        told = bilingual("{seconds} s at {rate} Hz", seconds=f"{seconds:.2f}", rate=f"{rate:,}")
+    else:
+        told = bilingual(
+            "the first {shown} of {seconds} s, {rate} Hz",
+            shown=f"{MOST_SECONDS:g}",
+            seconds=f"{seconds:.2f}",
+            rate=f"{rate:,}",
+        )
+    url = wav(played, rate // every)
+    return Shown(audio=url, image=picture, alt="spectrogram", classes="spectrogram", told=told)
 
 
-def _array(values: Any) -> list[Markup]:
-    import numpy as np
-
-    from kebyt5_xm.evaluation.report.data_urls import grey, png
-
+def shown_array(values: Any) -> Shown:
+    """Return an array with its first axis, time, to the right, at most 512 of its features."""
     flat = values.reshape(len(values), -1) if values.ndim > 1 else values[:, None]
     picture = np.ascontiguousarray(flat.T[::-1]) if values.size else np.zeros((1, 1), np.float32)
     shape = " × ".join(map(str, values.shape))
     told = f"{shape}, {number(float(picture.min()))} – {number(float(picture.max()))}"
     pixels = grey(picture[:512], SPECTROGRAM_COLUMNS)
-    return [element("img", src=png(pixels), alt=shape, class_="spectrogram"), element("small", told)]
+    return Shown(image=png(pixels), alt=shape, classes="spectrogram", told=told)
 
 
-_ELEMENTS: dict[str, Callable[[Any], list[Markup]]] = {"image": _image, "audio": _audio, "array": _array}
+_SHOWN: dict[str, Callable[[Any], Shown]] = {
+    "image": shown_image,
+    "audio": shown_audio,
+    "array": shown_array,
+}
 
 
 def _short(reference: str, most: int = 80) -> str:

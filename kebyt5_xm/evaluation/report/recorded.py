@@ -56,6 +56,11 @@ class Record:
         blocks = section(self.config, "data").get("sources") or {}
         return {name: block for name, block in blocks.items() if isinstance(block, dict)}
 
+    @property
+    def modalities(self) -> dict[str, Any]:
+        """The recipe's modalities: their blocks of `encoder` and `adapter`."""
+        return section(section(self.config, "model"), "modalities")
+
     @cached_property
     def forgetting(self) -> dict[str, Forgotten]:
         """What training took from the text, by part; empty where it was not measured."""
@@ -65,6 +70,11 @@ class Record:
             if all(isinstance(value, int | float) for value in values):
                 found[part] = Forgotten(*map(float, values))
         return found
+
+    @property
+    def text_parts(self) -> list[tuple[str, Forgotten]]:
+        """The parts of `forgetting`, the one that lost most first."""
+        return sorted(self.forgetting.items(), key=lambda entry: -entry[1].change)
 
     def last(self, metric: str) -> float | None:
         """Return the last value of a metric."""

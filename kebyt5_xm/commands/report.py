@@ -1,0 +1,78 @@
+"""Write a run's report: RUN/report.html, one file that needs no network, in Korean and English.
+
+The best checkpoint, else the last, answers the held-out examples first; `--no-evaluate` draws what is there already.
+A checkpoint may be named instead of a run.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation import PROBED_EXAMPLES
+from kebyt5_xm.evaluation.report import DEFAULT_EXAMPLES, write_report
+from kebyt5_xm.trust import add_trust_argument
+
+if TYPE_CHECKING:
+    from kebyt5_xm.evaluation.report.media import Opener
+    from kebyt5_xm.model.runs.run import Run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `kebyt5-xm report`."""
+    parser.add_argument("run", metavar="RUN", help="run directory, or one of its checkpoints")
+    parser.add_argument("--out", metavar="FILE", help="the page (RUN/report.html)")
+    parser.add_argument(
+        "--no-evaluate", action="store_true", help="draw the evaluation that is there, without the model"
+    )
+    parser.add_argument(
+        "--robustness", action="store_true", help="measure disturbed inputs too, which takes time"
+    )
+    parser.add_argument(
+        "--examples",
+        type=int,
+        default=DEFAULT_EXAMPLES,
+        metavar="N",
+        help=f"outputs shown of each source, wrong ones first ({DEFAULT_EXAMPLES})",
+    )
+    parser.add_argument(
+        "--probed",
+        type=int,
+        default=PROBED_EXAMPLES,
+        metavar="N",
+        help=f"examples of each source for the use of modalities and robustness, 0 for none ({PROBED_EXAMPLES})",
+    )
+    add_language(parser)
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where it is evaluated (cpu)"
+    )
+    add_trust_argument(parser)
+
+
+def add_language(parser: argparse.ArgumentParser) -> None:
+    """Declare `--language`, which the reader of the page can switch."""
+    parser.add_argument("--language", choices=("ko", "en"), default="en", help="shown first (en)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate unless told not to, write the page and say where it is. Raises `UserError`."""
+    from kebyt5_xm.model.runs.run import resolve
+
+    for option, value in (("--examples", args.examples), ("--probed", args.probed)):
+        if value < 0:
+            raise UserError(f"found {option} {value}, expected 0 or more")
+    if args.no_evaluate and args.robustness:
+        raise UserError("found --robustness with --no-evaluate, expected one of them: it needs the model")
+    found = resolve(args.run)
+    find = None if args.no_evaluate else _evaluate(found, args)
+    write_report(found, find, Path(args.out) if args.out else None, args.examples, args.language)
+
+
+def _evaluate(run: "Run", args: argparse.Namespace) -> "Opener":
+    """Evaluate a run, and return what opens the media of its examples."""
+    from kebyt5_xm.evaluation.evaluate import evaluate
+    from kebyt5_xm.training.configured import run_data
+
+    data, probed = run_data(run, args.trust), args.probed
+    found = evaluate(run, data, args.device, args.trust, num_probed=probed, with_robustness=args.robustness)
+    return found.medium
