@@ -39,6 +39,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
 
 check: lint
 	$(BIN)/python -m pytest -q $(ON_ALL_CORES) -m "not slow and not gpu"

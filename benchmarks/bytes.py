@@ -11,7 +11,7 @@ import numpy as np
 from transformers.models.byt5.tokenization_byt5 import ByT5Tokenizer
 
 from benchmarks.report import seconds, write
-from kebyt5_xm.randomness import below, hash64
+from kebyt5_xm.data.randomness import below, hash64
 from kebyt5_xm.vocabulary import decode, encode
 
 SENTENCES = [

@@ -18,7 +18,7 @@ from encoders.waveform import (
 )
 from kebyt5_xm.encoder import AudioHeader, Encoded, Encoder, Header, Preprocessor, Size, length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.model.weight_files import read_tensors
+from kebyt5_xm.weight_files import read_tensors
 
 try:
     from torchaudio import pipelines

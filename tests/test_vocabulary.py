@@ -36,7 +36,7 @@ def tokenizer():
     return ByT5Tokenizer()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.text())
 @example("")
 @example("  안녕 hello 你好 こんにちは 👩‍👩‍👧‍👦 \x00\t\r\n\u2028\ufeff\ufffd\U0010ffff  ")

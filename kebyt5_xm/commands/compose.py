@@ -121,7 +121,7 @@ def _slot_bias(contents: dict[str, dict[str, Any]]) -> Any:
 def _load_frozen_encoder(model: "CrossModalT5", name: str, folder: Path, original: str) -> None:
     """Read an encoder's weights from the export around the folder of its adapter."""
     from kebyt5_xm.model.tensor_files import load_tensors, own_tensors
-    from kebyt5_xm.model.weight_files import WEIGHTS, read_tensors
+    from kebyt5_xm.weight_files import WEIGHTS, read_tensors
 
     encoder = model.modality(name).encoder
     if not own_tensors(encoder):  # it has no weights: stored features

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from kebyt5_xm.data.inputs import Example
+from kebyt5_xm.data.randomness import permute
 from kebyt5_xm.data.sources.template import Segment, Slot
 from kebyt5_xm.evaluation.held_out import HeldOut, Tell
 from kebyt5_xm.evaluation.plain_values import plain
 from kebyt5_xm.metrics import Answer, Metric, Score, difference, score
-from kebyt5_xm.randomness import permute
 
 _KEY = 0
 """Of the permutation by which media are shuffled: any will do, but always the same one."""

@@ -18,7 +18,7 @@ from kebyt5_xm.model.backbone import backbone_hash
 from kebyt5_xm.model.configuration import SlotBias
 from kebyt5_xm.model.saving import offline_spec
 from kebyt5_xm.model.tensor_files import load_tensors, write_tensors
-from kebyt5_xm.model.weight_files import read_tensors
+from kebyt5_xm.weight_files import read_tensors
 
 if TYPE_CHECKING:
     from kebyt5_xm.model.cross_modal import CrossModalT5

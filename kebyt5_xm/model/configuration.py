@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.t5 import t5_config
-from kebyt5_xm.model.weight_files import CROSS_MODAL
+from kebyt5_xm.weight_files import CROSS_MODAL
 
 SlotBias = Literal["shared", "zero"]
 

@@ -10,7 +10,7 @@ import torch
 
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.device import usable_device
-from kebyt5_xm.model.weight_files import WEIGHTS
+from kebyt5_xm.weight_files import WEIGHTS
 
 LOAD_REMEDIES = {
     "trust_remote_code": "trusted_modules=['PACKAGE'] imports classes of packages that you trust",

@@ -15,7 +15,7 @@ from kebyt5_xm.model.finite import refuse_not_finite
 from kebyt5_xm.model.lora import Update, updates
 from kebyt5_xm.model.runs.checkpoint_reading import BACKBONE_PREFIX, MODEL_PREFIX
 from kebyt5_xm.model.runs.run import Run, backbone_tensors, lora_entries
-from kebyt5_xm.model.weight_files import write_file
+from kebyt5_xm.weight_files import write_file
 
 if TYPE_CHECKING:
     import torch

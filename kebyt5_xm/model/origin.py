@@ -22,7 +22,7 @@ from kebyt5_xm.model.pretrained import HubModel, Pretrained, RunBackbone, open_p
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.model.t5 import saved_config
-from kebyt5_xm.model.weight_files import ABOUT
+from kebyt5_xm.weight_files import ABOUT
 
 TERMS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.txt")
 """Files of a model repository that may state terms."""

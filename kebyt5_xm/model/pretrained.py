@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.runs import run
-from kebyt5_xm.model.weight_files import ABOUT, CROSS_MODAL, WEIGHT_FILES, read_tensors, shards
+from kebyt5_xm.weight_files import ABOUT, CROSS_MODAL, WEIGHT_FILES, read_tensors, shards
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -25,8 +25,8 @@ from kebyt5_xm.model.runs.run import Run, lora_entries, model_tensors
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.t5 import refuse_absurd, saved_config, t5_config, without_weights
 from kebyt5_xm.model.tensor_files import check_fit, load_tensors, write_tensors
-from kebyt5_xm.model.weight_files import ABOUT, CROSS_MODAL, WEIGHTS, read_tensors
 from kebyt5_xm.trust import held_to_trust, somebody_elses
+from kebyt5_xm.weight_files import ABOUT, CROSS_MODAL, WEIGHTS, read_tensors
 
 Model = TypeVar("Model", bound=CrossModalNetwork)
 

@@ -10,7 +10,7 @@ from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.finite import refuse_not_finite
 from kebyt5_xm.model.lora import refuse_updates
-from kebyt5_xm.model.weight_files import write_file
+from kebyt5_xm.weight_files import write_file
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -16,6 +17,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from kebyt5_xm.model.finite import figures
 
 FIELDS = ("step", "metric", "value")
+
+
+def is_logged(trainer: pl.Trainer) -> bool:
+    """Say whether the step that has just ended is one whose figures are logged: every n-th, and the last."""
+    every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+    return (every > 0 and trainer.global_step % every == 0) or trainer.global_step == trainer.max_steps
 
 
 class MetricsLog(Logger):

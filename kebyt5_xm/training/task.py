@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.interface import MediaInterface
+from kebyt5_xm.data.randomness import hash64
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.judging import Judging, write_answers
 from kebyt5_xm.evaluation.tally import Tally
@@ -26,14 +27,13 @@ from kebyt5_xm.model.lora import LoRA
 from kebyt5_xm.model.modality import Modality
 from kebyt5_xm.model.network import Outputs, teacher_forced, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
-from kebyt5_xm.randomness import hash64
 from kebyt5_xm.training import groups as parameter_groups
 from kebyt5_xm.training import resuming
 from kebyt5_xm.training.building import Building
-from kebyt5_xm.training.callbacks.progress import is_logged
 from kebyt5_xm.training.fit_checks import optimization
 from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.memory import memory, sharding
+from kebyt5_xm.training.metrics_log import is_logged
 from kebyt5_xm.training.resuming import Given
 from kebyt5_xm.training.sharding import shard
 from kebyt5_xm.training.step_watch import StepWatch

@@ -66,7 +66,7 @@ def check_items(
         torch.testing.assert_close(row[:count], alone[0, :count], rtol=1e-4, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(sorted(SEQUENCE)),
     lengths=st.lists(st.integers(0, 31), min_size=1, max_size=4),
@@ -89,7 +89,7 @@ def test_padding_and_company_change_nothing(name, lengths, extra, begin_end, see
     check_items(adapter, items, [(length,) for length in lengths], padded, mask)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(sorted(GRID)),
     sizes=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 7)), min_size=1, max_size=3),

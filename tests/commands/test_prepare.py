@@ -140,7 +140,7 @@ lines = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lines=lines, ends=st.booleans(), shard_bytes=st.integers(1, 40))
 def test_pieces_of_a_file_together_are_the_file(tmp_path_factory, lines, ends, shard_bytes):
     tmp_path = tmp_path_factory.mktemp("pieces")

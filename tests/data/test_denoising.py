@@ -115,7 +115,7 @@ settings_of_objectives = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(options=settings_of_objectives, data=st.data(), seed=st.integers(-(2**65), 2**65))
 def test_any_bytes_restore_exactly(options, data, seed):
     try:

@@ -468,7 +468,7 @@ def test_media_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_pieces_hold_every_byte_and_mark_what_differs(reference: str, prediction: str) -> None:
     sides = differences(reference, prediction)
     kept = []
@@ -601,7 +601,7 @@ def as_number(label: str) -> float:
 
 
 @given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_ticks_cover_the_values(low: float, extent: float) -> None:
     high = low + extent
     if not high > low or extent < 1e-3 * abs(low):

@@ -16,7 +16,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["kebyt5_xm.training.cli", "transformers.models.t5.modeling_t5", "torch.utils.tensorboard"]
 )
-TIMEOUT_SECONDS = 240
+TIMEOUT_SECONDS = 500
 SAMPLE_LENGTH = 11
 """Ids that a run writes for each example of its sample table, of 96: an untrained model never stops by itself, and
 decoding took over half of a run's time under ZeRO-3. More than `decoding.CHECK_EVERY`, so that ranks look twice."""

@@ -27,9 +27,9 @@ from kebyt5_xm.model.pretrained import RunBackbone
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run, resolve
 from kebyt5_xm.model.t5 import load_state, saved_config, saved_state
-from kebyt5_xm.model.weight_files import ABOUT, WEIGHTS, write_file
 from kebyt5_xm.trust import add_trust_argument
 from kebyt5_xm.vocabulary import EXTRA_IDS
+from kebyt5_xm.weight_files import ABOUT, WEIGHTS, write_file
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.randomness import hash64, permute
 from kebyt5_xm.data.sources.source import Part
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.randomness import hash64, permute
 
 BLOCK = 1 << 16
 """Examples in a block. Weights are met exactly to 1/65536, and every part occurs at least once in a block."""

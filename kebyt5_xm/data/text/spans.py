@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.randomness import below, hash64
+from kebyt5_xm.data.randomness import below, hash64
 
 Boundaries = Literal["byte", "character"]
 

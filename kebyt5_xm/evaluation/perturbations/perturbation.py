@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from kebyt5_xm.randomness import hash64
+from kebyt5_xm.data.randomness import hash64
 
 Kind = Literal["text", "image", "audio"]
 

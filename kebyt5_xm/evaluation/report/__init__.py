@@ -30,9 +30,8 @@ def write_report(
     from kebyt5_xm.evaluation.report.media import beside_manifest
 
     out = out or run.path / "report.html"
-    size = write_page(
-        draw(run, find or beside_manifest(run), examples_shown=examples, language=language), out
-    )
+    html = draw(run, find or beside_manifest(run), examples_shown=examples, language=language)
+    size = write_page(html, out)
     print(f"wrote {out}: {size / 1e6:.1f} MB")
 
 

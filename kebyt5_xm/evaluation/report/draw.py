@@ -1,6 +1,5 @@
 """The report of one run: its files, drawn as one page."""
 
-from kebyt5_xm.evaluation.report import DEFAULT_EXAMPLES
 from kebyt5_xm.evaluation.report.charts import MAX_ROWS
 from kebyt5_xm.evaluation.report.configuration import configuration, costs
 from kebyt5_xm.evaluation.report.curves import curves, robustness_charts
@@ -15,9 +14,7 @@ from kebyt5_xm.evaluation.report.text_ability import BASELINES, text_course, tex
 from kebyt5_xm.model.runs.run import Run
 
 
-def draw(
-    run: Run, media: Opener | None = None, *, examples_shown: int = DEFAULT_EXAMPLES, language: str = "en"
-) -> str:
+def draw(run: Run, media: Opener | None = None, *, examples_shown: int = 12, language: str = "en") -> str:
     """Return the page of a run, in Korean and English.
 
     Args:

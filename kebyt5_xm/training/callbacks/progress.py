@@ -9,12 +9,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from kebyt5_xm.data.batch import Batch
-
-
-def is_logged(trainer: pl.Trainer) -> bool:
-    """Say whether the step that has just ended is one whose figures are logged: every n-th, and the last."""
-    every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-    return (every > 0 and trainer.global_step % every == 0) or trainer.global_step == trainer.max_steps
+from kebyt5_xm.training.metrics_log import is_logged
 
 
 class Throughput(pl.Callback):

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kebyt5_xm.randomness import below, hash64, permute
+from kebyt5_xm.data.randomness import below, hash64, permute
 
 INCREMENT = 0x9E3779B97F4A7C15
 
