@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ TRUSTED = ("kebyt5_xm", "encoders")
 
 LIBRARIES = ("torch", "lightning")
 """Packages whose classes a run's recipe may name too: optimizers and the trainer's parts."""
+
+
+RENAMED = {
+    "kebyt5_xm.sharding.FSDP2": "kebyt5_xm.training.sharding.FSDP2",
+    "kebyt5_xm.data.denoise.Denoising": "kebyt5_xm.data.Denoising",
+    "kebyt5_xm.data.manifest_source.Manifest": "kebyt5_xm.data.Manifest",
+}
+"""Former class path -> its name now, for recipes, runs and exports that were made before."""
 
 
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +117,25 @@ def check_trusted(
         )
     if class_path.startswith("encoders."):
         check_encoders()
+
+
+def with_current_names(value: Any) -> Any:
+    """Return a recipe, or a part of one, with `RENAMED` class paths by their names now; each is said once."""
+    if isinstance(value, list):
+        return [with_current_names(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    named = {key: with_current_names(item) for key, item in value.items()}
+    former = named.get("class_path")
+    if isinstance(former, str) and former in RENAMED:
+        named["class_path"] = RENAMED[former]
+        _say_renamed(former)
+    return named
+
+
+@cache
+def _say_renamed(former: str) -> None:
+    print(f"'{former}' is now '{RENAMED[former]}'; the new name is used", file=sys.stderr)
 
 
 def held_to_trust(recipe: dict[str, Any], trusted_modules: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ import yaml
 from tiny_model import SHAPE, SPECS, tiny_model, write_files
 
 from kebyt5_xm import trust
+from kebyt5_xm.training import recipe_imports
 from kebyt5_xm.commands import cli
 from kebyt5_xm.commands.export.export import export_backbone
 from kebyt5_xm.errors import UserError
@@ -283,7 +284,7 @@ def test_the_guard_on_jsonargparse_goes_with_its_block() -> None:
     from jsonargparse._common import parsing_settings
 
     before = dict(parsing_settings)
-    with trust._only_imports_of(["kebyt5_xm"]):
+    with recipe_imports._only_imports_of(["kebyt5_xm"]):
         assert parsing_settings != before
     assert parsing_settings == before
 

@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from kebyt5_xm.data.sources.denoise import Denoising
     from kebyt5_xm.data.sources.manifest_source import Manifest
     from kebyt5_xm.data.text.store import Store
+    from kebyt5_xm.data.text.store_writer import StoreWriter
 
 _HOMES = {
     "DataModule": "datamodule",
     "Denoising": "sources.denoise",
     "Manifest": "sources.manifest_source",
     "Store": "text.store",
+    "StoreWriter": "text.store_writer",
 }
 
-__all__ = ["DataModule", "Denoising", "Manifest", "Store"]
+__all__ = ["DataModule", "Denoising", "Manifest", "Store", "StoreWriter"]
 
 
 def __getattr__(name: str) -> object:

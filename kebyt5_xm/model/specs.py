@@ -16,7 +16,7 @@ from torch import nn
 from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.trust import check_trusted, somebody_elses
+from kebyt5_xm.trust import check_trusted, somebody_elses, with_current_names
 
 T = TypeVar("T")
 Parts = tuple[Encoder, Adapter]
@@ -38,6 +38,7 @@ def build(
     Raises `UserError` for a class that is not trusted, is not to be had or is no `base`, and for arguments that
     it does not take.
     """
+    spec = with_current_names(spec)
     cls = _find(spec, base, trusted_modules, where)
     given = spec.get("init_args") or {}
     if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):

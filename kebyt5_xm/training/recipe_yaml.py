@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.trust import with_current_names
 
 KeyPath = tuple[str, ...]
 """The keys from the top of a recipe to one of its values."""
@@ -75,7 +76,8 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """Return a recipe, and the line from 1 on which each of its keys stands.
 
     Raises `UserError` for a file that cannot be read, that is no YAML or no mapping, for a key given twice in one
-    mapping, and for a key or a value that is no text, number, list or mapping.
+    mapping, and for a key or a value that is no text, number, list or mapping. Class paths have their names of now
+    (`kebyt5_xm.trust.RENAMED`).
     """
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig")
@@ -98,7 +100,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         found = "empty" if node is None else f"a {'list' if isinstance(node, yaml.SequenceNode) else 'text'}"
         raise UserError(f"'{path}' is {found}; expected a mapping of model, data and trainer")
     reader = _Reader(str(path))
-    return reader.mapping(node, ()), reader.lines
+    return with_current_names(reader.mapping(node, ())), reader.lines
 
 
 class _Reader:

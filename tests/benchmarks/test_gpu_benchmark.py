@@ -63,8 +63,8 @@ def test_full_rows_need_no_mask_and_mixed_ones_are_padded(device: Device):
         return [examples.batch(rows) for rows in examples.ours()]
 
     full, mixed = (batches(examples) for examples in kinds(device).values())
-    assert all(batch.attention_mask() is None for batch in full)
-    assert any(batch.attention_mask() is not None for batch in mixed)
+    assert all(batch.inputs.attention_mask() is None for batch in full)
+    assert any(batch.inputs.attention_mask() is not None for batch in mixed)
     assert len(full) == len(mixed) == gpu_training.MICRO_BATCHES
 
 

@@ -24,6 +24,7 @@ from kebyt5_xm.durable import standing
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.runs.checkpoint_reading import BACKBONE_PREFIX, MODEL_PREFIX, STEP, stored_tensors
 from kebyt5_xm.model.runs.digest import is_damaged
+from kebyt5_xm.trust import with_current_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +56,8 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The merged recipe."""
-        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")) or {}
+        recipe = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")) or {}
+        return with_current_names(recipe)
 
     @property
     def backbone(self) -> Path:
