@@ -13,9 +13,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["kebyt5_xm.training.cli", "transformers.models.t5.modeling_t5", "torch.utils.tensorboard"]
-)
+PRELOADED = ["kebyt5_xm.training.cli", "transformers.models.t5.modeling_t5", "torch.utils.tensorboard"]
+CONTEXT.set_forkserver_preload(PRELOADED)
 TIMEOUT_SECONDS = 500
 SAMPLE_LENGTH = 11
 """Ids that a run writes for each example of its sample table, of 96: an untrained model never stops by itself, and
@@ -70,6 +69,8 @@ def _train(args: list[str], output: str, rank: int, ranks: int, port: int) -> No
             TORCHELASTIC_RUN_ID="test",
         )
     sys.path.insert(0, TOOLS)
+    missing = [name for name in PRELOADED if name not in sys.modules]
+    assert not missing, f"the server could not import {missing}, which it does not say by itself"
     import torch
 
     from kebyt5_xm.training import cli
