@@ -14,7 +14,6 @@ import yaml
 from tiny_model import SHAPE, SPECS, tiny_model, write_files
 
 from kebyt5_xm import trust
-from kebyt5_xm.training import recipe_imports
 from kebyt5_xm.commands import cli
 from kebyt5_xm.commands.export.export import export_backbone
 from kebyt5_xm.errors import UserError
@@ -24,6 +23,7 @@ from kebyt5_xm.model.origin import copy_terms, record
 from kebyt5_xm.model.processor import CrossModalProcessor
 from kebyt5_xm.model.runs.checkpoint_reading import stored_tensors
 from kebyt5_xm.training import cli as training
+from kebyt5_xm.training import recipe_imports
 from kebyt5_xm.training.configured import configured
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")

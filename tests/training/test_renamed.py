@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import tiny_run
 import yaml
 from tiny_model import tiny_model
 
@@ -48,6 +49,7 @@ def test_a_run_of_before_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    tiny_run.write_stores(tmp_path)
     Path("rows.jsonl").write_text('{"q": "1", "a": "2"}\n', encoding="utf-8")
     path = tmp_path / "config.yaml"
     path.write_text(OLD_RUN, encoding="utf-8")
