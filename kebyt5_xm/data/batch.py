@@ -23,7 +23,7 @@ IGNORE_INDEX = -100
 """The label of a position without a target: PyTorch's and transformers' own convention."""
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning copies a batch and sets its fields, where it converts precision
 class Progress:
     """Where a micro-batch stands in the plan.
 
@@ -77,7 +77,7 @@ def collate(
     part: NDArray[np.int64],
     *,
     interfaces: Mapping[str, MediaInterface],
-    progress: Progress = Progress(),
+    progress: Progress | None = None,
     packed_row: NDArray[np.int64] | None = None,
     skipped: Sequence[tuple[int, Skip]] = (),
 ) -> Batch:
@@ -124,7 +124,7 @@ def collate(
         ),
         torch.from_numpy(labels),
         torch.from_numpy(part.astype(np.int16) if packing is None else target_part),
-        progress,
+        progress or Progress(),
         num_ids=int(lengths[counted].sum()),
         padding={
             "text": (int(used[:, 0].sum()), input_ids.size),
