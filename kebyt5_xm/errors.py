@@ -31,3 +31,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'image'?"` for the nearest of `known`, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its class where there is none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -33,6 +33,34 @@ RENAMED = {
     "kebyt5_xm.sharding.FSDP2": "kebyt5_xm.training.sharding.FSDP2",
     "kebyt5_xm.data.denoise.Denoising": "kebyt5_xm.data.Denoising",
     "kebyt5_xm.data.manifest_source.Manifest": "kebyt5_xm.data.Manifest",
+    **{
+        f"kebyt5_xm.{home}.{former}": f"kebyt5_xm.{home}.{former.partition('.')[2]}"
+        for home, classes in {
+            "data.layouts": (
+                "aligned_text.AlignedText",
+                "korean_captions.KoreanCaptions",
+                "ksponspeech.KsponSpeech",
+                "question_answering.Squad",
+                "transcripts.Transcripts",
+                "visual_questions.VisualQuestions",
+            ),
+            "metrics": (
+                "auprc.AUPRC",
+                "character_f1.CharacterF1",
+                "correlation.Pearson",
+                "correlation.Spearman",
+                "label_f1.MacroF1",
+                "label_f1.MicroF1",
+                "matching.Accuracy",
+                "matching.ExactMatch",
+                "rouge.RougeL",
+                "rouge.RougeW",
+                "threshold_f1.ThresholdF1",
+                "vqa_accuracy.VQAAccuracy",
+            ),
+        }.items()
+        for former in classes
+    },
 }
 """Former class path -> its name now, for recipes, runs and exports that were made before."""
 
@@ -119,18 +147,13 @@ def check_trusted(
         check_encoders()
 
 
-def with_current_names(value: Any) -> Any:
-    """Return a recipe, or a part of one, with `RENAMED` class paths by their names now; each is said once."""
-    if isinstance(value, list):
-        return [with_current_names(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    named = {key: with_current_names(item) for key, item in value.items()}
-    former = named.get("class_path")
-    if isinstance(former, str) and former in RENAMED:
-        named["class_path"] = RENAMED[former]
-        _say_renamed(former)
-    return named
+def with_current_names(recipe: Any) -> Any:
+    """Give `RENAMED` classes in a recipe, or in a part of one, their names of now; return it. Each is said once."""
+    for _, block in _classes(recipe, "", set()):
+        if (former := block["class_path"]) in RENAMED:
+            block["class_path"] = RENAMED[former]
+            _say_renamed(former)
+    return recipe
 
 
 @cache
@@ -140,26 +163,32 @@ def _say_renamed(former: str) -> None:
 
 def held_to_trust(recipe: dict[str, Any], trusted_modules: Sequence[str]) -> None:
     """Raise `UserError` if a run's recipe names a class outside what is trusted; nothing is imported for it."""
-    for where, class_path in class_paths(recipe, "", set()):
+    for where, class_path in class_paths(recipe):
         check_trusted(class_path, trusted_modules, where, (*TRUSTED, *LIBRARIES))
 
 
 def packages(recipe: dict[str, Any]) -> list[str]:
     """Return the packages of all classes that a recipe names: whoever has just run it trusts them."""
-    return sorted({class_path.partition(".")[0] for _, class_path in class_paths(recipe, "", set())})
+    return sorted({class_path.partition(".")[0] for _, class_path in class_paths(recipe)})
 
 
-def class_paths(value: Any, where: str, seen: set[int]) -> Iterator[tuple[str, str]]:
-    """Yield (place, class path) of every mapping with a `class_path`; one that YAML repeats is seen once."""
+def class_paths(recipe: Any) -> Iterator[tuple[str, str]]:
+    """Yield (place, class path) of every class that a recipe, or a part of one, names."""
+    for where, block in _classes(recipe, "", set()):
+        yield where, block["class_path"]
+
+
+def _classes(value: Any, where: str, seen: set[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place, mapping) of every mapping with a `class_path`; one that YAML repeats is seen once."""
     if isinstance(value, dict | list):
         if id(value) in seen:
             return
         seen.add(id(value))
     if isinstance(value, dict):
         if isinstance(value.get("class_path"), str):
-            yield where, value["class_path"]
+            yield where, value
         for key, item in value.items():
-            yield from class_paths(item, f"{where}.{key}" if where else str(key), seen)
+            yield from _classes(item, f"{where}.{key}" if where else str(key), seen)
     elif isinstance(value, list):
         for number, item in enumerate(value):
-            yield from class_paths(item, f"{where}[{number}]", seen)
+            yield from _classes(item, f"{where}[{number}]", seen)

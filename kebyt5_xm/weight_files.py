@@ -5,10 +5,12 @@ A folder holds `config.json` beside its weights, in one file or in shards that a
 
 import json
 import pickle
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.durable import sync
+from kebyt5_xm.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,15 +40,22 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
         return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise UserError(
-            f"'{path}' cannot be read ({str(error).splitlines()[0]}); it may be incomplete: fetch it again"
+            f"'{path}' cannot be read ({first_line(error)}); it may be incomplete: fetch it again"
         ) from error
 
 
 def write_file(tensors: "dict[str, Tensor]", path: Path) -> None:
-    """Write tensors as safetensors, marked as PyTorch's, as transformers asks of such a file."""
+    """Write tensors as safetensors, marked as PyTorch's, as transformers asks of such a file, and sync them.
+
+    safetensors (0.8) does not write into the file at `path`: it puts a new one there, which its owner alone may read.
+    """
     from safetensors.torch import save_file
 
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
     save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(mode)
+    sync(path)
 
 
 def shards(index: Path) -> list[str]:

@@ -1,10 +1,14 @@
 """Files with slow tests run first: started last, one of them would keep one core busy while the others wait."""
 
 import pytest
-from hypothesis import settings
 
-settings.register_profile("no-deadlines", deadline=None)  # machines are shared: no test asserts a time
-settings.load_profile("no-deadlines")
+try:
+    from hypothesis import settings
+except ImportError:  # benchmarks.gpu runs the GPU tests where it is not
+    pass
+else:
+    settings.register_profile("no-deadlines", deadline=None)  # machines are shared: no test asserts a time
+    settings.load_profile("no-deadlines")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,16 +5,16 @@ the bus; `Batch.to` widens them on the device.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kebyt5_xm.data.inputs import Example, Inputs, MediaGroup, Packing, Tensors, moving
+from kebyt5_xm.data.inputs import Example, Inputs, Map, MediaGroup, Packing, Tensors
 from kebyt5_xm.data.media.bad_sample import Skip
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.vocabulary import PAD_ID
@@ -23,8 +23,7 @@ IGNORE_INDEX = -100
 """The label of a position without a target: PyTorch's and transformers' own convention."""
 
 
-@dataclass  # not frozen: Lightning copies a batch and sets its fields, where it converts precision
-class Progress:
+class Progress(NamedTuple):
     """Where a micro-batch stands in the plan.
 
     `num_targets` is the plan's count of target ids in the whole global batch of the step: the loss is
@@ -36,6 +35,15 @@ class Progress:
     step: int = 0
     next_step: int = 0
     next_index: int = 0
+
+    @property
+    def ends_step(self) -> bool:
+        """Whether the micro-batch is the last of its step."""
+        return self.next_step > self.step
+
+
+UNPLANNED = Progress()
+"""Of a batch that stands in no plan: held-out rows, inputs to be answered."""
 
 
 @dataclass
@@ -52,14 +60,8 @@ class Batch(Tensors):
     skipped: list[tuple[int, Skip]] = field(default_factory=list)  # (part, why its place is empty)
     row: Tensor | None = None  # [B] held-out rows of a validation part, -1 where only a place is filled
 
-    def map(self, function: Callable[[Tensor], Tensor], of_media: Any = None) -> Self:
-        """Return a copy with `function` applied to every tensor, and `of_media`, if given, to those of media."""
+    def map(self, function: Map, of_media: Map | None = None) -> Self:
         return replace(super().map(function), inputs=self.inputs.map(function, of_media))
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Return the batch on `device`, ids widened to int64; media as they are, whatever their type."""
-        move, widen = moving(device, non_blocking)
-        return self.map(widen, move)
 
     def pin_memory(self) -> Self:
         """Return the batch in page-locked memory."""
@@ -77,7 +79,7 @@ def collate(
     part: NDArray[np.int64],
     *,
     interfaces: Mapping[str, MediaInterface],
-    progress: Progress | None = None,
+    progress: Progress = UNPLANNED,
     packed_row: NDArray[np.int64] | None = None,
     skipped: Sequence[tuple[int, Skip]] = (),
 ) -> Batch:
@@ -124,7 +126,7 @@ def collate(
         ),
         torch.from_numpy(labels),
         torch.from_numpy(part.astype(np.int16) if packing is None else target_part),
-        progress or Progress(),
+        progress,
         num_ids=int(lengths[counted].sum()),
         padding={
             "text": (int(used[:, 0].sum()), input_ids.size),

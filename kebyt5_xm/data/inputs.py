@@ -3,9 +3,9 @@
 Shape suffixes: B rows, S encoder positions, T decoder positions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kebyt5_xm.data.media.bad_sample import Skip
+from kebyt5_xm.encoder import length_mask
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID
 
-_END = np.asarray([EOS_ID], dtype=np.int16)
+Map = Callable[[Tensor], Tensor]
+
+END = np.asarray([EOS_ID], dtype=np.int16)
+"""The end of sequence, as ids."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +48,36 @@ class Example:
     skipped: Skip | None = None
 
     @classmethod
+    def asked(cls, ids: Sequence[NDArray[np.int16]], media: Sequence[MediaItem] = ()) -> "Example":
+        """Return an example without a target: `ids` end to end, and the end of sequence."""
+        return cls(np.concatenate([*ids, END]), END, tuple(media))
+
+    @classmethod
     def empty(cls, skipped: Skip | None = None) -> "Example":
         """Return an example that fills the place of one that could not be made."""
-        return cls(_END, _END, counted=False, skipped=skipped)
+        return cls(END, END, counted=False, skipped=skipped)
 
 
 class Tensors:
     """A dataclass of tensors that move together; the fields of other types stay as they are."""
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """Return a copy with `function` applied to every tensor."""
+    def map(self, function: Map, of_media: Map | None = None) -> Self:
+        """Return a copy with `function` applied to every tensor, and `of_media`, if given, to those of media."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # pyright: ignore[reportArgumentType]
         changed = {name: function(value) for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **changed)  # pyright: ignore[reportArgumentType]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Return a copy on `device`."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """Return a copy on `device`, ids widened to int64; media as they are, whatever their type."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        def widen(tensor: Tensor) -> Tensor:
+            kept = tensor.is_floating_point() or tensor.dtype == torch.bool
+            return move(tensor) if kept else move(tensor).long()
+
+        return self.map(widen, move)
 
 
 @dataclass
@@ -75,10 +92,19 @@ class MediaGroup(Tensors):
     count: Tensor  # [N] number of slots
     encoded: bool = False  # `prepared` holds features [N, F, D] or [N, R, C, D], and the encoder does not run
 
+    def map(self, function: Map, of_media: Map | None = None) -> Self:
+        """Return a copy with `of_media`, or else `function`, applied to every tensor."""
+        return super().map(of_media or function)
+
 
 @dataclass
 class Packing(Tensors):
-    """Which example of its row every position belongs to, counted from 1; 0 is padding."""
+    """Which example of its row every position belongs to, counted from 1; 0 is padding.
+
+    Encoder self-attention, decoder self-attention and cross-attention all get a mask of their own, and decoder inputs
+    are shifted example by example. T5's relative bias needs nothing: it depends on distance alone. So a packed row
+    computes what its examples would compute in rows of their own, to floating-point tolerance.
+    """
 
     segments: Tensor  # [B, S]
     target_segments: Tensor  # [B, T]
@@ -120,32 +146,9 @@ class Inputs(Tensors):
 
     def attention_mask(self) -> Tensor | None:
         """Return the encoder's mask [B, S] bool, or None when every row is full (the faster attention path)."""
-        if self.full:
-            return None
-        return torch.arange(self.input_ids.shape[1], device=self.lengths.device) < self.lengths[:, None]
+        return None if self.full else length_mask(self.lengths, self.input_ids.shape[1])
 
-    def map(self, function: Callable[[Tensor], Tensor], of_media: Any = None) -> Self:
-        """Return a copy with `function` applied to every tensor, and `of_media`, if given, to those of media."""
+    def map(self, function: Map, of_media: Map | None = None) -> Self:
         packing = None if self.packing is None else self.packing.map(function)
-        media = [group.map(of_media or function) for group in self.media]
+        media = [group.map(function, of_media) for group in self.media]
         return replace(super().map(function), packing=packing, media=media)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Return the inputs on `device`, ids widened to int64; media as they are, whatever their type."""
-        move, widen = moving(device, non_blocking)
-        return self.map(widen, move)
-
-
-def moving(
-    device: torch.device | str, non_blocking: bool = False
-) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Return two functions that move a tensor to `device`: one as it is, one that widens integers to int64."""
-
-    def move(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=non_blocking)
-
-    def widen(tensor: Tensor) -> Tensor:
-        kept = tensor.is_floating_point() or tensor.dtype == torch.bool
-        return move(tensor) if kept else move(tensor).long()
-
-    return move, widen

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from jsonargparse import set_parsing_settings
+from jsonargparse._common import parsing_settings
+
 from kebyt5_xm import leave_working_folder
 from kebyt5_xm.training.recipes import load
 from kebyt5_xm.trust import (
@@ -44,9 +47,7 @@ def recipes_imports(
     if own or not paths:
         look_here_last()
     trust(trusted_modules)
-    if any(
-        str(name).startswith("encoders.") for path in own for _, name in class_paths(load(path), "", set())
-    ):
+    if any(str(name).startswith("encoders.") for path in own for _, name in class_paths(load(path))):
         check_encoders()
     if not of_runs:
         yield
@@ -61,9 +62,6 @@ def recipes_imports(
 @contextmanager
 def _only_imports_of(allowed: Iterable[str]) -> Iterator[None]:
     """Let jsonargparse import nothing else that a value names, in whichever of its forms it is named."""
-    from jsonargparse import set_parsing_settings
-    from jsonargparse._common import parsing_settings
-
     before = dict(parsing_settings)
     set_parsing_settings(
         import_path_denylist=["*"],

@@ -206,11 +206,15 @@ def test_the_preview_of_more_than_a_run_has(folder: Path, capsys: pytest.Capture
     contents = tiny_run.recipe(folder, "run")
     rows = [{"n": n} for n in range(5)]
     tiny_media.write_manifest(folder / "five.jsonl", rows)
-    init_args = {"path": str(folder / "five.jsonl"), "prompt": "{n}", "target": "{n}", "epochs": 1}
+    init_args = {"path": str(folder / "five.jsonl"), "prompt": "  {n} = ", "target": " {n}", "epochs": 1}
     contents["data"]["sources"] = {"five": {"class_path": "kebyt5_xm.data.Manifest", "init_args": init_args}}
     path = tiny_run.write_recipe(folder, "five", contents)
     cli.run("preview", ["-c", path, "-n", "7", "--out", str(folder / "five.html")])
-    assert (folder / "five.html").read_text(encoding="utf-8").count("<article") == 5
+    page = (folder / "five.html").read_text(encoding="utf-8")
+    assert page.count("<article") == 5
+    assert len(re.findall(r"<dd>  \d = <mark", page)) == len(re.findall(r"<dd> \d<mark", page)) == 5, (
+        "blanks too"
+    )
     with pytest.raises(UserError, match="found no example among 0 draws from example 5 on"):
         cli.run("preview", ["-c", path, "--first", "5", "--out", str(folder / "none.html")])
 
@@ -224,7 +228,7 @@ def test_data_alone_is_read_without_the_backbone(
     def asked(name: str) -> None:
         raise AssertionError(f"asked for {name}")
 
-    monkeypatch.setattr("kebyt5_xm.model.pretrained.open_pretrained", asked)
+    monkeypatch.setattr("kebyt5_xm.model.backbone.open_pretrained", asked)
     contents = yaml.safe_load(Path(recipe(folder)).read_text(encoding="utf-8"))
     contents["model"]["backbone"] = {"weights": weights}
     adapter = {

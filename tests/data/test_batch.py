@@ -1,11 +1,15 @@
 """What a batch becomes on a device: ids wide, media as the preprocessor made them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 
-from kebyt5_xm.data.batch import Batch, collate
+from kebyt5_xm.data.batch import Batch, Progress, collate
 from kebyt5_xm.data.inputs import Example, MediaGroup
+from kebyt5_xm.data.media.bad_sample import Skip
 
 
 @pytest.fixture
@@ -37,3 +41,22 @@ def test_ids_are_widened_and_media_are_not(batch: Batch) -> None:
 def test_whatever_type_media_have(batch: Batch, dtype: torch.dtype) -> None:
     batch.inputs.media[0].prepared = torch.ones(2, 3, dtype=dtype)
     assert batch.to("cpu").inputs.media[0].prepared.dtype == dtype
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_a_precision_is_converted_where_an_example_was_skipped(precision: Any) -> None:
+    """Lightning walks through dataclasses and refuses frozen ones."""
+    ids = np.arange(3, 14, dtype=np.int16)
+    skip = Skip(7, "a.png", "cannot be read")
+    progress = Progress(num_targets=5, step=2, next_step=3)
+    made = collate(
+        [Example(ids, ids[:5]), Example.empty(skip)], np.zeros(2, np.int64), interfaces={}, progress=progress
+    )
+    pixels = torch.rand(1, 3, 5, 7)
+    place = torch.tensor([0])
+    made.inputs.media = [MediaGroup("image", pixels, place, row=place, start=place, count=place)]
+    plugin = HalfPrecision(precision) if precision == "bf16-true" else DoublePrecision()
+    found = plugin.convert_input(made)
+    assert (found.skipped, found.progress) == ([(0, skip)], progress)
+    assert torch.equal(found.inputs.input_ids, made.inputs.input_ids)
+    assert found.inputs.media[0].prepared.dtype in (torch.bfloat16, torch.float64)

@@ -34,17 +34,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_pictures import PICTURES, chunks
 from made_recordings import BASES, ID3V1, ape, id3, lyrics, wav_around
+from made_tables import text_of
 from PIL import Image
 
 from kebyt5_xm.data.layouts import Delimited
 from kebyt5_xm.data.layouts.layout import Layout
-from kebyt5_xm.data.media.bad_sample import BadSample, MediaError
+from kebyt5_xm.data.media.bad_sample import MediaError
 from kebyt5_xm.data.media.opening import audio_header, header, open_audio, open_image
 from kebyt5_xm.data.sources.manifest import open_rows
-from kebyt5_xm.data.sources.template import Template
 from kebyt5_xm.errors import UserError
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(max(600, EXAMPLES))]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(max(1800, EXAMPLES))]
 
 FUZZ = ALL if LONG else settings(ALL, max_examples=EXAMPLES // 5)
 PADDING_SECONDS = 0.16
@@ -361,13 +361,6 @@ def test_a_table_is_read_as_what_went_in(name: str, tmp_path: Path, monkeypatch:
 
     check()
     assert count["values"] > EXAMPLES, count
-
-
-def text_of(row: Any, column: str) -> str | None:
-    try:
-        return "".join(str(segment) for segment in Template(f"{{{column}}}").render(row))
-    except BadSample:
-        return None
 
 
 def truth(value: Any, writer: str) -> str | None:

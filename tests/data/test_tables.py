@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_tables import REFUSED, TABLES, write_tar
+from made_tables import REFUSED, TABLES, text_of, write_tar
 
 from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.layouts import Delimited, JsonDocuments
@@ -27,14 +27,6 @@ from kebyt5_xm.errors import UserError
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEBYT5_XM_CACHE", str(tmp_path / "cache"))
-
-
-def text_of(row, column: str) -> str | None:
-    """What a prompt makes of a column, None where it makes nothing."""
-    try:
-        return "".join(str(segment) for segment in Template(f"{{{column}}}").render(row))
-    except BadSample:
-        return None
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -329,6 +321,8 @@ def test_channels_of_a_recording_as_numbers() -> None:
         ([0.1], None, "sampling_rate None"),
         ([0.1], "8000", "sampling_rate '8000'"),
         ([0.1], 1 << 30, "sampling_rate 1073741824"),
+        ([0.1], float("inf"), "sampling_rate inf"),
+        ([10**400], 8000, "an array of something else than numbers"),
     ],
 )
 def test_what_is_no_recording_as_numbers(array, rate, words) -> None:

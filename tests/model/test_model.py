@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from tiny_model import IMAGE_SLOTS, LABELS, ROWS, SPECS, logits, picture, recording, tiny_model
 
 from encoders.stems import PatchEncoder
+from kebyt5_xm import weight_files
 from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.adapter_folder import load_adapter, save_adapter
@@ -62,7 +63,7 @@ def test_a_strangers_encoder_is_stored_so_that_it_needs_no_file(tmp_path):
     weights.write_text("weights")
     encoder = {"class_path": "test_model.FromFile", "init_args": {"path": str(weights), "frozen": True}}
     encoder["init_args"] |= {"crop": (5, 7)}
-    model = tiny_model({"image": {**SPECS["image"], "encoder": encoder}})
+    model = tiny_model({"image": {**SPECS["image"], "encoder": encoder}}, trusted_modules=["test_model"])
     model.save_pretrained(tmp_path / "out")
     weights.unlink()
     loaded = CrossModalT5.from_pretrained(tmp_path / "out", trusted_modules=["test_model"])
@@ -313,3 +314,14 @@ def test_config_alone_builds_and_transformers_reads_it(tmp_path):
     built = CrossModalT5(config)
     assert built.state_dict().keys() == model.state_dict().keys()
     assert logits(built.eval(), [recording(1)]).shape == (1, 4, 384)
+
+
+def test_weights_may_be_read_by_whom_the_folder_says_and_are_synced(tmp_path, monkeypatch):
+    """safetensors makes a file of its own, for its owner alone."""
+    synced = []
+    sync = weight_files.sync
+    monkeypatch.setattr(weight_files, "sync", lambda path: (synced.append(path.stat().st_size), sync(path)))
+    tiny_model().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    assert weights.stat().st_mode == (tmp_path / "config.json").stat().st_mode
+    assert synced == [weights.stat().st_size]

@@ -175,6 +175,8 @@ def test_a_text_that_names_a_file_is_text_where_nothing_else_can_be_meant(model,
     text = tiny_model({}).processor
     for processor, segment in ((model.processor, "ko"), (model.processor, "word"), (text, "a.png")):
         assert processor([segment])["input_ids"].shape[1] == len(segment) + 1
+    for address in ("www.abc.net.au", "info@firm.com.au"):  # no recordings (.au)
+        assert model.processor([address])["input_ids"].shape[1] == len(address) + 1
     assert model.processor(["what is in a.png"])["input_ids"].shape[1] == 17
     write_files(tmp_path)
     with pytest.raises(UserError, match=r"the text 'a\.png'"):

@@ -10,7 +10,6 @@ import datetime
 import decimal
 import gzip
 import io
-import json
 import lzma
 import tarfile
 from collections.abc import Callable, Sequence
@@ -27,6 +26,8 @@ import zstandard
 
 from kebyt5_xm.data.layouts import Delimited, JsonDocuments
 from kebyt5_xm.data.layouts.layout import Layout
+from kebyt5_xm.data.media.bad_sample import BadSample
+from kebyt5_xm.data.sources.template import Template
 
 TEXTS = ["가나다", "two  words", "", "따옴표 \" ' ,;\t", "漢字\n둘째 줄", "é é", "😀\u2028x"]
 """With what tables trip over: nothing, quotation marks, delimiters, line ends, forms of a letter, four bytes."""
@@ -573,5 +574,9 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
 """Name -> a file's name and content, and what the refusal says."""
 
 
-def json_line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False)
+def text_of(row: Any, column: str) -> str | None:
+    """Return what a prompt makes of a column, None where it makes nothing."""
+    try:
+        return "".join(str(segment) for segment in Template(f"{{{column}}}").render(row))
+    except BadSample:
+        return None

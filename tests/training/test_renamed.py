@@ -61,7 +61,9 @@ def test_a_run_of_before_is_read(
     assert merged["trainer"]["strategy"]["class_path"] == "kebyt5_xm.training.sharding.FSDP2"
     assert Run(tmp_path).config["data"]["sources"]["text"]["class_path"] == "kebyt5_xm.data.Denoising"
     said = capsys.readouterr().err
-    for former, now in trust.RENAMED.items():
+    for former in ("data.manifest_source.Manifest", "data.denoise.Denoising", "sharding.FSDP2"):
+        former = f"kebyt5_xm.{former}"
+        now = trust.RENAMED[former]
         assert said.count(f"'{former}' is now '{now}'; the new name is used") == 1
 
 
@@ -101,3 +103,13 @@ def test_a_name_that_never_was_is_refused_with_a_near_miss(
         main(["lint", "-c", str(path)])
     assert ended.value.code == 2
     assert "did you mean 'Manifest'" in capsys.readouterr().err
+
+
+def test_a_strangers_aliases_are_walked_once(tmp_path: Path) -> None:
+    """A config.yaml of a run may share blocks a million times over, or hold itself."""
+    levels = ["a0: &a0 [{class_path: kebyt5_xm.data.denoise.Denoising}]"]
+    levels += [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 64)]
+    (tmp_path / "config.yaml").write_text("\n".join([*levels, "me: &me [*me]"]), encoding="utf-8")
+    found = Run(tmp_path).config
+    assert found["a0"][0]["class_path"] == "kebyt5_xm.data.Denoising"
+    assert found["a63"][1] is found["a62"]

@@ -4,8 +4,7 @@ What is shown of it came from elsewhere: it can neither break a file nor pretend
 """
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kebyt5_xm.errors import UserError
 
@@ -23,8 +22,7 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-@dataclass(frozen=True)
-class Skip:
+class Skip(NamedTuple):
     """Why the place of an example stays empty. `path` is the manifest, or the medium that is at fault.
 
     `line` is the line of the manifest, from 1.

@@ -24,12 +24,12 @@ MEDIA_OF_SUFFIX: "dict[str, Media]" = {
     **dict.fromkeys((".avif", ".heic"), "image"),
     **dict.fromkeys((".wav", ".flac", ".mp3", ".mp2", ".ogg", ".oga", ".opus", ".aac", ".amr"), "audio"),
     **dict.fromkeys((".m4a", ".m4b", ".mp4", ".3gp", ".mka", ".webm"), "audio"),
-    **dict.fromkeys((".aif", ".aiff", ".caf", ".au", ".w64", ".pcm"), "audio"),
+    **dict.fromkeys((".aif", ".aiff", ".caf", ".w64", ".pcm"), "audio"),
     **dict.fromkeys((".npy", ".npz", ".safetensors"), "array"),
 }
 """Usual names of media, for columns of paths and for files that are missing or damaged.
 
-Which of them are read is not decided here but by what is in a file.
+Which of them are read is not decided here but by what is in a file. `.au` is not here: addresses in Australia end so.
 """
 TEXTS = ("prompt", "target", "labels", "language", "pattern", "class_path")
 """Keys of recipes, and options of commands, whose values are never paths."""

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 from markupsafe import Markup, escape
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from kebyt5_xm.evaluation.report.numbers import interval
 from kebyt5_xm.metrics.bootstrap import Score
 
 NUM_COLOURS = 6
@@ -35,7 +36,6 @@ MAX_NAME = 42
 _VARIABLES = (*(f"c{n}" for n in range(NUM_COLOURS)), "line", "ink", "soft", "back")
 _COLOURS = {name: f"#fade{n:02x}" for n, name in enumerate(_VARIABLES)}
 _STYLE: Any = {
-    "text.usetex": False,  # whatever the reader's matplotlibrc says
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "kebyt5-xm",  # the same page for the same run
     "path.simplify": False,  # it would drop the dots, which are lines of no length
@@ -88,9 +88,9 @@ class Row:
     look: int = 0
 
     @classmethod
-    def of(cls, name: str | Markup, told: str, score: Score, look: int = 0) -> "Row":
-        """Return the row of a score."""
-        return cls(name, told, score.value, (score.low, score.high), look=look)
+    def of(cls, name: str | Markup, score: Score, look: int = 0, plus: bool = False) -> "Row":
+        """Return the row of a score; with `plus` its text says the sign."""
+        return cls(name, interval(score, plus), score.value, (score.low, score.high), look=look)
 
     def marks(self) -> list[float]:
         """Return every number that the row draws."""
@@ -107,7 +107,7 @@ def line_chart(title: str | Markup, x_label: str | Markup, lines: Sequence[Line]
     ys = [y for line in drawn for point in line.points if _finite(point) for y in point[1:]]
     ys += [y for line in drawn for band in line.bands or () for y in band if math.isfinite(y)]
     xs = [x for line in drawn if not line.steady for x, y in line.points if math.isfinite(y)] or [0.0]
-    with matplotlib.rc_context(_STYLE):
+    with style.context(["default", _STYLE]):  # whatever the reader's matplotlibrc says
         axes = _axes(WIDTH, LINES_HEIGHT)
         whole = all(float(x).is_integer() for x in xs)  # there is nothing between two steps
         _set_ticks(axes.xaxis, xs, 6, integer=whole)
@@ -129,7 +129,7 @@ def row_chart(rows: Sequence[Row], zero: bool = False, width: int = WIDTH) -> Ma
     marks = [mark for row in rows for mark in row.marks()] + [0.0] * zero
     height = ROW_HEIGHT * len(rows) + AXIS_HEIGHT
     texts: list[str | Markup] = []
-    with matplotlib.rc_context(_STYLE):
+    with style.context(["default", _STYLE]):  # whatever the reader's matplotlibrc says
         axes = _axes(width, height)
         axes.set_position((14 / width, AXIS_HEIGHT / height, 1 - 28 / width, 1 - AXIS_HEIGHT / height))
         axes.set_xlim(*_set_ticks(axes.xaxis, marks or [0.0, 1.0], 5))

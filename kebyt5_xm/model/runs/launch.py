@@ -10,6 +10,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 LAUNCH = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID", "MASTER_PORT")
@@ -29,6 +30,7 @@ def once(name: str, compute: Callable[[], str]) -> str:
         return compute()
     launch = [str(os.getppid()), *(os.environ.get(variable, "") for variable in LAUNCH), name]
     place = folder / hashlib.blake2b("\0".join(launch).encode(), digest_size=16).hexdigest()
+    compute = cache(compute)  # where its value cannot be kept, it is not computed again
     try:
         return _shared(place, compute)
     except OSError:  # a disk that is full, or cannot lock

@@ -103,13 +103,13 @@ def wav_of(value: Mapping[str, Any]) -> bytes:
     if (
         isinstance(rate, bool)
         or not isinstance(rate, int | float)
+        or not 0 < rate < MAX_RATE_IN_ROW  # before `int`, which takes no infinity
         or rate != int(rate)
-        or not 0 < rate < MAX_RATE_IN_ROW
     ):
         raise ValueError(f"the {RATE} {rate!r}, expected a whole number of Hz")
     try:
         samples = np.asarray(value[ARRAY], dtype=np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise ValueError(f"an {ARRAY} of something else than numbers, or of unequal lengths") from None
     if samples.ndim == 2 and min(samples.shape) <= MAX_CHANNELS_IN_ROW < max(samples.shape):
         samples = samples.T if samples.shape[0] < samples.shape[1] else samples
