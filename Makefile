@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Tests on as many cores as there are, a file's on one of them, as its tests share what it has trained. A core wants 4 GB.
 # Those of tests that start runs come first (tests/conftest.py), else one core would wait for the other at the end.
-WORKERS ?= auto
+WORKERS ?= logical
 ON_ALL_CORES := -n $(WORKERS) --maxprocesses 6 --dist loadfile --no-loadscope-reorder
 test check: export OMP_NUM_THREADS := 1
 

@@ -4,6 +4,7 @@ import contextlib
 import glob
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _TOKEN_BYTES = 8
+_TEMPORARY = re.compile(rf"\.(.+)-[0-9a-f]{{{2 * _TOKEN_BYTES}}}")
 ASIDE = ".aside"
 """How the name of a folder ends that another one is about to replace."""
 
@@ -22,6 +24,12 @@ def temporary(path: Path) -> Path:
     It is a new one each time: a killed run's last process, or another machine, may be writing the same file.
     """
     return path.with_name(f".{path.name}-{secrets.token_hex(_TOKEN_BYTES)}")
+
+
+def meant(name: str) -> str | None:
+    """Return the name that a `temporary` file of this name was to take; None for any other name."""
+    found = _TEMPORARY.fullmatch(name)
+    return found[1] if found else None
 
 
 @contextlib.contextmanager

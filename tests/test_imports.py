@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +12,6 @@ EXTRAS = ("timm", "torchaudio", "soundfile", "deepspeed", "datasets", "datatrove
 
 PROGRAM = """
 import sys
-import tomllib
-from pathlib import Path
 for name in {blocked!r}:
     sys.modules[name] = None  # importing it raises ImportError
 import importlib
@@ -58,7 +58,7 @@ def test_preparing_a_corpus_imports_no_heavy_library() -> None:
 
 def test_metrics_import_their_libraries_when_they_judge() -> None:
     """Recipes and data workers name metrics long before there are answers."""
-    libraries = ("jiwer", "rapidfuzz", "sacrebleu", "scipy", "torchmetrics")
+    libraries = ("rapidfuzz", "sacrebleu", "scipy", "torchmetrics")
     assert imported(("kebyt5_xm.metrics",), (*EXTRAS, *libraries)) == "[]"
 
 
@@ -66,3 +66,20 @@ def test_the_command_is_a_module_too() -> None:
     words = [sys.executable, "-m", "kebyt5_xm", "inspct"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, "did you mean 'inspect'" in done.stderr) == (2, True)
+
+
+def test_every_file_of_the_package_is_installed() -> None:
+    """An editable install finds files that an ordinary one would leave out."""
+    root = Path(__file__).parents[1]
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    installed = {
+        file
+        for package, patterns in settings["package-data"].items()
+        for pattern in patterns
+        for file in (root / package.replace(".", "/")).glob(pattern)
+    }
+    there = {
+        file for file in (root / "kebyt5_xm").rglob("*") if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert {file for file in there if file.suffix != ".py"} <= installed
+    assert any(file.suffix == ".po" for file in installed)

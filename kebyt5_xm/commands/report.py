@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation import PROBED_EXAMPLES
-from kebyt5_xm.evaluation.report import DEFAULT_EXAMPLES, write_report
+from kebyt5_xm.evaluation import PROBED_EXAMPLES, SHOWN_EXAMPLES
+from kebyt5_xm.evaluation.report import write_report
 from kebyt5_xm.trust import add_trust_argument
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--examples",
         type=int,
-        default=DEFAULT_EXAMPLES,
+        default=SHOWN_EXAMPLES,
         metavar="N",
-        help=f"outputs shown of each source, wrong ones first ({DEFAULT_EXAMPLES})",
+        help=f"outputs shown of each source, wrong ones first ({SHOWN_EXAMPLES})",
     )
     parser.add_argument(
         "--probed",

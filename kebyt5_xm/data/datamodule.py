@@ -50,7 +50,6 @@ class DataModule(pl.LightningDataModule):
         course: where the run stands.
     """
 
-    model_interfaces: Callable[[], dict[str, MediaInterface]]
     interfaces: dict[str, MediaInterface]
     training: Mixture
     validation: Validation
@@ -99,6 +98,7 @@ class DataModule(pl.LightningDataModule):
         self.idle_modalities = idle_modalities or []
         self.length_table_seconds = 0.0
         self._connected = False
+        self.model_interfaces: Callable[[], dict[str, MediaInterface]] = _no_model
         self._train_loader: Loader | None = None
 
     def prepare_data(self) -> None:
@@ -269,6 +269,10 @@ class DataModule(pl.LightningDataModule):
             rank_zero_info(f"data: changed since the checkpoint, and accepted: {'; '.join(changes)}")
         self.course.load_state_dict(state_dict)
         rank_zero_info(f"data: continues at step {self.course.next_step}, fingerprint {self.fingerprint()}")
+
+
+def _no_model() -> dict[str, MediaInterface]:
+    raise UserError("the data knows no model; call task.connect(data) before the trainer's fit or validate")
 
 
 def check_steps(data: DataModule, max_steps: int, accumulation: int, world_size: int) -> None:

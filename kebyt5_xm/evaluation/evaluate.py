@@ -91,13 +91,14 @@ class Evaluation:
                 answering = judging.answering(number)
                 for batch in self.batches(number):
                     output = teacher_forced(model, batch.inputs, batch.labels)
-                    mask = batch.inputs.attention_mask()
                     tally.add(batch, token_losses(output.logits, batch.labels))
                     assert batch.row is not None
                     if answering is not None:
                         started = time.perf_counter()
                         judging.add(
-                            number, batch, answering.answers(model, output.states, mask, batch.row >= 0)
+                            number,
+                            batch,
+                            answering.answers(model, output.states, output.mask, batch.row >= 0),
                         )
                         seconds += time.perf_counter() - started
                     bar.update(int((batch.row >= 0).sum()))

@@ -1,6 +1,5 @@
 """Written answers to held-out examples, collected over micro-batches and ranks and judged by the sources' metrics."""
 
-import json
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ import torch
 
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.data.media.bad_sample import BadSample
+from kebyt5_xm.data.media.bad_sample import BadSample, json_line
 from kebyt5_xm.durable import durably
 from kebyt5_xm.evaluation.answering import Answering, Written
 from kebyt5_xm.metrics import Answer, Metric
@@ -132,4 +131,4 @@ def write_answers(judged: Iterable[Judged], path: Path) -> None:
                     "prediction": answer.text,
                     "probabilities": dict(answer.probabilities) or None,
                 }
-                file.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+                file.write(json_line(line))

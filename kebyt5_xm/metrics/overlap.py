@@ -1,7 +1,6 @@
 """Short answers in words of one's own: those that equal a reference, and how much of one the others share with it."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -164,10 +163,8 @@ class VQAAccuracy(MeanMetric):
 
 def normal(text: str) -> str:
     """Return a text as it is compared. VQA's own script knows English contractions; here apostrophes just go."""
-    text = plain(text, case="ignored")
     point = "\0"  # a decimal point is no punctuation
-    text = _DECIMAL_POINT.sub(point, text)
-    text = "".join(char for char in text if not unicodedata.category(char).startswith("P"))
+    text = plain(_DECIMAL_POINT.sub(point, text), punctuation="removed", case="ignored")
     words = [_WORDS.get(word, word) for word in text.split() if word not in _ARTICLES]
     return " ".join(words).replace(point, ".")
 

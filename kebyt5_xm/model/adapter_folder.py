@@ -8,7 +8,7 @@ FOLDER/encoder.safetensors   the encoder's, where they are its own (a frozen pre
 import copy
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -16,15 +16,13 @@ from torch import nn
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.backbone import backbone_hash
 from kebyt5_xm.model.configuration import SlotBias
+from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.saving import offline_spec
 from kebyt5_xm.model.tensor_files import load_tensors, write_tensors
 from kebyt5_xm.weight_files import read_tensors
 
-if TYPE_CHECKING:
-    from kebyt5_xm.model.cross_modal import CrossModalT5
 
-
-def save_adapter(model: "CrossModalT5", name: str, folder: str | Path) -> None:
+def save_adapter(model: CrossModalNetwork, name: str, folder: str | Path) -> None:
     """Write the adapter of modality `name` into `folder`, and its encoder too where that has weights of its own."""
     module, folder = model.modality(name), Path(folder)
     content = {
@@ -43,7 +41,7 @@ def save_adapter(model: "CrossModalT5", name: str, folder: str | Path) -> None:
     (folder / "adapter.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def load_adapter(model: "CrossModalT5", name: str, folder: str | Path) -> None:
+def load_adapter(model: CrossModalNetwork, name: str, folder: str | Path) -> None:
     """Load what `save_adapter` wrote into modality `name` of a model with the same backbone.
 
     Raises `UserError`, with both hashes, if the backbone is another: the adapter would speak to it in a

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.model.pretrained import Pretrained, open_pretrained
 from kebyt5_xm.model.t5 import backbone_hash, load_state, refuse_absurd, t5_config, untied, without_weights
 from kebyt5_xm.vocabulary import BYTE_OFFSET, EOS_ID, PAD_ID, VOCAB_SIZE
 
 if TYPE_CHECKING:
     from transformers import T5Config, T5ForConditionalGeneration
-
-    from kebyt5_xm.model.pretrained import Pretrained
 
 __all__ = ["SHAPES", "Backbone", "backbone_hash"]
 
@@ -105,7 +104,7 @@ class Backbone:
                 raise UserError(f"backbone.shape.{key} is {value}; expected 1 or more")
         return {**(SHAPES[self.size] if self.size else {}), **(self.shape or {})}
 
-    def config(self, source: "Pretrained | None" = None) -> "T5Config":
+    def config(self, source: Pretrained | None = None) -> "T5Config":
         """Return the T5Config, reading config.json of `weights` and nothing else. Raises `UserError`.
 
         `source` is what `weights` names, where it is open already.
@@ -122,9 +121,7 @@ class Backbone:
         config._attn_implementation = self.attention
         return config
 
-    def _pretrained_fields(self, source: "Pretrained | None") -> dict[str, Any]:
-        from kebyt5_xm.model.pretrained import open_pretrained
-
+    def _pretrained_fields(self, source: Pretrained | None) -> dict[str, Any]:
         assert self.weights is not None
         fields = (source or open_pretrained(self.weights)).config
         model, tokenizer = fields.get("model_type"), fields.get("tokenizer_class", "ByT5Tokenizer")
@@ -168,12 +165,10 @@ class Backbone:
         return model
 
     def _warm_started(self) -> "T5ForConditionalGeneration":
-        from kebyt5_xm.model.pretrained import open_pretrained
-
         assert self.weights is not None
         return self.built_from(open_pretrained(self.weights))
 
-    def built_from(self, source: "Pretrained") -> "T5ForConditionalGeneration":
+    def built_from(self, source: Pretrained) -> "T5ForConditionalGeneration":
         """Return the model with the weights of `source`, which is what `weights` names."""
         assert self.weights is not None
         model = without_weights(self.config(source))

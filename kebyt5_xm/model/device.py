@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.errors import UserError, first_line
 
 
 def usable_device(name: str) -> torch.device:
@@ -16,7 +16,7 @@ def usable_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).tolist()
     except Exception as error:  # RuntimeError, AssertionError, NotImplementedError: each backend has its own
-        cause = str(error).strip().splitlines()[0]
+        cause = first_line(error)
         cards = torch.cuda.device_count()
         remedy = "cpu" if not cards else f"cpu, or cuda:0 to cuda:{cards - 1}"
         raise UserError(f"cannot compute on '{name}' ({cause}); expected {remedy}") from error
@@ -33,7 +33,7 @@ def enough_memory(device: torch.device, remedy: str) -> Iterator[None]:
             error
         ):
             raise
-        cause = str(error).strip().splitlines()[0][:200]
+        cause = first_line(error)[:200]
         raise UserError(
             f"the memory of '{device}' does not suffice ({cause}); {remedy}, or take another device"
         ) from error

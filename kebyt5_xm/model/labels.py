@@ -2,7 +2,7 @@
 
 A label is written as its bytes and the end of sequence, so none is the beginning of another, and the probability
 that the model writes it is the product over its ids. Among the labels alone these are normalised to sum to one. All
-labels of an example are scored in one decoder row, isolated from each other (`kebyt5_xm.model.packing`), so the
+labels of an example are scored in one decoder row, isolated from each other (`kebyt5_xm.data.inputs.Packing`), so the
 encoder's states are read once; what another byte would have cost does not matter, for no other can be written.
 
 Shape suffixes: B rows, L labels, N decoder positions of all labels, S encoder positions.

@@ -255,10 +255,11 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
 
 
 class Outputs(NamedTuple):
-    """What one call of the model gives: logits [B, T, V] and the encoder's states [B, S, D]."""
+    """What one call of the model gives: logits [B, T, V], the encoder's states [B, S, D] and their mask [B, S]."""
 
     logits: Tensor
     states: Tensor
+    mask: Tensor | None
 
 
 def teacher_forced(
@@ -268,16 +269,17 @@ def teacher_forced(
     idle_modalities: Mapping[str, int] | None = None,
 ) -> Outputs:
     """Return what the model gives for inputs whose targets are `labels` [B, T], by one call of the model."""
+    mask = inputs.attention_mask()
     output = model(
         input_ids=inputs.input_ids,
-        attention_mask=inputs.attention_mask(),
+        attention_mask=mask,
         media=inputs.media,
         packing=inputs.packing,
         decoder_input_ids=(inputs.packing or model).shift_right(labels),
         idle_modalities=idle_modalities,
         use_cache=False,
     )
-    return Outputs(output.logits, output.encoder_last_hidden_state)
+    return Outputs(output.logits, output.encoder_last_hidden_state, mask)
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:

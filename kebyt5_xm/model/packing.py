@@ -1,10 +1,6 @@
-"""Packing: several examples in one row, each of which sees itself alone.
+"""Decoding packed rows (`kebyt5_xm.data.inputs.Packing`), and which attention may.
 
-Encoder self-attention, decoder self-attention and cross-attention all get a mask of their own, and decoder inputs
-are shifted example by example. T5's relative bias needs nothing: it depends on distance alone. So a packed row
-computes what its examples would compute in rows of their own, to floating-point tolerance.
-
-Shape suffixes: B rows, S encoder positions, T decoder positions. Segment 0 is padding.
+Shape suffixes: B rows, S encoder positions, T decoder positions.
 """
 
 from typing import TYPE_CHECKING

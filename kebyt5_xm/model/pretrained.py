@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.errors import UserError, first_line
 from kebyt5_xm.model.runs import run
 from kebyt5_xm.weight_files import ABOUT, CROSS_MODAL, WEIGHT_FILES, read_tensors, shards
 
@@ -111,9 +111,7 @@ class HubModel(Pretrained):
         except errors.EntryNotFoundError:
             return None
         except errors.HfHubHTTPError as error:
-            raise UserError(
-                f"the hub did not give '{name}' of '{self.name}': {str(error).splitlines()[0]}"
-            ) from error
+            raise UserError(f"the hub did not give '{name}' of '{self.name}': {first_line(error)}") from error
 
     def lacks(self, file: str) -> UserError:
         if not self._unreachable:

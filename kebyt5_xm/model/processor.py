@@ -21,6 +21,7 @@ from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.names import named_like
 from kebyt5_xm.data.media.opening import Limits, open_media
+from kebyt5_xm.encoder import length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.kinds import in_memory, is_picture, media_of, shown
 from kebyt5_xm.model.network import CrossModalNetwork
@@ -28,7 +29,7 @@ from kebyt5_xm.model.pretrained import open_pretrained
 from kebyt5_xm.model.saving import read_config
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.trust import somebody_elses
-from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
+from kebyt5_xm.vocabulary import PAD_ID, encode
 
 CONFIG = "processor_config.json"
 
@@ -152,8 +153,7 @@ class CrossModalProcessor:
         with somebody_elses():  # what decodes is imported now, and the model may be a stranger's
             examples = [self.example([row] if isinstance(row, str) else row) for row in rows]
         inputs = collate_inputs(examples, self.interfaces).to("cpu")  # widens the ids
-        position = torch.arange(inputs.input_ids.shape[1])
-        mask = (position < inputs.lengths[:, None]).long()
+        mask = length_mask(inputs.lengths, inputs.input_ids.shape[1]).long()
         return Processed(input_ids=inputs.input_ids, attention_mask=mask, media=inputs.media)
 
     def example(self, segments: list[Segment]) -> Example:
@@ -174,8 +174,7 @@ class CrossModalProcessor:
                 media.append(MediaItem(medium.modality, prepared, position, count))
                 ids.append(np.full(count, PAD_ID, dtype=np.int16))
             position += len(ids[-1])
-        end = np.asarray([EOS_ID], dtype=np.int16)
-        return Example(np.concatenate([*ids, end]), end, tuple(media))
+        return Example.asked(ids, media)
 
     def _refuse_file_name(self, text: str) -> None:
         """Raise `UserError` for a text that was meant as a path."""

@@ -1,4 +1,4 @@
-"""The tensors of a module, and safetensors files of them: read and written whole, checked by name, shape and kind."""
+"""The tensors of a module, and a safetensors file of them, checked by name, shape and kind."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -13,7 +13,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 
-from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.loading.loader import KILLED_WORKER, is_of_killed_worker
 from kebyt5_xm.data.media.names import expand_arguments
 from kebyt5_xm.errors import UserError, in_one_line
@@ -31,17 +30,16 @@ from kebyt5_xm.training.callbacks.progress import ProgressBar, Throughput
 from kebyt5_xm.training.callbacks.samples import SampleTable
 from kebyt5_xm.training.callbacks.skips import Skips
 from kebyt5_xm.training.callbacks.termination import SaveOnTerminate, Terminated
+from kebyt5_xm.training.configured import run_data
 from kebyt5_xm.training.continued import changes, check_changes, told
 from kebyt5_xm.training.lost_rank import is_of_lost_rank, lost_rank
 from kebyt5_xm.training.metrics_log import MetricsLog
-from kebyt5_xm.training.parser import Parser
 from kebyt5_xm.training.quiet import quiet
 from kebyt5_xm.training.recipe_check import config_paths, trusted_in
 from kebyt5_xm.training.recipe_cli import RecipeCLI
 from kebyt5_xm.training.recipe_imports import recipes_imports
 from kebyt5_xm.training.results import ResultsWriter
 from kebyt5_xm.training.save_recipe import SaveRecipe, as_recorded, taken
-from kebyt5_xm.training.task import Task
 from kebyt5_xm.training.tensorboard import NoTrace, tensorboard
 from kebyt5_xm.training.validations import Validations
 from kebyt5_xm.trust import packages
@@ -50,12 +48,23 @@ from kebyt5_xm.trust import packages
 class TrainingCLI(RecipeCLI):
     """Adds the run directory, its checkpoints, loggers and reports to every run."""
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        # Lightning's table has a column for every part and cuts off names and figures.
+        return kwargs | ({"verbose": False} if subcommand == "validate" else {})
+
     def after_validate(self) -> None:
         """Print what was measured, a line each."""
         figures = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         if self.trainer.is_global_zero:
             for name, value in sorted(figures.items()):
                 print(f"{name:<{max(map(len, figures))}}  {value:.4f}")
+
+    @property
+    def _chosen(self) -> Any:
+        """The configuration of the subcommand that runs."""
+        assert self.subcommand is not None
+        return self.config[self.subcommand]
 
     def before_instantiate_classes(self) -> None:
         config = self._chosen
@@ -101,9 +110,7 @@ class TrainingCLI(RecipeCLI):
         config = self._chosen
         run = Path(config["run_dir"])
         fitting = self.subcommand == "fit"
-        task, data = self._get(self.config_init, "model"), self._get(self.config_init, "data")
-        assert isinstance(task, Task)
-        assert isinstance(data, DataModule)
+        task, data = self.built
         task.connect(data)  # here alone: task, data and callbacks are given what they need of each other
         throughput, skips = Throughput(), Skips(data)
         callbacks: list[Callback] = [throughput, skips, SampleTable(data)]
@@ -149,8 +156,7 @@ class TrainingCLI(RecipeCLI):
         """Raise `UserError` if the strategy cannot continue from the checkpoint."""
         if path := self._chosen.get("ckpt_path"):
             check_readable(Path(path), self.trainer.strategy)
-            assert isinstance(self.model, Task)
-            self.model.building.go_on(Path(path).absolute().parent.parent / "backbone")
+            self.built[0].building.go_on(Path(path).absolute().parent.parent / "backbone")
 
     before_validate = before_fit
 
@@ -160,7 +166,6 @@ class TrainingCLI(RecipeCLI):
             return
         from kebyt5_xm.evaluation.evaluate import evaluate
         from kebyt5_xm.evaluation.report import write_report
-        from kebyt5_xm.training.configured import run_data
 
         run = Run(self._chosen["run_dir"])
         device, trusted = str(self.trainer.strategy.root_device), packages(run.config)
@@ -194,16 +199,10 @@ def _run(args: list[str]) -> None:
         paths = config_paths(args)[0]
         with recipes_imports(paths, trusted, args), tempfile.TemporaryDirectory() as folder:
             TrainingCLI(
-                Task,
-                DataModule,
-                args=merged_arguments(args, Path(folder)),
+                merged_arguments(args, Path(folder)),
+                paths,
                 trainer_class=DurableTrainer,
-                parser_class=Parser.of(paths),
                 save_config_callback=SaveRecipe,
-                trainer_defaults=trainer_options.DEFAULTS,
-                seed_everything_default=0,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
             )
     except SystemExit as ended:
         if isinstance(ended.__context__, KeyboardInterrupt):  # before the first step; Lightning ends with 1

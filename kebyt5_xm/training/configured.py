@@ -12,8 +12,7 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import SHAPES, Backbone
 from kebyt5_xm.model.runs.run import Run
-from kebyt5_xm.training import recipes, trainer_options
-from kebyt5_xm.training.parser import Parser
+from kebyt5_xm.training import recipes
 from kebyt5_xm.training.recipe_cli import RecipeCLI
 from kebyt5_xm.training.recipe_imports import recipes_imports
 from kebyt5_xm.training.task import Task
@@ -55,20 +54,8 @@ def configured_run(
             merged = _without_pretrained_encoders(merged)
         path = Path(folder) / "merged.yaml"
         path.write_text(recipes.written(merged), encoding="utf-8")
-        reader = _Reader(
-            Task,
-            DataModule,
-            args=["fit", "--config", str(path)],
-            parser_class=Parser.of(paths),
-            save_config_callback=None,
-            trainer_defaults=trainer_options.DEFAULTS,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
-    task, data = reader.model, reader.datamodule
-    assert isinstance(task, Task)
-    assert isinstance(data, DataModule)
+        reader = _Reader(["fit", "--config", str(path)], paths, save_config_callback=None)
+    task, data = reader.built
     if random_weights:
         task.building.backbone = _random(task.backbone, ask_hub)
     return task, data, reader.config["fit"]

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
+from kebyt5_xm.model.pretrained import Pretrained
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
-
-    from kebyt5_xm.model.pretrained import Pretrained
 
 
 @dataclass
@@ -25,7 +24,7 @@ class ContinuedBackbone(Backbone):
 
     folder: str = ""
 
-    def _pretrained_fields(self, source: "Pretrained | None") -> dict[str, Any]:
+    def _pretrained_fields(self, source: Pretrained | None) -> dict[str, Any]:
         return json.loads((Path(self.folder) / "config.json").read_text(encoding="utf-8"))
 
     def _warm_started(self) -> "T5ForConditionalGeneration":

@@ -43,9 +43,9 @@ def memory(
 ) -> str:
     """Return the printed estimate of one rank's memory by kind; the optimizer's state is measured."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    state, copies = optimizer_bytes(trained, optimizer), 0
+    state = optimizer_bytes(trained, optimizer, torch.float32 if shared.fp32_copies else None)
+    copies = 0
     if shared.fp32_copies:
-        state = optimizer_bytes(trained, optimizer, torch.float32)
         copies = sum(FP32_BYTES * _local(p).numel() for p in trained if p.dtype != torch.float32)
     kinds = {
         "weights": sum(map(_bytes, model.parameters())) / shared.weights,

@@ -4,11 +4,41 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.training import trainer_options
 from kebyt5_xm.training.callbacks.forgetting_gate import Forgetting
+from kebyt5_xm.training.parser import Parser
+from kebyt5_xm.training.task import Task
 
 
 class RecipeCLI(LightningCLI):
-    """LightningCLI with the options of a recipe; it reads and builds, and what runs is in a class above it."""
+    """LightningCLI with the options of a recipe; it reads and builds, and what runs is in a class above it.
+
+    Args:
+        args: of the command line, with one `--config` at most.
+        paths: the recipes that were merged into it, which errors name.
+        others: LightningCLI's.
+    """
+
+    def __init__(self, args: list[str], paths: list[str], **others: Any) -> None:
+        super().__init__(
+            Task,
+            DataModule,
+            args=args,
+            parser_class=Parser.of(paths),
+            trainer_defaults=trainer_options.DEFAULTS,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            **others,
+        )
+
+    @property
+    def built(self) -> tuple[Task, DataModule]:
+        """What the recipe says of model and data, built."""
+        assert isinstance(self.model, Task)
+        assert isinstance(self.datamodule, DataModule)
+        return self.model, self.datamodule
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -18,11 +48,6 @@ class RecipeCLI(LightningCLI):
             "fit": {*given, "train_dataloaders", "val_dataloaders"},
             "validate": {*given, "dataloaders", "verbose"},
         }
-
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        # Lightning's table has a column for every part and cuts off names and figures.
-        return kwargs | ({"verbose": False} if subcommand == "validate" else {})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run_dir", type=str, default="runs/unnamed", help="Directory of the run.")
@@ -57,9 +82,3 @@ class RecipeCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would read a whole checkpoint here for hyperparameters, and the recipe has them."""
-
-    @property
-    def _chosen(self) -> Any:
-        """The configuration of the subcommand that runs."""
-        assert self.subcommand is not None
-        return self.config[self.subcommand]

@@ -262,7 +262,7 @@ class Task(pl.LightningModule):
         return loss if loss.requires_grad else loss.requires_grad_()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if batch.progress.next_step == batch.progress.step:
+        if not batch.progress.ends_step:
             return
         if batch.progress.next_step != self.global_step:
             raise RuntimeError(
@@ -292,7 +292,10 @@ class Task(pl.LightningModule):
 
     @property
     def _data(self) -> DataModule:
-        assert self._connected is not None, "connect() has not been called"
+        if self._connected is None:
+            raise UserError(
+                "the task knows no data; call task.connect(data) before the trainer's fit or validate"
+            )
         return self._connected
 
     @property
@@ -311,8 +314,7 @@ class Task(pl.LightningModule):
         answering = self._judging.answering(dataloader_idx)
         if answering is not None:
             assert batch.row is not None
-            states, mask = output.states, batch.inputs.attention_mask()
-            written = answering.answers(self._model, states, mask, batch.row >= 0)
+            written = answering.answers(self._model, output.states, output.mask, batch.row >= 0)
             self._judging.add(dataloader_idx, batch, written)
 
     def on_validation_epoch_end(self) -> None:

@@ -28,7 +28,7 @@ from kebyt5_xm.data.sources.source import Selection
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.modality import interface
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(max(600, EXAMPLES))]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(max(1800, EXAMPLES))]
 
 
 @st.composite

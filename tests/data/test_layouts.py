@@ -27,8 +27,6 @@ from kebyt5_xm.data.media.opening import open_audio
 from kebyt5_xm.data.sources.manifest import open_rows
 from kebyt5_xm.errors import UserError
 
-NOTHING: dict[str, Any] = {}
-
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:

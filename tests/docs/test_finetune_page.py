@@ -80,7 +80,6 @@ def tiny() -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning's calls of jsonargparse
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
-@pytest.mark.timeout(900)
 def test_every_command_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(pages, "INSTEAD", SMALLER)
     monkeypatch.setattr(pages, "TINY", tiny())

@@ -46,7 +46,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.filterwarnings(
     "ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"
 )  # Lightning's calls
-@pytest.mark.timeout(1800)  # ten runs of train.py
 def test_every_command_runs(folder: Path) -> None:
     write_checkpoint(folder / "google" / "byt5-small")
     for number, command in enumerate(commands()):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import tiny_media
 import tiny_run
-from processes import train
 from strategies import STRATEGIES
+from tiny_run import fit
 
 from kebyt5_xm.data import DataModule, Manifest
 from kebyt5_xm.errors import UserError
@@ -57,11 +57,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_media.write_manifest(folder / "names.jsonl", rows)
     assert fit(folder, "single", recipe(folder, "single")) == [0], (folder / "single.log").read_text()[-3000:]
     return folder
-
-
-def fit(folder: Path, name: str, contents: dict[str, Any], *args: str, ranks: int = 1) -> list[int]:
-    path = tiny_run.write_recipe(folder, name, contents)
-    return train(["fit", "-c", path, *args], folder / f"{name}.log", ranks)
 
 
 def judged(run: Run) -> dict[tuple[int, str], float]:

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import yaml
 from babel.messages.extract import extract_from_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import Environment, nodes
 from PIL import Image
 
 from kebyt5_xm.commands import cli
@@ -30,10 +31,9 @@ from kebyt5_xm.evaluation.report.comparison import clear_best, compare
 from kebyt5_xm.evaluation.report.configuration import flattened
 from kebyt5_xm.evaluation.report.difference import MOST_CHARACTERS, as_bytes, differences, is_malformed
 from kebyt5_xm.evaluation.report.draw import draw
-from kebyt5_xm.evaluation.report.language import bilingual, korean
+from kebyt5_xm.evaluation.report.language import bilingual, code, data, korean
 from kebyt5_xm.evaluation.report.media import beside_manifest, shown_audio
 from kebyt5_xm.evaluation.report.numbers import duration, interval, number, percent
-from kebyt5_xm.evaluation.report.pages import code, data
 from kebyt5_xm.evaluation.report.recorded import read_record
 from kebyt5_xm.evaluation.report.text_ability import differing
 from kebyt5_xm.metrics.bootstrap import Score
@@ -178,6 +178,31 @@ def test_every_phrase_is_in_both_languages() -> None:
         assert not HANGUL.search(english), english
         values = [sorted(re.findall(r"{.*?}", phrase)) for phrase in (english, translated)]
         assert values[0] == values[1], (english, translated)
+
+
+def asked_phrases() -> Iterator[tuple[str, set[str]]]:
+    """Yield every phrase of templates and Python with the names of the values that it is given there."""
+    folder = Path(report_media.__file__).parent
+    for path in folder.rglob("*.j2"):
+        tree = Environment().parse(path.read_text(encoding="utf-8"))
+        for call in tree.find_all(nodes.Call):
+            if getattr(call.node, "name", None) == "_":
+                yield call.args[0].value, {keyword.key for keyword in call.kwargs}
+    for path in folder.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = (
+                isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "bilingual"
+            )
+            if named and isinstance(call.args[0], ast.Constant):
+                yield str(call.args[0].value), {str(keyword.arg) for keyword in call.keywords}
+
+
+def test_every_phrase_is_given_its_values() -> None:
+    """In branches too that no page above takes, where one left out would be a KeyError."""
+    found = list(asked_phrases())
+    assert len(found) > 150
+    for phrase, values in found:
+        assert set(re.findall(r"{(\w+)", phrase)) == values - {"tag"}, phrase
 
 
 @pytest.mark.parametrize("language", ["ko", "en"])
@@ -663,7 +688,9 @@ def test_lines_break_where_a_value_is_missing() -> None:
 def test_there_is_nothing_between_two_steps() -> None:
     chart = line_chart("title", "x", [Line("x", [(3, 1.0), (4, 2.0), (6, 1.5)])])
     assert chart
-    assert ticks(chart.svg)[:4] == ["3", "4", "5", "6"]
+    labels = ticks(chart.svg)
+    assert labels[:4] == ["3", "4", "5", "6"]
+    assert all(1.0 <= as_number(label) <= 2.0 for label in labels[4:])  # of the other axis
 
 
 def test_phrases_and_words_of_a_run_are_escaped() -> None:

@@ -1,15 +1,14 @@
 """A run that goes on from an older checkpoint holds one life; what is set aside is whole, whenever a kill comes."""
 
 import json
-import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import resumable
 import tiny_run
 import torch
+from killing import die_before
 from processes import CONTEXT
 
 from kebyt5_xm.errors import UserError
@@ -99,20 +98,7 @@ def test_rows_without_a_checkpoint_are_kept_apart(tmp_path: Path) -> None:
 
 def move_and_die(run: str, call: int) -> None:
     """Set aside, and be killed right before the `call`-th change of a folder."""
-    calls = 0
-
-    def counted(function: Any) -> Any:
-        def changed(*args: Any, **options: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **options)
-
-        return changed
-
-    for name in ("rename", "replace", "unlink", "mkdir"):
-        setattr(os, name, counted(getattr(os, name)))
+    die_before(call, "rename", "replace", "unlink", "mkdir")
     set_aside(Path(run), BACK)
 
 

@@ -1,12 +1,12 @@
 """Checkpoint folders, which several ranks write: whole or absent, and noticed when they are damaged."""
 
-import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_run
+from killing import die_before
 from processes import CONTEXT, train
 from strategies import STRATEGIES
 from tiny_run import losses
@@ -41,20 +41,7 @@ def value_of(folder: Path) -> set[str]:
 
 def replace_and_die(path: Path, call: int) -> None:
     """Write another folder and let it take the name, and be killed right before the `call`-th call that matters."""
-    calls = 0
-
-    def counted(function: Any) -> Any:
-        def run(*args: Any, **options: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **options)
-
-        return run
-
-    for name in ("fsync", "replace", "rename", "unlink", "rmdir"):
-        setattr(os, name, counted(getattr(os, name)))
+    die_before(call, "fsync", "replace", "rename", "unlink", "rmdir")
     place = path.with_name(f".{path.name}-7")
     write(place, 2)
     replace_folder(place, path)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny_run
 import torch
+from killing import die_before
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy
 from processes import CONTEXT, train
 from tiny_run import train_losses
@@ -33,19 +34,7 @@ def content(value: int) -> dict[str, Any]:
 
 def save_and_die(path: str, value: int, call: int) -> None:
     """Save, and be killed right before the `call`-th of the calls that make a save durable."""
-    calls = 0
-
-    def counted(function: Any) -> Any:
-        def run(*args: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args)
-
-        return run
-
-    os.fsync, os.replace = counted(os.fsync), counted(os.replace)
+    die_before(call, "fsync", "replace")
     DurableCheckpointIO().save_checkpoint(content(value), path)
 
 

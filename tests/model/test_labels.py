@@ -26,13 +26,6 @@ def model() -> CrossModalT5:
     return tiny_model().eval()
 
 
-def encoder_states(model: CrossModalT5, text: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    inputs = model.processor([text])
-    states = model.encode(**inputs).last_hidden_state
-    assert states is not None
-    return states, inputs["attention_mask"]
-
-
 def by_definition(model: CrossModalT5, text: list[str]) -> list[float]:
     """The probability of each label, one label at a time, over that of all."""
     scores = []

@@ -25,7 +25,6 @@ EVERYWHERE = {
     "feed_forward": LoRA("backbone.decoder.*.wo", rank=2, alpha=7),
     "picture": LoRA("modalities.image.*", rank=4, alpha=11),
 }
-NEXT_TO_ATTENTION = "backbone.encoder.block.0.layer.0.SelfAttention.k.weight"
 
 
 def building(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import psutil
@@ -132,3 +133,21 @@ class SpoilWeight(pl.Callback):
         if trainer.global_step == self.step:
             with torch.no_grad():
                 next(pl_module.parameters()).flatten()[-1] = float("inf")
+
+
+def die_before(call: int, *names: str) -> None:
+    """Let this process be killed right before the `call`-th call of these functions of `os`."""
+    calls = 0
+
+    def counted(function: Any) -> Any:
+        def run(*args: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **options)
+
+        return run
+
+    for name in names:
+        setattr(os, name, counted(getattr(os, name)))

@@ -1,5 +1,6 @@
 """A tiny model that sees and hears, and media for it; every size is another prime where it may be."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,13 @@ SPECS: dict[str, dict[str, Any]] = {
 LABELS = torch.tensor([[70, 80, 90, 1]])
 
 
-def tiny_model(specs: dict[str, Any] = SPECS, seed: int = 3, **fields: Any) -> CrossModalT5:
+def tiny_model(
+    specs: dict[str, Any] = SPECS, seed: int = 3, trusted_modules: Sequence[str] = (), **fields: Any
+) -> CrossModalT5:
     """Return a calibrated model in eval mode whose logits are large enough to differ."""
     torch.manual_seed(seed)
     backbone = saved_config(Backbone(shape=SHAPE).config())
-    model = CrossModalT5(CrossModalT5Config(backbone, specs, **fields), trusted_modules=["test_model"])
+    model = CrossModalT5(CrossModalT5Config(backbone, specs, **fields), trusted_modules=trusted_modules)
     torch.nn.init.normal_(model.backbone.lm_head.weight, std=2.0)
     bias = model.backbone.encoder.block[0].layer[0].SelfAttention.relative_attention_bias
     torch.nn.init.normal_(bias.weight, std=2.0)  # transformers' own start is too small to matter

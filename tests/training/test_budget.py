@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import tiny_media
 import tiny_run
-from processes import train
-from tiny_run import losses, train_losses
+from tiny_run import fit, losses, train_losses
 
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training.recipes import overlay
@@ -24,11 +23,6 @@ def recipe(folder: Path, run: str, budget: dict[str, int], **trainer: Any) -> di
         contents = overlay(contents, added)
     contents["data"] |= {"global_batch_size": None, "budget": budget, "num_workers": 2}
     return contents
-
-
-def fit(folder: Path, name: str, contents: dict[str, Any], *args: str, ranks: int = 1) -> list[int]:
-    path = tiny_run.write_recipe(folder, name, contents)
-    return train(["fit", "-c", path, *args], folder / f"{name}.log", ranks)
 
 
 @pytest.fixture(scope="module")

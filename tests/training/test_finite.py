@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny_run
 import torch
-from processes import train
+from resumable import fit_and_log as fit
 from safetensors.torch import load_file
 from strategies import STRATEGIES
 from tiny_run import train_losses
@@ -30,12 +30,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finite")
     tiny_run.write_stores(folder)
     return folder
-
-
-def fit(folder: Path, contents: dict[str, Any], *args: str, ranks: int = 1) -> tuple[list[int], str]:
-    path = tiny_run.write_recipe(folder, "recipe", contents)
-    codes = train(["fit", "-c", path, *args], folder / "log", ranks)
-    return codes, (folder / "log").read_text()
 
 
 def poisoned(folder: Path, run: str, steps: list[int], most: int = 1, **trainer: Any) -> dict[str, Any]:

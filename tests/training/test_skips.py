@@ -9,7 +9,7 @@ import pytest
 import tiny_media
 import tiny_run
 import torch
-from processes import train
+from resumable import fit_and_log as fit
 
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training.callbacks.skips import Skips
@@ -31,11 +31,6 @@ def recipe(folder: Path, run: str, **data: Any) -> dict[str, Any]:
     contents["data"]["sources"]["captions"]["init_args"]["weight"] = 3.0
     contents["data"] |= data
     return contents
-
-
-def fit(folder: Path, contents: dict[str, Any], ranks: int = 1) -> tuple[list[int], str]:
-    codes = train(["fit", "-c", tiny_run.write_recipe(folder, "recipe", contents)], folder / "log", ranks)
-    return codes, (folder / "log").read_text()
 
 
 def rows(run: Path) -> list[dict[str, Any]]:

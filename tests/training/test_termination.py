@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import tiny_run
-from processes import train
+from resumable import fit_and_log as fit
 from tiny_run import train_losses
 
 from kebyt5_xm.model.runs.run import Run
@@ -28,11 +28,6 @@ def recipe(
     return contents
 
 
-def fit(folder: Path, contents: dict[str, Any], ranks: int, *args: str) -> tuple[list[int], str]:
-    path = tiny_run.write_recipe(folder, "recipe", contents)
-    return train(["fit", "-c", path, *args], folder / "log", ranks), (folder / "log").read_text()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "to", "name"),
@@ -46,14 +41,14 @@ def fit(folder: Path, contents: dict[str, Any], ranks: int, *args: str) -> tuple
 )
 def test_saved_and_continued(tmp_path: Path, ranks: int, to: list[int], name: str) -> None:
     tiny_run.write_stores(tmp_path)
-    assert fit(tmp_path, recipe(tmp_path, "whole", ranks), ranks)[0] == [0] * ranks
-    codes, log = fit(tmp_path, recipe(tmp_path, "stopped", ranks, to, name), ranks)
+    assert fit(tmp_path, recipe(tmp_path, "whole", ranks), ranks=ranks)[0] == [0] * ranks
+    codes, log = fit(tmp_path, recipe(tmp_path, "stopped", ranks, to, name), ranks=ranks)
     assert codes == [CODES[name]] * ranks, log
     word = {"SIGTERM": "terminated", "SIGINT": "interrupted"}[name]
     assert f"{word}: saved at step 4; continue with --ckpt_path last" in log
     assert (f"{word}: saving at the end of this step" in log) == (0 in to)
     assert "Traceback" not in log
     assert Run(tmp_path / "stopped").last.name == "step=4.ckpt"
-    codes, log = fit(tmp_path, recipe(tmp_path, "stopped", ranks), ranks, "--ckpt_path", "last")
+    codes, log = fit(tmp_path, recipe(tmp_path, "stopped", ranks), "--ckpt_path", "last", ranks=ranks)
     assert codes == [0] * ranks, log
     assert train_losses(tmp_path / "stopped") == train_losses(tmp_path / "whole")

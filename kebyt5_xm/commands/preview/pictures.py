@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kebyt5_xm.encoder import Media
-from kebyt5_xm.evaluation.report.data_urls import grey, png, spectrogram, wav
+from kebyt5_xm.evaluation.report.data_urls import grey, png, spectrogram, time_to_the_right, wav
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ def _image(picture: Tensor, told: str) -> Shown:
 def _tensor(prepared: Tensor, told: str) -> Shown:
     values = prepared.float().numpy()
     caption = f"{told}, values {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}"
-    # Time, the first axis, runs to the right, as in a spectrogram.
-    flat = values.reshape(len(values), -1) if values.ndim > 1 else values[:, None]
-    return _picture(np.ascontiguousarray(flat.T[::-1]), caption)
+    return _picture(time_to_the_right(values), caption)
 
 
 def _picture(values: NDArray[np.float32], caption: str) -> Shown:

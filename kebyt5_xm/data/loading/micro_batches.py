@@ -113,7 +113,6 @@ class ValidationMicroBatches(Dataset):
             examples,
             part,
             interfaces=self.mixture.interfaces,
-            progress=Progress(num_targets=0, step=number, next_step=number),
         )
         counted = np.asarray([example.counted for example in examples])
         batch.row = torch.from_numpy(np.where(counted, row, -1))

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.inputs import Example, MediaItem
-from kebyt5_xm.data.media.bad_sample import BadSample, MediaError, RowError
+from kebyt5_xm.data.inputs import END, Example, MediaItem
+from kebyt5_xm.data.media.bad_sample import BadSample, MediaError
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.opening import header, open_media
 from kebyt5_xm.data.media.reference import Limits, Readable, Span, name_of, resolve
@@ -16,9 +16,7 @@ from kebyt5_xm.data.sources.template import Change, Segment, Slot, Template, as_
 from kebyt5_xm.data.sources.words import Words
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode, encode_bytes
-
-_EOS = np.asarray([EOS_ID], dtype=np.int16)
+from kebyt5_xm.vocabulary import PAD_ID, encode, encode_bytes
 
 MediumChange = Callable[[int, str, Any], Any]
 """(number of the slot in its example, modality, decoded medium) -> the medium to prepare in its place."""
@@ -53,7 +51,7 @@ class ExampleMaker:
         try:
             return self.words.word(text)
         except BadSample as error:
-            raise RowError(*rows.place(number), error.cause) from error
+            raise rows.error(number, error.cause) from error
 
     def example(self, rows: Rows, number: int) -> Example:
         """Return the example of one row; raises `BadSample` with the cause if it cannot be made."""
@@ -79,14 +77,14 @@ class ExampleMaker:
             else:
                 ids.append(encode(segment) if isinstance(segment, str) else encode_bytes(segment))
             position += len(ids[-1])
-        return Example(np.concatenate([*ids, _EOS]), _EOS, tuple(media))
+        return Example.asked(ids, media)
 
     def measure(self, rows: Rows, number: int) -> tuple[int, int] | str:
         """Return encoder positions and target ids of a row from its media's headers, or why there are none."""
         try:
             num_targets = len(self._target_ids(rows, number))
             segments = self.segments(rows, number)
-            positions = self._check_text(segments, rows, number) + len(_EOS)
+            positions = self._check_text(segments, rows, number) + len(END)
             for segment in segments:
                 if isinstance(segment, Slot):
                     interface = self.interfaces[segment.modality]
@@ -109,7 +107,7 @@ class ExampleMaker:
         num_text = sum(len(as_bytes(s)) for s in segments if not isinstance(s, Slot))
         if num_text > self.max_source_length:
             cause = f"input of {num_text} bytes, limit {self.max_source_length}"
-            raise RowError(*rows.place(number), cause)
+            raise rows.error(number, cause)
         return num_text
 
     def _open(self, slot: Slot, rows: Rows, place: int, change: MediumChange | None) -> tuple:
@@ -129,8 +127,8 @@ class ExampleMaker:
         ids = encode(self.target_text(rows, number))
         if len(ids) > self.max_target_length:
             cause = f"target of {len(ids)} bytes, limit {self.max_target_length}"
-            raise RowError(*rows.place(number), cause)
-        return np.concatenate([ids, _EOS])
+            raise rows.error(number, cause)
+        return np.concatenate([ids, END])
 
 
 def _rendered(template: Template, rows: Rows, number: int, change: Change | None = None) -> list[Segment]:
@@ -138,4 +136,4 @@ def _rendered(template: Template, rows: Rows, number: int, change: Change | None
     try:
         return template.render(row, change)
     except BadSample as error:
-        raise RowError(*rows.place(number), error.cause) from error
+        raise rows.error(number, error.cause) from error

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.layouts.layout import Layout
-from kebyt5_xm.data.media.bad_sample import BadSample, MediaError, RowError, Skip
+from kebyt5_xm.data.media.bad_sample import BadSample, MediaError, Skip
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.names import expanded
 from kebyt5_xm.data.media.reference import Limits, Readable, Span
@@ -142,7 +142,7 @@ class Manifest(Source):
         missing = (text is None or (isinstance(text, float) and not math.isfinite(text)) for text in texts)
         found = tuple(str(text) for text, absent in zip(texts, missing, strict=True) if not absent)
         if not found:
-            raise RowError(*rows.place(row), f"column '{self.references_column}' has no reference")
+            raise rows.error(row, f"column '{self.references_column}' has no reference")
         return tuple(self.maker.word(text, rows, row) for text in found) if self.maker.words else found
 
     def _tables(self) -> list[Rows]:
@@ -181,7 +181,7 @@ class Manifest(Source):
             example = self.example(rows, number)
             found = len(example.input_ids), len(example.target_ids)
             if found != promised:
-                raise RowError(*rows.place(number), self._changed(rows, found, promised))
+                raise rows.error(number, self._changed(rows, found, promised))
         except BadSample as error:
             return self.skipped(rows, number, error)
         return example

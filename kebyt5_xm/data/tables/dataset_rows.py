@@ -27,7 +27,7 @@ from kebyt5_xm.data.tables.arrow_values import column_names
 from kebyt5_xm.data.tables.derived import cache_folder, places, state_of, write_derived
 from kebyt5_xm.data.tables.rows import Row, Rows
 from kebyt5_xm.durable import file_digest
-from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.errors import UserError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder
@@ -151,20 +151,15 @@ def of_library(name: str, call: Callable[[], Result]) -> Result:
         raise
     except ConnectionError as error:
         raise UserError(
-            f"cannot reach the dataset '{name}' ({_first_line(error)}); unset HF_HUB_OFFLINE if there is a network, "
+            f"cannot reach the dataset '{name}' ({first_line(error)}); unset HF_HUB_OFFLINE if there is a network, "
             f"else fetch it where there is one (`hf download {name} --repo-type dataset --local-dir FOLDER`) and "
             f"write hf:./FOLDER"
         ) from error
     except Exception as error:
         raise UserError(
-            f"cannot open the dataset '{name}' ({type(error).__name__}: {_first_line(error)}); correct its name, get "
+            f"cannot open the dataset '{name}' ({type(error).__name__}: {first_line(error)}); correct its name, get "
             "it again if it is damaged, or log in with `hf auth login` if it is private or gated"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def library() -> Any:

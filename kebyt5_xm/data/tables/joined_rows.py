@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from kebyt5_xm.data.tables.rows import Rows
+from kebyt5_xm.durable import meant
 from kebyt5_xm.errors import UserError
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 MOST_FILES = 1_000_000
 
 _DERIVED = re.compile(r"\.(?:index|rows|digest|lengths-[0-9a-f]{16}|\w+-[0-9a-f]{8})$")
-_UNFINISHED = re.compile(r"^\..+-[0-9a-f]{16}$")
 _MARKS = (b"ARROW1", b'{"format": "kebyt5-xm', b'{"about": ')
 """How the files begin that are made from manifests and lie beside them (`derived`)."""
 
@@ -114,8 +114,8 @@ def _matching(folder: Path, name: str) -> list[Path]:
 
 def is_ours(file: Path) -> bool:
     """Return whether a file was made from a manifest beside it: an index, rows, lengths, a half-made one of these."""
-    if _UNFINISHED.search(file.name):
-        return _DERIVED.search(file.name[1:-17]) is not None
+    if (unfinished := meant(file.name)) is not None:
+        return _DERIVED.search(unfinished) is not None
     found = _DERIVED.search(file.name)
     if found is None or not file.is_file():
         return False

@@ -39,21 +39,19 @@ def make_shard(
 ) -> Report:
     """Write shard `number` from batches of (lines read, documents kept, problems, empty documents)."""
     name = shard_name(number)
-    writer = ShardWriter(directory, name, separator)
     lines = 0
     problems: Counter[str] = Counter()
-    try:
-        with durably(directory / f"{name}.{ERRORS_NAME}") as file:
-            for num_lines, documents, found, num_empty in batches:
-                writer.write(documents)
-                lines += num_lines
-                problems.update(problem.cause for problem in found)
-                problems[EMPTY] += num_empty
-                file.writelines(json_line(problem._asdict()) for problem in found)
-            shard = writer.close()
-    except BaseException:
-        writer.abort()
-        raise
+    with (
+        ShardWriter(directory, name, separator) as writer,
+        durably(directory / f"{name}.{ERRORS_NAME}") as file,
+    ):
+        for num_lines, documents, found, num_empty in batches:
+            writer.write(documents)
+            lines += num_lines
+            problems.update(problem.cause for problem in found)
+            problems[EMPTY] += num_empty
+            file.writelines(json_line(problem._asdict()) for problem in found)
+        shard = writer.close()
     report = Report(shard, lines, dict(+problems))
     write_json(_report_path(directory, number), asdict(report))
     return report

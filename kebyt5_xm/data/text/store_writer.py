@@ -7,10 +7,11 @@ is not.
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ SHARD_BYTES = 1 << 30
 
 
 class ShardWriter:
-    """Writes one shard. `close` makes it appear under its own name; `abort` removes what was written."""
+    """Writes one shard. `close`, the last word in its block, makes it appear; an error leaves nothing of it."""
 
     def __init__(self, directory: Path, name: str, separator: bytes) -> None:
         self.directory = directory
@@ -59,10 +60,12 @@ class ShardWriter:
                 self._digest.update(block)
         return Shard(self.name, self.documents, self.bytes, self.longest, self._digest.hexdigest())
 
-    def abort(self) -> None:
-        """Leave nothing of what was written."""
-        with suppress(InterruptedError), self._open:
-            raise InterruptedError  # which takes the files from `durably`
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Leave nothing of what was written, unless it was closed."""
+        self._open.__exit__(*error)
 
 
 class StoreWriter:
@@ -102,7 +105,7 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._writer.abort()
+            self._writer.__exit__(kind, error, trace)
             return
         self._shards.append(self._writer.close())
         finish_store(self.path, self.language, self.separator, self._shards, problems={}, made_from={})

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from os import O_RDONLY, close
 from os import open as open_descriptor
@@ -13,13 +13,19 @@ from typing import Any
 from kebyt5_xm.data.text.corpus import File
 from kebyt5_xm.data.text.store import INDEX_NAME, UNFINISHED_NAME
 from kebyt5_xm.data.text.store_writer import write_json
+from kebyt5_xm.durable import meant
 from kebyt5_xm.errors import UserError
 
 REPORT_FILE = re.compile(r"\d{5,}\.json")
-_OURS = r"(\d{5,}|store|unfinished|errors)\..*"
-PART_FILE = re.compile(rf"\.{_OURS}-[0-9a-f]+|{_OURS}\.part")
-"""What a kill leaves of a file, as `kebyt5_xm.durable.temporary` names it; earlier versions wrote `.part`."""
+PART_FILE = re.compile(r"(\d{5,}|store|unfinished|errors)\..*")
+"""Of which file a kill may leave a part: see `is_part`."""
 STORE_FILE = re.compile(r"\d{5,}\.(bytes|offsets|errors\.jsonl)|store\.json|errors\.jsonl")
+
+
+def is_part(name: str) -> bool:
+    """Say whether a file is what a kill has left of one of a store's; earlier versions wrote NAME.part."""
+    whole = meant(name) or (name.removesuffix(".part") if name.endswith(".part") else "")
+    return PART_FILE.fullmatch(whole) is not None
 
 
 def check_out(out: Path, overwrite: bool) -> None:
@@ -33,9 +39,7 @@ def check_out(out: Path, overwrite: bool) -> None:
             raise UserError(
                 f"{out} holds a finished store: name another --out, or replace it with --overwrite"
             )
-    elif not (out / UNFINISHED_NAME).exists() and any(
-        not PART_FILE.fullmatch(path.name) for path in out.iterdir()
-    ):
+    elif not (out / UNFINISHED_NAME).exists() and any(not is_part(path.name) for path in out.iterdir()):
         raise UserError(f"{out} is neither empty nor a store: name another --out")
 
 
@@ -67,7 +71,7 @@ def begin(out: Path, options: dict[str, object], files: Sequence[File], overwrit
     if path.exists() and not (out / INDEX_NAME).exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         if found == expected:
-            _remove(out, PART_FILE)
+            _remove(out, is_part)
             return
         if not overwrite:
             raise UserError(
@@ -75,17 +79,17 @@ def begin(out: Path, options: dict[str, object], files: Sequence[File], overwrit
                 "the earlier command, name another --out, or start afresh with --overwrite"
             )
     # In this order a kill between two lines leaves the old store, or an unfinished one of the new options.
-    _remove(out, REPORT_FILE)
+    _remove(out, REPORT_FILE.fullmatch)
     write_json(path, expected)
     (out / INDEX_NAME).unlink(missing_ok=True)
-    _remove(out, STORE_FILE)
-    _remove(out, PART_FILE)
+    _remove(out, STORE_FILE.fullmatch)
+    _remove(out, is_part)
 
 
 def discard(out: Path) -> None:
     """Remove an unfinished store that is of no use, and its folder if nothing else is in it."""
-    for pattern in (REPORT_FILE, STORE_FILE, PART_FILE):
-        _remove(out, pattern)
+    for is_ours in (REPORT_FILE.fullmatch, STORE_FILE.fullmatch, is_part):
+        _remove(out, is_ours)
     (out / UNFINISHED_NAME).unlink()
     with suppress(OSError):
         out.rmdir()
@@ -116,13 +120,13 @@ def read_options(out: Path) -> dict[str, Any]:
 
 def leave(out: Path) -> None:
     """Remove what is left once the store is finished."""
-    _remove(out, PART_FILE)
+    _remove(out, is_part)
     (out / UNFINISHED_NAME).unlink(missing_ok=True)
 
 
-def _remove(out: Path, pattern: re.Pattern[str]) -> None:
+def _remove(out: Path, is_ours: Callable[[str], object]) -> None:
     for path in out.iterdir():
-        if pattern.fullmatch(path.name):
+        if is_ours(path.name):
             path.unlink(missing_ok=True)
 
 

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation import SHOWN_EXAMPLES
 
 if TYPE_CHECKING:
     from kebyt5_xm.evaluation.report.media import Opener
     from kebyt5_xm.model.runs.run import Run
-
-DEFAULT_EXAMPLES = 12
 
 
 def write_report(
     run: "Run",
     find: "Opener | None" = None,
     out: Path | None = None,
-    examples: int = DEFAULT_EXAMPLES,
+    examples: int = SHOWN_EXAMPLES,
     language: str = "en",
 ) -> None:
     """Write the page of a run, by default to RUN/report.html, and print its path. Raises `UserError`.

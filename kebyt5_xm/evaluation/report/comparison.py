@@ -9,8 +9,7 @@ from kebyt5_xm.evaluation.report.configuration import costs, flattened
 from kebyt5_xm.evaluation.report.curves import overlaid, robustness_chart, robustness_line
 from kebyt5_xm.evaluation.report.figures import Curve, Source
 from kebyt5_xm.evaluation.report.language import bilingual
-from kebyt5_xm.evaluation.report.numbers import interval
-from kebyt5_xm.evaluation.report.pages import render
+from kebyt5_xm.evaluation.report.pages import render, sections
 from kebyt5_xm.evaluation.report.recorded import Record, read_record
 from kebyt5_xm.evaluation.report.scores import malformed, metrics_of
 from kebyt5_xm.evaluation.report.text_ability import ALL, differing, metrics_of_text, text_row
@@ -43,22 +42,16 @@ def compare(runs: Sequence[Run], *, language: str = "en") -> str:
     metrics = compared_metrics(records)
     evaluations = [record.evaluation for record in records if record.evaluation]
     parts = list(dict.fromkeys(part for record in records for part in record.forgetting))
-    titles = {
-        "summary": bilingual("Summary"),
-        "metrics": bilingual("Metrics with intervals"),
-        "text": bilingual("Text ability"),
-        "modalities": bilingual("Use of modalities"),
-        "robustness": bilingual("Robustness"),
-        "curves": bilingual("Curves"),
-        "configuration": bilingual("Differences of configuration"),
-        "data": bilingual("Examples that could not be used"),
-        "cost": bilingual("Speed, memory, cost"),
-    }
     return render(
         "compare.html.j2",
         language=language,
         title=f"{' · '.join(names)} · kebyt5-xm",
-        sections=[(anchor, title, f"compare/{anchor}.html.j2") for anchor, title in titles.items()],
+        sections=sections(
+            "compare",
+            examples=None,
+            configuration=bilingual("Differences of configuration"),
+            data=bilingual("Examples that could not be used"),
+        ),
         names=names,
         records=records,
         evaluation=evaluations[0] if evaluations else None,
@@ -93,24 +86,16 @@ def compare(runs: Sequence[Run], *, language: str = "en") -> str:
 
 def compared_metrics(records: Sequence[Record]) -> list[ComparedMetric]:
     """Return every metric of every source, by the first run that has it."""
-    found = {
-        (name, metric): measured.higher_is_better
-        for record in reversed(records)
-        for name, source in _sources(record).items()
-        for metric, measured in source.metrics.items()
-    }
-    ordered = dict.fromkeys(
-        (name, metric)
-        for record in records
-        for name, source in _sources(record).items()
-        for metric in source.metrics
-    )
+    found: dict[tuple[str, str], bool] = {}
+    for record in records:
+        for name, source in _sources(record).items():
+            for metric, measured in source.metrics.items():
+                found.setdefault((name, metric), measured.higher_is_better)
     compared, main = [], set()
-    for name, metric in ordered:
+    for (name, metric), higher in found.items():
         sources = [_sources(record).get(name) for record in records]
         scores = [s.metrics[metric].score if s and metric in s.metrics else None for s in sources]
         examples = list(dict.fromkeys(source.examples for source in sources if source))
-        higher = found[name, metric]
         best = clear_best(scores, higher) if len(examples) == 1 else None
         compared.append(ComparedMetric(name, metric, higher, scores, examples, name not in main, best))
         main.add(name)
@@ -148,7 +133,7 @@ def _names(records: Sequence[Record]) -> list[str]:
 
 def _score_rows(metrics: Sequence[ComparedMetric], names: Sequence[str]) -> list[Row]:
     return [
-        Row.of(f"{m.source} · {names[n]}", interval(score), score, n)
+        Row.of(f"{m.source} · {names[n]}", score, n)
         for m in metrics
         for n, score in enumerate(m.scores)
         if score
@@ -166,7 +151,7 @@ def _gains(
     found = []
     for key in dict.fromkeys(key for of_run in uses for key in of_run):
         gains = [of_run[key].gain_over_shuffled if key in of_run else None for of_run in uses]
-        rows = [Row.of(names[n], interval(g, plus=True), g, n) for n, g in enumerate(gains) if g]
+        rows = [Row.of(names[n], g, n, plus=True) for n, g in enumerate(gains) if g]
         found.append((key, gains, rows if len(found) * len(records) < MAX_ROWS else []))
     return found
 

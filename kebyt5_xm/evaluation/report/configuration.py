@@ -7,9 +7,8 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from kebyt5_xm.evaluation.report.language import bilingual
+from kebyt5_xm.evaluation.report.language import bilingual, code, data
 from kebyt5_xm.evaluation.report.numbers import duration, number
-from kebyt5_xm.evaluation.report.pages import code, data
 from kebyt5_xm.evaluation.report.recorded import Record, section
 from kebyt5_xm.model.origin import Origin
 

@@ -7,8 +7,7 @@ from markupsafe import Markup
 
 from kebyt5_xm.evaluation.report.charts import Line, LineChart, line_chart
 from kebyt5_xm.evaluation.report.figures import Curve, Robustness
-from kebyt5_xm.evaluation.report.language import bilingual
-from kebyt5_xm.evaluation.report.pages import data
+from kebyt5_xm.evaluation.report.language import bilingual, data
 from kebyt5_xm.evaluation.report.recorded import Record
 from kebyt5_xm.evaluation.report.text_ability import BASELINES
 

@@ -3,15 +3,10 @@
 import base64
 import io
 import wave
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-
-from kebyt5_xm.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL import Image
+from PIL import Image
 
 # Of the spectrogram of a waveform: 32 ms windows every 8 ms, and 80 dB below the loudest is black.
 WINDOW_SECONDS, HOP_SECONDS, RANGE_DB = 0.032, 0.008, 80.0
@@ -20,17 +15,13 @@ FRAMES_AT_ONCE = 4096
 
 
 def png(pixels: NDArray[np.uint8]) -> str:
-    """Return pixels [rows, columns] or [rows, columns, 3]; raises `UserError` without Pillow."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise UserError("found no Pillow, expected it for the page; pip install 'kebyt5-xm[image]'") from None
+    """Return pixels [rows, columns] or [rows, columns, 3]."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return _url("image/png", buffer)
 
 
-def jpeg(image: "Image.Image", quality: int) -> str:
+def jpeg(image: Image.Image, quality: int) -> str:
     """Return an RGB image, its pixels alone: whatever else its file held is gone."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, optimize=True)
@@ -59,6 +50,12 @@ def spectrogram(waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]
         magnitude[:, start : start + FRAMES_AT_ONCE] = np.abs(np.fft.rfft(block)).T
     decibels = 20 * np.log10(np.maximum(magnitude, 1e-10))
     return np.maximum(decibels, decibels.max() - RANGE_DB)[::-1]
+
+
+def time_to_the_right(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return `values` [time, ...] as a picture [features, time], as a spectrogram has it."""
+    flat = values.reshape(len(values), -1) if values.ndim > 1 else values[:, None]
+    return np.ascontiguousarray(flat.T[::-1])
 
 
 def grey(values: NDArray[np.float32], most_columns: int = MOST_COLUMNS) -> NDArray[np.uint8]:

@@ -46,8 +46,3 @@ def skips(record: Record) -> list[Skips]:
         share = percent(count / drawn) if drawn else NONE
         found.append(Skips(name, count, share, causes, len(skipped.causes) - len(causes)))
     return found
-
-
-def one_line(template: object) -> str:
-    """Return a prompt or target with its line breaks shown."""
-    return str(template).replace("\n", "↵")

@@ -39,7 +39,7 @@ class Character:
 
 @dataclass(frozen=True)
 class Piece:
-    """Characters side by side that are marked alike; `left_out` more follow the last piece of a text."""
+    """Characters side by side that are marked alike."""
 
     kind: Literal["same", "part", "other", "byte"]
     characters: tuple[Character, ...]

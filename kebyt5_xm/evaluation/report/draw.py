@@ -1,20 +1,22 @@
 """The report of one run: its files, drawn as one page."""
 
+from kebyt5_xm.evaluation import SHOWN_EXAMPLES
 from kebyt5_xm.evaluation.report.charts import MAX_ROWS
 from kebyt5_xm.evaluation.report.configuration import configuration, costs
 from kebyt5_xm.evaluation.report.curves import curves, robustness_charts
 from kebyt5_xm.evaluation.report.data_used import epochs, skips
 from kebyt5_xm.evaluation.report.examples import examples
-from kebyt5_xm.evaluation.report.language import bilingual
 from kebyt5_xm.evaluation.report.media import MediaShelf, Opener
-from kebyt5_xm.evaluation.report.pages import render
+from kebyt5_xm.evaluation.report.pages import render, sections
 from kebyt5_xm.evaluation.report.recorded import read_record
 from kebyt5_xm.evaluation.report.scores import malformed, score_charts, use_rows
 from kebyt5_xm.evaluation.report.text_ability import BASELINES, text_course, text_rows
 from kebyt5_xm.model.runs.run import Run
 
 
-def draw(run: Run, media: Opener | None = None, *, examples_shown: int = 12, language: str = "en") -> str:
+def draw(
+    run: Run, media: Opener | None = None, *, examples_shown: int = SHOWN_EXAMPLES, language: str = "en"
+) -> str:
     """Return the page of a run, in Korean and English.
 
     Args:
@@ -28,23 +30,11 @@ def draw(run: Run, media: Opener | None = None, *, examples_shown: int = 12, lan
     record = read_record(run, examples_shown)
     evaluation = record.evaluation
     sources = evaluation.sources if evaluation else {}
-    titles = {
-        "summary": bilingual("Summary"),
-        "metrics": bilingual("Metrics with intervals"),
-        "examples": bilingual("Outputs and references"),
-        "text": bilingual("Text ability"),
-        "modalities": bilingual("Use of modalities"),
-        "robustness": bilingual("Robustness"),
-        "curves": bilingual("Curves"),
-        "configuration": bilingual("Configuration"),
-        "data": bilingual("Data and skips"),
-        "cost": bilingual("Speed, memory, cost"),
-    }
     return render(
         "report.html.j2",
         language=language,
         title=f"{record.name} · kebyt5-xm",
-        sections=[(anchor, title, f"report/{anchor}.html.j2") for anchor, title in titles.items()],
+        sections=sections("report"),
         record=record,
         evaluation=evaluation,
         main_metrics=evaluation.main_metrics if evaluation else [],

@@ -52,7 +52,6 @@ class Curve:
     """A metric against the strength of a perturbation."""
 
     perturbation: str
-    kind: str
     unit: str
     points: dict[str, list[tuple[float, Score]]]
 
@@ -73,7 +72,6 @@ class Source:
     examples: int
     skipped: int
     labels: list[str] | None
-    modalities: list[str]
     metrics: dict[str, Measured]
     use_examples: int = 0
     uses: list[Use] = field(default_factory=list)
@@ -160,7 +158,6 @@ def _source(block: dict[str, Any]) -> Source:
         skipped=int(block.get("skipped", 0)),
         counted_as_wrong=int(block.get("counted_as_wrong", 0)),
         labels=None if block.get("labels") is None else [str(label) for label in block["labels"]],
-        modalities=[str(name) for name in block.get("modalities") or ()],
         metrics={
             name: Measured(_score(m), bool(m.get("higher_is_better", True)))
             for name, m in block["metrics"].items()
@@ -192,9 +189,7 @@ def _robustness(block: dict[str, Any]) -> Robustness:
             for metric, score in point["metrics"].items():
                 points.setdefault(metric, []).append((_real(point["strength"]), _score(score)))
         ordered = {metric: sorted(found, key=lambda p: p[0]) for metric, found in points.items()}
-        curves.append(
-            Curve(str(curve["perturbation"]), str(curve.get("kind", "")), str(curve.get("unit", "")), ordered)
-        )
+        curves.append(Curve(str(curve["perturbation"]), str(curve.get("unit", "")), ordered))
     clean = {metric: _score(score) for metric, score in (block.get("clean") or {}).items()}
     return Robustness(int(block.get("examples", 0)), clean, curves)
 

@@ -32,3 +32,13 @@ def bilingual(phrase: str, tag: str = "span", **values: object) -> Markup:
         Markup('<{0} class="say" lang="{1}">{2}</{0}>').format(tag, language, Markup(text).format(**safe))
         for language, text in (("ko", korean()[phrase]), ("en", phrase))
     )
+
+
+def data(content: object) -> Markup:
+    """Return words from a run: their language is not known, and their direction is their own."""
+    return Markup('<bdi lang="" dir="auto">{}</bdi>').format(content)
+
+
+def code(content: object) -> Markup:
+    """Return a name or a command from a run, or of ours."""
+    return Markup('<code lang="" dir="auto">{}</code>').format(content)

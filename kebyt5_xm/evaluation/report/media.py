@@ -12,10 +12,9 @@ from kebyt5_xm.data.media.bad_sample import MediaError
 from kebyt5_xm.data.media.opening import open_media
 from kebyt5_xm.data.media.reference import Readable, resolve
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation.report.data_urls import grey, jpeg, png, spectrogram, wav
-from kebyt5_xm.evaluation.report.language import bilingual
+from kebyt5_xm.evaluation.report.data_urls import grey, jpeg, png, spectrogram, time_to_the_right, wav
+from kebyt5_xm.evaluation.report.language import bilingual, data
 from kebyt5_xm.evaluation.report.numbers import number
-from kebyt5_xm.evaluation.report.pages import data
 from kebyt5_xm.model.runs.run import Run
 
 Opener = Callable[[dict[str, Any]], Readable | None]
@@ -131,8 +130,7 @@ def shown_audio(decoded: Any) -> Shown:
 
 def shown_array(values: Any) -> Shown:
     """Return an array with its first axis, time, to the right, at most 512 of its features."""
-    flat = values.reshape(len(values), -1) if values.ndim > 1 else values[:, None]
-    picture = np.ascontiguousarray(flat.T[::-1]) if values.size else np.zeros((1, 1), np.float32)
+    picture = time_to_the_right(values) if values.size else np.zeros((1, 1), np.float32)
     shape = " × ".join(map(str, values.shape))
     told = f"{shape}, {number(float(picture.min()))} – {number(float(picture.max()))}"
     pixels = grey(picture[:512], SPECTROGRAM_COLUMNS)

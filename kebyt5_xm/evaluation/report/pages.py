@@ -8,10 +8,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kebyt5_xm.evaluation.report import numbers
-from kebyt5_xm.evaluation.report.charts import row_chart
-from kebyt5_xm.evaluation.report.data_used import one_line
+from kebyt5_xm.evaluation.report.charts import DASHES, NUM_COLOURS, row_chart
 from kebyt5_xm.evaluation.report.figures import is_used
-from kebyt5_xm.evaluation.report.language import LANGUAGES, bilingual
+from kebyt5_xm.evaluation.report.language import LANGUAGES, bilingual, code, data
 from kebyt5_xm.evaluation.report.recorded import section
 
 # The page runs nothing and fetches nothing, whatever it is made to hold.
@@ -34,14 +33,22 @@ def render(template: str, **context: Any) -> str:
     return _UNCLEAN.sub(lambda found: found[0].translate(_CLEAN), html)
 
 
-def data(content: object) -> Markup:
-    """Return words from a run: their language is not known, and their direction is their own."""
-    return Markup('<bdi lang="" dir="auto">{}</bdi>').format(content)
-
-
-def code(content: object) -> Markup:
-    """Return a name or a command from a run, or of ours."""
-    return Markup('<code lang="" dir="auto">{}</code>').format(content)
+def sections(folder: str, **other: Markup | None) -> list[tuple[str, Markup, str]]:
+    """Return (anchor, title, template) of a page's sections; `other` replaces titles, and None leaves one out."""
+    titles: dict[str, Markup | None] = {
+        "summary": bilingual("Summary"),
+        "metrics": bilingual("Metrics with intervals"),
+        "examples": bilingual("Outputs and references"),
+        "text": bilingual("Text ability"),
+        "modalities": bilingual("Use of modalities"),
+        "robustness": bilingual("Robustness"),
+        "curves": bilingual("Curves"),
+        "configuration": bilingual("Configuration"),
+        "data": bilingual("Data and skips"),
+        "cost": bilingual("Speed, memory, cost"),
+    }
+    titles |= other
+    return [(a, title, f"{folder}/{a}.html.j2") for a, title in titles.items() if title is not None]
 
 
 @cache
@@ -54,12 +61,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"_": bilingual, "LANGUAGES": LANGUAGES, "POLICY": POLICY, "NONE": numbers.NONE}
-    environment.globals["row_chart"] = row_chart
+    environment.globals |= {"row_chart": row_chart, "NUM_COLOURS": NUM_COLOURS, "NUM_DASHES": len(DASHES)}
     environment.filters |= {
         "data": data,
         "code": code,
         "section": section,
-        "one_line": one_line,
         "is_used": is_used,
     }
     for name in ("number", "signed", "interval", "percent", "change", "duration"):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from kebyt5_xm.evaluation.report.charts import Row
 from kebyt5_xm.evaluation.report.figures import Evaluation, Measured, Use
 from kebyt5_xm.evaluation.report.language import bilingual
-from kebyt5_xm.evaluation.report.numbers import interval
 from kebyt5_xm.evaluation.report.recorded import Record
 
 
@@ -27,7 +26,7 @@ def score_charts(evaluation: Evaluation) -> list[tuple[str, bool, list[Row]]]:
             metric,
             higher,
             [
-                Row.of(name, interval(source.metrics[metric].score), source.metrics[metric].score)
+                Row.of(name, source.metrics[metric].score)
                 for name, source in evaluation.sources.items()
                 if metric in source.metrics
             ],
@@ -39,9 +38,9 @@ def score_charts(evaluation: Evaluation) -> list[tuple[str, bool, list[Row]]]:
 def use_rows(use: Use) -> list[Row]:
     """Return the metric with a modality's own input, with another example's, and with none."""
     return [
-        Row.of(bilingual("its own input", tag="tspan"), interval(use.real), use.real),
-        Row.of(bilingual("another example's", tag="tspan"), interval(use.shuffled), use.shuffled, look=1),
-        Row.of(bilingual("no input", tag="tspan"), interval(use.none), use.none, look=4),
+        Row.of(bilingual("its own input", tag="tspan"), use.real),
+        Row.of(bilingual("another example's", tag="tspan"), use.shuffled, look=1),
+        Row.of(bilingual("no input", tag="tspan"), use.none, look=4),
     ]
 
 

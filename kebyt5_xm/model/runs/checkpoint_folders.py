@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch.distributed.checkpoint.api import CheckpointException
 
 from kebyt5_xm.durable import remove, replace_folder, temporary
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.errors import UserError, first_line
 from kebyt5_xm.model.finite import told, unsound_weights
 from kebyt5_xm.model.runs.checkpoint_reading import FOLDER_STEP
 from kebyt5_xm.model.runs.digest import write_folder_digests
@@ -82,6 +82,6 @@ def _unfinished(path: Path, strategy: Strategy) -> Iterator[Path]:
             remove(place)
         cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
         raise UserError(
-            f"cannot write the checkpoint '{path}': {(str(cause) or repr(cause)).splitlines()[0]}; earlier ones are "
+            f"cannot write the checkpoint '{path}': {first_line(cause)}; earlier ones are "
             "untouched: make room, and continue with --ckpt_path last"
         ) from error

@@ -12,10 +12,10 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 
-from kebyt5_xm.durable import ASIDE, durably, remove, sync
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.durable import ASIDE, durably, file_digest, remove, sync
+from kebyt5_xm.errors import UserError, first_line
 from kebyt5_xm.model.runs.checkpoint_reading import Kind, kind_of
-from kebyt5_xm.model.runs.digest import digest_path, digests_of, file_digest
+from kebyt5_xm.model.runs.digest import digest_path, digests_of
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -36,7 +36,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
             _write_digests(path, [digest])
         except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
             raise UserError(
-                f"cannot write the checkpoint '{path}': {str(error).splitlines()[0]}; earlier ones are untouched: "
+                f"cannot write the checkpoint '{path}': {first_line(error)}; earlier ones are untouched: "
                 "make room, and continue with --ckpt_path last"
             ) from error
 

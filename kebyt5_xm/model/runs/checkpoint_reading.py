@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.errors import UserError, first_line
 from kebyt5_xm.model.runs.digest import is_damaged
 from kebyt5_xm.model.runs.pickles import refuse_code
 
@@ -93,11 +93,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint '{path}' holds objects other than tensors and plain values and was not opened: "
-            f"{str(error).splitlines()[0]}"
+            f"{first_line(error)}"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise UserError(
-            f"checkpoint '{path}' cannot be read ({str(error).splitlines()[0]}); it may be incomplete: "
+            f"checkpoint '{path}' cannot be read ({first_line(error)}); it may be incomplete: "
             "choose another of the run's checkpoints"
         ) from error
     if not isinstance(content, dict) or not {"state_dict", "global_step"} <= content.keys():

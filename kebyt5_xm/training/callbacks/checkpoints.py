@@ -42,7 +42,7 @@ class Newest(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        if batch.progress.next_step > batch.progress.step and trainer.global_step % self.every == 0:
+        if batch.progress.ends_step and trainer.global_step % self.every == 0:
             self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -175,7 +175,7 @@ class ForgettingMeter(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        self._within_step = batch.progress.next_step == batch.progress.step
+        self._within_step = not batch.progress.ends_step
         if (
             self._wanted is not None and not self._within_step
         ):  # of a validation by the clock, within the step

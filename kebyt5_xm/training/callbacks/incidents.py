@@ -53,7 +53,7 @@ class Incidents(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        if batch.progress.next_step == batch.progress.step:
+        if not batch.progress.ends_step:
             return
         watch = self.task.watch
         if watch.finite:

@@ -46,7 +46,7 @@ class Throughput(pl.Callback):
         batch_idx: int,
     ) -> None:
         self.ids += batch.num_ids * trainer.world_size
-        if batch.progress.next_step == batch.progress.step or not is_logged(trainer):
+        if not batch.progress.ends_step or not is_logged(trainer):
             return
         self._stop_clock()
         rate = self.ids / self.seconds
@@ -88,9 +88,7 @@ class ProgressBar(TQDMProgressBar):
         batch_idx: int,
     ) -> None:
         bar, step = self.train_progress_bar, trainer.global_step
-        if batch.progress.next_step > batch.progress.step and (
-            step % self.refresh_rate == 0 or step == trainer.max_steps
-        ):
+        if batch.progress.ends_step and (step % self.refresh_rate == 0 or step == trainer.max_steps):
             bar.n = step
             bar.set_postfix(self.get_metrics(trainer, pl_module))
 

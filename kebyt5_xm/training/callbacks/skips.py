@@ -49,7 +49,7 @@ class Skips(pl.Callback):
                 batch.progress.step,
                 [(self.data.training.names[part], skip) for part, skip in batch.skipped],
             )
-        if batch.progress.next_step > batch.progress.step and is_logged(trainer):
+        if batch.progress.ends_step and is_logged(trainer):
             self._judge(trainer, batch.progress.step)
 
     def on_validation_batch_end(
@@ -72,14 +72,7 @@ class Skips(pl.Callback):
     def _write(self, trainer: pl.Trainer, step: int, skips: list[tuple[str, Skip]]) -> None:
         with (Path(trainer.default_root_dir) / "skipped.jsonl").open("ab") as file:
             for source, skip in skips:
-                row = {
-                    "step": step,
-                    "source": source,
-                    "line": skip.line,
-                    "path": skip.path,
-                    "cause": skip.cause,
-                }
-                file.write(json_line(row))
+                file.write(json_line({"step": step, "source": source, **skip._asdict()}))
 
     def _judge(self, trainer: pl.Trainer, step: int) -> None:
         counts = torch.tensor(
