@@ -10,11 +10,10 @@ from kebyt5_xm.data.loading.loader import Loader
 from kebyt5_xm.data.loading.micro_batches import TrainingMicroBatches, TrainingOrders, ValidationMicroBatches
 from kebyt5_xm.data.loading.validation import Validation
 from kebyt5_xm.data.media.interface import MediaInterface
-from kebyt5_xm.data.order.course import Course
+from kebyt5_xm.data.order.cursor import Cursor
 from kebyt5_xm.data.order.mixture import Mixture
 from kebyt5_xm.data.order.plan import fingerprint
 from kebyt5_xm.data.order.steps import Budget, BudgetedSteps, CountedSteps, Steps
-from kebyt5_xm.data.sources.denoise import Denoising
 from kebyt5_xm.data.sources.feeding import check_fed
 from kebyt5_xm.data.sources.measuring import check_usable, measure
 from kebyt5_xm.data.sources.source import Source
@@ -47,13 +46,13 @@ class DataModule(pl.LightningDataModule):
         interfaces: modality -> what data knows of it; like the next ones it is there once `connect` was called.
         training: the sources' training parts as one.
         validation: their held-out parts.
-        course: where the run stands.
+        cursor: how far the run has come, and the plan of the rest.
     """
 
     interfaces: dict[str, MediaInterface]
     training: Mixture
     validation: Validation
-    course: Course
+    cursor: Cursor
 
     def __init__(
         self,
@@ -132,10 +131,10 @@ class DataModule(pl.LightningDataModule):
         self._connect_sources(interfaces)
         self.training = Mixture.training(self.sources, self.seed, interfaces)
         sources = [self.training.source(number) for number in range(len(self.training.parts))]
-        self.course = Course(
+        self.cursor = Cursor(
             self.training.parts,
             weights=[source.weight for source in sources],
-            is_text=[isinstance(source, Denoising) for source in sources],
+            is_text=[source.is_text for source in sources],
             temperature=self.temperature,
             seed=self.seed,
         )
@@ -154,16 +153,16 @@ class DataModule(pl.LightningDataModule):
     def text_parts(self) -> list[str]:
         """Return the names of the held-out parts of denoising sources."""
         names = self.validation.names
-        return [name for n, name in enumerate(names) if isinstance(self.validation.source(n), Denoising)]
+        return [name for n, name in enumerate(names) if self.validation.source(n).is_text]
 
     def set_text_factor(self, factor: float) -> None:
-        """Multiply the recipe's weight of denoising sources from the next optimizer step on.
+        """Multiply the recipe's weight of text sources from the next optimizer step on.
 
         Call it on every rank, between two optimizer steps.
         """
-        self.course.set_text_factor(factor)
+        self.cursor.set_text_factor(factor)
         if self._train_loader is not None:
-            self._train_loader.begin_anew(self._orders())
+            self._train_loader.restart(self._orders())
 
     # -- optimizer steps ---------------------------------------------------------------------------
 
@@ -191,7 +190,7 @@ class DataModule(pl.LightningDataModule):
     @property
     def steps(self) -> Steps:
         """The run's optimizer steps."""
-        plan = self.course.plan
+        plan = self.cursor.plan
         if self.budget is not None:
             return BudgetedSteps(plan, self.training.lengths, self.budget)
         num_micro_batches = self.global_batch_size // self.micro_batch_size
@@ -209,7 +208,7 @@ class DataModule(pl.LightningDataModule):
     def _orders(self) -> TrainingOrders:
         trainer = self.trainer
         assert trainer is not None
-        next_step, next_index = self.course.next_step, self.course.next_index
+        next_step, next_index = self.cursor.next_step, self.cursor.next_index
         return TrainingOrders(
             self.steps, trainer.global_rank, trainer.world_size, next_step, next_index, trainer.max_steps
         )
@@ -240,14 +239,14 @@ class DataModule(pl.LightningDataModule):
             for key, value in source.settings().items()
         }
         size = f"{self.global_batch_size} examples" if self.budget is None else str(self.budget)
-        return {"global_batch": size, **self.course.recipe_plan().description(), **settings}
+        return {"global_batch": size, **self.cursor.recipe_plan().description(), **settings}
 
     def fingerprint(self) -> str:
         """Return a short digest of the description."""
         return fingerprint(self.description())
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.course.state_dict(), "description": self.description()}
+        return {**self.cursor.state_dict(), "description": self.description()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self.trainer is not None and self.trainer.state.fn == "validate":
@@ -267,8 +266,8 @@ class DataModule(pl.LightningDataModule):
             )
         if changes:
             rank_zero_info(f"data: changed since the checkpoint, and accepted: {'; '.join(changes)}")
-        self.course.load_state_dict(state_dict)
-        rank_zero_info(f"data: continues at step {self.course.next_step}, fingerprint {self.fingerprint()}")
+        self.cursor.load_state_dict(state_dict)
+        rank_zero_info(f"data: continues at step {self.cursor.next_step}, fingerprint {self.fingerprint()}")
 
 
 def _no_model() -> dict[str, MediaInterface]:

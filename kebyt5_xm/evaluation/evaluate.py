@@ -26,7 +26,6 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.address import is_inline
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.reference import contents
-from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.data.sources.template import Slot
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
@@ -107,26 +106,26 @@ class Evaluation:
         bits = {name: part.bits_per_byte for name, part in figures if part.bytes}
         return judging.judged(), bits, seconds
 
-    def number(self, part: Judged) -> int:
-        """Return the number of a part among the data's validation parts."""
-        return self.data.validation.names.index(part.name)
+    def number(self, part: str) -> int:
+        """Return the number of a part, given its name, among the data's validation parts."""
+        return self.data.validation.names.index(part)
 
-    def prompt(self, name: str, row: int) -> list[Any]:
-        """Return a held-out row's prompt as plain values: texts, and what names each medium."""
-        source = self._manifest(name)
-        assert source.held_out is not None
+    def prompt(self, part: str, row: int) -> list[Any]:
+        """Return a held-out row's prompt as plain values: texts, and a mapping for each medium.
+
+        Empty if the part's source shows no prompts.
+        """
+        prompts = self.data.validation.prompts(self.number(part))
         segments, slots = [], 0
-        for segment in source.maker.segments(source.held_out, row):
+        for segment in prompts.segments(row) if prompts is not None else ():
             if isinstance(segment, Slot):
-                media = source.maker.interfaces[segment.modality].media
                 is_content = isinstance(segment.reference, bytes) or is_inline(str(segment.reference))
-                reference = "" if is_content else str(segment.reference)
                 segments.append(
                     {
                         "modality": segment.modality,
-                        "media": media,
-                        "reference": reference,
-                        "source": name,
+                        "media": self.data.interfaces[segment.modality].media,
+                        "reference": "" if is_content else str(segment.reference),
+                        "source": part,
                         "row": row,
                         "slot": slots,
                     }
@@ -137,20 +136,14 @@ class Evaluation:
         return segments
 
     def medium(self, segment: dict[str, Any]) -> bytes | None:
-        """Return the bytes of a medium that a prompt names, None where it cannot be had any more."""
+        """Return the bytes of a medium in a prompt, or None if it cannot be read any more."""
         try:
-            source = self._manifest(segment["source"])
-            assert source.held_out is not None
-            segments = source.maker.segments(source.held_out, segment["row"])
-            slots = [s for s in segments if isinstance(s, Slot)]
-            return contents(source.readable(slots[segment["slot"]].reference, source.held_out))
+            prompts = self.data.validation.prompts(self.number(segment["source"]))
+            assert prompts is not None
+            slots = [s for s in prompts.segments(segment["row"]) if isinstance(s, Slot)]
+            return contents(prompts.readable(slots[segment["slot"]].reference))
         except (UserError, IndexError, KeyError):
             return None
-
-    def _manifest(self, name: str) -> Manifest:
-        source = self.data.sources[name]
-        assert isinstance(source, Manifest)
-        return source
 
 
 def media_interfaces(model: CrossModalT5) -> dict[str, MediaInterface]:
@@ -188,7 +181,9 @@ def evaluate(
         "resamples": RESAMPLES,
         "sources": {
             part.name: figures(evaluation, part)
-            | probed(evaluation.model, evaluation.data, evaluation.number(part), num_probed, with_robustness)
+            | probed(
+                evaluation.model, evaluation.data, evaluation.number(part.name), num_probed, with_robustness
+            )
             for part in judged
         },
         "bits_per_byte": bits,
@@ -207,7 +202,7 @@ def evaluate(
 
 def figures(evaluation: Evaluation, part: Judged) -> dict[str, Any]:
     """Return a part's metrics with their intervals, and how much was answered."""
-    number = evaluation.number(part)
+    number = evaluation.number(part.name)
     source = evaluation.data.validation.source(number)
     num_rows = evaluation.data.validation.parts[number].num_rows
     malformed = sum(not written.valid for written in part.written)
@@ -216,7 +211,7 @@ def figures(evaluation: Evaluation, part: Judged) -> dict[str, Any]:
         "skipped": num_rows - len(part.rows),
         "counted_as_wrong": len(part.missed),
         "labels": list(source.labels) if source.labels else None,
-        "modalities": list(source.prompt.modalities) if isinstance(source, Manifest) else [],
+        "modalities": list(source.modalities),
         "malformed": malformed / len(part.rows) if part.rows else None,
         "metrics": {
             metric.name: {
@@ -230,17 +225,15 @@ def figures(evaluation: Evaluation, part: Judged) -> dict[str, Any]:
 
 def predictions(evaluation: Evaluation, part: Judged) -> Iterator[dict[str, Any]]:
     """Yield the lines of predictions.jsonl of a part."""
-    number = evaluation.number(part)
-    source = evaluation.data.validation.source(number)
+    number = evaluation.number(part.name)
     for row, answer, written in zip(part.rows, part.answers, part.written, strict=True):
-        held_out = source.held_out if isinstance(source, Manifest) else None
-        path, line = held_out.place(row) if held_out is not None else ("", row + 1)
+        path, line = evaluation.data.validation.place(number, row)
         yield {
             "source": part.name,
             "row": row,
             "path": path,
             "line": line,
-            "prompt": evaluation.prompt(part.name, row) if held_out is not None else [],
+            "prompt": evaluation.prompt(part.name, row),
             "references": list(answer.references),
             "prediction": written.escaped,
             "probabilities": dict(answer.probabilities) or None,

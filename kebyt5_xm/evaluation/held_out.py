@@ -1,6 +1,5 @@
-"""The first held-out examples of a source, and a model that answers them: as they are, and in any other guise."""
+"""The first held-out examples of a source, and a model's answers to them: unchanged, or changed by a probe."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,72 +7,79 @@ from typing import Protocol
 
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.media.bad_sample import BadSample
-from kebyt5_xm.data.sources.example_maker import ExampleMaker
-from kebyt5_xm.data.sources.manifest_source import Manifest
-from kebyt5_xm.data.tables.rows import Rows
+from kebyt5_xm.data.sources.prompts import Prompts
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
-from kebyt5_xm.metrics import Answer
+from kebyt5_xm.metrics import Answer, Metric
 
 AT_ONCE = 64
-"""Examples that are held prepared; the model batches them as it likes."""
+"""Prepared examples held in memory. The batch size is the model's choice."""
 
 Tell = Callable[[str], object]
-"""Called with what is done next, in a few words."""
+"""Called with a few words on the next piece of work."""
 
 
 class Response(Protocol):
-    """What a model says to one example."""
+    """A model's answer to one example."""
 
     @property
     def text(self) -> str: ...
 
     @property
     def probabilities(self) -> Mapping[str, float]:
-        """Of each label, where the source has labels."""
+        """Probability of each label; empty for free text."""
         ...
 
 
 Respond = Callable[[Sequence[Example]], Sequence[Response]]
-"""Examples without a target -> what the model says to each, in their order.
+"""Examples without a target -> the model's answers, in the same order.
 
-Their media are prepared, never taken from a feature cache, so they have to be collated with interfaces that have
-none: `task.interfaces(read_caches=False)`.
+Media are prepared, not read from feature caches; collate them with interfaces without caches
+(`task.interfaces(read_caches=False)`).
 """
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Rows of a source's held-out table of which examples can be made, and the answers to these.
+    """The held-out rows that give an example, and the model's answers to them.
 
     Attributes:
-        source: has metrics and held-out rows.
-        rows: numbers in `source.held_out`.
-        references: of each row.
-        clean: the answers to the examples as they are.
+        prompts: the held-out table, read without feature caches. Its limits of length are those of the source.
+        metrics: judge the answers.
+        respond: asks the model.
+        rows: numbers of the rows.
+        references: the right answers to each row.
+        clean: the model's answers to the unchanged examples.
     """
 
-    source: Manifest
+    prompts: Prompts
+    metrics: Sequence[Metric]
     respond: Respond
     rows: tuple[int, ...]
     references: tuple[tuple[str, ...], ...]
     clean: tuple[Answer, ...]
 
     @classmethod
-    def answered(cls, source: Manifest, respond: Respond, num_examples: int = PROBED_EXAMPLES) -> "HeldOut":
-        """Answer the first `num_examples` held-out examples that can be made, in the order of the table."""
-        assert source.metrics
-        maker = _without_caches(source.maker)
+    def answered(
+        cls,
+        prompts: Prompts,
+        metrics: Sequence[Metric],
+        respond: Respond,
+        num_examples: int = PROBED_EXAMPLES,
+        num_rows: int | None = None,
+    ) -> "HeldOut":
+        """Answer the first `num_examples` examples that can be made of the first `num_rows` rows (None: of all)."""
+        assert metrics
+        prompts = prompts.without_caches()
         rows: list[int] = []
         references: list[tuple[str, ...]] = []
         clean: list[Answer] = []
         pending: list[Example] = []
-        (part,) = source.validation_parts()
-        for number in range(part.num_rows):
+        for number in range(len(prompts) if num_rows is None else num_rows):
             if len(rows) == num_examples:
                 break
             try:
-                right = source.references(number)
-                pending.append(_without_target(maker.example(_table(source), number)))
+                right = prompts.references(number)
+                pending.append(_without_target(prompts.example(number)))
             except BadSample:
                 continue
             rows.append(number)
@@ -82,25 +88,17 @@ class HeldOut:
                 clean += _answers(respond, pending, references[-len(pending) :])
                 pending = []
         clean += _answers(respond, pending, references[len(clean) :])
-        return cls(source, respond, tuple(rows), tuple(references), tuple(clean))
-
-    @property
-    def table(self) -> Rows:
-        """The held-out rows of the source."""
-        return _table(self.source)
+        return cls(prompts, metrics, respond, tuple(rows), tuple(references), tuple(clean))
 
     @cached_property
-    def maker(self) -> ExampleMaker:
-        """Makes examples of other guises: without feature caches, and of any length.
-
-        The limits of length are for rows as they are; a perturbed text may be three times as long.
-        """
-        return replace(_without_caches(self.source.maker), max_source_length=sys.maxsize)
+    def changed(self) -> Prompts:
+        """The same table for changed examples, which may have any length."""
+        return self.prompts.of_any_length()
 
     def answers(self, make: Callable[[int], Example | None]) -> list[Answer]:
-        """Return the answers to what `make` gives for each place in `rows`.
+        """Return the answers to the examples that `make` returns for each place in `rows`.
 
-        Where it gives None, the example is as it was: its clean answer is taken, the very same object.
+        Where `make` returns None, the example is unchanged and its clean answer, the same object, is returned.
         """
         found = list(self.clean)
         pending: dict[int, Example] = {}
@@ -116,15 +114,6 @@ class HeldOut:
                     found[n] = answer
                 pending = {}
         return found
-
-
-def _table(source: Manifest) -> Rows:
-    assert source.held_out is not None
-    return source.held_out
-
-
-def _without_caches(maker: ExampleMaker) -> ExampleMaker:
-    return replace(maker, interfaces={name: replace(i, cache=None) for name, i in maker.interfaces.items()})
 
 
 def _without_target(example: Example) -> Example:

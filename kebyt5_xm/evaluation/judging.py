@@ -88,7 +88,7 @@ class Judging:
         for row in sorted(row for part, row in everything if part == number):
             answer = everything[number, row]
             try:
-                references = source.references(row)
+                references = self.data.validation.references(number, row)
             except BadSample:  # it has an input, and nothing to hold the answer against
                 continue
             rows.append(row)
@@ -106,7 +106,7 @@ class Judging:
         for row in self.data.validation.impossible(number):
             with suppress(BadSample):  # nothing could be held against an answer
                 chances = dict.fromkeys(labels, 1 / max(len(labels), 1))
-                missed.append(Answer(NO_ANSWER, source.references(row), chances))
+                missed.append(Answer(NO_ANSWER, self.data.validation.references(number, row), chances))
         return missed
 
     def _everywhere(self, here: bool) -> bool:

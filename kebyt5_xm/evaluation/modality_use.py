@@ -83,7 +83,7 @@ def modality_use(held_out: HeldOut, tell: Tell = lambda _: None) -> ModalityUse:
     """Answer the examples with other media, for every modality of the source's prompt, and judge the answers."""
     modalities: dict[str, dict[str, Use]] = {}
     partners = _partners(len(held_out.rows))
-    for modality in held_out.source.prompt.modalities:
+    for modality in held_out.prompts.prompt.modalities:
         shuffled: Sequence[Answer] = ()
         if len(partners) > 1:
             tell(f"modality use: {modality} shuffled")
@@ -91,7 +91,7 @@ def modality_use(held_out: HeldOut, tell: Tell = lambda _: None) -> ModalityUse:
         tell(f"modality use: {modality} left out")
         none = held_out.answers(lambda n, name=modality: _left_out(held_out, name, n))
         modalities[modality] = {
-            metric.name: _use(metric, held_out.clean, shuffled, none) for metric in held_out.source.metrics
+            metric.name: _use(metric, held_out.clean, shuffled, none) for metric in held_out.metrics
         }
     return ModalityUse(len(held_out.rows), modalities)
 
@@ -119,7 +119,7 @@ def _partners(num_examples: int) -> list[int]:
 
 def _shuffled(held_out: HeldOut, modality: str, place: int, partner: int) -> Example:
     """Return an example with the media of another one; where it has more slots, they come round again."""
-    own, others = (held_out.maker.segments(held_out.table, held_out.rows[n]) for n in (place, partner))
+    own, others = (held_out.prompts.segments(held_out.rows[n]) for n in (place, partner))
     media = [segment for segment in others if _is(segment, modality)]
     segments: list[Segment] = []
     given = 0
@@ -129,13 +129,13 @@ def _shuffled(held_out: HeldOut, modality: str, place: int, partner: int) -> Exa
             given += 1
         else:
             segments.append(segment)
-    return held_out.maker.input(segments, held_out.table, held_out.rows[place])
+    return held_out.changed.input(held_out.rows[place], segments)
 
 
 def _left_out(held_out: HeldOut, modality: str, place: int) -> Example:
     row = held_out.rows[place]
-    segments = [s for s in held_out.maker.segments(held_out.table, row) if not _is(s, modality)]
-    return held_out.maker.input(segments, held_out.table, row)
+    segments = [s for s in held_out.prompts.segments(row) if not _is(s, modality)]
+    return held_out.changed.input(row, segments)
 
 
 def _is(segment: Segment, modality: str) -> bool:

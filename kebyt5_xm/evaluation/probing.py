@@ -7,7 +7,6 @@ from tqdm import tqdm
 
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.inputs import Example
-from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.evaluation.answering import Written
 from kebyt5_xm.evaluation.held_out import HeldOut
 from kebyt5_xm.evaluation.judging import Judging
@@ -26,19 +25,21 @@ def probed(
     """
     source = data.validation.source(number)
     answering = Judging(data).answering(number)
-    with_use = isinstance(source, Manifest) and bool(source.prompt.modalities)
-    if not isinstance(source, Manifest) or answering is None or num_examples < 1:
+    prompts = data.validation.prompts(number)
+    with_use = bool(source.modalities)
+    if prompts is None or answering is None or num_examples < 1:
         return {}
     if not with_use and not with_robustness:
         return {}
 
     def respond(examples: Sequence[Example]) -> list[Written]:
         bar.update(len(examples))
-        return answering.respond(model, examples, source.maker.interfaces, data.micro_batch_size)
+        return answering.respond(model, examples, prompts.interfaces, data.micro_batch_size)
 
+    num_rows = data.validation.parts[number].num_rows
     found: dict[str, Any] = {}
     with tqdm(unit=" answers", desc=data.validation.names[number], disable=None) as bar:
-        held_out = HeldOut.answered(source, respond, num_examples)
+        held_out = HeldOut.answered(prompts, source.metrics, respond, num_examples, num_rows)
         if with_use:
             found["modality_use"] = modality_use(held_out, bar.set_postfix_str).as_dict()
         if with_robustness:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kebyt5_xm.data.inputs import Example
-from kebyt5_xm.data.sources.manifest_source import Manifest
+from kebyt5_xm.data.sources.prompts import Prompts
 from kebyt5_xm.data.sources.template import Segment, Slot, as_bytes
 from kebyt5_xm.evaluation.held_out import HeldOut, Tell
 from kebyt5_xm.evaluation.perturbations import PERTURBATIONS, Kind, Perturbation, generator
@@ -73,7 +73,7 @@ def robustness(
     where it has slots of them. A perturbation that changes none of the examples (decomposed Korean, in a source of
     English) has no curve.
     """
-    fitting = [p for p in perturbations if p.kind in _kinds(held_out.source)]
+    fitting = [p for p in perturbations if p.kind in _kinds(held_out.prompts)]
     curves = []
     for number, perturbation in enumerate(fitting, start=1):
         points = []
@@ -87,39 +87,39 @@ def robustness(
     return Robustness(len(held_out.rows), _scores(held_out, held_out.clean), curves)
 
 
-def _kinds(source: Manifest) -> set[Kind | str]:
+def _kinds(prompts: Prompts) -> set[Kind | str]:
     """Return what the prompt of a source has that can be perturbed, among other media."""
-    media = {interface.media for interface in source.maker.interfaces.values()}
-    return {*(["text"] if source.prompt.text_columns else []), *media}
+    media = {interface.media for interface in prompts.interfaces.values()}
+    return {*(["text"] if prompts.prompt.text_columns else []), *media}
 
 
 def _maker(held_out: HeldOut, perturbation: Perturbation, strength: float) -> Callable[[int], Example | None]:
-    """Return what makes the perturbed example of a place, and gives None where it is as it was."""
-    maker, table, columns = held_out.maker, held_out.table, held_out.source.prompt.text_columns
+    """Return a function: place -> the perturbed example, or None if the perturbation changed nothing."""
+    prompts = held_out.changed
+    columns = prompts.prompt.text_columns
 
     def text(place: int) -> Example | None:
         row = held_out.rows[place]
-        segments = maker.segments(
-            table,
+        segments = prompts.segments(
             row,
             lambda column, text: perturbation.apply(
                 text, strength, generator(_SEED, row, columns.index(column))
             ),
         )
-        return None if _same(segments, maker.segments(table, row)) else maker.input(segments, table, row)
+        return None if _same(segments, prompts.segments(row)) else prompts.input(row, segments)
 
     def medium(place: int) -> Example | None:
         row, changed = held_out.rows[place], False
 
         def change(slot: int, modality: str, item: Any) -> Any:
             nonlocal changed
-            if maker.interfaces[modality].media != perturbation.kind:
+            if prompts.interfaces[modality].media != perturbation.kind:
                 return item
             other = perturbation.apply(item, strength, generator(_SEED, row, slot))
             changed |= other is not item
             return other
 
-        example = maker.input(maker.segments(table, row), table, row, change)
+        example = prompts.input(row, prompts.segments(row), change)
         return example if changed else None
 
     return text if perturbation.kind == "text" else medium
@@ -134,4 +134,4 @@ def _same(segments: Sequence[Segment], others: Sequence[Segment]) -> bool:
 
 
 def _scores(held_out: HeldOut, answers: Sequence[Answer]) -> dict[str, Score]:
-    return {metric.name: score(metric, answers) for metric in held_out.source.metrics}
+    return {metric.name: score(metric, answers) for metric in held_out.metrics}

@@ -9,19 +9,23 @@ An export carries these although the weights it started from may by then be gone
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from kebyt5_xm.data.sources.source import Source
 from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.pretrained import HubModel, Pretrained, RunBackbone, open_pretrained
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.model.specs import find_class
 from kebyt5_xm.model.t5 import saved_config
+from kebyt5_xm.trust import somebody_elses
 from kebyt5_xm.weight_files import ABOUT
 
 TERMS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.txt")
@@ -165,18 +169,21 @@ def _notice(source: Pretrained, name: str, card: dict[str, Any], folder: Path) -
     return text + ("\n" + inherited.read_text(encoding="utf-8") if inherited else "")
 
 
-def run_denoising(run: Run) -> dict[str, Any]:
-    """Return the settings of a run's denoising source; of several, those of the one with the most weight.
+def run_denoising(run: Run, trusted_modules: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the settings of the span denoising in a run's data; of several sources, those of the largest weight.
 
-    Empty if the run has none.
+    Empty if no source denoises. A source of a package that is not trusted is passed over and not imported.
     """
-    sources = [
-        source.get("init_args") or {}
-        for source in (run.config.get("data", {}).get("sources") or {}).values()
-        if str(source.get("class_path", "")).startswith("kebyt5_xm.data.")
-        and source["class_path"].endswith(".Denoising")
-    ]
-    if not sources:
-        return {}
-    heaviest = max(sources, key=lambda init_args: init_args.get("weight", 1.0))
-    return {name: heaviest.get(name, default) for name, default in asdict(SpanDenoising()).items()}
+    found: list[tuple[float, SpanDenoising]] = []
+    with somebody_elses(trusted_modules):
+        for name, spec in (run.config.get("data", {}).get("sources") or {}).items():
+            where = f"data.sources.{name}"
+            try:
+                source = find_class(spec, Source, trusted_modules, where)
+            except UserError:
+                continue
+            init_args = spec.get("init_args") or {}
+            denoising = source.denoising(init_args)
+            if denoising is not None:
+                found.append((init_args.get("weight", 1.0), denoising))
+    return asdict(max(found, key=lambda pair: pair[0])[1]) if found else {}

@@ -132,7 +132,7 @@ def _load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str]) -> Mod
             for name, modality in (recipe.get("modalities") or {}).items()
         },
         slot_bias=recipe.get("slot_bias") or "shared",
-        denoising=run_denoising(run),
+        denoising=run_denoising(run, trusted_modules),
     )
     model = _assemble(cls, config, model_tensors(checkpoint), str(checkpoint), trusted_modules)
     model.measure_bytes()

@@ -39,7 +39,7 @@ def build(
     it does not take.
     """
     spec = with_current_names(spec)
-    cls = _find(spec, base, trusted_modules, where)
+    cls = find_class(spec, base, trusted_modules, where)
     given = spec.get("init_args") or {}
     if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
         raise UserError(f"{where}: init_args is {str(given)[:80]!r}; expected a mapping")
@@ -73,7 +73,7 @@ def build_modalities(
     return built
 
 
-def _find(spec: Any, base: type[T], trusted_modules: Sequence[str], where: str) -> type[T]:
+def find_class(spec: Any, base: type[T], trusted_modules: Sequence[str], where: str) -> type[T]:
     class_path = spec.get("class_path") if isinstance(spec, dict) else None
     if not isinstance(class_path, str) or set(spec) - {"class_path", "init_args"}:
         raise UserError(f"{where} is {str(spec)[:80]!r}; expected a mapping of class_path and init_args")

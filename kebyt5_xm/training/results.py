@@ -107,7 +107,7 @@ class ResultsWriter(pl.Callback):
                 for name in data.validation.names
             },
             "skipped": {name: {"skipped": s, "drawn": d} for name, (s, d) in self.skips.totals.items() if s},
-            "epochs": {name: round(epochs, 4) for name, epochs in data.course.epochs().items()},
+            "epochs": {name: round(epochs, 4) for name, epochs in data.cursor.epochs().items()},
             "length_table_seconds": round(data.length_table_seconds, 1),
             "forgetting": self.forgetting.parts,
             "data_fingerprint": data.fingerprint(),

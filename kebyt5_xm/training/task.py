@@ -204,7 +204,7 @@ class Task(pl.LightningModule):
             self._padding: dict[str, list[tuple[int, int]]] = {}
             self.tally = Tally(len(self._data.training.parts), self.device)
             self.watch.begin()
-            self.step_start = self._data.course.next_index
+            self.step_start = self._data.cursor.next_index
         self._position = batch.progress.next_step, batch.progress.next_index
         # The step that loggers see; after a resume Lightning's own count may be one off (2.6.6).
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
@@ -245,7 +245,7 @@ class Task(pl.LightningModule):
             norm = getattr(zero, "_global_grad_norm", 0.0) or 0.0
             self.watch.judged_elsewhere(not getattr(zero, "overflow", False), float(norm))
         # Here, not at the batch's end: callbacks that save a checkpoint run before the module's own hook.
-        self._data.course.advance(*self._position)
+        self._data.cursor.advance(*self._position)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch)
@@ -286,7 +286,7 @@ class Task(pl.LightningModule):
         for name, shares in self._padding.items():  # of this rank, whose loggers these are
             used, of_all = map(sum, zip(*shares, strict=True))
             metrics[f"padding/{name}"] = 1 - used / of_all
-        metrics |= {f"epochs/{name}": epochs for name, epochs in self._data.course.epochs().items()}
+        metrics |= {f"epochs/{name}": epochs for name, epochs in self._data.cursor.epochs().items()}
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step)
 

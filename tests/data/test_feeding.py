@@ -9,7 +9,6 @@ from typing import Any, cast
 import pytest
 
 from kebyt5_xm.data import DataModule, Manifest
-from kebyt5_xm.data.sources.source import Source
 from kebyt5_xm.data.sources.template import Template
 from kebyt5_xm.errors import UserError
 
@@ -68,14 +67,6 @@ def test_paths_may_be_text_where_their_files_are_fed(manifest: str, caplog: pyte
         "the column 'image'",
         "the column 'recording'",
     ]
-
-
-def test_a_source_that_does_not_tell_is_not_judged() -> None:
-    class Mine(Source):
-        connect = parts = validation_parts = load = lengths = settings = lambda self, *_: None  # pyright: ignore
-
-    data = DataModule({"mine": Mine()})
-    data._connect_sources(cast(Any, interfaces(image="image")))
 
 
 @pytest.mark.parametrize(

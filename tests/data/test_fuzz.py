@@ -190,7 +190,7 @@ def test_damaged_manifests_are_counted_row_by_row_or_refused(name: str, tmp_path
         except UserError:
             outcomes["refused"] += 1
             return
-        rows = np.arange(len(source.rows))
+        rows = np.arange(len(source.training))
         selection = Selection(np.zeros_like(rows), rows, rows.astype(np.uint64), 0, held_out=False)
         examples, lengths = source.load(selection), source.lengths(selection)
         assert len(examples) == len(rows)

@@ -221,7 +221,7 @@ def test_a_row_names_its_line_and_its_file(sets: Path, tmp_path: Path) -> None:
     assert table.columns == ("a", "b")
     assert table.row(1) == {"a": None, "b": None}
     source = Manifest(str(path), "{a}", "{b}", format=Delimited())
-    assert source.maker.measure(table, 1) == "column 'b' is null"
+    assert source.training.measure(1) == "column 'b' is null"
     folder = sets / "zeroth_korean" / "train_data_01"
     table = open_rows(folder, Transcripts())
     assert table.place(3) == (str(folder / "003" / "106" / "106_003.trans.txt"), 2)
@@ -246,14 +246,16 @@ def test_another_encoding_and_columns_without_a_header(tmp_path: Path) -> None:
 def test_media_lie_under_the_root_of_the_layout_and_not_outside(sets: Path) -> None:
     lists = sets / "KsponSpeech" / "KsponSpeech_scripts"
     source = Manifest(str(lists / "dev.trn"), "{audio:speech}", "{text}", format=KsponSpeech())
-    audio = source.rows.row(1)["audio"]
-    waveform, rate = open_audio(source.readable(audio, source.rows))
+    audio = source.training.rows.row(1)["audio"]
+    waveform, rate = open_audio(source.training.readable(audio))
     assert (len(waveform), rate) == (3001 + 211, 16_000)
     with pytest.raises(MediaError, match="leaves the manifest's folder"):
-        source.readable("../KVQA/KVQA_annotations_val.json", source.rows)
+        source.training.readable("../KVQA/KVQA_annotations_val.json")
     here = open_rows(lists / "dev.trn", KsponSpeech(root="."))
     assert here.root == lists
-    assert here.fingerprint != source.rows.fingerprint, "a length table of the one is not that of the other"
+    assert here.fingerprint != source.training.rows.fingerprint, (
+        "a length table of the one is not that of the other"
+    )
 
 
 def test_a_pattern_of_files_is_one_table_in_every_worker(sets: Path) -> None:

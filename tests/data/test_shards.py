@@ -87,7 +87,7 @@ def examples(
 ) -> tuple[Manifest, list]:
     source = Manifest(str(path), prompt, target)
     source.connect({"image": interface(PatchEncoder(image_size=16, out_dim=8), Linear, 16)})
-    rows = np.arange(len(source.rows))
+    rows = np.arange(len(source.training))
     return source, source.load(Selection(np.zeros_like(rows), rows, rows.astype(np.uint64), 0, False))
 
 
@@ -100,13 +100,13 @@ def test_shards_are_one_table_in_the_order_of_their_names(tmp_path: Path, patter
     assert captions == [f"고양이 {n}" for n in (0, 1, 2, 10, 11, 12, 13, 14, 20, 21)]
     alone = [e for n in range(3) for e in examples(tmp_path / f"cats-{n}.tar")[1]]
     assert all(a.media[0].prepared.equal(b.media[0].prepared) for a, b in zip(found, alone, strict=True))
-    assert source.rows.row(4)["json.width"] == 23
-    assert source.place(4) == (str(tmp_path / "cats-1.tar"), 2)
+    assert source.training.rows.row(4)["json.width"] == 23
+    assert source.place(0, 4) == (str(tmp_path / "cats-1.tar"), 2)
     assert source.impossible() == (0, 10)
     opened_again = pickle.loads(pickle.dumps(source))
-    assert opened_again.rows.fingerprint == source.rows.fingerprint
+    assert opened_again.training.rows.fingerprint == source.training.rows.fingerprint
     shard(tmp_path / "cats-1.tar", 11, 5)
-    assert open_rows(tmp_path / pattern).fingerprint != source.rows.fingerprint
+    assert open_rows(tmp_path / pattern).fingerprint != source.training.rows.fingerprint
 
 
 def test_json_lines_may_be_many_files_too(tmp_path: Path) -> None:

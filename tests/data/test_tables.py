@@ -190,7 +190,7 @@ def test_a_pattern_never_names_what_was_made_from_the_files(tmp_path: Path) -> N
     for pattern in ("*", "a-*", "a-?*"):
         source = Manifest(str(tmp_path / pattern), "{q}", "{a}")
         source.prepare(1, lambda _: None)
-        assert len(source.rows) == 6
+        assert len(source.training) == 6
     (tmp_path / ".a-0.jsonl.index-0123456789abcdef").write_bytes(b"half")
     assert len(open_rows(tmp_path / "*")) == len(open_rows(tmp_path / "[.a]*")) == 6
     rows = pickle.dumps(open_rows(tmp_path / "a-*"))

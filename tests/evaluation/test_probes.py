@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +124,12 @@ def source(folder: Path, interfaces, prompt: str = PROMPT, name: str = "rows.jso
     return made
 
 
+def answered(made: Manifest, model: Any, num_examples: int) -> HeldOut:
+    assert made.held_out is not None
+    (part,) = made.validation_parts()
+    return HeldOut.answered(made.held_out, made.metrics, model, num_examples, part.num_rows)
+
+
 def media(example: Example, modality: str) -> list[np.ndarray]:
     return [m.prepared.numpy() for m in example.media if m.modality == modality]
 
@@ -146,12 +153,12 @@ def three(score) -> tuple[float, float, float]:
 
 def test_the_first_examples_that_can_be_made_are_answered_as_they_are(folder, interfaces):
     model = Model(interfaces, by_picture)
-    held_out = HeldOut.answered(source(folder, interfaces), model, 31)
+    held_out = answered(source(folder, interfaces), model, 31)
     assert held_out.rows == (0, 1, *range(3, 32))  # the picture of row 2 is missing
     assert len(held_out.clean) == len(held_out.references) == len(model.asked) == 31
     assert [answer.text for answer in held_out.clean] == [right for (right,) in held_out.references]
     assert held_out.clean[2].references == held_out.references[2]
-    few = HeldOut.answered(source(folder, interfaces, max_validation_examples=5), model, 31)
+    few = answered(source(folder, interfaces, max_validation_examples=5), model, 31)
     assert few.rows == (0, 1, 3, 4)
 
 
@@ -165,11 +172,11 @@ class NoCache:
 def test_caches_are_passed_over(folder, interfaces):
     cached = {name: replace(known, cache=NoCache()) for name, known in interfaces.items()}
     made = source(folder, cached)
-    held_out = HeldOut.answered(made, Model(interfaces, by_picture), 5)
+    held_out = answered(made, Model(interfaces, by_picture), 5)
     modality_use(held_out)
     robustness(held_out, [Blur(), ByteNoise()])
     with pytest.raises(AssertionError, match="cache was read"):
-        made.example(made.rows, 0)
+        made.training.example(0)
 
 
 # -- use of modalities -----------------------------------------------------------------------------
@@ -184,7 +191,7 @@ def test_every_example_gets_the_media_of_another_one(count):
 
 def test_a_model_that_looks_at_the_picture_uses_it_and_not_the_recording(folder, interfaces):
     model = Model(interfaces, by_picture)
-    held_out = HeldOut.answered(source(folder, interfaces), model, 31)
+    held_out = answered(source(folder, interfaces), model, 31)
     told: list[str] = []
     found = modality_use(held_out, told.append)
     assert len(told) == 4
@@ -212,7 +219,7 @@ def test_a_model_that_looks_at_the_picture_uses_it_and_not_the_recording(folder,
 
 def test_a_model_that_is_worse_with_the_real_picture_does_not_use_it(folder, interfaces):
     wrong = {"bright": "dark", "dark": "bright"}
-    held_out = HeldOut.answered(
+    held_out = answered(
         source(folder, interfaces, "{picture:image}"), Model(interfaces, lambda e: wrong[by_picture(e)]), 31
     )
     found = modality_use(held_out).modalities["image"]
@@ -222,7 +229,7 @@ def test_a_model_that_is_worse_with_the_real_picture_does_not_use_it(folder, int
 
 def test_media_are_another_rows_and_the_rest_is_the_examples_own(folder, interfaces):
     model = Model(interfaces, by_picture)
-    held_out = HeldOut.answered(source(folder, interfaces), model, 7)
+    held_out = answered(source(folder, interfaces), model, 7)
     real = list(model.asked)
     modality_use(held_out)
     pictures_shuffled, _, recordings_shuffled, no_recording = (
@@ -246,7 +253,7 @@ def test_media_are_another_rows_and_the_rest_is_the_examples_own(folder, interfa
 
 def test_rows_with_several_pictures_get_as_many_of_another_row(folder, interfaces):
     model = Model(interfaces, by_picture)
-    held_out = HeldOut.answered(source(folder, interfaces, "{picture:image}", "pairs.jsonl"), model, 11)
+    held_out = answered(source(folder, interfaces, "{picture:image}", "pairs.jsonl"), model, 11)
     found = modality_use(held_out)
     assert found.used() == {"image": True}
     real, shuffled, none = (model.asked[11 * n : 11 * n + 11] for n in range(3))
@@ -261,9 +268,7 @@ def test_rows_with_several_pictures_get_as_many_of_another_row(folder, interface
 
 
 def test_what_cannot_be_measured_is_null(folder, interfaces):
-    held_out = HeldOut.answered(
-        source(folder, interfaces, "{picture:image}"), Model(interfaces, by_picture), 1
-    )
+    held_out = answered(source(folder, interfaces, "{picture:image}"), Model(interfaces, by_picture), 1)
     found = modality_use(held_out)
     assert found.used() == {"image": None}
     plain = json.loads(json.dumps(found.as_dict(), allow_nan=False))
@@ -272,7 +277,7 @@ def test_what_cannot_be_measured_is_null(folder, interfaces):
     assert accuracy["shuffled"] == accuracy["real_minus_shuffled"] == nothing
     assert accuracy["real"] == {"value": 1, "low": 1, "high": 1}
     assert (plain["examples"], accuracy["higher_is_better"], plain["used"]) == (1, True, {"image": None})
-    text = HeldOut.answered(source(folder, interfaces, "{question}"), Model(interfaces, by_picture), 5)
+    text = answered(source(folder, interfaces, "{question}"), Model(interfaces, by_picture), 5)
     assert modality_use(text).as_dict() == {"examples": 5, "modalities": {}, "used": {}}
 
 
@@ -289,7 +294,7 @@ def by_question(example: Example) -> str:
 
 def test_curves_fall_with_what_the_model_needs(folder, interfaces):
     model = Model(interfaces, by_question)
-    held_out = HeldOut.answered(source(folder, interfaces), model, 19)
+    held_out = answered(source(folder, interfaces), model, 19)
     told: list[str] = []
     found = robustness(held_out, [Jamo(), MissingSpaces(), Noise(), BandLimit()], told.append)
     assert len(told) == 3 + 3 + 4 + 4
@@ -314,9 +319,7 @@ def test_pictures_are_perturbed_before_they_are_prepared(folder, interfaces):
     def sharp(example: Example) -> str:
         return by_picture(example) if media(example, "image")[0].std() > 0.1 else "no"
 
-    held_out = HeldOut.answered(
-        source(folder, interfaces, "{question}{picture:image}"), Model(interfaces, sharp), 13
-    )
+    held_out = answered(source(folder, interfaces, "{question}{picture:image}"), Model(interfaces, sharp), 13)
     (blur,) = robustness(held_out, [Blur(), Noise()]).curves
 
     class Strong(Blur):
@@ -329,7 +332,7 @@ def test_pictures_are_perturbed_before_they_are_prepared(folder, interfaces):
 
 def test_only_what_a_source_has_is_perturbed(folder, interfaces):
     def curves(prompt: str) -> set[str]:
-        held_out = HeldOut.answered(source(folder, interfaces, prompt), Model(interfaces, by_picture), 3)
+        held_out = answered(source(folder, interfaces, prompt), Model(interfaces, by_picture), 3)
         return {curve.perturbation.kind for curve in robustness(held_out).curves}
 
     assert curves("words {question}") == {"text"}
@@ -342,14 +345,14 @@ def test_a_perturbed_text_may_be_longer_than_any_row(folder, interfaces, tmp_pat
     write_manifest(tmp_path / "rows.jsonl", rows)
     made = source(tmp_path, interfaces, "{question}", max_source_length=23)
     model = Model(interfaces, lambda example: "dark")
-    held_out = HeldOut.answered(made, model, 3)
+    held_out = answered(made, model, 3)
     assert held_out.rows == (0, 1)  # the third has 33 bytes
     robustness(held_out, [Jamo()])
     assert max(len(example.input_ids) for example in model.asked) == 7 * 9 + 1
 
 
 def test_results_are_plain_values(folder, interfaces):
-    held_out = HeldOut.answered(source(folder, interfaces), Model(interfaces, by_picture), 3)
+    held_out = answered(source(folder, interfaces), Model(interfaces, by_picture), 3)
     plain = json.loads(json.dumps(robustness(held_out).as_dict(), allow_nan=False))
     assert (plain["examples"], set(plain["clean"])) == (3, {"accuracy", "errors"})
     names = [curve["perturbation"] for curve in plain["curves"]]
@@ -365,7 +368,7 @@ def test_the_same_damage_in_every_evaluation(folder, interfaces):
     asked = []
     for _ in range(2):
         model = Model(interfaces, by_picture)
-        robustness(HeldOut.answered(source(folder, interfaces), model, 2))
+        robustness(answered(source(folder, interfaces), model, 2))
         asked.append(model.asked)
     for one, other in zip(*asked, strict=True):
         np.testing.assert_array_equal(one.input_ids, other.input_ids)
@@ -399,20 +402,20 @@ def test_columns_are_changed_and_the_prompts_own_words_are_not():
 
 def test_bytes_that_are_no_text_become_ids(folder, interfaces):
     made = source(folder, interfaces, "{question} :")
-    rows = made.held_out
-    assert rows is not None
-    segments = made.maker.segments(rows, 0, lambda column, text: b"\xe3\x81" + text.encode())
+    prompts = made.held_out
+    assert prompts is not None
+    segments = prompts.segments(0, lambda column, text: b"\xe3\x81" + text.encode())
     assert segments == [b"\xe3\x81is picture 0 not dark :"]
-    assert decode_bytes(made.maker.input(segments, rows, 0).input_ids) == segments[0]
-    short = replace(made.maker, max_source_length=24)
+    assert decode_bytes(prompts.input(0, segments).input_ids) == segments[0]
+    short = replace(prompts, max_source_length=24)
     with pytest.raises(ValueError, match="input of 25 bytes, limit 24"):
-        short.input(segments, rows, 0)
+        short.input(0, segments)
 
 
 def test_media_are_changed_by_their_place(folder, interfaces):
     made = source(folder, interfaces, "{picture:image}{recording:speech}{picture:image}")
-    rows = made.held_out
-    assert rows is not None
+    prompts = made.held_out
+    assert prompts is not None
     asked = []
 
     def change(place: int, modality: str, item):
@@ -421,8 +424,8 @@ def test_media_are_changed_by_their_place(folder, interfaces):
             return item[0][:401], item[1]
         return Image.new("RGB", item.size, "white") if place == 2 else item
 
-    segments = made.maker.segments(rows, 0)
-    clean, changed = made.maker.input(segments, rows, 0), made.maker.input(segments, rows, 0, change)
+    segments = prompts.segments(0)
+    clean, changed = prompts.input(0, segments), prompts.input(0, segments, change)
     assert asked == [(0, "image"), (1, "speech"), (2, "image")]
     assert changed.media[0].prepared.equal(clean.media[0].prepared)
     assert changed.media[1].count < clean.media[1].count

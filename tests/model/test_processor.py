@@ -29,7 +29,7 @@ def test_an_example_is_what_training_makes_of_it(model, tmp_path):
     prompt = "{sound:speech}은 {picture:image}{language}:"
     source = Manifest(str(tmp_path / "rows.jsonl"), prompt=prompt, target="x")
     source.connect(model.processor.interfaces)
-    trained = source.example(source.rows, 0)
+    trained = source.training.example(0)
 
     image, audio = tmp_path / "a.png", tmp_path / "b.wav"
     for segments in (

@@ -12,7 +12,7 @@ from resumable import fit
 from tiny_run import train_losses
 
 from kebyt5_xm.data.batch import Progress
-from kebyt5_xm.data.order.course import Course
+from kebyt5_xm.data.order.cursor import Cursor
 from kebyt5_xm.data.order.steps import Budget
 from kebyt5_xm.data.sources.source import Part
 from kebyt5_xm.errors import UserError
@@ -184,19 +184,19 @@ class Data:
     ) -> None:
         text, pairs = (Part(name, 101, 1.0, "fingerprint", epochs) for name in ("text", "pairs"))
         parts = [text] if text_alone else [text, pairs]
-        self.course = Course(parts, [1.0] * len(parts), [part is text for part in parts], 1.0, seed=0)
+        self.cursor = Cursor(parts, [1.0] * len(parts), [part is text for part in parts], 1.0, seed=0)
         self.held_out = held_out
         self.budget = budget
 
     @property
     def factors(self) -> list[float]:
-        return [factor for _, factor in self.course.text_changes]
+        return [factor for _, factor in self.cursor.text_changes]
 
     def text_parts(self) -> list[str]:
         return ["text/ko", "text/en"] if self.held_out else []
 
     def set_text_factor(self, factor: float) -> None:
-        self.course.set_text_factor(factor)
+        self.cursor.set_text_factor(factor)
 
 
 def set_up(data: Data, weights: str | None = "runs/text", **settings: Any) -> tuple[ForgettingMeter, Any]:

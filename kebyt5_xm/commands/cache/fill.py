@@ -1,10 +1,9 @@
-"""Filling caches: one pass over the media of a configuration, apart from training."""
+"""Fills feature caches: one pass of frozen encoders over the media of a recipe, before training."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +14,8 @@ from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.media.feature_cache import FeatureCache, Segment, media_key
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.opening import header, open_media
-from kebyt5_xm.data.media.reference import Span, contents
-from kebyt5_xm.data.sources.manifest_source import Manifest
+from kebyt5_xm.data.media.reference import contents
+from kebyt5_xm.data.sources.prompts import MediaReference
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cache_key import cache_folder
@@ -24,11 +23,8 @@ from kebyt5_xm.model.device import enough_memory, usable_device
 
 GB = 1e9
 SEGMENT_BYTES = 1 << 30
-"""Features after which a segment is closed: what a kill can lose at most."""
+"""A segment is closed after so many bytes of features. A killed command loses at most one segment."""
 SHOWN_CAUSES = 3
-
-Medium = tuple[Manifest, Any, bytes | str | Span]
-"""Where a medium is referred to: the source, its table, the reference."""
 
 
 def fill(
@@ -39,7 +35,7 @@ def fill(
     shard: str,
     trusted_modules: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Fill the cache of every modality that has one, and yield a line about each. Raises `UserError`."""
+    """Fill the cache of every modality that has one; yield a report line for each. Raises `UserError`."""
     from kebyt5_xm.training.configured import configured
 
     part, parts = _shard(shard)
@@ -62,28 +58,26 @@ def fill(
         yield f"{name}: {report}"
 
 
-def _media(data: DataModule, name: str, part: int, parts: int) -> Iterator[Medium]:
-    """Yield the media of modality `name` that the sources refer to, each once: those of one part of them.
+def _media(data: DataModule, name: str, part: int, parts: int) -> Iterator[MediaReference]:
+    """Yield the sources' media of modality `name`, each once: every `parts`-th of them, from number `part` on.
 
-    Rows that cannot be used are left out. Nothing is kept of a medium but a hash of what refers to it.
+    Rows that cannot be used are left out. Memory holds a hash of each reference.
     """
     seen: set[bytes] = set()
     for source in data.sources.values():
-        if isinstance(source, Manifest):
-            for table, reference in source.media_references(name):
-                where = reference if isinstance(reference, bytes) else f"{table.root} {reference!r}".encode()
-                known = media_key(where)
-                if known not in seen:
-                    seen.add(known)
-                    if (len(seen) - 1) % parts == part:
-                        yield source, table, reference
+        for medium in source.media(name):
+            key = media_key(medium.identity)
+            if key not in seen:
+                seen.add(key)
+                if (len(seen) - 1) % parts == part:
+                    yield medium
 
 
 def _fill_one(
     folder: Path,
     encoder: Encoder,
     interface: MediaInterface,
-    media: Callable[[], Iterator[Medium]],
+    media: Callable[[], Iterator[MediaReference]],
     batch_size: int,
     device: torch.device,
     max_gb: float,
@@ -103,14 +97,14 @@ def _fill_one(
     causes: dict[str, None] = {}
     try:
         with tqdm(media(), total=num_media, unit=" media", desc=folder.parent.name, disable=None) as bar:
-            for source, table, reference in bar:
+            for medium in bar:
                 try:
-                    readable = source.readable(reference, table)
+                    readable = medium.readable()
                     raw = contents(readable)
                     key = media_key(raw)
                     if key in done or (there is not None and key in there):
                         continue
-                    item = open_media(readable, interface.media, source.limits)
+                    item = open_media(readable, interface.media, medium.limits)
                     pending.append((key, interface.prepare(item)[0]))
                     done.add(key)
                 except (BadSample, UserError) as error:
@@ -156,20 +150,20 @@ def _encode(
 def _check_room(
     folder: Path,
     interface: MediaInterface,
-    media: Iterator[Medium],
+    media: Iterator[MediaReference],
     feature_bytes: int,
     there: FeatureCache | None,
     max_gb: float,
 ) -> int:
-    """Return how many media there are; raise `UserError` if they would take more than is allowed or free.
+    """Return the number of media, from their headers alone.
 
-    Their headers alone are read.
+    Raises `UserError` if their features would take more than `max_gb`, or more than the disk has free.
     """
     needed = num_media = 0
-    for source, table, reference in media:
+    for medium in media:
         num_media += 1
         try:
-            found = header(source.readable(reference, table), interface.media, source.limits)
+            found = header(medium.readable(), interface.media, medium.limits)
             size = interface.preprocessor.size(found)
         except UserError:
             continue

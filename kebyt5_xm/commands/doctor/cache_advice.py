@@ -109,7 +109,7 @@ def _examples(batch: Batch, name: str) -> int:
 
 def _epochs(data: DataModule, using: Set[str], max_steps: int) -> tuple[int, float]:
     """Return the rows of the sources `using` the modality, and how often training passes over them."""
-    plan, names = data.course.plan, list(data.sources)
+    plan, names = data.cursor.plan, list(data.sources)
     parts = [n for n in range(len(plan.parts)) if names[data.training.source_of_part[n]] in using]
     rows = sum(plan.parts[number].num_rows for number in parts)
     share = sum(plan.weights[number] for number in parts) / sum(plan.weights)

@@ -12,9 +12,7 @@ from kebyt5_xm.commands.doctor.findings import Finding, verdict
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch, collate
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.inputs import Example
-from kebyt5_xm.data.media.bad_sample import BadSample
-from kebyt5_xm.data.sources.manifest_source import Manifest
-from kebyt5_xm.data.sources.source import Selection, Source
+from kebyt5_xm.data.sources.source import Source
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.network import teacher_forced
 
@@ -32,20 +30,11 @@ About 3e-6 in logits of about 10 is what kernels alone do (fp32, sdpa)."""
 
 def first_examples(name: str, source: Source, seed: int) -> tuple[list[Example], Finding]:
     """Return the usable ones among a source's first training examples, and the finding on their lengths."""
-    num_rows = min(ROWS, source.parts()[0].num_rows)
-    examples, causes = [], []
-    if isinstance(source, Manifest):
-        for number in range(num_rows):
-            try:
-                examples.append(source.example(source.rows, number))
-            except BadSample as error:
-                causes.append(f"line {source.rows.place(number)[1]}: {error}")
-    else:
-        rows = np.arange(num_rows)
-        selection = Selection(np.zeros_like(rows), rows, rows.astype(np.uint64), seed, held_out=False)
-        examples = source.load(selection)
+    first = source.first(ROWS, seed)
+    examples = [example for example in first if example.skipped is None]
+    skips = [example.skipped for example in first if example.skipped is not None]
     slots = [sum(medium.count for medium in example.media) for example in examples]
-    found = f"of {num_rows} examples {len(examples)} can be used"
+    found = f"of {len(first)} examples {len(examples)} can be used"
     if examples:
         positions = max(len(example.input_ids) for example in examples)
         found += (
@@ -53,14 +42,13 @@ def first_examples(name: str, source: Source, seed: int) -> tuple[list[Example],
             f"{max(len(example.target_ids) for example in examples)} ids"
         )
     limits = ""
-    if isinstance(source, Manifest):
-        maker = source.maker
-        limits = f" (limits: {maker.max_source_length} bytes of input, {maker.max_target_length} of target)"
+    if source.max_source_length is not None:
+        limits = f" (limits: {source.max_source_length} bytes of input, {source.max_target_length} of target)"
     key = f"data.sources.{name}.init_args"
     finding = verdict(
         f"{name}: lengths",
-        not causes,
-        found + limits + (f"; {causes[0]}" if causes else ""),
+        not skips,
+        found + limits + (f"; line {skips[0].line}: {skips[0].path}: {skips[0].cause}" if skips else ""),
         f"mend the rows of {key}.path, or raise {key}.max_source_length, max_target_length or limits",
     )
     return examples, finding

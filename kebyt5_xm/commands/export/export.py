@@ -112,7 +112,7 @@ def export_run(
     checkpoint = run.checkpoint()
     recorded = RunBackbone(run).config
     origin = Origin.read(recorded)
-    denoising = run_denoising(run) or origin.denoising
+    denoising = run_denoising(run, trusted_modules) or origin.denoising
     updates = lora_folder.read(run) if lora_apart else None
     whole = None
     if (run.config.get("model") or {}).get("modalities"):

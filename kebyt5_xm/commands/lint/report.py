@@ -12,9 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from kebyt5_xm.commands.lint.histogram import histogram
-from kebyt5_xm.commands.lint.subjects import Found, Problem, Subject
 from kebyt5_xm.data.media.bad_sample import json_line, visible
 from kebyt5_xm.data.pool import num_cores, run_jobs
+from kebyt5_xm.data.sources.inspection import Findings, Inspection, Problem
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 
@@ -33,14 +33,14 @@ class _Tally:
     causes: Counter[str] = field(default_factory=Counter)
     lengths: dict[str, Counter[int]] = field(default_factory=dict)
 
-    def add(self, found: Found, shown: int) -> None:
+    def add(self, found: Findings, shown: int) -> None:
         self.problems = sorted([*self.problems, *found.problems])[:shown]
         self.causes.update(problem.cause for problem in found.problems)
         for what, lengths in found.lengths.items():
             self.lengths.setdefault(what, Counter()).update(lengths)
 
 
-def report(subjects: Sequence[Subject], workers: int, shown: int, out: str | None) -> bool:
+def report(subjects: Sequence[Inspection], workers: int, shown: int, out: str | None) -> bool:
     """Read all of `subjects`, print what is wrong with them and how long they are; say whether anything is wrong.
 
     Raises `UserError` if there is nothing to read, or `out` cannot be written.
@@ -61,7 +61,7 @@ def report(subjects: Sequence[Subject], workers: int, shown: int, out: str | Non
             for subject, tally, found in _read(subjects, tallies, workers, num_rows):
                 tally.add(found, shown)
                 if file is not None:
-                    about = {"source": subject.name, "manifest": subject.path}
+                    about = {"source": subject.source, "manifest": subject.path}
                     file.writelines(json_line(about | problem._asdict()) for problem in found.problems)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
@@ -80,22 +80,22 @@ def _is_ours(path: Path) -> bool:
 
 
 def _read(
-    subjects: Sequence[Subject], tallies: Sequence[_Tally], workers: int, num_rows: int
-) -> Iterator[tuple[Subject, _Tally, Found]]:
-    jobs, whose = {}, deque[tuple[Subject, _Tally]]()
+    subjects: Sequence[Inspection], tallies: Sequence[_Tally], workers: int, num_rows: int
+) -> Iterator[tuple[Inspection, _Tally, Findings]]:
+    jobs, whose = {}, deque[tuple[Inspection, _Tally]]()
     for subject, tally in zip(subjects, tallies, strict=True):
         for start in range(0, subject.num_rows, JOB_ROWS):
             jobs[len(whose)] = partial(subject.read, start, min(start + JOB_ROWS, subject.num_rows))
             whose.append((subject, tally))
     with tqdm(total=num_rows, unit=" rows", desc="lint", disable=None, delay=1.0, file=sys.stderr) as bar:
-        waiting: dict[int, Found] = {}
+        waiting: dict[int, Findings] = {}
         for number, found in run_jobs(jobs, workers, bar.update):
             waiting[number] = found
             while whose and (first := len(jobs) - len(whose)) in waiting:  # in the order of the rows
                 yield *whose.popleft(), waiting.pop(first)
 
 
-def _page(subject: Subject, tally: _Tally, out: str | None) -> Iterator[str]:
+def _page(subject: Inspection, tally: _Tally, out: str | None) -> Iterator[str]:
     for line, path, cause in tally.problems:
         named = "" if path == subject.path else f"{_relative(path, subject.path)}: "
         yield f"{subject.path}:{line}: {named}{cause}"
@@ -103,7 +103,7 @@ def _page(subject: Subject, tally: _Tally, out: str | None) -> Iterator[str]:
     if num_bad > len(tally.problems):
         where = f"in {out}" if out else "; --out FILE writes all, --show N prints more"
         yield f"{subject.path}: ... and {num_bad - len(tally.problems)} problems more {where}"
-    title = f"{subject.name}: {subject.path}" if subject.name else subject.path
+    title = f"{subject.source}: {subject.path}" if subject.source else subject.path
     yield f"{title}: {subject.num_rows:,} rows, " + (
         f"{num_bad:,} with a problem ({num_bad / max(subject.num_rows, 1):.2%})"
         if num_bad

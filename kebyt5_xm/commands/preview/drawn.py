@@ -1,4 +1,4 @@
-"""The examples that a run draws first, with the media behind their slots."""
+"""The first examples that a run draws, with the recordings in their slots."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,22 +9,20 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.inputs import Example
-from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.media.opening import open_audio
-from kebyt5_xm.data.sources.manifest_source import Manifest
-from kebyt5_xm.data.sources.source import Selection, Source
+from kebyt5_xm.data.sources.source import Selection
 from kebyt5_xm.data.sources.template import Slot
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.vocabulary import EOS_ID, MAX_SENTINELS, Sentinels, render, sentinel_ids
 
 DRAWN_AT_ONCE = 256
-MOST_DRAWN = 1 << 20
-"""Draws looked through for examples of one source before giving up."""
+MAX_DRAWN = 1 << 20
+"""The search for examples of one source ends after so many draws."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of an input or target: readable text, or the name of a sentinel, of a slot, or of the end."""
+    """A piece of an input or target: readable text, or the name of a sentinel, slot or end of sequence."""
 
     kind: Literal["text", "sentinel", "slot", "end"]
     text: str
@@ -32,7 +30,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Drawn:
-    """An example of the run; for each of its recordings `decoded` has waveform and rate, to be played."""
+    """An example of the run. `decoded` has an entry for each slot: (waveform, rate) of a recording, else None."""
 
     index: int
     part: str
@@ -43,9 +41,9 @@ class Drawn:
 
 
 def first_drawn(data: DataModule, number: int, first: int, source: str | None) -> Iterator[Drawn]:
-    """Yield `number` examples from example `first` of the run on, of one source only if it is named.
+    """Yield `number` examples from example `first` of the run on, all from `source` if it is given.
 
-    Raises `UserError` for an unknown source, and if the run has no so many.
+    Raises `UserError` for an unknown source, and if no example was found.
     """
     names = list(data.sources)
     if source is not None and source not in names:
@@ -53,12 +51,11 @@ def first_drawn(data: DataModule, number: int, first: int, source: str | None) -
             f"found no source '{source}', expected one of {', '.join(names)}{did_you_mean(source, names)}"
         )
     wanted, start = number, first
-    while wanted and start < first + MOST_DRAWN:
-        draws = data.course.plan.rows(start, start + DRAWN_AT_ONCE)
+    while wanted and start < first + MAX_DRAWN:
+        draws = data.cursor.plan.rows(start, start + DRAWN_AT_ONCE)
         for i in range(len(draws)):
             part = int(draws.part[i])
-            of = data.training.source_of_part[part]
-            if wanted and source in (None, names[of]):
+            if wanted and source in (None, names[data.training.source_of_part[part]]):
                 selection = Selection(
                     np.asarray([data.training.part_in_source[part]]),
                     draws.row[i : i + 1],
@@ -66,7 +63,7 @@ def first_drawn(data: DataModule, number: int, first: int, source: str | None) -
                     data.seed,
                     held_out=False,
                 )
-                yield _drawn(data.training.source(part), data.training.names[part], selection)
+                yield _drawn(data, part, selection)
                 wanted -= 1
         start += len(draws)
         if len(draws) < DRAWN_AT_ONCE:  # the run has no more
@@ -78,27 +75,27 @@ def first_drawn(data: DataModule, number: int, first: int, source: str | None) -
         )
 
 
-def _drawn(source: Source, part: str, selection: Selection) -> Drawn:
+def _drawn(data: DataModule, part: int, selection: Selection) -> Drawn:
     index, row = int(selection.index[0]), int(selection.row[0])
-    sentinels = source.sentinels
-    if not isinstance(source, Manifest):
-        return Drawn(index, part, f"chunk {row}", source.load(selection)[0], (), sentinels)
-    path, line = source.place(row)
+    source, name = data.training.source(part), data.training.names[part]
+    prompts = source.prompts(held_out=False, part=data.training.part_in_source[part])
+    path, line = data.training.place(part, row)
+    place = f"chunk {row}" if source.is_text else f"{path}:{line}"
     decoded = []
-    try:
-        example = source.example(source.rows, row)
-        for segment in source.prompt.render(source.rows.row(row)):
-            if isinstance(segment, Slot):
-                heard = source.maker.interfaces[segment.modality].media == "audio"
-                readable = source.readable(segment.reference, source.rows)
-                decoded.append(open_audio(readable, source.limits) if heard else None)
-    except BadSample as error:
-        return Drawn(index, part, f"{path}:{line}", source.skipped(source.rows, row, error), (), sentinels)
-    return Drawn(index, part, f"{path}:{line}", example, tuple(decoded), sentinels)
+    if prompts is None:
+        example = source.load(selection)[0]
+    else:
+        example = prompts.example_or_skip(row)
+        for slot in prompts.segments(row) if example.skipped is None else ():
+            if isinstance(slot, Slot):
+                is_audio = prompts.interfaces[slot.modality].media == "audio"
+                readable = prompts.readable(slot.reference)
+                decoded.append(open_audio(readable, prompts.limits) if is_audio else None)
+    return Drawn(index, name, place, example, tuple(decoded), source.sentinels)
 
 
 def pieces(ids: NDArray[np.int16], sentinels: Sentinels, example: Example | None = None) -> Iterator[Piece]:
-    """Yield `ids` [n] as pieces; the slots are those of `example`, whose input they then are."""
+    """Yield `ids` [n] as pieces. Give `example` if they are its input: its slots then become pieces too."""
     numbers = {int(id_): n for n, id_ in enumerate(sentinel_ids(sentinels, MAX_SENTINELS[sentinels]))}
     starts = {medium.start: medium for medium in example.media} if example else {}
     position = begun = 0

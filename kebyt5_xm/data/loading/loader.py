@@ -83,12 +83,12 @@ class Loader:
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.timeout = timeout
-        self._anew = False
+        self._restarted = False
 
-    def begin_anew(self, orders: Iterable[Any]) -> None:
-        """Go on with other orders behind the micro-batch that was given last; what is prepared already is dropped."""
+    def restart(self, orders: Iterable[Any]) -> None:
+        """Continue with other orders after the last micro-batch given; prefetched ones are dropped."""
         self.orders = orders
-        self._anew = True
+        self._restarted = True
 
     def __len__(self) -> int:
         return self.length
@@ -104,12 +104,12 @@ class Loader:
         """Nothing, as above."""
 
     def __iter__(self) -> Iterator[Batch]:
-        self._anew = True
-        while self._anew:
-            self._anew = False
+        self._restarted = True
+        while self._restarted:
+            self._restarted = False
             for batch in self._batches():
                 yield batch
-                if self._anew:
+                if self._restarted:
                     break
 
     def _batches(self) -> Iterator[Batch]:

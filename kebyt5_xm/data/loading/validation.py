@@ -1,4 +1,4 @@
-"""The held-out parts of a run's sources, by number."""
+"""The held-out parts of a run's sources, each known by its number."""
 
 from functools import cached_property
 
@@ -8,15 +8,16 @@ from numpy.typing import NDArray
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.loading.micro_batches import ValidationMicroBatches
 from kebyt5_xm.data.order.mixture import Mixture
+from kebyt5_xm.data.sources.prompts import Prompts
 from kebyt5_xm.data.sources.source import Part, Selection, Source
 from kebyt5_xm.vocabulary import Sentinels
 
-LEAST_TARGET = 8
-"""Target ids that an answer is measured by at the least. Our own choice."""
+MIN_TARGET = 8
+"""Shorter targets count as this many ids when the longest answer is chosen. Our own choice."""
 
 
 class Validation:
-    """What is held out of the sources. Every method takes the number of a part in `parts`."""
+    """The held-out parts of the sources. Every method takes the number of a part in `parts`."""
 
     def __init__(self, mixture: Mixture) -> None:
         self._mixture = mixture
@@ -34,8 +35,20 @@ class Validation:
         return len(self.parts)
 
     def source(self, number: int) -> Source:
-        """Return the source that the part is of."""
+        """Return the part's source."""
         return self._mixture.source(number)
+
+    def prompts(self, number: int) -> Prompts | None:
+        """Return the table behind the part; None if its source shows no prompts."""
+        return self.source(number).prompts(held_out=True, part=self._mixture.part_in_source[number])
+
+    def references(self, number: int, row: int) -> tuple[str, ...]:
+        """Return the texts that are right answers to a row of the part. Raises `BadSample` if there are none."""
+        return self.source(number).references(self._mixture.part_in_source[number], row)
+
+    def place(self, number: int, row: int) -> tuple[str, int]:
+        """Return the file and the line, from 1, of a row of the part."""
+        return self._mixture.place(number, row)
 
     def sentinels(self, number: int) -> Sentinels:
         """Return the sentinel convention in which the part's ids are to be shown."""
@@ -49,23 +62,23 @@ class Validation:
         return ValidationMicroBatches(self._mixture, number, num_rows, micro_batch_size, rank, world_size)
 
     def first(self, number: int, num_rows: int) -> Batch:
-        """Return the first `num_rows` examples of the part, fewer if it has no so many, as one batch."""
+        """Return the first `num_rows` examples of the part, or all if it has fewer, as one batch."""
         rows = min(num_rows, self.parts[number].num_rows)
         return ValidationMicroBatches(self._mixture, number, rows, rows, rank=0, world_size=1)[0]
 
     def answer_length(self, number: int) -> int:
-        """Return how many ids an answer to an example of the part may have.
+        """Return the longest answer in ids: twice the longest target.
 
-        Twice the longest target: a model that does not end yet should not take all day to show it.
+        The limit matters early in training, when the model does not write an end of sequence yet.
         """
-        return 2 * max(LEAST_TARGET, int(self._lengths(number)[:, 1].max(initial=0)))
+        return 2 * max(MIN_TARGET, int(self._lengths(number)[:, 1].max(initial=0)))
 
     def impossible(self, number: int) -> list[int]:
         """Return the rows of the part that are known to give no example, too long ones among them."""
         return np.flatnonzero(self._lengths(number)[:, 1] == 0).tolist()
 
     def left_out(self) -> list[str]:
-        """Return a line for every part whose metrics take examples that cannot be made for wrong answers."""
+        """Return a log line for every part whose metrics count examples that cannot be made as wrong answers."""
         lines = []
         for number, name in enumerate(self.names):
             source = self.source(number)

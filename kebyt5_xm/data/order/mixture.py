@@ -1,4 +1,4 @@
-"""The sources of a run as one: any draws of the plan become examples, lengths, or causes why there are none."""
+"""The sources of a run as one: turns draws of the plan into examples, lengths, or causes of skipping."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -88,14 +88,18 @@ class Mixture:
         return lengths
 
     def skips(self, draws: Draws) -> list[tuple[int, Skip]]:
-        """Return (part, cause) of draws that give no example, or one that is too long for a micro-batch."""
+        """Return (part, cause) of draws that were skipped: no example, or one too long for a micro-batch."""
         skips = []
         for part, row, example in zip(draws.part, draws.row, self.load(draws), strict=True):
             length = max(len(example.input_ids), len(example.target_ids))
             cause = f"{length} positions or target ids, more than a micro-batch or a packed row has room for"
-            path = self.source(part).place(int(row))
-            skips.append((int(part), example.skipped or Skip(path[1], path[0], cause)))
+            path, line = self.place(int(part), int(row))
+            skips.append((int(part), example.skipped or Skip(line, path, cause)))
         return skips
+
+    def place(self, part: int, row: int) -> tuple[str, int]:
+        """Return the file and the line, from 1, of a row of part number `part`."""
+        return self.source(part).place(self.part_in_source[part], row, self.held_out)
 
     def _by_source(self, draws: Draws) -> Iterator[tuple[Source, np.ndarray, Selection]]:
         """Yield each source, the places of its draws among `draws`, and those draws."""

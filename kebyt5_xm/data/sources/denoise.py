@@ -1,11 +1,14 @@
 """The denoising source: byte stores in several languages, mixed by temperature."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.inputs import Example
+from kebyt5_xm.data.sources.inspection import Inspection, inspect_store
 from kebyt5_xm.data.sources.source import Part, Selection, Source
 from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.data.text.spans import Boundaries
@@ -30,6 +33,8 @@ class Denoising(Source):
         noise_density, mean_noise_span_length, sentinels, boundaries: see
             `kebyt5_xm.data.text.denoising.SpanDenoising`.
     """
+
+    is_text = True
 
     def __init__(
         self,
@@ -70,9 +75,18 @@ class Denoising(Source):
             [Store(path) for path in validation.values()] if isinstance(validation, dict) else self.stores
         )
 
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        return ()
+    @classmethod
+    def denoising(cls, init_args: Mapping[str, Any]) -> SpanDenoising:
+        settings = asdict(SpanDenoising())
+        return SpanDenoising(**{name: init_args.get(name, default) for name, default in settings.items()})
+
+    def inspections(self) -> list[Inspection]:
+        stores = {store.path: store for store in (*self.stores, *self.held_out)}
+        return [inspect_store(store) for store in stores.values()]
+
+    def place(self, part: int, row: int, held_out: bool = False) -> tuple[str, int]:
+        """Return the store and the number of the chunk, from 1."""
+        return str((self.held_out if held_out else self.stores)[part].path), row + 1
 
     def parts(self) -> list[Part]:
         sizes = np.asarray([store.num_bytes for store in self.stores], dtype=np.float64)

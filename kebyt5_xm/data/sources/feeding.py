@@ -1,6 +1,6 @@
-"""Whether what a recipe configures reaches the model: every modality by a source, every medium by a slot.
+"""Checks that sources feed every modality, and that prompts use media as slots.
 
-A prompt that forgets `:image` trains on the names of files, without a word.
+Without these checks a prompt that forgets `:image` would train on the names of files.
 """
 
 import logging
@@ -21,31 +21,24 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-ROWS_LOOKED_AT = 20
-"""First rows whose texts are looked at: they must all name files for a column to be taken for one of paths."""
+ROWS_CHECKED = 20
+"""A column counts as one of paths if its texts in the first so many rows all name files."""
 
 
 def check_fed(
     sources: "Mapping[str, Source]", interfaces: "Mapping[str, MediaInterface]", idle: Collection[str]
 ) -> None:
-    """Raise `UserError` for a modality that no source feeds, unless it is among the `idle` ones.
-
-    Nothing is said where a source does not tell what it feeds.
-    """
+    """Raise `UserError` for a modality that no source feeds, unless it is among the `idle` ones."""
     for name in idle:
         if name not in interfaces:
             raise UserError(
                 f"found '{name}' in data.idle_modalities, expected one of model.modalities: "
                 f"{', '.join(interfaces) or 'there are none'}{did_you_mean(name, interfaces)}"
             )
-    fed: set[str] = set()
-    for source in sources.values():
-        if source.modalities is None:
-            return
-        fed.update(source.modalities)
-    if told := [name for name in idle if name in fed]:
+    fed = {name for source in sources.values() for name in source.modalities}
+    if fed_idle := [name for name in idle if name in fed]:
         raise UserError(
-            f"found '{told[0]}' in data.idle_modalities, but a source feeds it; take it out of the list"
+            f"found '{fed_idle[0]}' in data.idle_modalities, but a source feeds it; take it out of the list"
         )
     for name in interfaces:
         if name not in fed and name not in idle:
@@ -59,10 +52,10 @@ def check_fed(
 def check_texts(
     template: Template, rows: Rows, interfaces: "Mapping[str, MediaInterface]", fed: Collection[str]
 ) -> None:
-    """Raise `UserError` if a template uses as text a column that names existing files of a modality's kind.
+    """Raise `UserError` if a template uses a column of paths to a modality's media as text.
 
-    It must be beyond doubt: the column has the name of a modality, or nothing else feeds one of that kind (`fed`).
-    Else a warning says so.
+    The error is raised if the column has the name of a modality, or if no source feeds (`fed`) a modality that takes
+    such files. Otherwise a warning is logged.
     """
     for column in template.text_columns:
         media = _media_in(column, rows)
@@ -79,9 +72,9 @@ def check_texts(
 
 
 def _media_in(column: str, rows: Rows) -> str | None:
-    """Return the kind of media that the first rows of a column name, all of them and by files that are there."""
+    """Return the kind of media if the first rows of a column all name existing files of one kind."""
     kinds = set()
-    for number in range(min(ROWS_LOOKED_AT, len(rows))):
+    for number in range(min(ROWS_CHECKED, len(rows))):
         try:
             value = rows.row(number).get(column)
         except BadSample:

@@ -1,10 +1,9 @@
 """The manifest source: rows of a table as examples, by a prompt and a target."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -12,19 +11,18 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.layouts.layout import Layout
-from kebyt5_xm.data.media.bad_sample import BadSample, MediaError, Skip
+from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.names import expanded
-from kebyt5_xm.data.media.reference import Limits, Readable, Span
+from kebyt5_xm.data.media.reference import Limits
 from kebyt5_xm.data.pool import Progress
-from kebyt5_xm.data.sources.example_maker import ExampleMaker
 from kebyt5_xm.data.sources.feeding import check_texts
 from kebyt5_xm.data.sources.lengths import LengthTable, find_table, make_table, mended, table_key
 from kebyt5_xm.data.sources.manifest import open_rows
+from kebyt5_xm.data.sources.prompts import Prompts
 from kebyt5_xm.data.sources.source import Part, Selection, Source
-from kebyt5_xm.data.sources.template import Slot, Template
+from kebyt5_xm.data.sources.template import Template
 from kebyt5_xm.data.sources.words import Words
-from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics import Metric, check_metrics
 
@@ -87,161 +85,131 @@ class Manifest(Source):
     ) -> None:
         self.weight = weight
         self.epochs = epochs
-        self.prompt, self.target = Template(prompt), Template(target)
-        if self.target.modalities:
-            raise UserError(f"the target {target!r} has a slot; only a prompt can, so take the colon out")
-        self.rows = open_rows(expanded(path), format)
-        self.held_out = open_rows(expanded(validation), validation_format or format) if validation else None
-        words = Words.of(labels)
-        self.labels = words.labels if words else None
         self.metrics = metrics or []
-        self.references_column = references
         self.count_left_out = count_left_out
         self.max_validation_examples = max_validation_examples
-        self.limits = limits or Limits()
-        self.maker = ExampleMaker(
-            self.prompt,
-            self.target,
+        self.max_source_length, self.max_target_length = max_source_length, max_target_length
+        words = Words.of(labels)
+        self.labels = words.labels if words else None
+        self.training = Prompts(
+            open_rows(expanded(path), format),
+            Template(prompt),
+            Template(target),
             words,
+            None,
             max_source_length,
             max_target_length,
-            self.limits,
+            limits or Limits(),
             allow_remote,
             allow_outside,
         )
-        for rows in self._tables():
-            known = self.prompt.modalities
-            self.prompt.check(rows.columns, known)
-            self.target.check(rows.columns, ())
+        if self.training.target.modalities:
+            raise UserError(f"the target {target!r} has a slot; only a prompt can, so take the colon out")
+        self.held_out = (
+            replace(
+                self.training,
+                rows=open_rows(expanded(validation), validation_format or format),
+                references_column=references,
+            )
+            if validation
+            else None
+        )
+        for prompts in self._tables():
+            prompts.prompt.check(prompts.rows.columns, prompts.prompt.modalities)
+            prompts.target.check(prompts.rows.columns, ())
         self._check_answers()
 
     def _check_answers(self) -> None:
-        """Raise `UserError` if the rows that answers would be judged by do not fit labels or metrics."""
+        """Raise `UserError` if labels, references or metrics do not fit the rows that answers are judged by."""
         if self.metrics and self.held_out is None:
             raise UserError("found metrics but no held-out rows to judge; give a manifest as `validation`")
-        if self.references_column is not None:
-            for rows in self._tables()[1:]:
-                Template(f"{{{self.references_column}}}").check(rows.columns, ())
-        if self.maker.words is not None:
-            texts = replace(self.maker, words=None)
-            self.maker.words.check(_made(texts.target_text, self.rows))
+        if self.held_out is not None and self.held_out.references_column is not None:
+            column = Template(f"{{{self.held_out.references_column}}}")
+            column.check(self.held_out.rows.columns, ())
+        if self.training.words is not None:
+            published = replace(self.training, words=None)
+            self.training.words.check(_first(published.target_text, len(published)))
         if self.metrics and self.held_out is not None:
-            found = _made(lambda _, row: self.references(row), self.held_out, self.max_validation_examples)
+            num_rows = min(len(self.held_out), self.max_validation_examples)
             try:
-                check_metrics(self.metrics, found, self.labels)
+                check_metrics(self.metrics, _first(self.held_out.references, num_rows), self.labels)
             except UserError as error:
-                raise UserError(f"{self.held_out.path}: {error}") from error
+                raise UserError(f"{self.held_out.rows.path}: {error}") from error
 
-    def references(self, row: int) -> tuple[str, ...]:
-        rows = self.held_out
-        assert rows is not None
-        if self.references_column is None:
-            return (self.maker.target_text(rows, row),)
-        value = rows.row(row).get(self.references_column)
-        texts = value if isinstance(value, list) else [value]
-        missing = (text is None or (isinstance(text, float) and not math.isfinite(text)) for text in texts)
-        found = tuple(str(text) for text, absent in zip(texts, missing, strict=True) if not absent)
-        if not found:
-            raise rows.error(row, f"column '{self.references_column}' has no reference")
-        return tuple(self.maker.word(text, rows, row) for text in found) if self.maker.words else found
-
-    def _tables(self) -> list[Rows]:
-        return [self.rows, *([self.held_out] if self.held_out is not None else [])]
+    def prompts(self, held_out: bool, part: int = 0) -> Prompts | None:
+        return self.held_out if held_out else self.training
 
     def connect(self, interfaces: dict[str, MediaInterface]) -> None:
-        self.prompt.check(self.rows.columns, interfaces)
-        for template in (self.prompt, self.target):
-            check_texts(template, self.rows, interfaces, self.modalities)
-        self.maker.interfaces = {name: interfaces[name] for name in self.prompt.modalities}
-        self._opened.clear()  # they decide lengths
+        prompt, target, rows = self.training.prompt, self.training.target, self.training.rows
+        prompt.check(rows.columns, interfaces)
+        for template in (prompt, target):
+            check_texts(template, rows, interfaces, self.modalities)
+        for prompts in self._tables():
+            prompts.interfaces = {name: interfaces[name] for name in self.modalities}
+        self._opened.clear()  # the interfaces decide lengths
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return self.prompt.modalities
+        return self.training.prompt.modalities
 
     def parts(self) -> list[Part]:
-        return [Part("", len(self.rows), 1.0, self.rows.fingerprint, self.epochs)]
+        return [Part("", len(self.training), 1.0, self.training.rows.fingerprint, self.epochs)]
 
     def validation_parts(self) -> list[Part]:
         if self.held_out is None:
             return []
         num_rows = min(len(self.held_out), self.max_validation_examples)
-        return [Part("", num_rows, 1.0, self.held_out.fingerprint)]
+        return [Part("", num_rows, 1.0, self.held_out.rows.fingerprint)]
 
     def load(self, selection: Selection) -> list[Example]:
-        rows = self._tables()[selection.held_out]
         promised = self.lengths(selection)
         return [
-            self._example(rows, int(number), tuple(lengths))
-            for number, lengths in zip(selection.row, promised.tolist(), strict=True)
+            self._example(selection.held_out, int(row), tuple(lengths))
+            for row, lengths in zip(selection.row, promised.tolist(), strict=True)
         ]
 
-    def _example(self, rows: Rows, number: int, promised: tuple[int, ...]) -> Example:
+    def _example(self, held_out: bool, row: int, promised: tuple[int, ...]) -> Example:
+        prompts = self._prompts(held_out)
         try:
-            example = self.example(rows, number)
+            example = prompts.example(row)
             found = len(example.input_ids), len(example.target_ids)
             if found != promised:
-                raise rows.error(number, self._changed(rows, found, promised))
+                raise prompts.rows.error(row, self._changed(held_out, found, promised))
         except BadSample as error:
-            return self.skipped(rows, number, error)
+            return prompts.skipped(row, error)
         return example
 
-    def _changed(self, rows: Rows, found: tuple[int, int], promised: tuple[int, ...]) -> str:
+    def _changed(self, held_out: bool, found: tuple[int, int], promised: tuple[int, ...]) -> str:
         if not any(promised):
             return "a file has come since the length table was made; the row counts from the next start on"
-        table = self._table(rows is self.held_out).path.name
         return (
             f"{found[0]} positions and {found[1]} target ids, but {promised[0]} and {promised[1]} when the length "
-            f"table was made: a file has changed since; delete {table} to make it anew"
+            f"table was made: a file has changed since; delete {self._table(held_out).path.name} and start again"
         )
 
-    def skipped(self, rows: Rows, number: int, error: BadSample) -> Example:
-        """Return the empty place of a row of which no example can be made."""
-        path, line = rows.place(number)
-        return Example.empty(Skip(line, error.path if isinstance(error, MediaError) else path, error.cause))
+    def _prompts(self, held_out: bool) -> Prompts:
+        prompts = self.prompts(held_out)
+        assert prompts is not None
+        return prompts
 
-    def example(self, rows: Rows, number: int) -> Example:
-        """Return the example of one row; raises `BadSample` with the cause if it cannot be made."""
-        return self.maker.example(rows, number)
-
-    def readable(self, reference: str | bytes | Span, rows: Rows) -> Readable:
-        """Return what may be opened for a reference in a row; raise `MediaError` for what may not."""
-        return self.maker.readable(reference, rows)
-
-    def media_references(self, modality: str) -> Iterator[tuple[Rows, str | bytes | Span]]:
-        """Yield every reference to a medium of `modality`, training and held-out, with the table that holds it."""
-        if modality not in self.prompt.modalities:
-            return
-        for rows in self._tables():
-            for number in range(len(rows)):
-                try:
-                    segments = self.prompt.render(rows.row(number))
-                except BadSample:
-                    continue
-                for segment in segments:
-                    if isinstance(segment, Slot) and segment.modality == modality:
-                        yield rows, segment.reference
+    # -- lengths -----------------------------------------------------------------------------------
 
     def impossible(self, longest: int | None = None) -> tuple[int, int]:
         table = self._table(False)
         too_long = 0 if longest is None else int((table.lengths.max(axis=1) > longest).sum())
-        return table.num_bad + too_long, len(self.rows)
-
-    def place(self, row: int) -> tuple[str, int]:
-        return self.rows.place(row)
-
-    # -- lengths -----------------------------------------------------------------------------------
+        return table.num_bad + too_long, len(self.training)
 
     def prepare(self, workers: int, progress: Progress) -> None:
-        for number, rows in enumerate(self._tables()):
-            held_out = bool(number)
-            key, measure = self._key(held_out), partial(self._measure, held_out)
+        for held_out, prompts in enumerate(self._tables()):
+            rows, key = prompts.rows, self._key(prompts)
             table = find_table(rows.path, key, len(rows))
             if table is None:
-                table = make_table(rows.path, key, rows.fingerprint, len(rows), measure, workers, progress)
+                table = make_table(
+                    rows.path, key, rows.fingerprint, len(rows), prompts.measure, workers, progress
+                )
             elif table.num_bad:
-                table = mended(table, rows.path, key, rows.fingerprint, measure, workers, progress)
-            self._opened[held_out] = table
+                table = mended(table, rows.path, key, rows.fingerprint, prompts.measure, workers, progress)
+            self._opened[bool(held_out)] = table
 
     def lengths(self, selection: Selection) -> NDArray[np.int64]:
         return self._table(selection.held_out).lengths[selection.row].astype(np.int64)
@@ -250,49 +218,45 @@ class Manifest(Source):
     def _opened(self) -> dict[bool, LengthTable]:
         return {}
 
-    def _key(self, held_out: bool) -> str:
-        return table_key({"manifest": self._tables()[held_out].fingerprint, **self._deciding()})
+    def _key(self, prompts: Prompts) -> str:
+        settings = {
+            **self.settings_without_table(),
+            "limits": repr(prompts.limits),
+            "allow": [prompts.allow_remote, prompts.allow_outside],
+        }
+        return table_key({"manifest": prompts.rows.fingerprint, **settings})
 
     def _table(self, held_out: bool) -> LengthTable:
         if held_out not in self._opened:
-            rows, key = self._tables()[held_out], self._key(held_out)
-            measure = partial(self._measure, held_out)
+            prompts = self._prompts(held_out)
+            rows, key = prompts.rows, self._key(prompts)
             self._opened[held_out] = find_table(rows.path, key, len(rows)) or make_table(
-                rows.path, key, rows.fingerprint, len(rows), measure, 1, lambda _: None
+                rows.path, key, rows.fingerprint, len(rows), prompts.measure, 1, lambda _: None
             )
         return self._opened[held_out]
-
-    def _measure(self, held_out: bool, number: int) -> tuple[int, int] | str:
-        return self.maker.measure(self._tables()[held_out], number)
-
-    def _deciding(self) -> dict[str, object]:
-        return {
-            **self.settings_without_table(),
-            "limits": repr(self.limits),
-            "allow": [self.maker.allow_remote, self.maker.allow_outside],
-        }
 
     def settings(self) -> dict[str, object]:
         return {**self.settings_without_table(), "lengths": self._table(False).digest}
 
     def settings_without_table(self) -> dict[str, object]:
+        prompts = self.training
         return {
-            "prompt": self.prompt.text,
-            "target": self.target.text,
-            **({"labels": self.maker.words.given} if self.maker.words else {}),
-            "max_source_length": self.maker.max_source_length,
-            "max_target_length": self.maker.max_target_length,
+            "prompt": prompts.prompt.text,
+            "target": prompts.target.text,
+            **({"labels": prompts.words.given} if prompts.words else {}),
+            "max_source_length": prompts.max_source_length,
+            "max_target_length": prompts.max_target_length,
             **{
                 f"{name}.preprocessing": interface.fingerprint()
-                for name, interface in self.maker.interfaces.items()
+                for name, interface in prompts.interfaces.items()
             },
         }
 
 
-def _made(make: Callable[[Rows, int], T], rows: Rows, most: int = ROWS_CHECKED) -> list[T]:
-    """Return what the first rows, `most` of them, give, without those of which it cannot be made."""
+def _first(make: Callable[[int], T], num_rows: int) -> list[T]:
+    """Return what `make` gives for the first rows, those left out for which it raises `BadSample`."""
     made = []
-    for number in range(min(most, len(rows))):
+    for row in range(min(num_rows, ROWS_CHECKED)):
         with suppress(BadSample):
-            made.append(make(rows, number))
+            made.append(make(row))
     return made

@@ -1,4 +1,4 @@
-"""What is found out about the sources before a run begins: their lengths, and how many rows give no example."""
+"""Before a run: measures the sources' lengths, and checks how many rows can be used."""
 
 import time
 
@@ -11,11 +11,10 @@ from kebyt5_xm.errors import UserError
 
 
 def measure(sources: dict[str, Source]) -> float:
-    """Make the length tables that the sources need and do not have yet; return the seconds it took, else 0.
+    """Make the length tables that are missing; return the seconds it took, 0 if there was nothing to do.
 
-    Rows of which no example could be made are measured again.
-
-    A progress bar comes up if it takes longer than a moment. The sources are connected.
+    Rows that gave no example are measured again. A progress bar appears after two seconds. The sources must be
+    connected.
     """
     started, num_rows = time.perf_counter(), 0
     with tqdm(unit=" rows", desc="lengths", disable=None, delay=2.0) as bar:
@@ -37,14 +36,14 @@ def measure(sources: dict[str, Source]) -> float:
 
 
 def check_usable(sources: dict[str, Source], max_skipped: float, longest: int | None) -> None:
-    """Raise `UserError` if headers alone say that more than a share `max_skipped` of a source cannot be used.
+    """Raise `UserError` if more than a share `max_skipped` of a source cannot be used, by headers alone.
 
-    `longest` is how many positions there is room for, None where any number is.
+    `longest`: the most positions or target ids that a micro-batch has room for, None for no limit.
     """
     for name, source in sources.items():
         bad, rows = source.impossible(longest)
         if bad > max_skipped * rows:
-            path, _ = source.place(0)
+            path, _ = source.place(0, 0)
             raise UserError(
                 f"data.sources.{name}: {bad} of {rows} rows of {path} give no example"
                 + (f" of at most {longest} positions and target ids (data.budget)" if longest else "")

@@ -1,15 +1,23 @@
-"""What a source of examples must offer, and what one example is."""
+"""The contract of a source: where examples come from, and what commands ask about it.
+
+`kebyt5_xm.data.contract.SourceContract` tests it, for sources of other packages too.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.pool import Progress
+from kebyt5_xm.data.sources.inspection import Findings, Inspection, findings_of, inspect_prompts
+from kebyt5_xm.data.sources.prompts import MediaReference, Prompts
+from kebyt5_xm.data.text.denoising import SpanDenoising
+from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.metrics import Metric
 from kebyt5_xm.vocabulary import Sentinels
 
@@ -34,14 +42,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which examples of a source are meant: parallel arrays of one length.
+    """Some examples of a source: parallel arrays of one length.
 
     Attributes:
         part: number of the part in `parts()`, or in `validation_parts()` if `held_out`.
         row: row of the part.
         index: number of the example in the run; randomness may depend on `(seed, index)` alone.
         seed: of the run.
-        held_out: rows to validate on.
+        held_out: whether rows to validate on are meant, or rows to train on.
     """
 
     part: NDArray[np.int64]
@@ -50,92 +58,179 @@ class Selection:
     seed: int
     held_out: bool
 
+    @classmethod
+    def rows(cls, part: int, start: int, stop: int, held_out: bool, seed: int = 0) -> "Selection":
+        """Return the rows `start` to `stop` (exclusive) of a part, each numbered as its row."""
+        row = np.arange(start, stop)
+        return cls(np.full_like(row, part), row, row.astype(np.uint64), seed, held_out)
+
     def __len__(self) -> int:
         return len(self.row)
 
 
 class Source(ABC):
-    """Where examples come from. Every source is random-access: a row number is enough to make an example.
+    """Where examples come from. Every source is random-access: part and row are enough to make an example.
 
-    `weight` is the source's share of the examples drawn, relative to the other sources' weights. Sources are
-    sent to the data workers, so they hold paths and settings, not open files.
+    Sources are sent to the data workers, so they hold paths and settings, not open files.
+
+    Five methods are abstract. Everything else has an answer that fits a source which shows no prompts; a source whose
+    examples are a table's rows, filled into a prompt, returns it from `prompts`, and commands and probes follow it.
+
+    Attributes:
+        weight: share of the examples drawn from this source, relative to the other sources' weights.
+        is_text: True if the source trains the language by itself (span denoising): the forgetting meter follows its
+            held-out loss, and the gate raises its weight.
+        metrics: judge the generated answers to held-out examples; without metrics no answers are generated.
+        labels: the closed list of answers, or None for free text.
+        count_left_out: True to count a held-out example that cannot be made as a wrong answer; False to leave it out.
+        max_source_length, max_target_length: the source's own limits in bytes; None if it has none.
     """
 
-    weight: float
+    weight: float = 1.0
+    is_text: bool = False
     metrics: Sequence[Metric] = ()
-    """By which written answers to the held-out examples are judged; without any, none are written."""
     labels: Sequence[str] | None = None
-    """The only answers that there are, or None where they are free."""
-
     count_left_out: bool = False
-    """Whether a held-out example that cannot be made is a wrong answer to the metrics, or is left out of them."""
+    max_source_length: int | None = None
+    max_target_length: int | None = None
 
-    @property
-    def modalities(self) -> tuple[str, ...] | None:
-        """The modalities that the source's prompts feed, () for none; None if it does not tell."""
-        return None
-
-    def connect(self, interfaces: "dict[str, MediaInterface]") -> None:  # noqa: B027 - text needs none
-        """Take what is known of the model's modalities, before anything is loaded.
-
-        Raises `UserError` if the source names a modality that the model does not have.
-        """
+    # -- what every source must say ----------------------------------------------------------------
 
     @abstractmethod
     def parts(self) -> list[Part]:
-        """Return the training parts; raise `UserError` if there is nothing to train on."""
+        """Return the training parts. Raises `UserError` if there is nothing to train on."""
 
     @abstractmethod
     def validation_parts(self) -> list[Part]:
-        """Return the held-out parts (an empty list if there are none)."""
-
-    def prepare(self, workers: int, progress: Progress) -> None:  # noqa: B027 - stores are prepared already
-        """Make what has to be made once before `lengths` answers at once; call it after `connect`.
-
-        `progress` is told of the rows that are done. In a run on several processes one of them calls this first.
-        """
+        """Return the held-out parts; an empty list if there are none."""
 
     @abstractmethod
     def load(self, selection: Selection) -> list[Example]:
-        """Return one example for each entry, an empty one with its cause where none can be made.
+        """Return one example for each entry; `Example.empty(cause)` where none can be made.
 
-        What an example holds never depends on the order or the company of the rows.
+        An example never depends on the order or the company of the rows.
         """
 
     @abstractmethod
     def lengths(self, selection: Selection) -> NDArray[np.int64]:
-        """Return [n, 2]: encoder positions and target ids of each of the examples that `load` would return.
+        """Return [n, 2]: encoder positions and target ids of each example that `load` would return.
 
         Both are zero for an example that is known to be impossible.
         """
 
     @abstractmethod
     def settings(self) -> dict[str, object]:
-        """Return what decides an example besides its row, as plain values: it enters the data fingerprint."""
+        """Return, as plain values, everything but the row that decides an example. It enters the data fingerprint."""
+
+    # -- before a run ------------------------------------------------------------------------------
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that the source feeds; () for text alone."""
+        return ()
+
+    def connect(self, interfaces: "dict[str, MediaInterface]") -> None:
+        """Take the model's modalities, before anything is loaded.
+
+        Raises `UserError` if the source feeds a modality that the model does not have.
+        """
+        for name in self.modalities:
+            if name not in interfaces:
+                raise UserError(
+                    f"found the modality '{name}', expected one of model.modalities: "
+                    f"{', '.join(interfaces) or 'there are none'}{did_you_mean(name, interfaces)}"
+                )
+
+    def prepare(self, workers: int, progress: Progress) -> None:  # noqa: B027 - most need nothing
+        """Make what must be made once before `lengths` answers at once. Called after `connect`.
+
+        `progress` takes the number of rows done. In a run on several processes one of them calls this first.
+        """
+
+    def impossible(self, longest: int | None = None) -> tuple[int, int]:
+        """Return how many training rows are known to give no example, and how many rows there are.
+
+        Examples of more than `longest` positions or target ids count as impossible.
+        """
+        return 0, 1
+
+    @classmethod
+    def denoising(cls, init_args: Mapping[str, Any]) -> SpanDenoising | None:
+        """Return how a source with these arguments denoises text; None if it does not. Nothing is opened.
+
+        An export records it, so that its user knows how the weights were trained.
+        """
+        return None
+
+    # -- what people and commands look at ----------------------------------------------------------
+
+    def prompts(self, held_out: bool, part: int = 0) -> Prompts | None:
+        """Return the table behind a part, whose rows are filled into a prompt; None if there is none.
+
+        Reports show its prompts and media, probes change them, and `kebyt5-xm cache` finds media by it.
+        """
+        return None
+
+    def first(self, num_rows: int, seed: int) -> list[Example]:
+        """Return the examples of the first training rows, empty ones with their causes among them.
+
+        Length tables are neither made nor read.
+        """
+        num_rows = min(num_rows, self.parts()[0].num_rows)
+        prompts = self.prompts(held_out=False)
+        if prompts is None:
+            return self.load(Selection.rows(0, 0, num_rows, held_out=False, seed=seed))
+        return [prompts.example_or_skip(row) for row in range(num_rows)]
+
+    def place(self, part: int, row: int, held_out: bool = False) -> tuple[str, int]:
+        """Return the file and the line, from 1, of a row; the name of its part if it lies in no file."""
+        prompts = self.prompts(held_out, part)
+        if prompts is not None:
+            return prompts.place(row)
+        parts = self.validation_parts() if held_out else self.parts()
+        return parts[part].name or type(self).__name__, row + 1
+
+    def references(self, part: int, row: int) -> tuple[str, ...]:
+        """Return the texts that are right answers to a held-out row. Raises `BadSample` if there are none."""
+        prompts = self.prompts(held_out=True, part=part)
+        if prompts is None:
+            raise NotImplementedError(f"{type(self).__name__} has metrics but no references")
+        return prompts.references(row)
+
+    def media(self, modality: str) -> Iterator[MediaReference]:
+        """Yield every reference to a medium of `modality`, training rows first, then held-out rows."""
+        for prompts in self._tables():
+            yield from prompts.media(modality)
+
+    def inspections(self) -> list[Inspection]:
+        """Return what `kebyt5-xm lint` reads: every table or store, held-out ones too, each once."""
+        tables = {prompts.rows.path: prompts for prompts in self._tables()}
+        if tables:
+            return [inspect_prompts(prompts) for prompts in tables.values()]
+        return [
+            Inspection(part.name or type(self).__name__, part.num_rows, partial(self._read, number, held_out))
+            for held_out in (False, True)
+            for number, part in enumerate(self.validation_parts() if held_out else self.parts())
+        ]
 
     @property
     def sentinels(self) -> Sentinels:
         """The sentinel convention in which ids are to be shown."""
         return "descending"
 
-    def impossible(self, longest: int | None = None) -> tuple[int, int]:
-        """Return how many of the training rows are known to give no example, and how many rows there are.
-
-        With `longest`, one of more positions or target ids is none.
-        """
-        return 0, 1
-
-    def place(self, row: int) -> tuple[str, int]:
-        """Return the file and the line, from 1, of a training row that can be skipped."""
-        raise NotImplementedError(f"{type(self).__name__} has no rows that can be skipped")
-
-    def references(self, row: int) -> tuple[str, ...]:
-        """Return the texts that would be right for held-out row `row`; raises `BadSample` if there are none."""
-        raise NotImplementedError(f"{type(self).__name__} has no answers to be judged")
-
     def raw_bytes(self, part: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the raw held-out bytes of the rows, [row, bytes], for entropy baselines.
 
-        A source whose targets are not the bytes of a corpus has none: an empty array.
+        Empty for a source whose targets are not the bytes of a corpus.
         """
         return np.empty((0, 0), dtype=np.uint8)
+
+    def _tables(self) -> Iterator[Prompts]:
+        for held_out in (False, True):
+            for number in range(len(self.validation_parts() if held_out else self.parts())):
+                prompts = self.prompts(held_out, number)
+                if prompts is not None:
+                    yield prompts
+
+    def _read(self, part: int, held_out: bool, start: int, stop: int, progress: Progress) -> Findings:
+        return findings_of(self.load(Selection.rows(part, start, stop, held_out)), progress)

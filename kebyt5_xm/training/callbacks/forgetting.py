@@ -81,7 +81,7 @@ class ForgettingMeter(pl.Callback):
         """
         if trainer.global_step == 0:
             return
-        if self.settings.action != "raise_text" and self.data.course.text_factor != 1:
+        if self.settings.action != "raise_text" and self.data.cursor.text_factor != 1:
             self._set_factor(trainer, 1.0, "forgetting.action is no longer raise_text")
         if not self._measures:
             return
@@ -118,7 +118,7 @@ class ForgettingMeter(pl.Callback):
             return
         metrics = {f"forgetting/{name}": part["end"] - part["start"] for name, part in self.parts.items()}
         for logger in trainer.loggers:
-            logger.log_metrics(metrics | {"text_share": data.course.text_share()}, step - 1)
+            logger.log_metrics(metrics | {"text_share": data.cursor.text_share()}, step - 1)
         self._judged = step
         self._judge(trainer)
 
@@ -140,7 +140,7 @@ class ForgettingMeter(pl.Callback):
             f"the start; {tolerance:g} more are allowed"
         )
         if self.settings.action == "raise_text":
-            now = self.data.course.text_factor
+            now = self.data.cursor.text_factor
             wanted = min(now * factor, max_factor) if forgotten else 1.0
             if forgotten and wanted == now:
                 rank_zero_info(f"forgetting: {found}; text has forgetting.max_factor {max_factor:g} already")
@@ -164,7 +164,7 @@ class ForgettingMeter(pl.Callback):
         self.data.set_text_factor(factor)
         rank_zero_info(
             f"forgetting: {why}; the weight of text is that of the recipe x {factor:g} from here on, "
-            f"{self.data.course.text_share():.1%} of the examples"
+            f"{self.data.cursor.text_share():.1%} of the examples"
         )
 
     def on_train_batch_end(
@@ -197,12 +197,12 @@ class ForgettingMeter(pl.Callback):
 
 
 def _check_can_raise(data: DataModule) -> None:
-    if data.course.text_share() == 1:
+    if data.cursor.text_share() == 1:
         raise UserError(
             "forgetting.action is raise_text, but every source is text already; expected a source beside the "
             "denoising ones, or warn or stop"
         )
-    if data.budget is not None and data.course.plan.num_examples is not None:
+    if data.budget is not None and data.cursor.plan.num_examples is not None:
         raise UserError(  # how many examples fill a step follows from which they are
             "forgetting.action is raise_text and all sources end after their `epochs`, so with data.budget the "
             "number of steps is not known beforehand; set epochs: null for one of them, or data.global_batch_size"

@@ -143,11 +143,8 @@ def _rows(
         for place in range(len(draws)):
             if (place if packed is None else int(packed[place])) in rows:
                 part, row = int(draws.part[place]), int(draws.row[place])
-                try:
-                    path, line = data.training.source(part).place(row)
-                except NotImplementedError:  # a chunk of a corpus, which has no line
-                    path, line = "", row + 1
-                found.append({"source": data.training.names[part], "path": str(path), "line": line})
+                path, line = data.training.place(part, row)
+                found.append({"source": data.training.names[part], "path": path, "line": line})
     return found
 
 

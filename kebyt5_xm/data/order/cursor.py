@@ -1,4 +1,4 @@
-"""Where a run stands in its data: how far it has come, the plan of what is to come, and its share of text."""
+"""A run's position in its data: steps and examples done, the plan of the rest, and the share of text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,21 +10,21 @@ from kebyt5_xm.data.order.plan import Plan
 from kebyt5_xm.data.sources.source import Part
 
 
-class Course:
-    """A run's way through its plan, which changes with the weight of its text.
+class Cursor:
+    """A run's position in its plan. The plan changes when the weight of text changes.
 
     Args:
         parts: the mixture's training parts.
         weights: for each part the weight of its source.
-        is_text: for each part whether it is one of a denoising source.
+        is_text: for each part whether its source is text (`Source.is_text`).
         temperature: sources are drawn with p ~ weight^(1 / temperature).
         seed: of the plan.
 
     Attributes:
-        plan: that of the examples from `next_index` on.
-        next_step: the first optimizer step that is not finished.
-        next_index: the first example of the run that no finished step has drawn.
-        text_changes: (first example, factor on the weight of text), one for every change so far.
+        plan: the plan from example `next_index` on.
+        next_step: the first unfinished optimizer step.
+        next_index: the first example that no finished step has drawn.
+        text_changes: (first example, factor on the weight of text) of every change so far.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Course:
         self._counted, self._drawn = self.next_index, plan.drawn(self.next_index)
 
     def advance(self, next_step: int, next_index: int) -> None:
-        """Take note that a step is finished; arguments as the attributes."""
+        """Record that a step is finished; arguments as the attributes."""
         self.next_step, self.next_index = next_step, next_index
 
     def drawn(self) -> NDArray[np.int64]:
@@ -79,17 +79,17 @@ class Course:
     # -- the share of text -------------------------------------------------------------------------
 
     def text_share(self) -> float:
-        """Return the share of the examples that are drawn from denoising sources now."""
+        """Return the share of the examples that are drawn from text sources now."""
         pairs = zip(self._is_text, self.plan.shares(self.next_index), strict=True)
         return float(sum(share for is_text, share in pairs if is_text))
 
     @property
     def text_factor(self) -> float:
-        """What the weight of denoising sources is multiplied with now."""
+        """The current factor on the weight of text sources."""
         return self.text_changes[-1][1] if self.text_changes else 1.0
 
     def set_text_factor(self, factor: float) -> None:
-        """Multiply the recipe's weight of denoising sources from the next optimizer step on.
+        """Multiply the recipe's weight of text sources from the next optimizer step on.
 
         Every part goes on at its own next row.
         """

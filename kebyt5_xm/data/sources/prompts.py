@@ -1,0 +1,237 @@
+"""The rows of a table as prompts and targets, and as examples: text rendered, media opened, ids laid end to end."""
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kebyt5_xm.data.inputs import END, Example, MediaItem
+from kebyt5_xm.data.media.bad_sample import BadSample, MediaError, Skip
+from kebyt5_xm.data.media.interface import MediaInterface
+from kebyt5_xm.data.media.opening import header, open_media
+from kebyt5_xm.data.media.reference import Limits, Readable, Span, name_of, resolve
+from kebyt5_xm.data.sources.template import Change, Segment, Slot, Template, as_bytes
+from kebyt5_xm.data.sources.words import Words
+from kebyt5_xm.data.tables.rows import Rows
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.vocabulary import PAD_ID, encode, encode_bytes
+
+MediumChange = Callable[[int, str, Any], Any]
+"""(number of the slot in its example, modality, decoded medium) -> the medium to prepare instead."""
+
+
+@dataclass(frozen=True)
+class MediaReference:
+    """A row's reference to one medium: a path or URL, the bytes of a file, or a stretch of an archive."""
+
+    prompts: "Prompts"
+    reference: str | bytes | Span
+
+    @property
+    def identity(self) -> bytes:
+        """What is the same for two references that name the same medium."""
+        if isinstance(self.reference, bytes):
+            return self.reference
+        return f"{self.prompts.rows.root} {self.reference!r}".encode()
+
+    @property
+    def limits(self) -> Limits:
+        """The largest medium that the source opens."""
+        return self.prompts.limits
+
+    def readable(self) -> Readable:
+        """Return what may be opened; raise `MediaError` for a path or URL that is not allowed."""
+        return self.prompts.readable(self.reference)
+
+
+@dataclass
+class Prompts:
+    """A table whose rows become examples by a prompt and a target. A row is a number from 0.
+
+    Args:
+        rows: the table.
+        prompt, target: the input and the text to be written.
+        words: the labels, where the targets are a closed list.
+        references_column: the column of the texts that are right where answers are judged; None for the target.
+        max_source_length, max_target_length: in bytes, slots not counted.
+        limits: the largest media that are opened.
+        allow_remote, allow_outside: see `kebyt5_xm.data.Manifest`.
+        interfaces: modality -> how its media are prepared; those of the prompt's modalities.
+    """
+
+    rows: Rows
+    prompt: Template
+    target: Template
+    words: Words | None = None
+    references_column: str | None = None
+    max_source_length: int = 1024
+    max_target_length: int = 1024
+    limits: Limits = field(default_factory=Limits)
+    allow_remote: bool = False
+    allow_outside: bool = False
+    interfaces: Mapping[str, MediaInterface] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    # -- what a row holds --------------------------------------------------------------------------
+
+    def place(self, row: int) -> tuple[str, int]:
+        """Return the file and the line, from 1, of a row."""
+        return self.rows.place(row)
+
+    def segments(self, row: int, change: Change | None = None) -> list[Segment]:
+        """Return the prompt of a row: texts and slots in order, texts of columns changed. Raises `BadSample`."""
+        return self._rendered(self.prompt, row, change)
+
+    def target_text(self, row: int) -> str:
+        """Return the target of a row. Raises `BadSample`, also for a text that is not one of the labels."""
+        text = "".join(str(segment) for segment in self._rendered(self.target, row))
+        return text if self.words is None else self._word(text, row)
+
+    def references(self, row: int) -> tuple[str, ...]:
+        """Return the texts that are right answers to a row. Raises `BadSample` if there are none."""
+        if self.references_column is None:
+            return (self.target_text(row),)
+        value = self.rows.row(row).get(self.references_column)
+        texts = value if isinstance(value, list) else [value]
+        found = tuple(str(text) for text in texts if not _is_missing(text))
+        if not found:
+            raise self.rows.error(row, f"column '{self.references_column}' has no reference")
+        return tuple(self._word(text, row) for text in found) if self.words else found
+
+    def readable(self, reference: str | bytes | Span) -> Readable:
+        """Return what may be opened for a reference in a row; raise `MediaError` for what may not."""
+        if isinstance(reference, bytes | Span):
+            return reference
+        return resolve(self.rows.root, reference, self.allow_remote, self.allow_outside)
+
+    def media(self, modality: str) -> Iterator[MediaReference]:
+        """Yield every reference to a medium of `modality`, row by row. Rows without a prompt are passed over."""
+        if modality not in self.prompt.modalities:
+            return
+        for row in range(len(self.rows)):
+            try:
+                segments = self.prompt.render(self.rows.row(row))
+            except BadSample:
+                continue
+            for segment in segments:
+                if isinstance(segment, Slot) and segment.modality == modality:
+                    yield MediaReference(self, segment.reference)
+
+    # -- examples ----------------------------------------------------------------------------------
+
+    def example(self, row: int) -> Example:
+        """Return the example of a row. Raises `BadSample` with the cause if it cannot be made."""
+        target_ids = self._target_ids(row)
+        return replace(self.input(row, self.segments(row)), target_ids=target_ids)
+
+    def input(self, row: int, segments: Sequence[Segment], change: MediumChange | None = None) -> Example:
+        """Return the example of these segments, without a target. Raises `BadSample` as `example` does.
+
+        With `change`, media are opened and changed before they are prepared, and no feature cache is read.
+        """
+        self._check_text(row, segments)
+        ids: list[NDArray[np.int16]] = []
+        media: list[MediaItem] = []
+        position = 0
+        for segment in segments:
+            if isinstance(segment, Slot):
+                prepared, count = self._open(segment, len(media), change)
+                ids.append(np.full(count, PAD_ID, dtype=np.int16))
+                media.append(MediaItem(segment.modality, prepared, position, count))
+            else:
+                ids.append(encode(segment) if isinstance(segment, str) else encode_bytes(segment))
+            position += len(ids[-1])
+        return Example.asked(ids, media)
+
+    def skipped(self, row: int, error: BadSample) -> Example:
+        """Return the empty example of a row of which none can be made."""
+        path, line = self.place(row)
+        return Example.empty(Skip(line, error.path if isinstance(error, MediaError) else path, error.cause))
+
+    def example_or_skip(self, row: int) -> Example:
+        """Return the example of a row, or an empty one with the cause."""
+        try:
+            return self.example(row)
+        except BadSample as error:
+            return self.skipped(row, error)
+
+    def measure(self, row: int) -> tuple[int, int] | str:
+        """Return a row's encoder positions and target ids, from the headers of its media, or why it has none."""
+        try:
+            num_targets = len(self._target_ids(row))
+            segments = self.segments(row)
+            positions = self._check_text(row, segments) + len(END)
+            for segment in segments:
+                if isinstance(segment, Slot):
+                    interface = self.interfaces[segment.modality]
+                    found = header(self.readable(segment.reference), interface.media, self.limits)
+                    positions += interface.num_slots(found)
+        except BadSample as error:
+            return error.cause
+        except UserError as error:  # too short for one feature, say
+            return str(error)
+        return positions, num_targets
+
+    # -- variants ----------------------------------------------------------------------------------
+
+    def without_caches(self) -> "Prompts":
+        """Return the same, with every medium opened and prepared, whatever feature caches hold."""
+        return replace(self, interfaces={name: replace(i, cache=None) for name, i in self.interfaces.items()})
+
+    def of_any_length(self) -> "Prompts":
+        """Return the same without a limit on the length of inputs: a perturbed text may be three times as long."""
+        return replace(self, max_source_length=sys.maxsize)
+
+    # -- parts of the above ------------------------------------------------------------------------
+
+    def _rendered(self, template: Template, row: int, change: Change | None = None) -> list[Segment]:
+        values = self.rows.row(row)
+        try:
+            return template.render(values, change)
+        except BadSample as error:
+            raise self.rows.error(row, error.cause) from error
+
+    def _word(self, text: str, row: int) -> str:
+        assert self.words is not None
+        try:
+            return self.words.word(text)
+        except BadSample as error:
+            raise self.rows.error(row, error.cause) from error
+
+    def _check_text(self, row: int, segments: Sequence[Segment]) -> int:
+        """Return the bytes of text among `segments`; raise `RowError` if they are too many."""
+        num_text = sum(len(as_bytes(s)) for s in segments if not isinstance(s, Slot))
+        if num_text > self.max_source_length:
+            cause = f"input of {num_text} bytes, limit {self.max_source_length}"
+            raise self.rows.error(row, cause)
+        return num_text
+
+    def _open(self, slot: Slot, number: int, change: MediumChange | None) -> tuple:
+        interface = self.interfaces[slot.modality]
+        readable = self.readable(slot.reference)
+        try:
+            if change is None:
+                return interface.load(readable, self.limits)
+            item = open_media(readable, interface.media, self.limits)
+            return interface.prepare(change(number, slot.modality, item))
+        except BadSample:
+            raise
+        except UserError as error:  # too short for one feature, say: this sample's fault
+            raise MediaError(name_of(readable), str(error)) from error
+
+    def _target_ids(self, row: int) -> NDArray[np.int16]:
+        ids = encode(self.target_text(row))
+        if len(ids) > self.max_target_length:
+            cause = f"target of {len(ids)} bytes, limit {self.max_target_length}"
+            raise self.rows.error(row, cause)
+        return np.concatenate([ids, END])
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
