@@ -1,7 +1,7 @@
-"""The batch: one micro-batch on its way from a data worker to the model, and its place in the plan.
+"""The batch: one micro-batch with its position in the plan.
 
-Ids travel as int16 (a byte id needs nine bits), a quarter of what int64 would cost between processes and over
-the bus; `Batch.to` widens them on the device.
+Ids are int16 (a byte id needs nine bits) between processes and over the bus, a quarter of int64; `Batch.to` widens
+them on the device.
 """
 
 from collections import Counter
@@ -20,15 +20,14 @@ from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.vocabulary import PAD_ID
 
 IGNORE_INDEX = -100
-"""The label of a position without a target: PyTorch's and transformers' own convention."""
+"""The label of a position without a target, as in PyTorch and transformers."""
 
 
 class Progress(NamedTuple):
-    """Where a micro-batch stands in the plan.
+    """The position of a micro-batch in the plan.
 
-    `num_targets` is the plan's count of target ids in the whole global batch of the step: the loss is
-    normalised by it. `next_step` is the first step that has not been trained on once this batch is done, and
-    `next_index` the first example of the run that no finished step has drawn.
+    `num_targets`: target ids in the step's whole global batch; the loss is divided by it. `next_step`: the first
+    unfinished step once this batch is done. `next_index`: the first example that no finished step has drawn.
     """
 
     num_targets: int = 1
@@ -43,7 +42,7 @@ class Progress(NamedTuple):
 
 
 UNPLANNED = Progress()
-"""Of a batch that stands in no plan: held-out rows, inputs to be answered."""
+"""The progress of a batch outside the plan: held-out rows, inference."""
 
 
 @dataclass
@@ -54,11 +53,11 @@ class Batch(Tensors):
     labels: Tensor  # [B, T] byte ids, IGNORE_INDEX where there is no target
     part: Tensor  # [B] index of the row's part in the mixture; [B, T] where rows are packed
     progress: Progress
-    num_ids: int  # input and target ids of this micro-batch, padding left out
-    padding: dict[str, tuple[int, int]] = field(default_factory=dict)  # text, targets, NAME -> used, of all
-    drawn: dict[int, int] = field(default_factory=dict)  # part -> examples, those that are skipped included
-    skipped: list[tuple[int, Skip]] = field(default_factory=list)  # (part, why its place is empty)
-    row: Tensor | None = None  # [B] held-out rows of a validation part, -1 where only a place is filled
+    num_ids: int  # input and target ids of this micro-batch without padding
+    padding: dict[str, tuple[int, int]] = field(default_factory=dict)  # text, targets, NAME -> (used, total)
+    drawn: dict[int, int] = field(default_factory=dict)  # part -> examples, skipped ones included
+    skipped: list[tuple[int, Skip]] = field(default_factory=list)  # (part, cause)
+    row: Tensor | None = None  # [B] held-out rows of a validation part, -1 for filler
 
     def map(self, function: Map, of_media: Map | None = None) -> Self:
         return replace(super().map(function), inputs=self.inputs.map(function, of_media))
@@ -69,7 +68,7 @@ class Batch(Tensors):
 
 
 def collate_inputs(examples: Sequence[Example], interfaces: Mapping[str, MediaInterface]) -> Inputs:
-    """Return the inputs of examples to be answered, a row each, padded to the longest."""
+    """Return examples as inputs for inference, one row each, padded to the longest."""
     part = np.zeros(len(examples), dtype=np.int64)
     return collate(examples, part, interfaces=interfaces).inputs
 
@@ -83,11 +82,10 @@ def collate(
     packed_row: NDArray[np.int64] | None = None,
     skipped: Sequence[tuple[int, Skip]] = (),
 ) -> Batch:
-    """Pad `examples` to the longest row. Nothing is ever cut here.
+    """Pad `examples` to the longest row. Nothing is cut.
 
-    Each example is a row, or stands in the row that `packed_row` says, behind those before it. Examples that are
-    not `counted` get no label: they keep shapes and ranks in step and enter no loss. Their causes are appended to
-    `skipped`.
+    Each example is one row, or is appended to the row given by `packed_row`. Examples that are not `counted` get no
+    labels: they keep shapes and ranks in step and enter no loss. Their causes are appended to `skipped`.
     """
     lengths = np.asarray([[len(example.input_ids), len(example.target_ids)] for example in examples])
     row = np.arange(len(examples)) if packed_row is None else packed_row
@@ -98,7 +96,10 @@ def collate(
     labels = np.full(target_shape, IGNORE_INDEX, dtype=np.int16)
     segments, target_segments = np.zeros(shape, dtype=np.int16), np.zeros(target_shape, dtype=np.int16)
     target_part = np.zeros(target_shape, dtype=np.int16)
-    first, number = np.zeros_like(used), np.zeros(len(used), dtype=np.int64)  # of each row's next example
+    first, number = (
+        np.zeros_like(used),
+        np.zeros(len(used), dtype=np.int64),
+    )  # where each row's next example begins
     starts = np.zeros(len(examples), dtype=np.int64)
     for n, example in enumerate(examples):
         r = row[n]
@@ -139,7 +140,7 @@ def collate(
 
 
 def _media_padding(media: list[MediaGroup]) -> dict[str, tuple[int, int]]:
-    """Return, for each modality, the length of its prepared media and what they take with padding."""
+    """Return for each modality the length of its prepared media without and with padding."""
     padding: dict[str, tuple[int, int]] = {}
     for group in media:
         used, of_all = padding.get(group.modality, (0, 0))
@@ -154,7 +155,7 @@ def _group_media(
     starts: NDArray[np.int64],
     interfaces: Mapping[str, MediaInterface],
 ) -> list[MediaGroup]:
-    """Collect the media of a micro-batch, one group for each encoder call that it asks for."""
+    """Collect the media of a micro-batch, one group for each encoder call."""
     groups = []
     for modality, interface in interfaces.items():
         items = [

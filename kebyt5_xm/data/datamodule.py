@@ -14,8 +14,7 @@ from kebyt5_xm.data.order.cursor import Cursor
 from kebyt5_xm.data.order.mixture import Mixture
 from kebyt5_xm.data.order.plan import fingerprint
 from kebyt5_xm.data.order.steps import Budget, BudgetedSteps, CountedSteps, Steps
-from kebyt5_xm.data.sources.feeding import check_fed
-from kebyt5_xm.data.sources.measuring import check_usable, measure
+from kebyt5_xm.data.sources.checks import check_fed, check_usable, measure
 from kebyt5_xm.data.sources.source import Source
 from kebyt5_xm.errors import UserError
 
@@ -26,26 +25,24 @@ class DataModule(pl.LightningDataModule):
     Args:
         sources: name -> source. The names appear in logs (`train/loss/NAME/PART`).
         temperature: sources are drawn with p ~ weight^(1 / temperature). 1 takes the weights as they are.
-        global_batch_size: examples of one optimizer step, over all ranks and accumulated micro-batches; 128 unless
-            given, or a `budget` in its place.
+        global_batch_size: examples of one optimizer step, over all ranks and accumulated micro-batches; 128 by
+            default. Give either this or `budget`.
         micro_batch_size: examples of one forward pass on one rank. Gradients are accumulated over as many
             micro-batches as it takes; `trainer.accumulate_grad_batches` is set from these two.
-        budget: a global batch by length instead of by number, padded or packed; `micro_batch_size` is then that of
-            validation alone.
-        num_workers: data processes of each rank; the order never depends on it.
-        timeout: seconds after which a worker that gives nothing ends the run; 0 waits for ever.
+        budget: a global batch by length, padded or packed; `micro_batch_size` then applies to validation only.
+        num_workers: data processes of each rank; the order of examples does not depend on it.
+        timeout: seconds that a worker may take for one fetch before the run ends; 0 waits without end.
         seed: decides order, spans and dropout.
-        max_skipped: largest share of a source's examples that may be impossible to make before the run stops.
-        accept_changes: resume although sources, seed or global batch have changed; the new plan starts at the
-            same example.
-        idle_modalities: modalities that the model keeps although no source feeds them; any other that is not fed is
-            refused.
+        max_skipped: the run stops if more than this share of a source's examples cannot be made.
+        accept_changes: resume even if sources, seed or global batch have changed; the new plan starts at the same
+            example.
+        idle_modalities: modalities that no source needs to feed; any other modality without a source is an error.
 
     Attributes:
-        model_interfaces: tells the interfaces of the model that a trainer trains; who builds the model sets it.
-        interfaces: modality -> what data knows of it; like the next ones it is there once `connect` was called.
-        training: the sources' training parts as one.
-        validation: their held-out parts.
+        model_interfaces: returns the interfaces of the model to train; set by `Task.connect`.
+        interfaces: modality -> its data side. This and the attributes below exist after `connect`.
+        training: the mixture of the training parts.
+        validation: the held-out parts.
         cursor: how far the run has come, and the plan of the rest.
     """
 
@@ -97,15 +94,15 @@ class DataModule(pl.LightningDataModule):
         self.idle_modalities = idle_modalities or []
         self.length_table_seconds = 0.0
         self._connected = False
-        self.model_interfaces: Callable[[], dict[str, MediaInterface]] = _no_model
+        self.model_interfaces: Callable[[], dict[str, MediaInterface]] = _raise_unconnected
         self._train_loader: Loader | None = None
 
     def prepare_data(self) -> None:
-        """Make the sources' length tables, in one process of every machine while the others wait."""
+        """Make the sources' length tables, in one process of each machine."""
         self.prepare(self.model_interfaces())
 
     def prepare(self, interfaces: dict[str, MediaInterface]) -> None:
-        """Make what the sources need made once, with a progress bar if it takes longer than a moment."""
+        """Make the sources' length tables, with a progress bar if it takes more than two seconds."""
         self._connect_sources(interfaces)
         self.length_table_seconds += measure(self.sources)
 
@@ -127,7 +124,7 @@ class DataModule(pl.LightningDataModule):
             self._set_accumulation()
 
     def connect(self, interfaces: dict[str, MediaInterface]) -> None:
-        """Tell the sources of the model's modalities, and make the plan. Raises `UserError`."""
+        """Connect the sources to the model's modalities, and make the plan. Raises `UserError`."""
         self._connect_sources(interfaces)
         self.training = Mixture.training(self.sources, self.seed, interfaces)
         sources = [self.training.source(number) for number in range(len(self.training.parts))]
@@ -151,7 +148,7 @@ class DataModule(pl.LightningDataModule):
         check_fed(self.sources, interfaces, self.idle_modalities)
 
     def text_parts(self) -> list[str]:
-        """Return the names of the held-out parts of denoising sources."""
+        """Return the names of the held-out parts of text sources."""
         names = self.validation.names
         return [name for n, name in enumerate(names) if self.validation.source(n).is_text]
 
@@ -176,12 +173,12 @@ class DataModule(pl.LightningDataModule):
             trainer.val_check_interval *= trainer.accumulate_grad_batches
 
     def _check_steps(self, trainer: pl.Trainer) -> None:
-        """Check the steps on the first rank alone, which may have to count them. Raises `UserError` on all ranks."""
+        """Check the steps on the first rank, since counting them takes time. Raises `UserError` on all ranks."""
         failure = None
         if trainer.is_global_zero:
             try:
                 check_steps(self, trainer.max_steps, trainer.accumulate_grad_batches, trainer.world_size)
-            except UserError as error:  # for which the other ranks wait
+            except UserError as error:  # the other ranks wait for it
                 failure = error
         failure = trainer.strategy.broadcast(failure)
         if failure is not None:
@@ -232,7 +229,7 @@ class DataModule(pl.LightningDataModule):
     # -- the checkpoint ----------------------------------------------------------------------------
 
     def description(self) -> dict[str, Any]:
-        """Return, as plain values, all that decides which examples a run sees and in which order."""
+        """Return everything that decides a run's examples and their order, as plain values."""
         settings = {
             f"{name}.{key}": value
             for name, source in self.sources.items()
@@ -270,12 +267,12 @@ class DataModule(pl.LightningDataModule):
         rank_zero_info(f"data: continues at step {self.cursor.next_step}, fingerprint {self.fingerprint()}")
 
 
-def _no_model() -> dict[str, MediaInterface]:
+def _raise_unconnected() -> dict[str, MediaInterface]:
     raise UserError("the data knows no model; call task.connect(data) before the trainer's fit or validate")
 
 
 def check_steps(data: DataModule, max_steps: int, accumulation: int, world_size: int) -> None:
-    """Raise `UserError` where steps cannot be made of the global batch, or the sources end before the run.
+    """Raise `UserError` if the global batch cannot be cut into steps, or if the sources end before the run.
 
     Args:
         data: connected.

@@ -1,4 +1,4 @@
-"""What the model takes: examples, and the inputs of one forward pass that are made of them.
+"""The model's inputs: examples, and the tensors of one forward pass made from them.
 
 Shape suffixes: B rows, S encoder positions, T decoder positions.
 """
@@ -36,9 +36,9 @@ class MediaItem:
 class Example:
     """One example, ready to be collated.
 
-    `input_ids` and `target_ids` are byte ids (int16, end-of-sequence included, never padded); PAD stands at
-    every slot of `media`. `counted` is False for an example that only fills a place: it has no labels in the
-    batch. One that could not be made says why in `skipped`.
+    `input_ids` and `target_ids` are byte ids (int16, end of sequence included, never padded); PAD marks the slots of
+    `media`. `counted` is False for filler, which has no labels in the batch. `skipped` is the cause if the example
+    could not be made.
     """
 
     input_ids: NDArray[np.int16]
@@ -48,27 +48,27 @@ class Example:
     skipped: Skip | None = None
 
     @classmethod
-    def asked(cls, ids: Sequence[NDArray[np.int16]], media: Sequence[MediaItem] = ()) -> "Example":
-        """Return an example without a target: `ids` end to end, and the end of sequence."""
+    def without_target(cls, ids: Sequence[NDArray[np.int16]], media: Sequence[MediaItem] = ()) -> "Example":
+        """Return an example for inference: `ids` end to end and the end of sequence, without a target."""
         return cls(np.concatenate([*ids, END]), END, tuple(media))
 
     @classmethod
     def empty(cls, skipped: Skip | None = None) -> "Example":
-        """Return an example that fills the place of one that could not be made."""
+        """Return the filler for an example that could not be made."""
         return cls(END, END, counted=False, skipped=skipped)
 
 
 class Tensors:
-    """A dataclass of tensors that move together; the fields of other types stay as they are."""
+    """A dataclass whose tensors are converted and moved together; other fields stay unchanged."""
 
     def map(self, function: Map, of_media: Map | None = None) -> Self:
-        """Return a copy with `function` applied to every tensor, and `of_media`, if given, to those of media."""
+        """Return a copy with `function` applied to every tensor; `of_media`, if given, to the tensors of media."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # pyright: ignore[reportArgumentType]
         changed = {name: function(value) for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **changed)  # pyright: ignore[reportArgumentType]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Return a copy on `device`, ids widened to int64; media as they are, whatever their type."""
+        """Return a copy on `device`, ids widened to int64, media in their own type."""
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)
@@ -82,10 +82,10 @@ class Tensors:
 
 @dataclass
 class MediaGroup(Tensors):
-    """The media of one modality in one micro-batch that share one encoder call, and where their slots are."""
+    """The media of one encoder call in a micro-batch, all of one modality, and the positions of their slots."""
 
     modality: str
-    prepared: Tensor  # [N, ...] as the encoder's preprocessor collated it
+    prepared: Tensor  # [N, ...] collated by the encoder's preprocessor
     lengths: Tensor  # [N]
     row: Tensor  # [N] row of the batch
     start: Tensor  # [N] first encoder position of the slots
@@ -99,22 +99,22 @@ class MediaGroup(Tensors):
 
 @dataclass
 class Packing(Tensors):
-    """Which example of its row every position belongs to, counted from 1; 0 is padding.
+    """The number of the example at every position of a packed row, from 1; 0 is padding.
 
-    Encoder self-attention, decoder self-attention and cross-attention all get a mask of their own, and decoder inputs
-    are shifted example by example. T5's relative bias needs nothing: it depends on distance alone. So a packed row
-    computes what its examples would compute in rows of their own, to floating-point tolerance.
+    Encoder self-attention, decoder self-attention and cross-attention each get their own mask, and decoder inputs are
+    shifted for each example. T5's relative bias needs no change: it depends on distance alone. So a packed row gives
+    the same results as its examples in separate rows, to floating-point tolerance.
     """
 
     segments: Tensor  # [B, S]
     target_segments: Tensor  # [B, T]
 
     def encoder_mask(self) -> Tensor:
-        """Return [B, 1, S, S] bool: query and key are of one example. Padding sees padding, so no row is empty."""
+        """Return [B, 1, S, S] bool: query and key are in one example. Padding sees padding, so no row is empty."""
         return (self.segments[:, :, None] == self.segments[:, None, :])[:, None]
 
     def decoder_mask(self) -> Tensor:
-        """Return [B, 1, T, T] bool: of one example, and the key is not later."""
+        """Return [B, 1, T, T] bool: query and key are in one example, and the key is not later."""
         segments = self.target_segments
         causal = torch.ones(
             segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device
@@ -122,12 +122,12 @@ class Packing(Tensors):
         return ((segments[:, :, None] == segments[:, None, :]) & causal)[:, None]
 
     def cross_mask(self) -> Tensor:
-        """Return [B, 1, T, S] bool: of one example. Padding, which has no loss, sees everything."""
+        """Return [B, 1, T, S] bool: query and key are in one example. Padding has no loss and sees everything."""
         targets = self.target_segments[:, :, None]
         return ((targets == self.segments[:, None, :]) | (targets == 0))[:, None]
 
     def shift_right(self, labels: Tensor) -> Tensor:
-        """Return the decoder inputs [B, T]: the start id, which is PAD, before each example's first label."""
+        """Return the decoder inputs [B, T]: PAD, the start id, then the labels, for each example."""
         shifted = torch.full_like(labels, PAD_ID)
         same = self.target_segments[:, 1:] == self.target_segments[:, :-1]
         shifted[:, 1:] = labels[:, :-1].masked_fill(~same | (labels[:, :-1] < 0), PAD_ID)
@@ -136,16 +136,16 @@ class Packing(Tensors):
 
 @dataclass
 class Inputs(Tensors):
-    """What the encoder side of the model takes for B rows."""
+    """The inputs of the model's encoder side for B rows."""
 
-    input_ids: Tensor  # [B, S] byte ids, PAD at slots and behind the end
+    input_ids: Tensor  # [B, S] byte ids, PAD at slots and after the end
     lengths: Tensor  # [B] encoder positions in use
-    full: bool = False  # no row is padded, so no mask is needed
-    packing: Packing | None = None  # where rows hold several examples
-    media: list[MediaGroup] = field(default_factory=list)  # one entry for every encoder call
+    full: bool = False  # True if no row is padded: no mask is needed
+    packing: Packing | None = None  # if rows hold several examples
+    media: list[MediaGroup] = field(default_factory=list)  # one entry for each encoder call
 
     def attention_mask(self) -> Tensor | None:
-        """Return the encoder's mask [B, S] bool, or None when every row is full (the faster attention path)."""
+        """Return the encoder's attention mask [B, S] bool, or None if every row is full (a faster path)."""
         return None if self.full else length_mask(self.lengths, self.input_ids.shape[1])
 
     def map(self, function: Map, of_media: Map | None = None) -> Self:

@@ -1,4 +1,4 @@
-"""What a model answers to the examples of a batch: free text, or one of a source's labels."""
+"""A model's answers to the examples of a batch: free text, or one of a source's labels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ from kebyt5_xm.vocabulary import decode_bytes
 
 @dataclass(frozen=True)
 class Written:
-    """What the model wrote: a text, U+FFFD where it was no UTF-8, and the probability of each label if there are any.
+    """A generated answer: its text, with U+FFFD for invalid UTF-8, and the probability of each label, if any.
 
-    `escaped` is the same text with a lone surrogate (surrogateescape) for each byte that is no UTF-8.
+    `escaped` is the same text with a lone surrogate (surrogateescape) for each invalid byte.
     """
 
     text: str
@@ -30,7 +30,7 @@ class Written:
 
     @property
     def valid(self) -> bool:
-        """Whether it was UTF-8."""
+        """Whether the answer is valid UTF-8."""
         return self.text == self.escaped
 
 
@@ -39,9 +39,9 @@ class Answering:
     """How a source's examples are answered.
 
     Args:
-        labels: the only answers that there are, of which the most probable is given; None for free text.
-        max_length: ids that a free text may have.
-        everywhere: whether what is true here is true on every rank (see `kebyt5_xm.model.decoding`).
+        labels: the closed list of answers, of which the most probable is chosen; None for free text.
+        max_length: the longest free text in ids.
+        everywhere: returns whether a condition holds on every rank (see `kebyt5_xm.model.decoding`).
     """
 
     labels: Sequence[str] | None
@@ -52,7 +52,7 @@ class Answering:
     def answers(
         self, model: CrossModalT5, states: Tensor, mask: Tensor | None, wanted: Tensor
     ) -> list[Written]:
-        """Return what the model writes for the encoder's states [B, S, D]; of rows not `wanted` [B], anything."""
+        """Return the answers for the encoder's states [B, S, D]; rows not `wanted` [B] get an arbitrary answer."""
         if self.labels is not None:
             return self._labels(self._scorer.log_probabilities(model, states, mask, self.everywhere))
         ids = greedy(model, states, mask, self.max_length, ~wanted, self.everywhere)
@@ -65,7 +65,7 @@ class Answering:
         interfaces: Mapping[str, MediaInterface],
         batch_size: int,
     ) -> list[Written]:
-        """Return what the model writes for each of `examples`, in their order."""
+        """Return the answers to `examples`, in the same order."""
         order = sorted(range(len(examples)), key=lambda n: len(examples[n].input_ids))  # little padding
         written: dict[int, Written] = {}
         for start in range(0, len(order), batch_size):

@@ -1,12 +1,12 @@
-"""A run's held-out examples, answered and judged once more in one process: RUN/evaluation.json and predictions.jsonl.
+"""Evaluates a run on its held-out examples in one process: RUN/evaluation.json and RUN/predictions.jsonl.
 
 evaluation.json    date, checkpoint, step, hardware, seconds, generated_bytes_per_second, confidence, resamples
     sources.NAME   examples answered and skipped, how many of those are counted_as_wrong, labels, modalities,
-                   malformed (share of the answers that are no UTF-8), metrics with their intervals; modality_use and
-                   robustness where they were measured
+                   malformed (share of the answers that are not UTF-8), metrics with intervals; modality_use and
+                   robustness if measured
     bits_per_byte  of every held-out part
 predictions.jsonl  for every answer: source, row, path, line, prompt, references, prediction, probabilities, right;
-                   a byte that is no UTF-8 is a lone surrogate, \\udc80 to \\udcff
+                   a byte that is not UTF-8 is a lone surrogate, \\udc80 to \\udcff
 """
 
 import copy
@@ -49,7 +49,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass
 class Evaluation:
-    """A model beside the data of its run, ready to be asked."""
+    """A model and the data of its run, connected."""
 
     model: CrossModalT5
     data: DataModule
@@ -58,9 +58,9 @@ class Evaluation:
     def of(
         cls, run: Run, data: DataModule, device: str = "cpu", trusted_modules: Sequence[str] = ()
     ) -> "Evaluation":
-        """Open a run's chosen, best or last checkpoint, and connect `data`, the run's, to it.
+        """Load a run's chosen, best or last checkpoint, and connect the run's `data` to it.
 
-        Raises `UserError` for what cannot be opened, and for classes of packages that are not trusted.
+        Raises `UserError` if it cannot be loaded, and for classes of packages that are not trusted.
         """
         held_to_trust(run.config, trusted_modules)
         where = usable_device(device)
@@ -79,7 +79,7 @@ class Evaluation:
 
     @torch.no_grad()
     def run(self) -> tuple[list[Judged], dict[str, float], float]:
-        """Return the judged answers, the bits per byte of every held-out part, and the seconds spent answering."""
+        """Return the judged answers, the bits per byte of every held-out part, and the seconds of generation."""
         data, model = self.data, self.model
         judging = Judging(data)
         tally = Tally(len(data.validation), model.device)
@@ -147,7 +147,7 @@ class Evaluation:
 
 
 def media_interfaces(model: CrossModalT5) -> dict[str, MediaInterface]:
-    """Return the data side of a model's modalities, without its weights."""
+    """Return the data side of a model's modalities, without weights."""
     return {
         name: replace(interface, adapter=copy.deepcopy(interface.adapter).to("meta"))
         for name, interface in model.processor.interfaces.items()
@@ -162,10 +162,10 @@ def evaluate(
     num_probed: int = PROBED_EXAMPLES,
     with_robustness: bool = False,
 ) -> Evaluation:
-    """Evaluate a run, write its evaluation.json and predictions.jsonl, and return what was opened for it.
+    """Evaluate a run, write its evaluation.json and predictions.jsonl, and return the model with its data.
 
-    The use of modalities, and robustness if asked for, are measured over the first `num_probed` held-out examples of
-    each source (see `kebyt5_xm.evaluation.probing`). Raises `UserError` as `Evaluation.of`.
+    Use of modalities, and robustness if requested, are measured on the first `num_probed` held-out examples of each
+    source (see `kebyt5_xm.evaluation.probing`). Raises `UserError` as `Evaluation.of`.
     """
     evaluation = Evaluation.of(run, data, device, trusted_modules)
     started = time.perf_counter()
@@ -201,7 +201,7 @@ def evaluate(
 
 
 def figures(evaluation: Evaluation, part: Judged) -> dict[str, Any]:
-    """Return a part's metrics with their intervals, and how much was answered."""
+    """Return a part's metrics with their intervals, and its counts."""
     number = evaluation.number(part.name)
     source = evaluation.data.validation.source(number)
     num_rows = evaluation.data.validation.parts[number].num_rows

@@ -1,4 +1,4 @@
-"""The probes of a source, beside its metrics: whether each modality is used, and what damage to the input costs."""
+"""The probes of a source: whether the model uses each modality, and how robust it is to damaged inputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,10 +18,10 @@ from kebyt5_xm.model.cross_modal import CrossModalT5
 def probed(
     model: CrossModalT5, data: DataModule, number: int, num_examples: int, with_robustness: bool
 ) -> dict[str, Any]:
-    """Return what the probes found for validation part `number`, keys as in evaluation.json.
+    """Return the results of the probes for validation part `number`, with the keys of evaluation.json.
 
-    Over its first `num_examples` held-out examples; of fewer than one, and of a source without slots whose robustness
-    is not asked for, nothing.
+    They are measured on its first `num_examples` held-out examples. The result is empty if there are none, if the
+    source has no prompts or metrics, and if it has no slots and `with_robustness` is False.
     """
     source = data.validation.source(number)
     answering = Judging(data).answering(number)

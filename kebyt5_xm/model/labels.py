@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from kebyt5_xm.data.inputs import Packing
-from kebyt5_xm.data.sources.words import checked
+from kebyt5_xm.data.sources.words import check_labels
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.vocabulary import EOS_ID, encode
 
@@ -44,7 +44,7 @@ class LabelScorer:
     """The labels of a classification. Raises `UserError` for fewer than two, an empty one, or one given twice."""
 
     def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = checked(labels)
+        self.labels = check_labels(labels)
         self._ids = [np.append(encode(label), EOS_ID).astype(np.int64) for label in self.labels]
 
     def log_probabilities(

@@ -174,7 +174,7 @@ class CrossModalProcessor:
                 media.append(MediaItem(medium.modality, prepared, position, count))
                 ids.append(np.full(count, PAD_ID, dtype=np.int16))
             position += len(ids[-1])
-        return Example.asked(ids, media)
+        return Example.without_target(ids, media)
 
     def _refuse_file_name(self, text: str) -> None:
         """Raise `UserError` for a text that was meant as a path."""

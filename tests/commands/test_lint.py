@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from kebyt5_xm.commands import cli
-from kebyt5_xm.commands.lint.histogram import histogram
+from kebyt5_xm.commands.lint.report import histogram
 from kebyt5_xm.commands.preview.pictures import shown
 from kebyt5_xm.data.text.store_writer import ShardWriter, finish_store
 from kebyt5_xm.errors import UserError

@@ -53,7 +53,9 @@ class TestDenoising(InFolder):
 class TestImages(InFolder):
     def make(self) -> Source:
         path = str(self.folder / "images.jsonl")
-        return Manifest(path, "{picture:image} 설명: ", "{caption}", validation=path, metrics=[CharacterErrorRate()])
+        return Manifest(
+            path, "{picture:image} 설명: ", "{caption}", validation=path, metrics=[CharacterErrorRate()]
+        )
 
     def interfaces(self) -> dict[str, MediaInterface]:
         return {"image": interface(PatchEncoder(image_size=16, out_dim=8), Linear, 29)}

@@ -1,11 +1,11 @@
 """The features of a frozen encoder, computed once: filled by `kebyt5-xm cache`, read-only in training.
 
-CACHE/KEY/cache.json        what the features are of: encoder, width, precision
+CACHE/KEY/cache.json        encoder, width and precision of the features
 CACHE/KEY/NAME.features     features end to end
-CACHE/KEY/NAME.index.npy    where those of every medium lie; written last, so a segment without it does not exist
+CACHE/KEY/NAME.index.npy    the place of each medium's features; written last: a segment without it is ignored
 
-KEY is a hash of the encoder (classes, settings, weights) and of its preprocessing; a medium is addressed by the
-hash of its file's bytes. So a cache cannot be stale: what has changed is not found.
+KEY is a hash of the encoder (classes, settings, weights) and of its preprocessing; a medium is found by the hash
+of its file's bytes. So a cache cannot be stale: a changed encoder or file has another hash.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard",
         default="0/1",
         metavar="I/N",
-        help="fill the I-th of N parts, 0 first: N processes share the work",
+        help="fill part I of N, counted from 0, so that N processes share the work",
     )
 
 

@@ -1,8 +1,8 @@
-"""Try a configuration before it trains: build the model on this CPU, push samples through, print one table.
+"""Check a configuration before training: build the model on this CPU, run samples through it, print a table.
 
-Synthetic media go through every modality first, then the first real examples of every source. Each line is ok,
-FAILED or skipped, and says what it measured; a failed one names the key of the recipe to change. The exit code is
-0 if nothing failed, 1 if something did, 2 if the configuration cannot be read or built.
+Synthetic media go through every modality first, then the first real examples of every source. Each line is ok, FAILED
+or skipped, with what was measured; a failed check names the key of the recipe to change. The exit code is 0 if
+nothing failed, 1 if a check failed, 2 if the configuration cannot be read or built.
 """
 
 import argparse
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--random-weights",
         action="store_true",
-        help="random weights of the configured shape in place of pretrained ones",
+        help="random weights of the configured shape instead of pretrained ones",
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether a feature cache pays for a frozen encoder, from what passes here took and what the plan will draw."""
+"""Advice on feature caches: whether one pays for a frozen encoder, from measured passes and the plan."""
 
 from collections.abc import Set
 from dataclasses import replace
@@ -18,9 +18,9 @@ from kebyt5_xm.model.cross_modal import CrossModalT5
 
 GB = 1e9
 WORTH_SHARE = 0.1
-"""Of a step's time: with less, a cache saves little. Our own choice, like the next."""
+"""A cache is advised if the encoder takes at least this share of a step. Our choice, as the next one."""
 WORTH_EPOCHS = 1.5
-"""Passes over the media from which on a fill is earned back."""
+"""A cache is advised from this many passes over the media on."""
 REPEATS = 3
 
 
@@ -34,7 +34,7 @@ def check_cache(
     max_steps: int,
     cache: str | None,
 ) -> Finding:
-    """Return the advice on a modality whose encoder is frozen.
+    """Return the advice for a modality with a frozen encoder.
 
     Args:
         batch: real examples, media as the encoder takes them.
@@ -47,7 +47,7 @@ def check_cache(
     encoded, feature_bytes = _encoded(name, model, batch)
     passes = {"with": batch, "without": encoded}
     seconds = dict.fromkeys(passes, float("inf"))
-    for turn in range(REPEATS + 1):  # side by side, and the first of each is not counted
+    for turn in range(REPEATS + 1):  # alternating; the first of each is not counted
         for kind, of in passes.items():
             taken = training_pass(model, of).seconds
             seconds[kind] = min(seconds[kind], taken) if turn else seconds[kind]
@@ -68,17 +68,17 @@ def check_cache(
 
 
 def sources_using(name: str, data: DataModule, chosen: dict[str, list[Any]]) -> set[str]:
-    """Return the sources whose examples have modality `name`: their prompts say so, or `chosen` of their examples."""
+    """Return the sources that feed modality `name`, by their prompts or by `chosen` examples."""
     return {
         source
         for source, made in data.sources.items()
-        if name in (made.modalities or ())
+        if name in made.modalities
         or any(medium.modality == name for example in chosen.get(source, ()) for medium in example.media)
     }
 
 
 def _filled(cache: str, encoder: Encoder) -> str:
-    """Say what the cache has of this encoder's features; training wants all of them."""
+    """Return a phrase on the cache's content for this encoder; training needs all features."""
     try:
         found = FeatureCache(cache_folder(cache, encoder))
         return f"{len(found)} media in {cache}" if found.description else ""
@@ -87,7 +87,7 @@ def _filled(cache: str, encoder: Encoder) -> str:
 
 
 def _encoded(name: str, model: CrossModalT5, batch: Batch) -> tuple[Batch, int]:
-    """Return the batch with features in place of one modality's media, as from a cache, and their bytes."""
+    """Return the batch with one modality's media replaced by features, as from a cache, and their size in bytes."""
     encoder = model.modality(name).encoder
     media, feature_bytes = [], 0
     for group in batch.inputs.media:
@@ -108,7 +108,7 @@ def _examples(batch: Batch, name: str) -> int:
 
 
 def _epochs(data: DataModule, using: Set[str], max_steps: int) -> tuple[int, float]:
-    """Return the rows of the sources `using` the modality, and how often training passes over them."""
+    """Return the rows of the sources `using` the modality, and the number of training passes over them."""
     plan, names = data.cursor.plan, list(data.sources)
     parts = [n for n in range(len(plan.parts)) if names[data.training.source_of_part[n]] in using]
     rows = sum(plan.parts[number].num_rows for number in parts)

@@ -1,4 +1,4 @@
-"""Estimates of memory and time, and which parameters a gradient reaches: one forward and backward pass."""
+"""One forward and backward pass: memory, time, and the parameters that get a gradient."""
 
 import time
 from collections.abc import Iterator
@@ -21,26 +21,26 @@ GB = 1e9
 A100_FLOPS = 312e12
 """Dense bf16 peak of one NVIDIA A100 (its data sheet)."""
 COMPILED_SHARE = 0.31
-"""Of that peak, what nanoT5's compiled T5 reaches in bf16 (its README); without compiling it is 0.13."""
+"""Share of that peak that nanoT5's compiled T5 reaches in bf16 (its README); 0.13 without compiling."""
 SHOWN = 3
 """Names of parameters listed in a finding."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward and backward pass: what it took, what it kept, whom it reached."""
+    """The result of one forward and backward pass."""
 
     rows: int
     inputs: int  # S, padding included
     targets: int  # T, padding included
     seconds: float
-    kept_bytes: int  # saved for the backward pass, parameters left out
+    kept_bytes: int  # saved for the backward pass, without parameters
     unreached: list[str]  # trainable, without any gradient
     leaking: list[str]  # frozen, with a gradient
 
 
 def training_pass(model: CrossModalT5, batch: Batch) -> Pass:
-    """Run one pass in training mode and fp32 on the CPU, and leave no gradient behind."""
+    """Run one pass in training mode and fp32 on the CPU; gradients are cleared afterwards."""
     model.train()
     parameters = dict(model.named_parameters())
     weights = {p.untyped_storage().data_ptr() for p in parameters.values()}
@@ -65,7 +65,9 @@ def training_pass(model: CrossModalT5, batch: Batch) -> Pass:
         for name, p in parameters.items()
         if p.requires_grad
         and not name.startswith(absent)
-        and not name.endswith(ADDED[0])  # LoRA's A learns from its second step on, when B is no longer zero
+        and not name.endswith(
+            ADDED[0]
+        )  # LoRA's A gets a gradient from the second step on, when B is not zero
         and (p.grad is None or not p.grad.any())
     ]
     leaking = [name for name, p in parameters.items() if not p.requires_grad and p.grad is not None]
@@ -76,7 +78,7 @@ def training_pass(model: CrossModalT5, batch: Batch) -> Pass:
 
 
 def check_gradients(model: CrossModalT5, done: Pass) -> Finding:
-    """Return the finding on who learns, against who should."""
+    """Return the finding on parameters that get a gradient, against those that should."""
     sizes = {True: 0, False: 0}
     for parameter in model.parameters():
         sizes[parameter.requires_grad] += parameter.numel()
@@ -94,9 +96,10 @@ def check_gradients(model: CrossModalT5, done: Pass) -> Finding:
     return verdict(
         "model: gradients",
         not wrong,
-        found + (f"; {kind} {', '.join(wrong[:SHOWN])}{more}" if wrong else ", and each gets what it should"),
-        "what no loss depends on cannot learn: freeze it (`frozen: true` of its encoder), or change the class_path "
-        "of the module that ignores it",
+        found
+        + (f"; {kind} {', '.join(wrong[:SHOWN])}{more}" if wrong else ", and gradients reach exactly these"),
+        "a parameter that the loss does not depend on cannot learn: freeze it (`frozen: true` of its encoder), or "
+        "change the class_path of the module that ignores it",
     )
 
 
@@ -108,7 +111,7 @@ def estimates(
     micro_batch: int,
     global_batch: int,
 ) -> Iterator[Finding]:
-    """Yield the estimates of memory and of time a step, from the measured pass."""
+    """Yield the estimates of memory and of time per step, from the measured pass."""
     total = sum(p.numel() for p in model.parameters())
     trained = [p for p in model.parameters() if p.requires_grad]
     trainable = sum(p.numel() for p in trained)

@@ -1,4 +1,4 @@
-"""The order of the checks, and what can still be told after one has failed."""
+"""Runs the checks in order, and goes on after a failed one where possible."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from kebyt5_xm.training.task import Task
 
 
 def examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[str] = ()) -> list[Finding]:
-    """Return all findings on the recipes at `paths`. Raises `UserError` for what cannot be read or built."""
+    """Return all findings on the recipes at `paths`. Raises `UserError` if they cannot be read or built."""
     return list(_examine(paths, random_weights, trusted_modules))
 
 
@@ -80,14 +80,14 @@ def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[s
             yield check_cache(
                 name, model, data, batch, using=using, max_steps=max_steps, cache=modality.cache
             )
-    if not optimizes:  # its state is part of the estimate
+    if not optimizes:  # the estimate includes the optimizer's state
         return
     micro_batch, global_batch = _sizes(data)
     yield from estimates(model, done, batch, task.optimizer, micro_batch, global_batch)
 
 
 def _optimization(task: Task, model: CrossModalT5, max_steps: int) -> Finding:
-    """Return the finding on the optimizer and the schedule, made as training makes them."""
+    """Return the finding on the optimizer and the schedule, built as in training."""
     check = "optimizer"
     try:
         optimizer, schedule = optimization(task, model, max_steps)
@@ -102,7 +102,7 @@ def _optimization(task: Task, model: CrossModalT5, max_steps: int) -> Finding:
 
 
 def _world_size(trainer: Mapping[str, Any]) -> int:
-    """Return the ranks that a recipe asks for by number or list; 1 where it leaves that to the machine."""
+    """Return the number of ranks in a recipe; 1 if it is left to the machine."""
     devices = trainer.get("devices")
     if isinstance(devices, list):
         devices = len(devices)
@@ -113,6 +113,6 @@ def _world_size(trainer: Mapping[str, Any]) -> int:
 
 
 def _sizes(data: DataModule) -> tuple[int, int]:
-    """Return how many examples a micro-batch and a global batch hold; with a budget, the first ones."""
+    """Return the number of examples in a micro-batch and in a global batch (the first ones, with a budget)."""
     first = data.steps.batch(0)
     return max(len(micro_batch.draws) for micro_batch in first.micro_batches), first.stop

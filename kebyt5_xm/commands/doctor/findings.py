@@ -1,4 +1,4 @@
-"""What a check found, and the table of all of them."""
+"""The finding of a check, and the printed table of findings."""
 
 import textwrap
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ WIDTH = 110
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table. `remedy` names the key of the recipe to change, for a check that failed."""
+    """One line of the table. `remedy` of a failed check names the key of the recipe to change."""
 
     check: str
     status: Status
@@ -27,7 +27,7 @@ def verdict(check: str, healthy: bool, found: str, remedy: str) -> Finding:
 
 
 def table(findings: Iterable[Finding]) -> str:
-    """Return the findings as a table for a terminal, remedies on lines of their own."""
+    """Return the findings as a table for a terminal, each remedy on its own line."""
     findings = list(findings)
     first = max(len(finding.check) for finding in findings) + 2
     second = len("skipped") + 2

@@ -14,7 +14,7 @@ from kebyt5_xm.model.cross_modal import CrossModalT5
 def step_flops(config: T5Config, inputs: int, targets: int) -> float:
     """Return the floating-point operations of training on one example of S inputs and T targets.
 
-    Two a multiplication, and twice the forward pass again for the backward one; norms, softmax and bias left
+    A multiply-add counts as two; the backward pass counts as two forward passes; norms, softmax and bias are left
     out. 2.99e12 for byt5-base at 1024 + 189.
     """
     inner, width, s, t = config.num_heads * config.d_kv, config.d_model, inputs, targets
@@ -30,7 +30,7 @@ def step_flops(config: T5Config, inputs: int, targets: int) -> float:
 def media_flops(model: CrossModalT5, batch: Batch) -> float:
     """Return the floating-point operations of training on the media of `batch`, as PyTorch counts them.
 
-    A frozen encoder has no backward pass, and one whose features are cached does not run.
+    A frozen encoder has no backward pass; an encoder with cached features does not run.
     """
     total = 0.0
     for group in batch.inputs.media:

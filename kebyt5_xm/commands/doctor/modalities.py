@@ -23,7 +23,7 @@ Slots = tuple[Tensor, Tensor]  # vectors [N, M, D] and mask [N, M]
 
 
 def synthetic(media: str) -> list[Any]:
-    """Return two items of unequal sizes and, last, one of the first's size and other content."""
+    """Return three items: two of unequal sizes, and a third of the first's size with other content."""
     numbers = np.random.default_rng(7)
     if media == "image":
         from PIL import Image
@@ -39,7 +39,7 @@ def synthetic(media: str) -> list[Any]:
 def arrays_like(dummy: Tensor) -> list[Any]:
     """Return arrays as `synthetic` does, for an encoder whose shortest input is `dummy` [1, places..., width].
 
-    That the decoded array has the axes of the prepared one is a guess; the preprocessor refuses it if it is wrong.
+    The decoded array is assumed to have the axes of the prepared one; otherwise the preprocessor refuses it.
     """
     numbers = np.random.default_rng(7)
     *places, width = dummy.shape[1:]
@@ -60,7 +60,9 @@ def check_modality(
             [interface.prepare(item) for item in items]
         except UserError as error:
             yield Finding(
-                f"{name}: synthetic media", "skipped", f"the real samples tell; a made-up array: {error}"
+                f"{name}: synthetic media",
+                "skipped",
+                f"only real samples can be checked; a synthetic array: {error}",
             )
             return
     module.eval()
@@ -126,7 +128,7 @@ def _slots(module: ModalityModule, interface: MediaInterface, items: list[Tensor
 
 
 def _difference(batch: Slots, row: int, single: Slots) -> float:
-    """Return how far a row's valid slots are from the single item's, relative to the RMS of those."""
+    """Return the largest difference between a row's valid slots and the single item's, relative to their RMS."""
     found, expected = batch[0][row][batch[1][row]], single[0][0][single[1][0]]
     if found.shape != expected.shape:
         return float("inf")

@@ -1,4 +1,4 @@
-"""Checks on the first real examples: their lengths, and what the whole model makes of them in a batch."""
+"""Checks of the whole model on the first real examples: lengths, batches, padding."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,15 +17,15 @@ from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.network import teacher_forced
 
 ROWS = 16
-"""Examples of each source whose lengths are looked at."""
+"""Examples of each source whose lengths are checked."""
 
 PER_SOURCE = 2
-"""Examples of each source that go through the model."""
+"""Examples of each source that the model runs on."""
 
 TOLERANCE = 1e-4
-"""Logits of one row may differ by this between batches, relative to their RMS where that is above 1.
+"""Logits of one row may differ by this between batches, relative to their RMS if that is above 1.
 
-About 3e-6 in logits of about 10 is what kernels alone do (fp32, sdpa)."""
+Kernels alone cause about 3e-6 in logits of about 10 (fp32, sdpa)."""
 
 
 def first_examples(name: str, source: Source, seed: int) -> tuple[list[Example], Finding]:
@@ -72,7 +72,7 @@ def logits(model: CrossModalT5, batch: Batch) -> Tensor:
 
 
 def check_samples(model: CrossModalT5, data: DataModule, examples: list[Example]) -> Iterator[Finding]:
-    """Yield the findings on batches and padding of the whole model. Raises `UserError` where it cannot run."""
+    """Yield the findings on batches and padding of the whole model. Raises `UserError` if it cannot run."""
     model.eval()
     with torch.no_grad():
         batch = batch_of(examples, data)
@@ -85,7 +85,7 @@ def check_samples(model: CrossModalT5, data: DataModule, examples: list[Example]
             f"model: batch of {len(examples)}",
             worst <= TOLERANCE,
             f"logits differ from those of each example alone by {worst:.1e} (at most {TOLERANCE:.0e})",
-            "an encoder or adapter lets padding or company in; the lines of model.modalities above say which",
+            "an encoder or adapter lets padding or other examples in; the lines of model.modalities above say which",
         )
         padded = replace(
             batch,

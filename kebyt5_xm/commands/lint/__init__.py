@@ -21,17 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt",
         default="",
         metavar="TEXT",
-        help="of the manifests at PATH, as in a recipe, with image, audio or array for the modality: "
-        '"{picture:image} {question}"; without one, only the rows themselves are read',
+        help="prompt of the manifests at PATH, as in a recipe, with image, audio or array for the modality: "
+        '"{picture:image} {question}"; without one, only the rows are read',
     )
-    parser.add_argument("--target", default="", metavar="TEXT", help="of the manifests at PATH: '{caption}'")
+    parser.add_argument(
+        "--target", default="", metavar="TEXT", help="target of the manifests at PATH: '{caption}'"
+    )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (one for each core)")
     parser.add_argument(
         "--show",
         type=int,
         default=DEFAULT_SHOWN,
         metavar="N",
-        help=f"problems printed a source ({DEFAULT_SHOWN})",
+        help=f"problems printed for each source ({DEFAULT_SHOWN})",
     )
     parser.add_argument("--out", metavar="FILE", help="write every problem to FILE as a line of JSON")
 

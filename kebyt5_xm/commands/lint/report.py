@@ -1,4 +1,4 @@
-"""Reading all subjects in processes, and the page about them."""
+"""Reads all tables and stores in processes, and prints the problems and the lengths."""
 
 import sys
 from collections import Counter, deque
@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from kebyt5_xm.commands.lint.histogram import histogram
 from kebyt5_xm.data.media.bad_sample import json_line, visible
 from kebyt5_xm.data.pool import num_cores, run_jobs
 from kebyt5_xm.data.sources.inspection import Findings, Inspection, Problem
@@ -19,15 +19,21 @@ from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 
 BEGINNING = b'{"source": '
-"""Of a file of problems."""
+"""How every file of problems begins."""
 JOB_ROWS = 256
 ROWS_FOR_PROCESSES = 1000
-"""Below, starting processes takes longer than reading does. Measured: 10 s to import torch, 1 ms a small image."""
+"""With fewer rows, starting processes takes longer than reading. Measured: 10 s to import torch, 1 ms a small
+image.
+"""
+
+BAR = "█"
+WIDTH = 40
+QUANTILES = {"median": 0.5, "95%": 0.95, "99%": 0.99}
 
 
 @dataclass
 class _Tally:
-    """What is known of one subject so far. Problems beyond `shown` are counted, not kept."""
+    """The results so far of one table or store. Problems beyond `shown` are only counted."""
 
     problems: list[Problem] = field(default_factory=list)
     causes: Counter[str] = field(default_factory=Counter)
@@ -41,9 +47,9 @@ class _Tally:
 
 
 def report(subjects: Sequence[Inspection], workers: int, shown: int, out: str | None) -> bool:
-    """Read all of `subjects`, print what is wrong with them and how long they are; say whether anything is wrong.
+    """Read all of `subjects`, print their problems and lengths, and return True if there was a problem.
 
-    Raises `UserError` if there is nothing to read, or `out` cannot be written.
+    Raises `UserError` if there is nothing to read, or if `out` cannot be written.
     """
     if not subjects:
         raise UserError("found nothing to read, expected manifests, text stores or recipes (-c)")
@@ -53,9 +59,7 @@ def report(subjects: Sequence[Inspection], workers: int, shown: int, out: str | 
     workers = 1 if num_rows < ROWS_FOR_PROCESSES else workers or num_cores()
     tallies = [_Tally() for _ in subjects]
     if out and not _is_ours(Path(out)):
-        raise UserError(
-            f"found --out {out}, which holds something else than a lint's problems; choose another --out"
-        )
+        raise UserError(f"found --out {out}, which is not a file of lint's problems; choose another --out")
     try:
         with durably(Path(out)) if out else nullcontext() as file:
             for subject, tally, found in _read(subjects, tallies, workers, num_rows):
@@ -72,7 +76,7 @@ def report(subjects: Sequence[Inspection], workers: int, shown: int, out: str | 
 
 
 def _is_ours(path: Path) -> bool:
-    """Say whether a file may be written over: there is none, or it is empty, or an earlier lint's."""
+    """Return True if a file may be overwritten: it is missing, empty, or written by lint."""
     if not path.is_file() or not path.stat().st_size:
         return True
     with path.open("rb") as file:
@@ -123,7 +127,7 @@ def _relative(path: str, manifest: str) -> str:
 
 
 def _grouped(causes: Counter[str]) -> Counter[str]:
-    """Count causes that differ in their numbers alone together, under the commonest of them."""
+    """Add up causes that differ only in their numbers, under the most frequent one."""
     groups: dict[str, Counter[str]] = {}
     for cause, count in causes.items():
         groups.setdefault("".join(c for c in cause if not c.isdigit()), Counter())[cause] = count
@@ -132,3 +136,25 @@ def _grouped(causes: Counter[str]) -> Counter[str]:
         example = min(members, key=lambda cause: (-members[cause], cause))
         grouped[example if len(members) == 1 else f"{example} (and alike)"] = sum(members.values())
     return grouped
+
+
+def histogram(quantity: str, lengths: NDArray[np.int64], counts: NDArray[np.int64]) -> Iterator[str]:
+    """Yield lines on positive `lengths` [n], of which each occurs `counts` [n] times: quantiles, and a bar chart.
+
+    Each bucket [2^k, 2^(k + 1)) is one bar; the longest bar is `WIDTH` characters.
+    """
+    order = np.argsort(lengths)
+    lengths, counts = lengths[order], counts[order]
+    below = np.cumsum(counts)
+    total = int(below[-1])
+    places = {name: lengths[np.searchsorted(below, share * total)] for name, share in QUANTILES.items()}
+    mean = float(lengths @ counts) / total
+    numbers = {"least": lengths[0], **places, "most": lengths[-1]}
+    summary = ", ".join(f"{name} {value:,}" for name, value in numbers.items())
+    yield f"  {quantity}: {summary}, mean {mean:,.1f}"
+    bucket = np.frexp(lengths)[1] - 1  # exact for integers below 2^53
+    sums = np.bincount(bucket - bucket[0], weights=counts).astype(np.int64)
+    edges = [f"{1 << k:,} to {(2 << k) - 1:,}" for k in range(int(bucket[0]), int(bucket[-1]) + 1)]
+    for edge, count in zip(edges, sums.tolist(), strict=True):
+        bar = BAR * max(-(-WIDTH * count // int(sums.max())), int(count > 0))
+        yield f"    {edge:>{max(map(len, edges))}}  {count:>9,}  {bar}".rstrip()

@@ -1,4 +1,4 @@
-"""The page of a preview: one HTML file, from the templates of reports."""
+"""The page of a preview: one HTML file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def write_page(
 
     if number < 1 or first < 0:
         raise UserError(f"found --number {number} and --first {first}, expected at least 1 and at least 0")
-    # What the encoders would be given, not what a cache holds in its place.
+    # Media as the encoders take them, not cached features.
     data = configured_data(paths, trusted_modules)
     drawn = list(first_drawn(data, number, first, source))
     html = render(
@@ -40,7 +40,7 @@ def write_page(
 
 
 def _shown(data: DataModule, drawn: Drawn) -> dict[str, Any]:
-    """Return an example as the template takes it."""
+    """Return the variables of the template for an example."""
     example = drawn.example
     head = {"index": drawn.index, "part": drawn.part, "place": drawn.place, "skipped": example.skipped}
     if example.skipped is not None:

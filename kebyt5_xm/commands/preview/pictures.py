@@ -1,4 +1,4 @@
-"""Pictures and sounds of what the model is given. What is shown says how it was made visible."""
+"""Pictures and sounds of prepared media; captions say how they were made visible."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from kebyt5_xm.evaluation.report.data_urls import grey, png, spectrogram, time_t
 
 @dataclass(frozen=True)
 class Shown:
-    """One element of the page: `kind` is img or audio, `url` its data, `caption` says what it is."""
+    """One element of the page: `kind` is img or audio, `url` is a data URL."""
 
     kind: str
     url: str
@@ -21,42 +21,44 @@ class Shown:
 
 
 def shown(media: Media, waveform_rate: int | None, prepared: Tensor, decoded: Any) -> list[Shown]:
-    """Return what makes a prepared medium visible and audible; `waveform_rate` is the preprocessor's."""
-    told = f"prepared: {' x '.join(map(str, prepared.shape))}"
+    """Return pictures and players of a prepared medium. `waveform_rate` is the preprocessor's."""
+    caption = f"prepared: {' x '.join(map(str, prepared.shape))}"
     if media == "image":
-        return [_image(picture, told) for picture in _colour_pictures(prepared)] or [_tensor(prepared, told)]
+        return [_image(picture, caption) for picture in _colour_pictures(prepared)] or [
+            _tensor(prepared, caption)
+        ]
     if media == "audio":
         waveform, rate = decoded
         if waveform_rate is not None:
             waveform, rate = prepared.numpy(), waveform_rate
-            told += f" samples at {rate} Hz, played at full scale"
-            return [_sound(waveform, rate, told), _picture(spectrogram(waveform, rate), "its spectrogram")]
+            caption += f" samples at {rate} Hz, played at full scale"
+            return [_sound(waveform, rate, caption), _picture(spectrogram(waveform, rate), "its spectrogram")]
         player = _sound(
             waveform, rate, f"recording: {len(waveform)} samples at {rate} Hz, played at full scale"
         )
-        return [player, _tensor(prepared, told)]
-    return [_tensor(prepared, told)]
+        return [player, _tensor(prepared, caption)]
+    return [_tensor(prepared, caption)]
 
 
 def _colour_pictures(prepared: Tensor) -> list[Tensor]:
-    """Return the pictures [3, H, W] in a prepared image, or none if it is of another shape."""
+    """Return the pictures [3, H, W] in a prepared image; an empty list for another shape."""
     if prepared.ndim == 3 and prepared.shape[0] == 3:
         return [prepared]
     return list(prepared) if prepared.ndim == 4 and prepared.shape[1] == 3 else []
 
 
-def _image(picture: Tensor, told: str) -> Shown:
+def _image(picture: Tensor, caption: str) -> Shown:
     values = picture.float().numpy()
     low, high = float(values.min()), float(values.max())
     inside = low >= 0 and high <= 1
     scaled = values if inside else (values - low) / max(high - low, 1e-12)
-    caption = f"{told}, values {low:.2f} to {high:.2f}" + ("" if inside else ", stretched to be seen")
+    caption = f"{caption}, values {low:.2f} to {high:.2f}" + ("" if inside else ", stretched to be seen")
     return Shown("img", png(np.round(scaled.transpose(1, 2, 0) * 255).astype(np.uint8)), caption)
 
 
-def _tensor(prepared: Tensor, told: str) -> Shown:
+def _tensor(prepared: Tensor, caption: str) -> Shown:
     values = prepared.float().numpy()
-    caption = f"{told}, values {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}"
+    caption = f"{caption}, values {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}"
     return _picture(time_to_the_right(values), caption)
 
 

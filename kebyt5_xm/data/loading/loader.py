@@ -1,4 +1,4 @@
-"""The iterable of micro-batches that Lightning sees, whoever makes them: this process or its data workers."""
+"""The iterable of micro-batches that Lightning sees, made in this process or in data workers."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from kebyt5_xm.data.pool import end_with_parent, outlast_signals
 from kebyt5_xm.errors import UserError
 
 FETCH = 4
-"""Micro-batches a worker hands over at a time: fewer, larger transfers between processes."""
+"""Micro-batches that a worker sends at a time: fewer, larger transfers between processes."""
 
 
 @dataclass
-class _Told(Dataset):
-    """Makes every item on one thread, and hands over a `UserError` as a value.
+class _ErrorsAsValues(Dataset):
+    """Makes every item on one thread, and returns a `UserError` as a value.
 
-    Raised in a worker, it would arrive wrapped in that worker's traceback.
+    An error raised in a worker would arrive wrapped in the worker's traceback.
     """
 
     dataset: Dataset
 
     def __getitem__(self, order: Any) -> Any:
-        # Kernels round differently on other numbers of threads, and a worker has one. What is prepared must not
-        # depend on `num_workers`, so it is prepared on one thread without workers too.
+        # Kernels round differently on other numbers of threads, and a worker has one thread. Prepared media must not
+        # depend on `num_workers`, so one thread prepares them without workers too.
         num_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -44,13 +44,13 @@ KILLED_WORKER = (
 
 
 RAISED_IN_WORKER = "in DataLoader worker process"
-"""What PyTorch adds to the message of an exception that the dataset raised in a worker."""
+"""PyTorch adds this to the message of an exception that the dataset raised in a worker."""
 
 
 def is_of_killed_worker(error: RuntimeError) -> bool:
-    """Say whether PyTorch raised this because a data worker is gone.
+    """Return True if PyTorch raised this error because a data worker died.
 
-    It does so in a signal handler, so the error may come out of whatever the process is doing at that moment.
+    It does so in a signal handler, so the error may come from any code of this process.
     """
     return "DataLoader worker" in str(error) and ("exited" in str(error) or "killed" in str(error))
 
@@ -63,9 +63,9 @@ def _start_worker(number: int) -> None:
 class Loader:
     """An iterable of micro-batches with a length.
 
-    `length` is that of the whole run, also when `orders` begins in the middle: Lightning counts the micro-batches
-    that a resumed run has behind it against it. `timeout` in seconds is how long a worker may take for one fetch.
-    Raises the data's own `UserError`, and one where a worker was killed or took too long.
+    `length` is the length of the whole run, also if `orders` begins in the middle, because Lightning counts the
+    finished micro-batches of a resumed run too. `timeout`: seconds that a worker may take for one fetch.
+    Raises the data's own `UserError`, and one if a worker was killed or took too long.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class Loader:
         return self.length
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: a run's place in its data is in the data module's state, and `orders` begins there.
+        """Return an empty state: the data module's state holds the position, and `orders` begins there.
 
-        It tells Lightning that a run may be continued in the middle of its one epoch.
+        This method tells Lightning that a run may be continued in the middle of its one epoch.
         """
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing, as above."""
+        """Do nothing: see `state_dict`."""
 
     def __iter__(self) -> Iterator[Batch]:
         self._restarted = True
@@ -114,7 +114,7 @@ class Loader:
 
     def _batches(self) -> Iterator[Batch]:
         fetches = DataLoader(
-            _Told(self.dataset),
+            _ErrorsAsValues(self.dataset),
             batch_size=FETCH if self.num_workers else 1,
             sampler=self.orders,
             collate_fn=list,
@@ -128,11 +128,11 @@ class Loader:
             try:
                 fetched = next(iterator, None)
             except RuntimeError as error:
-                raise self._explained(error) from error
+                raise self._explain(error) from error
             except (OSError, EOFError) as error:
                 if RAISED_IN_WORKER in str(error):
                     raise
-                raise UserError(KILLED_WORKER) from error  # while it handed over a batch
+                raise UserError(KILLED_WORKER) from error  # while it sent a batch
             if fetched is None:
                 return
             for batch in fetched:
@@ -140,8 +140,8 @@ class Loader:
                     raise batch
                 yield batch
 
-    def _explained(self, error: RuntimeError) -> Exception:
-        """Return what PyTorch says of a dead or slow worker as an error for people; anything else as it is."""
+    def _explain(self, error: RuntimeError) -> Exception:
+        """Return PyTorch's error about a dead or slow worker as a `UserError`; other errors unchanged."""
         if is_of_killed_worker(error):
             return UserError(KILLED_WORKER)
         if "timed out" in str(error):

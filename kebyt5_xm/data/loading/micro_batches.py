@@ -1,4 +1,4 @@
-"""What a data worker makes: the micro-batches that training orders, and those of the held-out rows."""
+"""The datasets of data workers: micro-batches of training, and of held-out rows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from kebyt5_xm.data.order.steps import MicroBatch, Steps
 
 @dataclass(frozen=True)
 class Order:
-    """What a data worker is asked for: one micro-batch and its place in the run."""
+    """A request to a data worker: one micro-batch and its position in the run."""
 
     micro_batch: MicroBatch
     progress: Progress
@@ -24,10 +24,10 @@ class Order:
 
 @dataclass
 class TrainingOrders:
-    """The micro-batches of one rank from `step` on, whose first example is `start`, in the order of training.
+    """The micro-batches of one rank in training order, from `step` on, whose first example is `start`.
 
-    It runs in the process of the model, so that no worker has to know what the others do; it costs arithmetic
-    and a look into the length tables.
+    Runs in the model's process, so that workers need not know of each other. It costs arithmetic and lookups in the
+    length tables.
     """
 
     steps: Steps
@@ -45,7 +45,7 @@ class TrainingOrders:
             for number, micro_batch in enumerate(mine):
                 last = number == len(mine) - 1
                 progress = Progress(
-                    # At least one: a step without a single good example has a loss of zero, not of 0 / 0.
+                    # At least one: a step without a usable example has a loss of 0, not 0 / 0.
                     num_targets=max(1, batch.num_targets),
                     step=step,
                     next_step=step + last,
@@ -57,7 +57,7 @@ class TrainingOrders:
 
 @dataclass
 class TrainingMicroBatches(Dataset):
-    """Makes the micro-batches that it is given orders for."""
+    """Makes the micro-batches of `TrainingOrders`."""
 
     mixture: Mixture
 
@@ -67,7 +67,7 @@ class TrainingMicroBatches(Dataset):
         skipped = [] if micro_batch.left_out is None else self.mixture.skips(micro_batch.left_out)
         examples = self.mixture.load(draws)
         part, packed_row = draws.part, micro_batch.packed_row
-        if not examples:  # the rank has a place and nothing to put there
+        if not examples:  # an empty micro-batch keeps the rank in step
             examples, part = [Example.empty()], np.zeros(1, dtype=np.int64)
             packed_row = None if packed_row is None else np.zeros(1, dtype=np.int64)
         return collate(
@@ -84,8 +84,8 @@ class TrainingMicroBatches(Dataset):
 class ValidationMicroBatches(Dataset):
     """The held-out rows of one part, dealt to the ranks.
 
-    Every rank gets the same number of batches of the same size, as sharded models need; the rows that fill
-    up the last ones have no labels and so count nowhere.
+    Every rank gets the same number of batches of the same size, as sharded models need. Rows that fill up the last
+    batches have no labels and do not count.
     """
 
     mixture: Mixture

@@ -1,16 +1,16 @@
-"""The plan: the pure function from a number to the example that a run draws at that place.
+"""The plan: a pure function from a number to the example that a run draws at that position.
 
 Example n of a run is (part, epoch, row) by arithmetic alone:
 
-- blocks of `BLOCK` consecutive examples hold every part exactly as often as its weight says, in an order that
-  a keyed permutation of the block decides;
-- the k-th example of a part, in the order of the run, is row `permute(k mod rows, key=epoch)` of epoch `k div rows`.
+- a block of `BLOCK` consecutive examples holds every part exactly as often as its weight says, in an order given by
+  a keyed permutation;
+- the k-th example of a part is row `permute(k mod rows, key=epoch)` of epoch `k div rows`.
 
-So nothing has to be stored or replayed: any example is found at once (the order of its block takes a tenth of a
-second and is kept), on any rank, and shuffling 10^11 rows needs no memory. `kebyt5_xm.data.order.steps` says which
-of them make an optimizer step.
+So nothing is stored or replayed: any rank finds any example at once (the order of a block takes a tenth of a
+second and is cached), and shuffling 10^11 rows needs no memory. `kebyt5_xm.data.order.steps` groups examples into
+optimizer steps.
 
-Weights may change within a run: `continued` gives the plan of the rest, where every part goes on at its next row.
+Weights may change within a run: `continued` returns the plan of the rest, where every part goes on at its next row.
 """
 
 import hashlib
@@ -27,17 +27,17 @@ from kebyt5_xm.data.sources.source import Part
 from kebyt5_xm.errors import UserError
 
 BLOCK = 1 << 16
-"""Examples in a block. Weights are met exactly to 1/65536, and every part occurs at least once in a block."""
+"""Examples in a block. Weights are exact to 1/65536, and every part occurs at least once in a block."""
 
-BLOCKS_KEPT = 2
-"""Orders of blocks that a plan remembers, 0.8 MB each: a step may lie over the edge of one."""
+CACHED_BLOCKS = 2
+"""Orders of blocks that a plan caches, 0.8 MB each. Two, because a step may cross the edge of a block."""
 
-_ORDER, _ROWS = 1, 2  # purposes of a key, so that no two permutations share one
+_ORDER, _ROWS = 1, 2  # purposes of a key: no two permutations share a key
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Draws of the plan: parallel arrays of one length, in the order in which they are trained on."""
+    """Draws of the plan: parallel arrays of one length, in training order."""
 
     part: NDArray[np.int64]
     epoch: NDArray[np.int64]
@@ -53,12 +53,12 @@ class Draws:
 
 @dataclass(frozen=True)
 class Plan:
-    """The order of a whole run: `parts` are the mixture's parts, `weights` theirs at any positive scale.
+    """The order of a whole run. `weights` are those of the mixture's `parts`, at any positive scale.
 
-    Parts that end after their epochs give their last rows in full; their place is the others' from there on, in
+    A part with a limited number of epochs gives all its rows; after that the other parts fill its share, in
     proportion to their weights.
 
-    A plan that continues another begins at example `begin`, after `given` examples of each part.
+    A plan that continues another one begins at example `begin`, after `given` examples of each part.
     """
 
     parts: tuple[Part, ...]
@@ -81,7 +81,7 @@ class Plan:
 
     @cached_property
     def phases(self) -> "list[Phase]":
-        """The runs of blocks of one composition. There is one unless parts end after their epochs."""
+        """The stretches of blocks with equal composition: one, unless parts end after their epochs."""
         weights = np.asarray(self.weights, dtype=np.float64)
         limits = np.asarray(
             [np.inf if part.epochs is None else float(part.num_rows * part.epochs) for part in self.parts]
@@ -98,7 +98,7 @@ class Plan:
                 break
             if whole:
                 phases.append(Phase(block, counts, used))
-            else:  # some part ends inside this block; the others fill its place
+            else:  # a part ends inside this block; the others fill its share
                 counts, whole = _last_block(weights, left), 1
                 phases.append(Phase(block, counts, used))
             used = used + whole * counts
@@ -107,13 +107,13 @@ class Plan:
 
     @cached_property
     def num_examples(self) -> int | None:
-        """How many examples there are, or None if a part is repeated for ever."""
+        """The number of examples, or None if a part repeats without end."""
         if any(part.epochs is None for part in self.parts):
             return None
         return sum(part.num_rows * (part.epochs or 0) for part in self.parts)
 
     def rows(self, start: int, stop: int) -> Draws:
-        """Return the examples `start` to `stop` (exclusive) of the run, as far as there are any."""
+        """Return the examples `start` to `stop` (exclusive) of the run, fewer at its end."""
         if self.num_examples is not None:
             stop = max(start, min(stop, self.num_examples))
         index = np.arange(start, stop, dtype=np.int64)
@@ -127,7 +127,7 @@ class Plan:
         return Draws(part, epoch, row, index.astype(np.uint64))
 
     def _places(self, index: NDArray[np.int64]) -> "BlockOrder":
-        """Return the part of each example, and its number among the part's."""
+        """Return the part of each example, and its number within the part."""
         block, place = np.divmod(index - self.begin, BLOCK)
         part, nth = np.empty_like(place), np.empty_like(place)
         for number in np.unique(block):
@@ -137,7 +137,7 @@ class Plan:
         return BlockOrder(part, nth)
 
     def _order(self, number: int) -> "BlockOrder":
-        """Return the parts at all places of a block, numbered in the order of the places."""
+        """Return the part of every example in a block, and its number within the part."""
         if number not in self._blocks:
             composition = self._phase(number)
             counts = composition.counts
@@ -148,7 +148,7 @@ class Plan:
             nth[np.argsort(part, kind="stable")] = np.arange(size) + np.repeat(
                 composition.before(number) - np.cumsum(counts) + counts, counts
             )
-            while len(self._blocks) >= BLOCKS_KEPT:
+            while len(self._blocks) >= CACHED_BLOCKS:
                 del self._blocks[next(iter(self._blocks))]
             self._blocks[number] = BlockOrder(part, nth)
         return self._blocks[number]
@@ -158,15 +158,15 @@ class Plan:
         return self.phases[int(np.searchsorted(begins, block, side="right")) - 1]
 
     def shares(self, index: int) -> NDArray[np.float64]:
-        """Return each part's share of the examples in the block that example `index` is in; zeros after the last."""
+        """Return each part's share of the block that example `index` is in; zeros after the end."""
         if not self.phases:
             return np.zeros(len(self.parts))
         counts = self._phase((index - self.begin) // BLOCK).counts
         return counts / counts.sum()
 
     def drawn(self, index: int) -> NDArray[np.int64]:
-        """Return how many examples of each part there are before example `index`, in the whole run."""
-        if not self.phases:  # it continues a plan that had come to its end
+        """Return how many examples of each part the whole run has before example `index`."""
+        if not self.phases:  # the plan that it continues had ended
             return np.asarray(self.given, dtype=np.int64)
         block = (index - self.begin) // BLOCK
         return self._phase(block).before(block) + self.count(self.begin + block * BLOCK, index)
@@ -179,12 +179,12 @@ class Plan:
     def continued(self, index: int, weights: tuple[float, ...]) -> "Plan":
         """Return the plan that goes on from example `index` with other weights.
 
-        Blocks begin anew at `index`, and every part goes on at its next row, so that none is left out or given twice.
+        A new block begins at `index`, and every part goes on at its next row: no row is left out or drawn twice.
         """
         return replace(self, weights=weights, begin=index, given=tuple(self.drawn(index).tolist()))
 
     def description(self) -> dict[str, object]:
-        """Return, as plain values, everything that decides the order."""
+        """Return everything that decides the order, as plain values."""
         total = sum(self.weights)
         return {
             "order": "epoch by epoch",  # without it, a part's epochs were mixed within a block
@@ -198,7 +198,7 @@ class Plan:
 
 
 class BlockOrder(NamedTuple):
-    """Examples of a block: the part of each, and its number among all examples of the part."""
+    """For each example of a block: its part, and its number among all examples of the part."""
 
     part: NDArray[np.int64]
     nth: NDArray[np.int64]
@@ -206,7 +206,7 @@ class BlockOrder(NamedTuple):
 
 @dataclass(frozen=True)
 class Phase:
-    """Blocks of one composition, from `block` on. Arrays have an entry a part."""
+    """Blocks of equal composition, from number `block` on. Arrays have one entry for each part."""
 
     block: int
     counts: NDArray[np.int64]  # examples of a block
@@ -218,9 +218,9 @@ class Phase:
 
 
 def _shares(weights: NDArray[np.float64], size: int) -> NDArray[np.int64]:
-    """Return how many of `size` examples each part gets: the largest remainders of the exact shares.
+    """Return how many of `size` examples each part gets, by largest remainder.
 
-    A part of positive weight gets one at least, one of weight zero none.
+    A part of positive weight gets at least one; a part of weight zero gets none.
     """
     exact = weights / weights.sum() * size
     least = (weights > 0).astype(np.int64)

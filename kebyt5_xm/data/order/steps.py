@@ -1,12 +1,12 @@
-"""From the plan to optimizer steps: which examples make a global batch, and how it falls into micro-batches.
+"""From the plan to optimizer steps: the examples of each global batch, and its micro-batches.
 
-A global batch is formed first and then dealt to the ranks, so the same examples enter an optimizer step on any
-number of ranks. It starts at the example where the one before it ended: `(step, start)` is all there is to resume.
+The global batch is formed first and then dealt to the ranks, so the same examples enter an optimizer step on any
+number of ranks. It starts where the previous one ended: `(step, start)` is enough to resume.
 
-- `CountedSteps`: as many examples a step as asked for, cut into micro-batches in the plan's order.
-- `BudgetedSteps`: as many as fill a fixed number of micro-batches of so many positions each. The length of an
-  example is its encoder positions (text bytes and slots) or its target ids, whichever is more, and comes from the
-  sources' length tables, so nothing is decoded. Micro-batches are padded, of examples of like length; or packed.
+- `CountedSteps`: a fixed number of examples a step, cut into micro-batches in the plan's order.
+- `BudgetedSteps`: a fixed number of positions a step. The length of an example is the larger of its encoder positions
+  (text bytes and slots) and its target ids; it comes from the sources' length tables, so nothing is decoded.
+  Micro-batches hold examples of similar length, padded; or packed rows.
 """
 
 from abc import ABC, abstractmethod
@@ -22,18 +22,18 @@ from kebyt5_xm.data.order.plan import Draws, Plan
 from kebyt5_xm.errors import UserError
 
 Lengths = Callable[[Draws], NDArray[np.int64]]
-"""Draws -> [n, 2], encoder positions and target ids of each; zeros for one that cannot be made."""
-SURE = 1.05
-"""A row's length may depend on its draw a little, as where spans fall: so much more has to be there."""
-AT_ONCE = 1 << 16
+"""Draws -> [n, 2], encoder positions and target ids of each; zeros for an impossible example."""
+MARGIN = 1.05
+"""A row's length may depend a little on its draw (where spans fall). The estimate of enough data allows for it."""
+LOOKUP_ROWS = 1 << 16
 """Rows whose lengths are looked up at a time."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """The examples of one forward pass on one rank. `packed_row` tells the row of each where rows are packed.
+    """The examples of one forward pass on one rank. If rows are packed, `packed_row` is the row of each example.
 
-    `left_out` are draws of the step that are known to give no example, or one too long: they are counted here.
+    `left_out` are draws of the step that are impossible or too long; they are counted with this micro-batch.
     """
 
     draws: Draws
@@ -43,7 +43,9 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """The examples `start` to `stop` (exclusive) of the run as micro-batches; `num_targets` ids in all."""
+    """The examples `start` to `stop` (exclusive) of the run as micro-batches, with `num_targets` target ids in
+    total.
+    """
 
     start: int
     stop: int
@@ -55,13 +57,13 @@ class GlobalBatch:
 class Budget:
     """A global batch by length instead of by number of examples: `data.budget` in a recipe.
 
-    An example takes its encoder positions (text bytes and slots) or its target ids, whichever is more.
+    An example counts as the larger of its encoder positions (text bytes and slots) and its target ids.
 
     Args:
         global_length: positions of one optimizer step, over all ranks, padding included.
         micro_length: positions of one forward pass on one rank; it divides `global_length`.
-        packed_length: fill rows of so many positions with several examples that do not see each other, in place
-            of padding; it divides `micro_length`.
+        packed_length: pack several examples, which do not see each other, into rows of this many positions instead of
+            padding; it divides `micro_length`.
     """
 
     global_length: int
@@ -69,7 +71,7 @@ class Budget:
     packed_length: int | None = None
 
     def check(self) -> None:
-        """Raise `UserError` if one does not divide the other. Not on being made: a parser does that, unawares."""
+        """Raise `UserError` if one does not divide the other. Not in the constructor, which parsers call."""
         pairs = [("global_length", self.global_length, "micro_length", self.micro_length)]
         if self.packed_length is not None:
             pairs.append(("micro_length", self.micro_length, "packed_length", self.packed_length))
@@ -82,7 +84,7 @@ class Budget:
 
     @property
     def longest(self) -> int:
-        """The positions that there is room for in one row."""
+        """The most positions of one row."""
         return self.packed_length or self.micro_length
 
     def __str__(self) -> str:
@@ -91,7 +93,7 @@ class Budget:
 
 
 class Steps(ABC):
-    """Cuts the plan into global batches of `num_micro_batches` each, a multiple of the number of ranks."""
+    """Cuts the plan into global batches of `num_micro_batches`, a multiple of the number of ranks."""
 
     num_micro_batches: int
 
@@ -99,17 +101,17 @@ class Steps(ABC):
     def batch(self, start: int) -> GlobalBatch:
         """Return the global batch that starts at example `start` of the run.
 
-        Raises `UserError` if the sources end before it is whole.
+        Raises `UserError` if the sources end inside it.
         """
 
     @abstractmethod
-    def count(self, most: int) -> int:
-        """Return how many steps there are before the sources end, but no more than `most`."""
+    def count(self, limit: int) -> int:
+        """Return the number of steps before the sources end, at most `limit`."""
 
 
 @dataclass
 class CountedSteps(Steps):
-    """`num_micro_batches` of `micro_batch_size` examples each. One that cannot be made keeps its place."""
+    """`num_micro_batches` of `micro_batch_size` examples. An impossible example leaves its place empty."""
 
     plan: Plan
     lengths: Lengths
@@ -125,15 +127,15 @@ class CountedSteps(Steps):
         num_targets = int(self.lengths(draws)[:, 1].sum())
         return GlobalBatch(start, start + len(draws), [MicroBatch(cut) for cut in cuts], num_targets)
 
-    def count(self, most: int) -> int:
+    def count(self, limit: int) -> int:
         if self.plan.num_examples is None:
-            return most
-        return min(most, self.plan.num_examples // (self.micro_batch_size * self.num_micro_batches))
+            return limit
+        return min(limit, self.plan.num_examples // (self.micro_batch_size * self.num_micro_batches))
 
 
 @dataclass
 class BudgetedSteps(Steps):
-    """As many examples as fill the budget. One that is impossible or too long is left out and counted."""
+    """As many examples as fill the budget. Impossible and too long examples are skipped and counted."""
 
     plan: Plan
     lengths: Lengths
@@ -155,7 +157,7 @@ class BudgetedSteps(Steps):
                 f"the {self.budget.longest} positions of data.budget's packed_length or micro_length; mend the rows, "
                 "or raise these"
             )
-        count, bins = self._most(longest[usable])
+        count, bins = self._fill(longest[usable])
         # The step ends before the first usable example that it has no room for.
         stop = int(usable[count]) if count < len(usable) else len(draws)
         micro_batches = []
@@ -168,28 +170,28 @@ class BudgetedSteps(Steps):
         num_targets = int(lengths[usable[:count], 1].sum())
         return GlobalBatch(start, start + stop, micro_batches, num_targets)
 
-    def count(self, most: int) -> int:
+    def count(self, limit: int) -> int:
         """As `Steps.count`, step by step if it is close, since lengths decide; with a bar if it takes long.
 
         If the examples, end to end and without padding, fill that many steps and some more, none is counted.
         """
-        if self.plan.num_examples is None or self._are_enough_for(most):
-            return most
+        if self.plan.num_examples is None or self._are_enough_for(limit):
+            return limit
         start = 0
-        for step in tqdm(range(most), unit=" steps", desc="counting steps", disable=None, delay=2.0):
+        for step in tqdm(range(limit), unit=" steps", desc="counting steps", disable=None, delay=2.0):
             if start >= self.plan.num_examples:
                 return step
             start = self.batch(start).stop
-        return most
+        return limit
 
     def _fits(self, lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
         longest = lengths.max(axis=1)
         return (longest > 0) & (longest <= self.budget.longest)
 
     def _window(self, start: int) -> tuple[Draws, NDArray[np.int64]]:
-        """Return draws from `start` on, of which those that fit are longer together than a step can be.
+        """Return draws from `start` on, and their lengths: enough to fill a step.
 
-        Fewer where there are no more, or hardly one that fits.
+        Fewer at the end of the run, or if hardly any example fits.
         """
         budget = self.budget.global_length
         size = max(64, budget // 256)
@@ -200,12 +202,12 @@ class BudgetedSteps(Steps):
             lengths = self.lengths(draws)
             if lengths[self._fits(lengths)].max(axis=1).sum() > budget or len(draws) < size:
                 return draws, lengths
-            if size > budget + (1 << 17):  # all but a few of them are impossible
+            if size > budget + (1 << 17):  # nearly all of them are impossible
                 return draws, lengths
             size *= 2
 
-    def _most(self, longest: NDArray[np.int64]) -> "tuple[int, list[Bin]]":
-        """Return the most first examples that fill no more micro-batches than there are, and those."""
+    def _fill(self, longest: NDArray[np.int64]) -> "tuple[int, list[Bin]]":
+        """Return how many of the first examples fit the micro-batches at most, and these micro-batches."""
         budget = self.budget.global_length
         high = int(np.searchsorted(np.cumsum(longest), budget, side="right"))
         low, best = 1, self._bins(longest[:1])
@@ -227,13 +229,13 @@ class BudgetedSteps(Steps):
         return _packed(longest, order, self.budget.packed_length, rows, self.num_micro_batches)
 
     def _are_enough_for(self, steps: int) -> bool:
-        """Say whether there are so many steps beyond doubt: none has room for more positions than its budget."""
+        """Return True if the sources certainly give so many steps: no step takes more positions than its budget."""
         if self.plan.given is not None:
             return False
-        wanted = SURE * steps * self.budget.global_length
+        wanted = MARGIN * steps * self.budget.global_length
         for number, part in enumerate(self.plan.parts):
-            for begin in range(0, part.num_rows, AT_ONCE):
-                row = np.arange(begin, min(begin + AT_ONCE, part.num_rows))
+            for begin in range(0, part.num_rows, LOOKUP_ROWS):
+                row = np.arange(begin, min(begin + LOOKUP_ROWS, part.num_rows))
                 draws = Draws(np.full_like(row, number), np.zeros_like(row), row, row.astype(np.uint64))
                 lengths = self.lengths(draws)
                 wanted -= (part.epochs or 0) * int(lengths.max(axis=1)[self._fits(lengths)].sum())
@@ -247,7 +249,7 @@ Bin = tuple[list[int], list[int]]
 
 
 def _padded(longest: NDArray[np.int64], order: NDArray[np.int64], budget: int, wanted: int) -> list[Bin]:
-    """Fill micro-batches with examples of like length, longest first, each padded to its longest."""
+    """Fill micro-batches with examples of similar length, longest first, each padded to its longest."""
     bins = []
     place = 0
     while place < len(order):
@@ -262,9 +264,9 @@ def _padded(longest: NDArray[np.int64], order: NDArray[np.int64], budget: int, w
 
 
 def _packed(
-    longest: NDArray[np.int64], order: NDArray[np.int64], capacity: int, most_rows: int, wanted: int
+    longest: NDArray[np.int64], order: NDArray[np.int64], capacity: int, max_rows: int, wanted: int
 ) -> list[Bin]:
-    """Fill rows of `capacity` positions, best fit, longest first; deal at most `most_rows` to a micro-batch."""
+    """Fill rows of `capacity` positions by best fit, longest first; deal at most `max_rows` to a micro-batch."""
     free: list[tuple[int, int]] = []  # (positions left, row), in that order
     members: list[list[int]] = []
     for example in order.tolist():
@@ -277,7 +279,7 @@ def _packed(
             left, row = free.pop(place)
         members[row].append(example)
         insort(free, (left - length, row))
-    num_bins = max(-(-len(members) // most_rows), min(wanted, len(members)))
+    num_bins = max(-(-len(members) // max_rows), min(wanted, len(members)))
     bins: list[Bin] = []
     for dealt in np.array_split(np.arange(len(members)), num_bins):
         flat = [(example, row) for row, number in enumerate(dealt) for example in members[number]]

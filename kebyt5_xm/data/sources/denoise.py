@@ -23,12 +23,12 @@ class Denoising(Source):
     Args:
         stores: language -> folder of a store made by `kebyt5-xm prepare text`.
         weight: share of this source's examples in the mixture, relative to the other sources.
-        epochs: after so many passes over a language's chunks it gives no more and the others fill its place; null
-            repeats it for ever.
+        epochs: a language ends after this many passes over its chunks, and the others fill its share; null repeats it
+            without end.
         temperature: languages are drawn with p ~ bytes^(1 / temperature). The default is ByT5's and mT5's
-            1 / 0.3 (mT5, section 3.2); 1 draws by size, a large value draws all alike.
-        validation: the share of every store that is held out (its last chunks), or language -> store.
-        max_validation_examples: held-out chunks used per language.
+            1 / 0.3 (mT5, section 3.2); 1 draws by size, a large value draws all languages equally.
+        validation: the share of every store to hold out (its last chunks), or language -> store.
+        max_validation_examples: the most held-out chunks used per language.
         inputs_length: byte ids of one input, sentinels and end of sequence included.
         noise_density, mean_noise_span_length, sentinels, boundaries: see
             `kebyt5_xm.data.text.denoising.SpanDenoising`.
@@ -119,7 +119,7 @@ class Denoising(Source):
             return np.tile(np.asarray([inputs, targets], dtype=np.int64), (len(selection), 1))
         chunks = self.chunks(selection.part, selection.row, selection.held_out)
         targets = self.objective.target_lengths(chunks, selection.seed, selection.index)
-        # Every byte is on one side, every sentinel and an end of sequence on both.
+        # Every byte is on one side; all sentinels and an end of sequence are on both.
         both = self.objective.chunk_length + 2 * (self.objective.num_spans + 1)
         return np.stack([both - targets, targets], axis=1)
 
@@ -144,7 +144,7 @@ class Denoising(Source):
         return self.objective.sentinels
 
     def _first_held_out(self, store: Store) -> int:
-        """Rows before this one train."""
+        """Return the first held-out chunk of a store; those before it train."""
         num_chunks = store.num_chunks(self.objective.chunk_length)
         share = self.validation if isinstance(self.validation, float) else 0.0
         return num_chunks - int(num_chunks * share)

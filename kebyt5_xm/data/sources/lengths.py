@@ -1,14 +1,14 @@
 """The length table of a manifest: encoder positions and target ids of every row, from headers alone.
 
-It is made once for a manifest and whatever decides lengths (prompt, target, limits, preprocessing, adapter), in
-parallel, and lies beside the manifest as `X.lengths-KEY`:
+It is made once, in parallel, for a manifest and the settings that decide lengths (prompt, target, limits,
+preprocessing, adapter). The file `X.lengths-KEY` lies in the manifest's folder:
 
     4096 bytes      a JSON object that describes the rest, padded with spaces
     int32 [row, 2]  encoder positions and target ids; zeros where no example can be made
 
-A medium that changes afterwards is found out when it is drawn: its slots no longer match. Rows of which no example
-could be made are measured again at every start, as their media may have come since. A table that belongs to another
-content of the manifest, and that nobody has used for a week, is removed when a new one is made.
+A medium that changes later is noticed when it is drawn, because its slots no longer match. Rows without an
+example are measured again at every start, because a missing file may have been added. A table of an earlier
+version of the manifest is removed when a new table is made, if it was not used for a week.
 """
 
 import contextlib
@@ -37,23 +37,25 @@ HEADER_BYTES = 4096
 JOB_ROWS = 2048
 """Rows of one job: about a second of headers on a local disk."""
 ROWS_FOR_PROCESSES = 20_000
-"""With fewer rows, processes would take longer to start, torch's import included, than the headers."""
+"""With fewer rows, starting processes (and importing torch) takes longer than reading the headers."""
 SHOWN_CAUSES = 5
 UNUSED_SECONDS = 7 * 24 * 3600
-"""Without use after which a table of another content is removed: runs that go on may still open it. Our choice."""
+"""Age since the last use at which an outdated table is removed; a current run may still open a younger one. Our
+choice.
+"""
 ROWS_BETWEEN_UPDATES = 64
 
 _LOG = logging.getLogger(__name__)
 
 Measure = Callable[[int], "tuple[int, int] | str"]
-"""Row -> encoder positions and target ids, or the cause why no example can be made. Sent to other processes."""
+"""Row -> encoder positions and target ids, or why no example can be made. Must be picklable."""
 
 
 @dataclass(frozen=True)
 class LengthTable:
-    """An opened table; `lengths` [row, 2] is mapped, not read. `digest` is a hash of all lengths.
+    """An open table. `lengths` [row, 2] is memory-mapped; `digest` is a hash of all lengths.
 
-    Sent to another process, it is mapped there, unless another one has taken its name since.
+    A pickled table is mapped again in the other process, or copied if the file was replaced meanwhile.
     """
 
     path: Path
@@ -67,18 +69,18 @@ class LengthTable:
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = (self.digest, self.longest, self.num_bad)
-        there = _opened(self.path)
+        there = _open(self.path)
         if there is not None and there.digest == self.digest:
-            return _mapped, (self.path, *values)
+            return _open_exactly, (self.path, *values)
         return type(self), (self.path, np.asarray(self.lengths), *values)
 
 
 def find_table(manifest: Path, key: str, num_rows: int) -> LengthTable | None:
-    """Return the table of `manifest` for `key` if there is one that fits."""
+    """Return the table of `manifest` for `key`, or None if there is none of this many rows."""
     for place in places(manifest, _suffix(key)):
-        table = _opened(place, key)
+        table = _open(place, key)
         if table is not None and len(table) == num_rows:
-            with contextlib.suppress(OSError):  # of somebody else, or on a disk that is read only
+            with contextlib.suppress(OSError):  # another user's file, or a read-only disk
                 os.utime(place)
             return table
     return None
@@ -93,18 +95,18 @@ def make_table(
     workers: int,
     progress: Progress,
 ) -> LengthTable:
-    """Measure every row in `workers` processes and write the table. Raises `UserError` if it can lie nowhere.
+    """Measure every row in `workers` processes and write the table. Raises `UserError` if it cannot be written.
 
-    `fingerprint` is the manifest's content.
+    `fingerprint` is a hash of the manifest's content.
     """
     rows = np.arange(num_rows)
-    lengths, causes = _measured(rows, measure, workers, progress)
-    _tell(manifest, num_rows, causes)
+    lengths, causes = _measure(rows, measure, workers, progress)
+    _warn(manifest, num_rows, causes)
     _remove_superseded(manifest, fingerprint)
-    return _written(manifest, key, fingerprint, lengths, sum(causes.values()))
+    return _write_table(manifest, key, fingerprint, lengths, sum(causes.values()))
 
 
-def mended(
+def remeasure_impossible(
     table: LengthTable,
     manifest: Path,
     key: str,
@@ -113,18 +115,20 @@ def mended(
     workers: int,
     progress: Progress,
 ) -> LengthTable:
-    """Measure the rows again of which no example could be made; return a new table if one can be made of any now."""
+    """Measure the rows without an example again; return a new table if any of them has one now, else the old
+    table.
+    """
     rows = np.flatnonzero(~table.lengths.any(axis=1))
-    measured, causes = _measured(rows, measure, workers, progress)
-    _tell(manifest, len(table), causes)
+    measured, causes = _measure(rows, measure, workers, progress)
+    _warn(manifest, len(table), causes)
     if not measured.any():
         return table
     lengths = np.array(table.lengths)
     lengths[rows] = measured
-    return _written(manifest, key, fingerprint, lengths, sum(causes.values()))
+    return _write_table(manifest, key, fingerprint, lengths, sum(causes.values()))
 
 
-def _measured(
+def _measure(
     rows: NDArray[np.int64], measure: Measure, workers: int, progress: Progress
 ) -> tuple[NDArray[np.int32], "Counter[str]"]:
     lengths = np.zeros((len(rows), 2), dtype=np.int32)
@@ -140,7 +144,7 @@ def _measured(
     return lengths, causes
 
 
-def _written(
+def _write_table(
     manifest: Path, key: str, fingerprint: str, lengths: NDArray[np.int32], num_bad: int
 ) -> LengthTable:
     raw = lengths.astype("<i4").tobytes()
@@ -168,15 +172,15 @@ def _written(
     return table
 
 
-def _tell(manifest: Path, num_rows: int, causes: "Counter[str]") -> None:
+def _warn(manifest: Path, num_rows: int, causes: "Counter[str]") -> None:
     if causes:
         most = "; ".join(f"{cause} ({count})" for cause, count in causes.most_common(SHOWN_CAUSES))
         total = sum(causes.values())
         _LOG.warning("%s: %d of %d rows give no example: %s", manifest, total, num_rows, most)
 
 
-def _header(place: Path) -> dict[str, Any] | None:
-    """Return what a table says of itself, None for anything else."""
+def _read_header(place: Path) -> dict[str, Any] | None:
+    """Return the header of a length table, or None for any other file."""
     try:
         with place.open("rb") as file:
             header = json.loads(file.read(HEADER_BYTES))
@@ -185,8 +189,8 @@ def _header(place: Path) -> dict[str, Any] | None:
         return None
 
 
-def _opened(place: Path, key: str | None = None) -> LengthTable | None:
-    header = _header(place)
+def _open(place: Path, key: str | None = None) -> LengthTable | None:
+    header = _read_header(place)
     try:
         if header is None or header["version"] != VERSION or header["key"] != (key or header["key"]):
             return None
@@ -198,8 +202,8 @@ def _opened(place: Path, key: str | None = None) -> LengthTable | None:
         return None
 
 
-def _mapped(path: Path, digest: str, longest: int, num_bad: int) -> LengthTable:
-    table = _opened(path)
+def _open_exactly(path: Path, digest: str, longest: int, num_bad: int) -> LengthTable:
+    table = _open(path)
     if table is None or table.digest != digest:
         raise UserError(f"the length table {path} was removed or changed while a run began; start it again")
     return table
@@ -208,7 +212,7 @@ def _mapped(path: Path, digest: str, longest: int, num_bad: int) -> LengthTable:
 def _remove_superseded(manifest: Path, fingerprint: str) -> None:
     for place in places(manifest, _suffix("")):
         for old in place.parent.glob(f"{glob.escape(place.name)}*"):
-            header = _header(old)
+            header = _read_header(old)
             if header is None or (header["version"] == VERSION and header.get("manifest") == fingerprint):
                 continue
             with contextlib.suppress(OSError):
@@ -217,7 +221,7 @@ def _remove_superseded(manifest: Path, fingerprint: str) -> None:
 
 
 def table_key(settings: dict[str, Any]) -> str:
-    """Return a digest of all that decides lengths."""
+    """Return a digest of the settings that decide lengths."""
     text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -231,14 +235,14 @@ def _measure_rows(
 ) -> tuple[NDArray[np.int32], "Counter[str]"]:
     lengths = np.zeros((len(rows), 2), dtype=np.int32)
     causes: Counter[str] = Counter()
-    told = 0
+    reported = 0
     for place, row in enumerate(rows.tolist()):
         measured = measure(row)
         if isinstance(measured, str):
             causes[measured] += 1
         else:
             lengths[place] = measured
-        if place + 1 - told == ROWS_BETWEEN_UPDATES or place + 1 == len(rows):
-            progress(place + 1 - told)
-            told = place + 1
+        if place + 1 - reported == ROWS_BETWEEN_UPDATES or place + 1 == len(rows):
+            progress(place + 1 - reported)
+            reported = place + 1
     return lengths, causes

@@ -16,8 +16,14 @@ from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.names import expanded
 from kebyt5_xm.data.media.reference import Limits
 from kebyt5_xm.data.pool import Progress
-from kebyt5_xm.data.sources.feeding import check_texts
-from kebyt5_xm.data.sources.lengths import LengthTable, find_table, make_table, mended, table_key
+from kebyt5_xm.data.sources.checks import check_texts
+from kebyt5_xm.data.sources.lengths import (
+    LengthTable,
+    find_table,
+    make_table,
+    remeasure_impossible,
+    table_key,
+)
 from kebyt5_xm.data.sources.manifest import open_rows
 from kebyt5_xm.data.sources.prompts import Prompts
 from kebyt5_xm.data.sources.source import Part, Selection, Source
@@ -27,7 +33,7 @@ from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics import Metric, check_metrics
 
 ROWS_CHECKED = 1000
-"""First rows that labels are held against before anything is trained; `lint` looks at all."""
+"""Rows checked for labels and metrics before training; `kebyt5-xm lint` checks all rows."""
 
 T = TypeVar("T")
 
@@ -38,26 +44,25 @@ class Manifest(Source):
     Args:
         path: the manifest: JSON lines, parquet, a WebDataset tar shard, or several as `train-{000..127}.tar` or
             `train-*.tar`; media in it are paths relative to its folder, or files in the shard.
-        format: how the files are laid out where they are none of these: a class of `kebyt5_xm.data.layouts`.
+        format: how other files are laid out: a class of `kebyt5_xm.data.layouts`.
         prompt: the input, with `{column}` for text, `{column:modality}` for the slots of an image or a recording,
             and `{column:.1f}` for a number with one decimal; `{{` is a brace. Nothing else is special.
-        target: the text to be written, with `{column}` alike.
-        labels: the only targets that there are, as a list; or what stands in the target as published, and the word
-            to write for it. Written answers are then always one of them.
-        references: a column whose text, or list of texts, is right where answers are judged; the target unless
-            given.
-        metrics: by which written answers to the held-out rows are judged.
+        target: the text to generate, with `{column}` as in the prompt.
+        labels: the closed list of targets; or a mapping from the published label to the word to generate. Answers
+            are then always one of them.
+        references: a column of the right answer, or of a list of right answers; the target by default.
+        metrics: judge the generated answers to the held-out rows.
         weight: share of this source's examples in the mixture, relative to the other sources.
-        epochs: after so many passes over the rows the source gives no more and the others fill its place; null
-            repeats it for ever.
+        epochs: the source ends after this many passes over its rows, and the other sources fill its share; null
+            repeats it without end.
         validation: a held-out manifest with the same columns.
-        validation_format: its layout; `format` unless given.
-        max_validation_examples: rows of it that are used.
-        count_left_out: held-out rows of which no example can be made, since they are too long or a file is missing,
-            count as wrong answers, so that a published figure is over all of them; else metrics are over the others.
-        max_source_length: longest input in bytes, slots not counted; a longer example is left out with a warning.
-        max_target_length: longest target in bytes, likewise.
-        limits: largest media that are opened.
+        validation_format: the layout of the held-out manifest; `format` by default.
+        max_validation_examples: the most held-out rows used.
+        count_left_out: true to count held-out rows that give no example (too long, or a missing file) as wrong
+            answers, as published figures do; false to compute metrics without them.
+        max_source_length: longest input in bytes, slots not counted; longer examples are skipped with a warning.
+        max_target_length: longest target in bytes; longer examples are skipped with a warning.
+        limits: the largest media that are opened.
         allow_remote: media may be URLs of the public internet, also in archives and caches (see docs/data.md).
         allow_outside: media may lie outside the manifest's folder; with allow_remote, any URL that fsspec opens.
     """
@@ -120,7 +125,7 @@ class Manifest(Source):
         self._check_answers()
 
     def _check_answers(self) -> None:
-        """Raise `UserError` if labels, references or metrics do not fit the rows that answers are judged by."""
+        """Raise `UserError` if labels, references or metrics do not fit the rows."""
         if self.metrics and self.held_out is None:
             raise UserError("found metrics but no held-out rows to judge; give a manifest as `validation`")
         if self.held_out is not None and self.held_out.references_column is not None:
@@ -181,7 +186,7 @@ class Manifest(Source):
 
     def _changed(self, held_out: bool, found: tuple[int, int], promised: tuple[int, ...]) -> str:
         if not any(promised):
-            return "a file has come since the length table was made; the row counts from the next start on"
+            return "a file was added after the length table was made; the row is used from the next start on"
         return (
             f"{found[0]} positions and {found[1]} target ids, but {promised[0]} and {promised[1]} when the length "
             f"table was made: a file has changed since; delete {self._table(held_out).path.name} and start again"
@@ -208,7 +213,9 @@ class Manifest(Source):
                     rows.path, key, rows.fingerprint, len(rows), prompts.measure, workers, progress
                 )
             elif table.num_bad:
-                table = mended(table, rows.path, key, rows.fingerprint, prompts.measure, workers, progress)
+                table = remeasure_impossible(
+                    table, rows.path, key, rows.fingerprint, prompts.measure, workers, progress
+                )
             self._opened[bool(held_out)] = table
 
     def lengths(self, selection: Selection) -> NDArray[np.int64]:
@@ -254,7 +261,7 @@ class Manifest(Source):
 
 
 def _first(make: Callable[[int], T], num_rows: int) -> list[T]:
-    """Return what `make` gives for the first rows, those left out for which it raises `BadSample`."""
+    """Return `make(row)` for the first rows, without those for which it raises `BadSample`."""
     made = []
     for row in range(min(num_rows, ROWS_CHECKED)):
         with suppress(BadSample):

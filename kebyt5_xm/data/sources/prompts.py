@@ -147,7 +147,7 @@ class Prompts:
             else:
                 ids.append(encode(segment) if isinstance(segment, str) else encode_bytes(segment))
             position += len(ids[-1])
-        return Example.asked(ids, media)
+        return Example.without_target(ids, media)
 
     def skipped(self, row: int, error: BadSample) -> Example:
         """Return the empty example of a row of which none can be made."""

@@ -2,10 +2,9 @@
 
     {image_path:image}\\n설명: {question}
 
-`{column}` becomes the column's text; `{column:modality}` becomes a slot of that modality, and a column that
-holds a list becomes as many slots as the list is long. `{column:.1f}` is a number with one decimal, `.0f` to `.9f`
-with as many, as Python writes it; no modality has a name with a dot. A column's name may hold anything but braces and
-colons.
+`{column}` becomes the column's text; `{column:modality}` becomes a slot of that modality, and a list in the column
+becomes one slot for each item. `{column:.1f}` is a number with one decimal (`.0f` to `.9f`), formatted as Python
+does; no modality has a name with a dot. A column's name may hold anything but braces and colons.
 """
 
 import math
@@ -23,17 +22,17 @@ from kebyt5_xm.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of one input of `modality`: a path or URL as the row has it, a file's bytes, or where it lies."""
+    """One input of `modality`: a path or URL as the row has it, a file's bytes, or a stretch of an archive."""
 
     modality: str
     reference: str | bytes | Span
 
 
 Segment = str | bytes | Slot
-"""Text, a slot, or bytes of a text that need not be UTF-8: only a `Change` makes these."""
+"""Text, a slot, or the bytes of a changed text, which need not be UTF-8 (only a `Change` makes bytes)."""
 
 Change = Callable[[str, str], str | bytes]
-"""(column, its text) -> what is to stand in its place."""
+"""(column, its text) -> the text to use instead."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ class _Field:
     decimals: int | None = None
 
 
-_LONGEST_NUMBER = 40
-"""Characters of a number that is rounded; those of a float are 24 at most."""
+_MAX_NUMBER_LENGTH = 40
+"""The most characters of a number to round; a float has at most 24."""
 _DECIMALS = re.compile(r"\.([0-9])f")
 
 # An escaped brace, a field, or a brace that is neither.
@@ -59,20 +58,20 @@ class Template:
         self._parts = _parsed(text)
         fields = [part for part in self._parts if isinstance(part, _Field)]
         self.columns = tuple(dict.fromkeys(field.column for field in fields))
-        """The columns in use, each once, in order."""
+        """The columns used, each once, in order."""
         self.text_columns = tuple(dict.fromkeys(field.column for field in fields if field.modality is None))
-        """Those among them that are used as text."""
+        """The columns used as text."""
         self.modalities = tuple(
             dict.fromkeys(field.modality for field in fields if field.modality is not None)
         )
-        """The modalities in use, each once, in order."""
+        """The modalities used, each once, in order."""
 
     def pieces(self) -> list[str | tuple[str, str | None]]:
-        """Return the template's own words and its fields (column, modality), in order."""
+        """Return the literal texts and the fields (column, modality) of the template, in order."""
         return [part if isinstance(part, str) else (part.column, part.modality) for part in self._parts]
 
     def check(self, columns: Iterable[str], modalities: Iterable[str]) -> None:
-        """Raise `UserError` if the template names a column or modality that is not among the given ones."""
+        """Raise `UserError` if the template names an unknown column or modality."""
         for kind, used, known in (
             ("column", self.columns, sorted(columns)),
             ("modality", self.modalities, sorted(modalities)),
@@ -85,15 +84,17 @@ class Template:
                     )
 
     def render(self, row: Mapping[str, Any], change: Change | None = None) -> list[Segment]:
-        """Return the segments of a row: text and slots in order, texts that touch joined, empty texts left out.
+        """Return the segments of a row: texts and slots in order, neighbouring texts joined, empty texts left out.
 
-        `change` is asked for every text that comes from a column, never for the template's own words.
+        `change` is applied to every text from a column, not to the template's literal text.
 
-        Numbers and other scalars become their `str`. Raises `BadSample` where a column is absent or null, is no
-        number but to be rounded, where text would be a list, a mapping or bytes that are not UTF-8, or holds half a
-        character (a lone surrogate), and where a slot's column is neither a path, nor a file's bytes, nor a mapping
-        with "bytes" or "path" (as in parquet files of Hugging Face datasets) or "array" and "sampling_rate", nor a
-        non-empty list of these.
+        Numbers and other scalars become their `str`. Raises `BadSample` if
+
+        - a column is absent or null;
+        - a column with decimals is not a number;
+        - a text column is a list, a mapping, bytes that are not UTF-8, or holds a lone surrogate;
+        - a slot's column is none of: a path, a file's bytes, a mapping with "bytes" or "path" (as in parquet files of
+          Hugging Face datasets) or with "array" and "sampling_rate", or a non-empty list of these.
         """
         segments: list[Segment] = []
         for part in self._parts:
@@ -127,7 +128,7 @@ def _joined(first: str | bytes, second: str | bytes) -> str | bytes:
 
 
 def as_bytes(text: str | bytes) -> bytes:
-    """Return the bytes of a segment that is no slot."""
+    """Return the bytes of a text segment."""
     return text if isinstance(text, bytes) else text.encode()
 
 
@@ -160,7 +161,7 @@ def _value(column: str, row: Mapping[str, Any]) -> Any:
 
 
 def _check_offset(column: str, row: Mapping[str, Any]) -> None:
-    """Raise `BadSample` if a row of a NeMo manifest is a part of its recording: the text is not that of the whole."""
+    """Raise `BadSample` if a row of a NeMo manifest covers only a part of its recording."""
     if column == "audio_filepath" and row.get("offset") not in (None, "", 0, "0", "0.0"):
         raise BadSample(
             f"the row is a part of its recording, from the offset {str(row['offset'])[:20]} s on, expected a whole "
@@ -184,11 +185,11 @@ def _text(column: str, value: Any) -> str:
 
 
 def _rounded(column: str, text: str, decimals: int) -> str:
-    """Return a number with so many decimals; half is rounded to even, and there is no minus before zero."""
+    """Return a number with so many decimals, half rounded to even, without a minus sign on zero."""
     try:
         number = Decimal(text.strip())
         rounded = round(number, decimals)
-        if number.is_finite() and len(text) <= _LONGEST_NUMBER:
+        if number.is_finite() and len(text) <= _MAX_NUMBER_LENGTH:
             return f"{abs(rounded) if rounded == 0 else rounded:.{decimals}f}"
     except (ArithmeticError, ValueError):
         pass

@@ -1,4 +1,4 @@
-"""The labels of a classification source: the words to write, and what stands for them in the files."""
+"""The labels of a classification source: the words to generate, and their published forms."""
 
 import re
 import unicodedata
@@ -12,10 +12,10 @@ from kebyt5_xm.errors import UserError, did_you_mean
 _NUMBER = re.compile(r"[-+]?[0-9]{1,300}(\.[0-9]{1,300})?")
 
 
-def checked(labels: Sequence[str]) -> tuple[str, ...]:
+def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """Return a closed list of answers.
 
-    Raises `UserError` for fewer than two, an empty one, or one given twice, be it in two Unicode forms.
+    Raises `UserError` for fewer than two labels, an empty label, or a label given twice, also in two Unicode forms.
     """
     if isinstance(labels, str) or len(labels) < 2 or "" in labels:
         raise UserError(f"found the labels {labels!r}, expected two words or more, none empty")
@@ -28,11 +28,11 @@ def checked(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 class Words:
-    """What is published -> the word that is written for it.
+    """Published label -> the word to generate.
 
-    What is published matches as it is written; else in the composed Unicode form (NFC) and without white space at its
-    ends; else as the same number (1.0 for 1) or truth value (True for true). It is never taken for another kind: True
-    is not 1. Raises `UserError` for fewer than two words, or a word or what stands for it given twice.
+    A label matches exactly; else in composed Unicode form (NFC) without white space at its ends; else as the same
+    number (1.0 for 1) or the same truth value (True for true). Kinds are never mixed: True is not 1. Raises
+    `UserError` for fewer than two words, and for a word or a published label given twice.
     """
 
     def __init__(self, given: Sequence[str] | Mapping[str, str]):
@@ -41,7 +41,7 @@ class Words:
         self.given: list[str] | dict[str, str] = (
             dict(self._words) if isinstance(given, Mapping) else list(given)
         )
-        self.labels = checked(list(given.values()) if isinstance(given, Mapping) else given)
+        self.labels = check_labels(list(given.values()) if isinstance(given, Mapping) else given)
         self._alike: dict[object, str] = {}
         for published, word in self._words.items():
             first = self._alike.setdefault(_composed(published), word)
@@ -59,7 +59,7 @@ class Words:
 
     @classmethod
     def of(cls, given: Sequence[str] | Mapping[str, str] | None) -> "Words | None":
-        """Return the words of what a recipe gives, if it gives any."""
+        """Return the words for `labels` of a recipe; None if it has none."""
         return None if given is None else cls(given)
 
     def _find(self, text: str) -> str | None:
@@ -71,7 +71,7 @@ class Words:
         return None if value is None else self._alike.get(value)
 
     def word(self, text: str) -> str:
-        """Return the word for a text in the files; raise `BadSample` if it is no label."""
+        """Return the word for a published label. Raises `BadSample` for an unknown one."""
         word = self._find(text)
         if word is None:
             raise BadSample(
@@ -80,7 +80,7 @@ class Words:
         return word
 
     def check(self, texts: Sequence[str]) -> None:
-        """Raise `UserError` if most texts are no labels: the labels are wrong then, and not the rows."""
+        """Raise `UserError` if most texts are unknown: then the labels are wrong, not the rows."""
         strange = [text for text in texts if self._find(text) is None]
         if 2 * len(strange) > len(texts):
             raise UserError(
@@ -89,7 +89,7 @@ class Words:
             )
 
     def _hint(self, text: str) -> str:
-        """Return what tells a text from the label that it looks like."""
+        """Return how a text differs from the label that it looks like."""
         for published in self._words:
             for difference, same in _LOOKS:
                 if same(text) == same(published):
@@ -120,11 +120,11 @@ _LOOKS = (
     ("upper and lower case", lambda text: _compatible(text).casefold()),
     ("spaces, case or characters that are not seen", _spaceless),
 )
-"""What two texts that look alike differ in, and the form in which they do not."""
+"""(the difference between two texts that look alike, the form in which they are equal)."""
 
 
 def _value(text: str) -> tuple[str, object] | None:
-    """Return the number or the truth value that a text writes, marked as what it is."""
+    """Return (kind, value) of a text that is a number or a truth value, else None."""
     stripped = text.strip()
     if stripped.casefold() in ("true", "false"):
         return "truth", stripped.casefold()
