@@ -13,21 +13,27 @@ from typing import NoReturn, get_args
 
 from tqdm import tqdm
 
-from kebyt5_xm.commands.readers import WrongKind, check_column, read
+from kebyt5_xm.commands.readers import FormatMismatchError, check_column, read_documents
 from kebyt5_xm.data.pool import num_cores, run_jobs
-from kebyt5_xm.data.text.corpus import Format, Piece, default_shard_bytes, list_files, shards_of
-from kebyt5_xm.data.text.documents import InvalidUtf8, Problem, Reading, judge, num_lost
+from kebyt5_xm.data.text.corpus import Format, Piece, default_shard_bytes, list_files, plan_shards
+from kebyt5_xm.data.text.documents import InvalidUtf8, Problem, ReadOptions, count_skipped, filter_documents
 from kebyt5_xm.data.text.shards import (
     ERRORS_NAME,
     Report,
     count_problems,
-    finish,
-    finished_report,
-    listed_problems,
+    iterate_problems,
+    load_report,
     make_shard,
+    merge_shards,
     read_problems,
 )
-from kebyt5_xm.data.text.unfinished import begin, check_out, discard, leave, only_one
+from kebyt5_xm.data.text.store_folder import (
+    begin_store,
+    check_output,
+    discard_store,
+    lock_folder,
+    remove_leftovers,
+)
 from kebyt5_xm.errors import UserError
 
 PROBLEMS_SHOWN = 20
@@ -52,7 +58,7 @@ def prepare_text(
     inputs: Sequence[str],
     out: str | Path,
     language: str,
-    reading: Reading = Reading(),  # noqa: B008  # frozen
+    reading: ReadOptions = ReadOptions(),  # noqa: B008  # frozen
     separator: bytes = b"\n",
     workers: int | None = None,
     shard_bytes: int | None = None,
@@ -84,7 +90,7 @@ def prepare_text(
     for name, value in (("shard_bytes", shard_bytes), ("workers", workers)):
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}, expected 1 or more")
-    check_out(out, overwrite)
+    check_output(out, overwrite)
     files, left_out = list_files(inputs, reading.format)
     if left_out:
         print(
@@ -95,7 +101,7 @@ def prepare_text(
     if reading.document == "file" and wrong:
         raise UserError(f"{wrong.url} is {wrong.format}, expected txt: --document file goes with txt alone")
     shard_bytes = shard_bytes or default_shard_bytes(files)
-    shards = shards_of(files, reading.document, shard_bytes, partial(check_column, reading.field))
+    shards = plan_shards(files, reading.document, shard_bytes, partial(check_column, reading.field))
     options = {
         "language": language,
         "separator": separator.hex(),
@@ -109,9 +115,9 @@ def prepare_text(
         "options": options,
     }
     out.mkdir(parents=True, exist_ok=True)
-    with only_one(out):
-        begin(out, options, files, overwrite)
-        earlier = {number: finished_report(out, number) for number in range(len(shards))}
+    with lock_folder(out):
+        begin_store(out, options, files, overwrite)
+        earlier = {number: load_report(out, number) for number in range(len(shards))}
         reports = {number: report for number, report in earlier.items() if report}
         shards_found = len(reports)
         size = sum(piece.size for shard in shards for piece in shard)
@@ -120,15 +126,15 @@ def prepare_text(
             total=size, initial=found_size, unit="B", unit_scale=True, desc="prepare", disable=None
         ) as progress:
             jobs = {
-                number: partial(_make, out, number, separator, shard, reading)
+                number: partial(_make_shard, out, number, separator, shard, reading)
                 for number, shard in enumerate(shards)
                 if number not in reports
             }
             try:
                 reports |= dict(run_jobs(jobs, workers or num_cores(), progress.update))
-            except WrongKind:
-                if not any(finished_report(out, number) for number in range(len(shards))):
-                    discard(out)
+            except FormatMismatchError:
+                if not any(load_report(out, number) for number in range(len(shards))):
+                    discard_store(out)
                 raise
             except OSError as error:
                 raise UserError(
@@ -138,10 +144,10 @@ def prepare_text(
         # Lines of a file that was split count on from shard to shard; rows of parquet have their own numbers.
         continues = [shard[0].start > 0 and shard[0].file.format != "parquet" for shard in shards]
         if not any(report.shard.documents for report in in_order):
-            _refuse_nothing(out, in_order)
+            _refuse_empty(out, in_order)
         _check_skipped(out, in_order, continues, reading, max_skipped)
-        problems = finish(out, language, separator, in_order, continues, made_from)
-        leave(out)
+        problems = merge_shards(out, language, separator, in_order, continues, made_from)
+        remove_leftovers(out)
     return Summary(
         documents=sum(report.shard.documents for report in in_order),
         bytes=sum(report.shard.bytes for report in in_order),
@@ -153,11 +159,11 @@ def prepare_text(
     )
 
 
-def _refuse_nothing(out: Path, reports: Sequence[Report]) -> NoReturn:
+def _refuse_empty(out: Path, reports: Sequence[Report]) -> NoReturn:
     """Say why there is no document, and leave nothing behind that would stand in the way of another try."""
     causes = ", ".join(f"{count} x {cause}" for cause, count in count_problems(reports).items())
-    first = next(listed_problems(out, reports, [False] * len(reports)), None)
-    discard(out)
+    first = next(iterate_problems(out, reports, [False] * len(reports)), None)
+    discard_store(out)
     raise UserError(
         f"found 0 documents ({causes or 'the inputs are empty'}), expected at least one"
         + (f"; first: {first.file}:{first.line}: {first.cause}, {first.detail}" if first else "")
@@ -166,16 +172,16 @@ def _refuse_nothing(out: Path, reports: Sequence[Report]) -> NoReturn:
 
 
 def _check_skipped(
-    out: Path, reports: Sequence[Report], continues: Sequence[bool], reading: Reading, max_skipped: float
+    out: Path, reports: Sequence[Report], continues: Sequence[bool], reading: ReadOptions, max_skipped: float
 ) -> None:
     """Raise `UserError` if more than the share `max_skipped` of the documents were not kept."""
     problems = count_problems(reports)
-    lost = num_lost(problems, reading)
+    lost = count_skipped(problems, reading)
     total = lost + sum(report.shard.documents for report in reports)
     if lost <= max_skipped * total:
         return
     causes = ", ".join(f"{count:,} x {cause}" for cause, count in sorted(problems.items()))
-    first = next(listed_problems(out, reports, continues))
+    first = next(iterate_problems(out, reports, continues))
     raise UserError(
         f"{lost:,} of {total:,} documents cannot be kept ({causes}), more than --max-skipped {max_skipped:g} allows; "
         f"first: {first.file}:{first.line}: {first.cause}, {first.detail}: correct the inputs, --format or "
@@ -183,20 +189,20 @@ def _check_skipped(
     )
 
 
-def _make(
+def _make_shard(
     out: Path,
     number: int,
     separator: bytes,
     pieces: Sequence[Piece],
-    reading: Reading,
+    reading: ReadOptions,
     progress: Callable[[int], object],
 ) -> Report:
     """Make one shard."""
 
     def batches() -> Iterator[tuple[int, list[bytes], list[Problem], int]]:
         for piece in pieces:
-            for first, items in read(piece, reading, progress):
-                yield len(items), *judge(piece.file.url, first, items, reading)
+            for first, items in read_documents(piece, reading, progress):
+                yield len(items), *filter_documents(piece.file.url, first, items, reading)
 
     return make_shard(out, number, separator, batches())
 
@@ -208,7 +214,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_text_arguments(parser: argparse.ArgumentParser) -> None:
-    default = Reading()
+    default = ReadOptions()
     parser.add_argument(
         "inputs", nargs="+", metavar="IN", help="path, folder, glob or URL (s3://, gs://, hf://)"
     )
@@ -257,7 +263,7 @@ def run(args: argparse.Namespace) -> None:
         args.inputs,
         args.out,
         args.language,
-        Reading(args.format, args.field, args.document, args.invalid_utf8, args.max_document_bytes),
+        ReadOptions(args.format, args.field, args.document, args.invalid_utf8, args.max_document_bytes),
         _unescape(args.separator),
         args.workers,
         args.shard_bytes,

@@ -14,7 +14,7 @@ Piece = str | tuple[str, str]
 """Text, or a place: (the name of its modality or kind, the place as it was written)."""
 
 
-def pieces(prompt: str) -> list[Piece]:
+def parse_prompt(prompt: str) -> list[Piece]:
     """Return the texts and places of a prompt, in order.
 
     `{NAME}` and a recipe's `{column:NAME}` are places, `{{` and `}}` are braces. Raises `UserError` for any other
@@ -38,7 +38,7 @@ def pieces(prompt: str) -> list[Piece]:
     return found
 
 
-def filled(
+def fill_prompt(
     found: list[Piece], given: list[tuple[str, str]], named: Callable[[str], str] = lambda name: name
 ) -> list[Any]:
     """Return segments: the texts, and in every place the next of the files `given`, as (name, path).
@@ -66,7 +66,7 @@ def filled(
             others = {"image", "audio", *(name for name, _ in given)} - {name}
             raise UserError(
                 f"the prompt has a place for {written} and no file is left for it{did_you_mean(name, others)}; give "
-                f"one with {option(name)}, {literal}"
+                f"one with {format_option(name)}, {literal}"
             )
         waiting.remove(medium)
         parts.append(medium)
@@ -76,6 +76,6 @@ def filled(
     return parts
 
 
-def option(name: str) -> str:
+def format_option(name: str) -> str:
     """Return the option that gives a file for `name`."""
     return f"--{name} PATH" if name in ("image", "audio") else f"--media {name}=PATH"

@@ -13,7 +13,7 @@ from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.commands import cli, generate
 from kebyt5_xm.commands.export.export import export_backbone
-from kebyt5_xm.commands.prompt import filled, pieces
+from kebyt5_xm.commands.prompt import fill_prompt, parse_prompt
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
 from kebyt5_xm.model.cross_modal import CrossModalT5
@@ -183,7 +183,7 @@ def segments(prompt: str, given: list[tuple[str, str]], **modalities: str) -> li
             return modalities.get(name, name)
         raise UserError(f"the model has no modality '{name}'")
 
-    return filled(pieces(prompt), given, named)
+    return fill_prompt(parse_prompt(prompt), given, named)
 
 
 def test_segments_stand_where_the_prompt_says():

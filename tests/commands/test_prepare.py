@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 from kebyt5_xm.commands import prepare
 from kebyt5_xm.commands.prepare import prepare_text
-from kebyt5_xm.commands.readers import _lines
-from kebyt5_xm.data.text.corpus import default_shard_bytes, list_files, shards_of
-from kebyt5_xm.data.text.documents import Reading
+from kebyt5_xm.commands.readers import _split_lines
+from kebyt5_xm.data.text.corpus import default_shard_bytes, list_files, plan_shards
+from kebyt5_xm.data.text.documents import ReadOptions
 from kebyt5_xm.data.text.shards import read_problems
 from kebyt5_xm.data.text.store import Store
 from kebyt5_xm.errors import UserError
@@ -73,7 +73,7 @@ def test_lines_of_every_format(tmp_path, format, compression):
     data = json_lines(DOCUMENTS) if format == "jsonl" else "\r\n".join(DOCUMENTS).encode()
     file = tmp_path / f"corpus.{format}{compression}"
     file.write_bytes(compressed(file.name, b"\xef\xbb\xbf" + data))  # a byte order mark is no text
-    summary = prepare_text([str(file)], tmp_path / "store", "ko", Reading(field="body"), workers=1)
+    summary = prepare_text([str(file)], tmp_path / "store", "ko", ReadOptions(field="body"), workers=1)
     assert documents(tmp_path / "store") == DOCUMENTS
     assert (summary.documents, summary.bytes_read) == (5, file.stat().st_size)
     assert summary.problems == {}
@@ -86,21 +86,21 @@ def test_lines_of_every_format(tmp_path, format, compression):
 def test_parquet_columns_are_read_by_row_group(tmp_path, kind):
     rows = [*DOCUMENTS, None, *DOCUMENTS]
     file = parquet(tmp_path / "corpus.parquet", rows, kind, row_group_size=3)
-    reading = Reading(field="body")
-    assert len(shards_of(list_files([str(file)], "auto")[0], "line", 1)) == 4
+    reading = ReadOptions(field="body")
+    assert len(plan_shards(list_files([str(file)], "auto")[0], "line", 1)) == 4
     for shard_bytes in (1, 1 << 20):
         out = tmp_path / str(shard_bytes)
         prepare_text([str(file)], out, "ko", reading, workers=1, shard_bytes=shard_bytes)
         assert documents(out) == DOCUMENTS * 2
         assert listed(out) == [("corpus.parquet", 6, "not text")]
     with pytest.raises(UserError, match=r"no column 'bodi'; did you mean 'body'\?"):
-        prepare_text([str(file)], tmp_path / "no", "ko", Reading(field="bodi"), workers=1)
+        prepare_text([str(file)], tmp_path / "no", "ko", ReadOptions(field="bodi"), workers=1)
 
 
 def test_a_document_may_be_a_whole_file(tmp_path):
     for name, text in (("b.txt", "둘\n셋\n"), ("a.txt", "하나\n\n"), ("c.txt", "x" * 31)):
         (tmp_path / name).write_text(text, encoding="utf-8")
-    reading = Reading(document="file", max_document_bytes=30)
+    reading = ReadOptions(document="file", max_document_bytes=30)
     summary = prepare_text(
         [str(tmp_path)], tmp_path / "store", "ko", reading, separator=b"\n\n", workers=1, max_skipped=1.0
     )
@@ -145,7 +145,7 @@ lines = st.lists(
 def test_pieces_of_a_file_together_are_the_file(tmp_path_factory, lines, ends, shard_bytes):
     tmp_path = tmp_path_factory.mktemp("pieces")
     (tmp_path / "a.txt").write_bytes(b"first\n" + b"\n".join(lines) + b"\n" * ends)
-    reading = Reading(max_document_bytes=17)
+    reading = ReadOptions(max_document_bytes=17)
     with patch("os.fsync"):  # a hundred shards an example are slow to sync
         for name, size in (("whole", 1 << 20), ("pieces", shard_bytes)):
             prepare_text(
@@ -188,7 +188,7 @@ not json
 )
 def test_every_fault_is_counted_with_its_line(tmp_path, policy, kept):
     (tmp_path / "a.jsonl").write_bytes(FAULTY)
-    reading = Reading(invalid_utf8=policy, max_document_bytes=140)
+    reading = ReadOptions(invalid_utf8=policy, max_document_bytes=140)
     for shard_bytes in (60, 1 << 20):
         out = tmp_path / str(shard_bytes)
         summary = prepare_text(
@@ -244,7 +244,7 @@ def test_a_long_line_is_never_held_in_memory():
     block = b"x" * (1 << 20)
     blocks = (block if i < 100 else b"\nshort\nlast" for i in range(101))
     tracemalloc.start()
-    split = [line for batch in _lines(blocks, 1 << 20) for line in batch]
+    split = [line for batch in _split_lines(blocks, 1 << 20) for line in batch]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 << 20
@@ -264,7 +264,7 @@ def test_nothing_to_read_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="the inputs are empty"):
         prepare_text([str(tmp_path)], out, "ko", workers=1)
     with pytest.raises(UserError, match="found no file to read"):
-        prepare_text([str(tmp_path)], out, "ko", Reading("parquet"), workers=1)
+        prepare_text([str(tmp_path)], out, "ko", ReadOptions("parquet"), workers=1)
     with pytest.raises(UserError, match="expected a BCP 47 code"):
         prepare_text([str(tmp_path)], out, "한국어", workers=1)
 
@@ -273,7 +273,9 @@ def test_shards_depend_on_the_corpus_alone(tmp_path):
     for name, size in (("a", 5), ("b", 7), ("c", 100), ("d", 3)):
         (tmp_path / f"{name}.txt").write_bytes(b"x" * size)
     files, _ = list_files([str(tmp_path)], "auto")
-    sizes = [[(piece.file.url[-5], piece.size) for piece in shard] for shard in shards_of(files, "line", 11)]
+    sizes = [
+        [(piece.file.url[-5], piece.size) for piece in shard] for shard in plan_shards(files, "line", 11)
+    ]
     assert sizes[0] == [("a", 5), ("b", 7)]
     assert [name for [(name, _)] in sizes[1:-1]] == ["c"] * 10
     assert sizes[-1] == [("d", 3)]
@@ -341,7 +343,7 @@ def test_an_unfinished_store_is_continued_only_as_it_was_begun(tmp_path, full_di
     Path(inputs[2]).write_text("changed\n")
     for changed, difference in [
         ({"inputs": inputs, "language": "en"}, "language was 'ko', is 'en'"),
-        ({"inputs": inputs, "reading": Reading(field="body")}, "field was 'text', is 'body'"),
+        ({"inputs": inputs, "reading": ReadOptions(field="body")}, "field was 'text', is 'body'"),
         ({"inputs": inputs[:2]}, "the input .*c.txt is gone"),
         ({"inputs": inputs}, "the input .*c.txt has changed"),
     ]:
@@ -492,7 +494,7 @@ def test_a_store_of_the_few_that_can_be_kept_is_no_success(tmp_path):
         prepare_text([str(file)], tmp_path / "no", "ko", max_skipped=1.5)
     # What is kept in spite of a problem is not lost.
     (tmp_path / "b.txt").write_bytes(b"a\xff\n" * 3)
-    reading = Reading(invalid_utf8="keep")
+    reading = ReadOptions(invalid_utf8="keep")
     assert prepare_text([str(tmp_path / "b.txt")], tmp_path / "kept", "ko", reading, workers=1).documents == 3
 
 
@@ -531,7 +533,7 @@ def test_texts_of_any_type_of_a_parquet_column(tmp_path, column):
     group = 4 if "view" in str(column.type) else 3  # pyarrow cannot write a part of a view
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=group)
     for field in ("text", "pair.ko", "more.ko"):
-        reading = Reading(field=field)
+        reading = ReadOptions(field=field)
         out = tmp_path / field
         prepare_text([str(tmp_path / "a.parquet")], out, "ko", reading, workers=1, max_skipped=0.5)
         assert documents(out) == expected
@@ -541,7 +543,7 @@ def test_texts_of_any_type_of_a_parquet_column(tmp_path, column):
 def test_a_text_within_an_object_of_a_json_line(tmp_path):
     lines = ['{"t": {"ko": "가"}}', '{"t.ko": "나", "t": {"ko": "x"}}', '{"t": null}', '{"t": {"en": "b"}}']
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    prepare_text([str(tmp_path)], tmp_path / "s", "ko", Reading(field="t.ko"), workers=1, max_skipped=1)
+    prepare_text([str(tmp_path)], tmp_path / "s", "ko", ReadOptions(field="t.ko"), workers=1, max_skipped=1)
     assert documents(tmp_path / "s") == ["가", "나"]
     assert listed(tmp_path / "s") == [("a.jsonl", 3, "not text"), ("a.jsonl", 4, "no field")]
 

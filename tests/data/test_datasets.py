@@ -16,7 +16,7 @@ from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.sources.manifest import open_rows
 from kebyt5_xm.data.sources.source import Selection
-from kebyt5_xm.data.tables.dataset_rows import Name, parsed
+from kebyt5_xm.data.tables.dataset_rows import DatasetName, parse_name
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.modality import interface
@@ -178,11 +178,11 @@ def test_examples_of_images_within_a_dataset(folder: Path, cache: Path) -> None:
 
 
 def test_a_name_has_its_parts() -> None:
-    assert parsed("hf:klue/klue?config=ynat&split=train&revision=abc") == Name(
+    assert parse_name("hf:klue/klue?config=ynat&split=train&revision=abc") == DatasetName(
         "klue/klue", "ynat", "train", "abc"
     )
-    assert parsed("hf:squad") == Name("squad")
-    assert parsed("hf:../x?split=a[:10%]+b") == Name("../x", None, "a[:10%]+b")
+    assert parse_name("hf:squad") == DatasetName("squad")
+    assert parse_name("hf:../x?split=a[:10%]+b") == DatasetName("../x", None, "a[:10%]+b")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.sources.denoise import Denoising
 from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.data.tables.rows import Rows
-from kebyt5_xm.data.text.documents import fault_of
+from kebyt5_xm.data.text.documents import find_fault
 from kebyt5_xm.data.text.store import Store
 from kebyt5_xm.errors import UserError
 
@@ -120,7 +120,7 @@ def _read_documents(store: Store, start: int, stop: int, progress: Progress) -> 
     found = Found([], {"document bytes": []})
     for number in range(start, stop):
         document = store.document(number)
-        problem = fault_of(document)
+        problem = find_fault(document)
         if problem is not None:
             cause = f"{problem.cause}: {problem.detail}"
             found.problems.append(Problem(number + 1, str(store.path), cause))

@@ -47,11 +47,11 @@ class Delimited(Layout):
         self.encoding, self.root = encoding, root
 
     def read(self, path: Path) -> Iterator[Row]:
-        records = self._records(path)
+        records = self._read_records(path)
         first = next(records, None)
         if first is None:
             return  # "no rows" is told for every layout
-        columns = self.columns or self._header(first[1], path)
+        columns = self.columns or self._read_header(first[1], path)
         if self.columns is not None:
             self._check_first(first[1], path)
             records = chain([first], records)
@@ -71,7 +71,7 @@ class Delimited(Layout):
                 f"and it is so in {len(odd)} of {len(odd) + good} lines; correct `delimiter` or `columns`"
             )
 
-    def _header(self, fields: list[str], path: Path) -> list[str]:
+    def _read_header(self, fields: list[str], path: Path) -> list[str]:
         """Return the columns that line 1 names; one without a name, as pandas writes its index, is in no row."""
         named = [name for name in fields if name]
         twice = next((name for name in named if named.count(name) > 1), None)
@@ -94,7 +94,7 @@ class Delimited(Layout):
                 "`columns` is given; leave `columns` out"
             )
 
-    def _records(self, path: Path) -> Iterator[tuple[int, list[str]]]:
+    def _read_records(self, path: Path) -> Iterator[tuple[int, list[str]]]:
         """Yield the fields of every line that is not blank, with its number."""
         if self.quoting == "none":
             for number, text in numbered_lines(path, self.encoding):

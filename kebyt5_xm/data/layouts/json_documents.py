@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kebyt5_xm.data.layouts.layout import Layout, Row
-from kebyt5_xm.data.tables.json_value import load_json, objects
+from kebyt5_xm.data.tables.json_value import iterate_objects, load_json
 from kebyt5_xm.errors import UserError
 
 
@@ -27,9 +27,9 @@ class JsonDocuments(Layout):
         self.key, self.root = key, root
 
     def read(self, path: Path) -> Iterator[Row]:
-        for place, entry in objects(load_json(path), str(path), self.key):
+        for place, entry in iterate_objects(load_json(path), str(path), self.key):
             try:
-                row = dict(_flat(entry))
+                row = dict(_flatten(entry))
             except RecursionError:
                 raise UserError(
                     f"{place} is nested too deeply, expected a row of a table; leave it out"
@@ -39,10 +39,10 @@ class JsonDocuments(Layout):
             yield row
 
 
-def _flat(entry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(entry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in entry.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         elif not isinstance(value, list) or not any(isinstance(item, list | dict) for item in value):
             yield f"{prefix}{name}", value
 
@@ -63,10 +63,10 @@ class Squad(Layout):
         self.impossible = impossible
 
     def read(self, path: Path) -> Iterator[Row]:
-        for place, entry in objects(load_json(path), str(path), "data"):
-            for at, paragraph in objects(entry, place, "paragraphs"):
-                for _, question in objects(paragraph, at, "qas"):
-                    answers = self._answers(question)
+        for place, entry in iterate_objects(load_json(path), str(path), "data"):
+            for at, paragraph in iterate_objects(entry, place, "paragraphs"):
+                for _, question in iterate_objects(paragraph, at, "qas"):
+                    answers = self._list_answers(question)
                     yield {
                         "title": entry.get("title"),
                         "context": paragraph.get("context"),
@@ -76,7 +76,7 @@ class Squad(Layout):
                         "id": question.get("id", question.get("guid")),
                     }
 
-    def _answers(self, question: dict[str, Any]) -> list[str]:
+    def _list_answers(self, question: dict[str, Any]) -> list[str]:
         if question.get("is_impossible"):
             return [self.impossible]
         found = [answer.get("text") for answer in question.get("answers") or [] if isinstance(answer, dict)]
@@ -112,27 +112,27 @@ class VisualQuestions(Layout):
 
     def read(self, path: Path) -> Iterator[Row]:
         if self.annotations is None:
-            entries = objects(load_json(path), str(path))
+            entries = iterate_objects(load_json(path), str(path))
         else:
-            entries = self._joined(path, path.parent / self.annotations)
+            entries = self._join(path, path.parent / self.annotations)
         for place, entry in entries:
-            answers = _answers(entry)
+            answers = _list_answers(entry)
             yield {
-                "image": self._image(entry, place),
+                "image": self._image_path(entry, place),
                 "question": entry.get("question"),
                 "answers": answers or None,
                 "answer": Counter(answers).most_common(1)[0][0] if answers else None,
             }
 
-    def _joined(self, questions: Path, annotations: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _join(self, questions: Path, annotations: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         by_question = {
             entry.get("question_id"): entry
-            for _, entry in objects(load_json(annotations), str(annotations), "annotations")
+            for _, entry in iterate_objects(load_json(annotations), str(annotations), "annotations")
         }
-        for place, entry in objects(load_json(questions), str(questions), "questions"):
+        for place, entry in iterate_objects(load_json(questions), str(questions), "questions"):
             yield place, {**by_question.get(entry.get("question_id"), {}), **entry}
 
-    def _image(self, entry: dict[str, Any], place: str) -> str:
+    def _image_path(self, entry: dict[str, Any], place: str) -> str:
         if isinstance(entry.get("image"), str):
             return entry["image"]
         number = entry.get("image_id")
@@ -144,7 +144,7 @@ class VisualQuestions(Layout):
         return self.image.format(image_id=number)
 
 
-def _answers(entry: dict[str, Any]) -> list[str]:
+def _list_answers(entry: dict[str, Any]) -> list[str]:
     """Return the answers as they come, the same one as often as it was given."""
     given = entry.get("answers", entry.get("answer"))
     items = given if isinstance(given, list) else [given]
@@ -172,7 +172,7 @@ class KoreanCaptions(Layout):
         self.rows, self.folder, self.root = rows, folder, root
 
     def read(self, path: Path) -> Iterator[Row]:
-        for place, entry in objects(load_json(path), str(path)):
+        for place, entry in iterate_objects(load_json(path), str(path)):
             image, texts = entry.get("file_path"), entry.get("caption_ko")
             if not isinstance(image, str) or not isinstance(texts, list):
                 raise UserError(

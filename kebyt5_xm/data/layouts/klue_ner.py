@@ -7,7 +7,7 @@ from kebyt5_xm.data.layouts.layout import LINE, Layout, Row
 from kebyt5_xm.data.layouts.text_lines import numbered_lines
 from kebyt5_xm.errors import UserError
 
-SEPARATOR = ";"
+ENTITY_SEPARATOR = ";"
 """Parts two entities of a target, with a space behind it."""
 
 
@@ -38,7 +38,7 @@ class KlueNer(Layout):
             if text.startswith("##"):
                 if not begun:
                     row = None  # a remark above the first sentence
-                yield from self._finished(row, characters)
+                yield from self._make_row(row, characters)
                 row, characters = {"id": text[2:].split("\t")[0].strip(), LINE: number}, []
             elif text.strip():
                 character, tab, tag = text.partition("\t")
@@ -48,25 +48,25 @@ class KlueNer(Layout):
                         "'CHARACTER<tab>TAG'; is it another file?"
                     )
                 begun = True
-                characters.append((character, _checked(tag.strip(), number, path)))
-        yield from self._finished(row, characters)
+                characters.append((character, _check_tag(tag.strip(), number, path)))
+        yield from self._make_row(row, characters)
 
-    def _finished(self, row: Row | None, characters: list[tuple[str, str]]) -> Iterator[Row]:
+    def _make_row(self, row: Row | None, characters: list[tuple[str, str]]) -> Iterator[Row]:
         if row is not None:
-            found = entities(characters)
-            told = all(SEPARATOR not in text for text, _ in found)
-            listed = f"{SEPARATOR} ".join(f"{text}={kind}" for text, kind in found) or self.none
+            found = find_entities(characters)
+            told = all(ENTITY_SEPARATOR not in text for text, _ in found)
+            listed = f"{ENTITY_SEPARATOR} ".join(f"{text}={kind}" for text, kind in found) or self.none
             sentence = "".join(character for character, _ in characters)
             yield {**row, "sentence": sentence or None, "entities": listed if told and sentence else None}
 
 
-def _checked(tag: str, number: int, path: Path) -> str:
+def _check_tag(tag: str, number: int, path: Path) -> str:
     if tag != "O" and (tag[:2] not in ("B-", "I-") or len(tag) < 3):
         raise UserError(f"line {number} of {path} has the tag {tag[:40]!r}, expected O, B-TYPE or I-TYPE")
     return tag
 
 
-def entities(characters: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def find_entities(characters: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return (text, type) of the entities among characters with their tags; I without a B begins one too."""
     found: list[tuple[str, str]] = []
     open_kind = None

@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow
 
-from kebyt5_xm.data.layouts.columns import batch_of, united
-from kebyt5_xm.data.tables.arrow_rows import BATCH_ROWS, ArrowRows, Contents
-from kebyt5_xm.data.tables.derived import state_of
+from kebyt5_xm.data.layouts.columns import make_batch, widen_schema
+from kebyt5_xm.data.tables.arrow_rows import BATCH_ROWS, ArrowRows, TableContents
+from kebyt5_xm.data.tables.derived import read_file_state
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
 
@@ -29,7 +29,7 @@ FILE = ":file"
 """The key under which a row may say its file, where it is not the data set's path itself."""
 # No prompt can name a column with a colon, so these two are in nobody's way.
 
-ROWS_AT_ONCE = 1024
+GROUP_ROWS = 1024
 """Rows that are held in memory while the Arrow file is written."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, default=str)
@@ -102,27 +102,30 @@ class LayoutRows(ArrowRows):
                 f"{type(self.layout).__name__}; correct the path or the settings of `format`"
             )
         folder = self.path.parent
-        return {"files": [[os.path.relpath(file, folder), state_of(file)] for file in files]}
+        return {"files": [[os.path.relpath(file, folder), read_file_state(file)] for file in files]}
 
-    def _contents(self, state: dict[str, Any]) -> Contents:
+    def _read_contents(self, state: dict[str, Any]) -> TableContents:
         # The folder of media counts too: a length table made while they were looked for elsewhere must not be used.
         digest = hashlib.blake2b(self.layout.root.encode(), digest_size=16)
         num_rows, schema = 0, pyarrow.schema([])
-        for rows in self._groups():
-            schema = united(schema, rows, self.path)
+        for rows in self._read_groups():
+            schema = widen_schema(schema, rows, self.path)
             num_rows += len(rows)
             for row in rows:
                 kept = {name: value for name, value in row.items() if name not in (LINE, FILE)}
                 digest.update(_CANONICAL.encode(kept).encode())
         if not num_rows:
             raise UserError(f"found no rows in {self.path}, expected at least one")
-        return Contents(
-            digest.hexdigest(), num_rows, schema, lambda: (batch_of(rows, schema) for rows in self._groups())
+        return TableContents(
+            digest.hexdigest(),
+            num_rows,
+            schema,
+            lambda: (make_batch(rows, schema) for rows in self._read_groups()),
         )
 
-    def _groups(self) -> Iterator[list[Row]]:
+    def _read_groups(self) -> Iterator[list[Row]]:
         rows = iter(self.layout.read(self.path))
-        return iter(lambda: list(islice(rows, ROWS_AT_ONCE)), [])
+        return iter(lambda: list(islice(rows, GROUP_ROWS)), [])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.layout)

@@ -8,7 +8,7 @@ from pathlib import Path
 from kebyt5_xm.data.tables.json_value import BYTE_ORDER_MARK, UTF_16
 from kebyt5_xm.errors import UserError
 
-BYTES_LOOKED_AT = 1 << 16
+START_BYTES = 1 << 16
 
 
 def check_encoding(encoding: str) -> None:
@@ -35,9 +35,9 @@ def raw_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """Yield (number from 1, text with its line end) of every line, otherwise as `numbered_lines`."""
     number = 0
     with path.open("rb") as file:
-        start = file.read(BYTES_LOOKED_AT)
+        start = file.read(START_BYTES)
         file.seek(0)
-        lines = _decoded(file, start, encoding)
+        lines = _decode(file, start, encoding)
         try:
             for number, text in enumerate(lines, 1):
                 yield number, text.removeprefix(BYTE_ORDER_MARK) if number == 1 else text
@@ -45,7 +45,7 @@ def raw_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
             if start.startswith(UTF_16):
                 hint = "the file begins as UTF-16 does: set `encoding: utf-16`"
             else:
-                hint = f"set its `encoding`{_guess(error.object, encoding)}"
+                hint = f"set its `encoding`{_encoding_hint(error.object, encoding)}"
             raise UserError(
                 f"line {number + 1} of {path} is not {encoding} (byte {error.start} of the line); {hint} in the "
                 "settings of `format`, or convert the file"
@@ -57,7 +57,7 @@ def raw_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
             ) from None
 
 
-def _decoded(file: io.BufferedReader, start: bytes, encoding: str) -> Iterator[str]:
+def _decode(file: io.BufferedReader, start: bytes, encoding: str) -> Iterator[str]:
     with_ends = "\n".encode(codecs.lookup(encoding).name) == b"\n"
     if not with_ends or (b"\r" in start and b"\n" not in start):
         newline = "" if with_ends else "\n"
@@ -71,7 +71,7 @@ def _decoded(file: io.BufferedReader, start: bytes, encoding: str) -> Iterator[s
             yield line.decode(encoding)
 
 
-def _guess(line: bytes, encoding: str) -> str:
+def _encoding_hint(line: bytes, encoding: str) -> str:
     """Return a hint to the encoding of most Korean files that are not UTF-8, if a line could be in it."""
     try:
         line.decode("cp949")

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.pool import Progress, run_jobs
-from kebyt5_xm.data.tables.derived import places, write_derived
+from kebyt5_xm.data.tables.derived import list_derived_paths, write_derived
 from kebyt5_xm.errors import UserError
 
 FORMAT, VERSION = "kebyt5-xm length table", 2
@@ -75,7 +75,7 @@ class LengthTable:
 
 def find_table(manifest: Path, key: str, num_rows: int) -> LengthTable | None:
     """Return the table of `manifest` for `key` if there is one that fits."""
-    for place in places(manifest, _suffix(key)):
+    for place in list_derived_paths(manifest, _suffix(key)):
         table = _opened(place, key)
         if table is not None and len(table) == num_rows:
             with contextlib.suppress(OSError):  # of somebody else, or on a disk that is read only
@@ -206,7 +206,7 @@ def _mapped(path: Path, digest: str, longest: int, num_bad: int) -> LengthTable:
 
 
 def _remove_superseded(manifest: Path, fingerprint: str) -> None:
-    for place in places(manifest, _suffix("")):
+    for place in list_derived_paths(manifest, _suffix("")):
         for old in place.parent.glob(f"{glob.escape(place.name)}*"):
             header = _header(old)
             if header is None or (header["version"] == VERSION and header.get("manifest") == fingerprint):

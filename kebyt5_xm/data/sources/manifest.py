@@ -19,7 +19,7 @@ from pathlib import Path
 
 from kebyt5_xm.data.layouts.layout import Layout
 from kebyt5_xm.data.pool import Progress, num_cores, run_jobs
-from kebyt5_xm.data.tables.joined_rows import JoinedRows, expanded
+from kebyt5_xm.data.tables.joined_rows import JoinedRows, expand_pattern
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.data.text.corpus import COMPRESSIONS, FORMATS
 from kebyt5_xm.errors import UserError
@@ -75,7 +75,7 @@ def open_rows(path: str | Path, layout: Layout | None = None) -> Rows:
         return _with_rows(open_named(str(path)))
     path = Path(path)
     open_file = layout.open if layout is not None else _open
-    files = expanded(path)
+    files = expand_pattern(path)
     return joined(path, files, layout) if files is not None else open_file(path)
 
 

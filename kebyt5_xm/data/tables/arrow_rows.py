@@ -12,8 +12,8 @@ import pyarrow.ipc
 
 from kebyt5_xm.data.media.bad_sample import RowError
 from kebyt5_xm.data.media.open_files import OnDemand
-from kebyt5_xm.data.tables.arrow_values import column_names, value_of
-from kebyt5_xm.data.tables.derived import places, state_of, write_derived
+from kebyt5_xm.data.tables.arrow_values import list_column_names, to_python
+from kebyt5_xm.data.tables.derived import list_derived_paths, read_file_state, write_derived
 from kebyt5_xm.data.tables.rows import Row, Rows
 from kebyt5_xm.errors import UserError
 
@@ -22,14 +22,14 @@ METADATA_KEY = b"kebyt5-xm rows"
 # Small enough for rows that hold whole images, large enough that ten million rows are 80,000 batches.
 BATCH_ROWS = 128
 
-Opened = tuple[pyarrow.ipc.RecordBatchFileReader, dict[str, Any]]
+OpenTable = tuple[pyarrow.ipc.RecordBatchFileReader, dict[str, Any]]
 """An Arrow file, and what it says about itself."""
 
 
-def cell(column: pyarrow.Array, at: int, name: str, place: tuple[str, int]) -> Any:
+def read_cell(column: pyarrow.Array, at: int, name: str, place: tuple[str, int]) -> Any:
     """Return a value of the column `name`; raise `RowError` at `place` for what Python cannot hold."""
     try:
-        return value_of(column[at])
+        return to_python(column[at])
     except UnicodeDecodeError as error:
         raise RowError(
             *place, f"column '{name}' is not UTF-8: {error.reason} at byte {error.start}"
@@ -38,7 +38,7 @@ def cell(column: pyarrow.Array, at: int, name: str, place: tuple[str, int]) -> A
         raise RowError(*place, f"column '{name}' ({column.type}) cannot be read: {error}") from None
 
 
-class Contents(NamedTuple):
+class TableContents(NamedTuple):
     """What the Arrow file is made of. `batches` reads the rows anew at every call; they may be of any size."""
 
     digest: str
@@ -61,7 +61,7 @@ class ArrowRows(Rows):
         super().__init__(path)
         self._state = self.state()
         if _find(self.path, self.suffix, self._state) is None:
-            self._make(self._state)
+            self._write(self._state)
         self._opened = OnDemand(partial(_open, self.path, self.suffix, self._state))
         reader, about = self._opened.get()
         self._length: int = about["rows"]
@@ -74,10 +74,10 @@ class ArrowRows(Rows):
 
     def state(self) -> dict[str, Any]:
         """Return what changes when the files do; raise `UserError` if there are none."""
-        return state_of(self.path)
+        return read_file_state(self.path)
 
     @abstractmethod
-    def _contents(self, state: dict[str, Any]) -> Contents:
+    def _read_contents(self, state: dict[str, Any]) -> TableContents:
         """Read the manifest, whose file is in this state; raise `UserError` if it cannot be read."""
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class ArrowRows(Rows):
     @cached_property
     def columns(self) -> tuple[str, ...]:
         schema = self._opened.get()[0].schema
-        return column_names(field for field in schema if field.name not in self.hidden)
+        return list_column_names(field for field in schema if field.name not in self.hidden)
 
     def row(self, index: int) -> Mapping[str, Any]:
         batch = self._batch(index)
@@ -106,17 +106,17 @@ class ArrowRows(Rows):
         number = self._names[name]
         if number < 0:
             raise self.error(index, f"there are two columns '{name}', expected one: rename one")
-        return cell(batch.column(number), index % BATCH_ROWS, name, self.place(index))
+        return read_cell(batch.column(number), index % BATCH_ROWS, name, self.place(index))
 
-    def _make(self, state: dict[str, Any]) -> None:
-        digest, num_rows, schema, batches = self._contents(state)
+    def _write(self, state: dict[str, Any]) -> None:
+        digest, num_rows, schema, batches = self._read_contents(state)
         about = {"version": VERSION, "state": state, "digest": digest, "rows": num_rows}
         schema = schema.with_metadata({METADATA_KEY: json.dumps(about)})
 
         def write(file: BinaryIO) -> None:
             written = 0
             with pyarrow.ipc.new_file(file, schema) as writer:
-                for batch in _equal_batches(batches(), schema):
+                for batch in _rebatch(batches(), schema):
                     writer.write_batch(batch)
                     written += batch.num_rows
             if written != num_rows:
@@ -127,9 +127,7 @@ class ArrowRows(Rows):
         write_derived(self.path, self.suffix, write)
 
 
-def _equal_batches(
-    batches: Iterator[pyarrow.RecordBatch], schema: pyarrow.Schema
-) -> Iterator[pyarrow.RecordBatch]:
+def _rebatch(batches: Iterator[pyarrow.RecordBatch], schema: pyarrow.Schema) -> Iterator[pyarrow.RecordBatch]:
     """Yield batches of exactly `BATCH_ROWS` rows, the last one excepted, whatever the groups are."""
     left: list[pyarrow.RecordBatch] = []
     num_left = 0
@@ -146,8 +144,8 @@ def _equal_batches(
         yield from pyarrow.Table.from_batches(left, schema).combine_chunks().to_batches()
 
 
-def _find(path: Path, suffix: str, state: dict[str, Any]) -> Opened | None:
-    for place in places(path, suffix):
+def _find(path: Path, suffix: str, state: dict[str, Any]) -> OpenTable | None:
+    for place in list_derived_paths(path, suffix):
         try:
             reader = pyarrow.ipc.open_file(
                 pyarrow.memory_map(str(place)), options=pyarrow.ipc.IpcReadOptions(use_threads=False)
@@ -160,7 +158,7 @@ def _find(path: Path, suffix: str, state: dict[str, Any]) -> Opened | None:
     return None
 
 
-def _open(path: Path, suffix: str, state: dict[str, Any]) -> Opened:
+def _open(path: Path, suffix: str, state: dict[str, Any]) -> OpenTable:
     found = _find(path, suffix, state)
     if found is None:
         raise UserError(f"{path} changed while it was read, expected it to stay as it is; start again")

@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow
 import pyarrow.ipc
 
-from kebyt5_xm.data.tables.arrow_rows import BATCH_ROWS, ArrowRows, Contents
-from kebyt5_xm.data.tables.arrow_values import plain_array, plain_schema
+from kebyt5_xm.data.tables.arrow_rows import BATCH_ROWS, ArrowRows, TableContents
+from kebyt5_xm.data.tables.arrow_values import to_plain_array, to_plain_schema
 from kebyt5_xm.errors import UserError
 
-FEATHER_1, ARROW_FILE = b"FEA1", b"ARROW1"
+FEATHER_1_MAGIC, ARROW_FILE_MAGIC = b"FEA1", b"ARROW1"
 """How an old Feather file begins, and one of Arrow; a stream of Arrow has no mark."""
 
 
@@ -37,21 +37,21 @@ class ColumnarRows(ArrowRows):
     def _read(self) -> Iterator[pyarrow.RecordBatch]:
         """Yield all rows, anew at every call."""
 
-    def _contents(self, state: dict[str, Any]) -> Contents:
+    def _read_contents(self, state: dict[str, Any]) -> TableContents:
         with self.path.open("rb") as file:
             digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
         try:
             num_rows, schema = self._table()
-            schema = plain_schema(schema)
+            schema = to_plain_schema(schema)
         except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: names that are not UTF-8
             raise self._damaged(error) from error
-        return Contents(digest, num_rows, schema, lambda: self._batches(schema))
+        return TableContents(digest, num_rows, schema, lambda: self._batches(schema))
 
     def _batches(self, schema: pyarrow.Schema) -> Iterator[pyarrow.RecordBatch]:
         try:
             for batch in self._read():
                 pairs = zip(batch.columns, schema, strict=True)
-                columns = [plain_array(column, field.type) for column, field in pairs]
+                columns = [to_plain_array(column, field.type) for column, field in pairs]
                 yield pyarrow.RecordBatch.from_arrays(columns, schema=schema)
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             # not a failure to write, as it would seem outside
@@ -106,31 +106,31 @@ class ArrowFileRows(ColumnarRows):
     kind = "an Arrow file"
 
     def _table(self) -> tuple[int, pyarrow.Schema]:
-        if _begins(self.path, FEATHER_1):
+        if _starts_with(self.path, FEATHER_1_MAGIC):
             raise UserError(
                 f"{self.path} is a Feather file of version 1, expected version 2; write it anew: "
                 "pandas.read_feather(IN).to_parquet(OUT)"
             )
         with pyarrow.memory_map(str(self.path)) as source, self._reader(source) as reader:
-            return sum(batch.num_rows for batch in _all(reader)), reader.schema
+            return sum(batch.num_rows for batch in _iterate_batches(reader)), reader.schema
 
     def _read(self) -> Iterator[pyarrow.RecordBatch]:
         with pyarrow.memory_map(str(self.path)) as source, self._reader(source) as reader:
-            yield from _all(reader)
+            yield from _iterate_batches(reader)
 
     def _reader(self, source: Any) -> Any:
         options = pyarrow.ipc.IpcReadOptions(use_threads=False)
-        if _begins(self.path, ARROW_FILE):
+        if _starts_with(self.path, ARROW_FILE_MAGIC):
             return pyarrow.ipc.open_file(source, options=options)
         return pyarrow.ipc.open_stream(source, options=options)
 
 
-def _begins(path: Path, mark: bytes) -> bool:
+def _starts_with(path: Path, mark: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(mark)) == mark
 
 
-def _all(reader: Any) -> Iterator[pyarrow.RecordBatch]:
+def _iterate_batches(reader: Any) -> Iterator[pyarrow.RecordBatch]:
     if isinstance(reader, pyarrow.ipc.RecordBatchFileReader):
         return (reader.get_batch(number) for number in range(reader.num_record_batches))
     return iter(reader)

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import pyarrow
 
-from kebyt5_xm.data.tables.arrow_rows import cell
-from kebyt5_xm.data.tables.arrow_values import column_names
-from kebyt5_xm.data.tables.derived import cache_folder, places, state_of, write_derived
+from kebyt5_xm.data.tables.arrow_rows import read_cell
+from kebyt5_xm.data.tables.arrow_values import list_column_names
+from kebyt5_xm.data.tables.derived import cache_folder, list_derived_paths, read_file_state, write_derived
 from kebyt5_xm.data.tables.rows import Row, Rows
 from kebyt5_xm.durable import file_digest
 from kebyt5_xm.errors import UserError, did_you_mean, first_line
@@ -38,7 +38,7 @@ NO_LABEL = -1
 """What the library writes for the label of a row that has none."""
 DIGEST_SUFFIX, VERSION = ".digest", 1
 SCHEME = "hf:"
-PARTS = ("config", "split", "revision")
+PARAMETERS = ("config", "split", "revision")
 _SPLIT = re.compile(r"\w+(\.\w+)*")
 """A split by its name alone; any other, such as `train[:10%]` or `train+test`, is a choice among rows."""
 
@@ -78,9 +78,9 @@ class DatasetRows(Rows):
 
         def read(name: str) -> Any:
             if name not in self._words:
-                return cell(table.column(name).chunk(0), 0, name, self.place(index))
+                return read_cell(table.column(name).chunk(0), 0, name, self.place(index))
             column = self._words[name]
-            label = cell(table.column(column).chunk(0), 0, column, self.place(index))
+            label = read_cell(table.column(column).chunk(0), 0, column, self.place(index))
             if label is None or label == NO_LABEL:
                 return None
             names = self._labels[column]
@@ -92,7 +92,7 @@ class DatasetRows(Rows):
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        return (*column_names(self._dataset.features.arrow_schema), *self._words)
+        return (*list_column_names(self._dataset.features.arrow_schema), *self._words)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.name, self._dataset, self.fingerprint)
@@ -113,22 +113,24 @@ def open_saved(path: Path) -> DatasetRows:
         raise UserError(
             f"found the splits {', '.join(splits)} in {path}, expected one; name its folder: {path}/{splits[0]}"
         )
-    dataset = of_library(str(path), lambda: library().load_from_disk(str(path), keep_in_memory=False))
-    return rows_of(path, str(path), dataset)
+    dataset = call_library(
+        str(path), lambda: import_datasets().load_from_disk(str(path), keep_in_memory=False)
+    )
+    return wrap_dataset(path, str(path), dataset)
 
 
-def rows_of(path: Path, name: str, dataset: "Dataset", chosen: str = "") -> DatasetRows:
+def wrap_dataset(path: Path, name: str, dataset: "Dataset", chosen: str = "") -> DatasetRows:
     """Return the rows of an opened dataset; `chosen` says which of its files' rows they are, if not all."""
     files = [Path(file["filename"]) for file in dataset.cache_files]
-    digest = hashlib.blake2b(json.dumps([_digests(path, files), chosen]).encode(), digest_size=16)
+    digest = hashlib.blake2b(json.dumps([_read_digests(path, files), chosen]).encode(), digest_size=16)
     # As Arrow a row is given as it is stored: no image or recording is decoded, however deep it lies.
     return DatasetRows(path, name, dataset.with_format("arrow"), digest.hexdigest())
 
 
-def _digests(path: Path, files: Sequence[Path]) -> list[str]:
+def _read_digests(path: Path, files: Sequence[Path]) -> list[str]:
     """Return the files' digests, out of what was written when they were last in this state."""
-    about = {"version": VERSION, "files": [[file.name, state_of(file)] for file in files]}
-    for place in places(path, DIGEST_SUFFIX):
+    about = {"version": VERSION, "files": [[file.name, read_file_state(file)] for file in files]}
+    for place in list_derived_paths(path, DIGEST_SUFFIX):
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(place.read_text(encoding="utf-8"))
             if found["about"] == about:
@@ -143,7 +145,7 @@ def _digests(path: Path, files: Sequence[Path]) -> list[str]:
     return digests
 
 
-def of_library(name: str, call: Callable[[], Result]) -> Result:
+def call_library(name: str, call: Callable[[], Result]) -> Result:
     """Return what the library gives for the dataset `name`; its failures, of many classes, become a `UserError`."""
     try:
         return call()
@@ -162,7 +164,7 @@ def of_library(name: str, call: Callable[[], Result]) -> Result:
         ) from error
 
 
-def library() -> Any:
+def import_datasets() -> Any:
     """Return the library `datasets`, whose import takes seconds; raise `UserError` if it is not installed."""
     try:
         import datasets
@@ -173,7 +175,7 @@ def library() -> Any:
     return datasets
 
 
-class Name(NamedTuple):
+class DatasetName(NamedTuple):
     """A dataset by name: the parts of `hf:NAME?config=C&split=S&revision=R`."""
 
     name: str
@@ -192,30 +194,30 @@ def open_named(text: str) -> DatasetRows:
     Raises `UserError` for a mistake in the text, an unknown name, configuration or split (those there are are
     listed), and without a network.
     """
-    name = parsed(text)
+    name = parse_name(text)
     if not name.is_local and Path(name.name).exists():
         raise UserError(f"found a folder '{name.name}' here; write {SCHEME}./{name.name} if it is meant")
     if name.is_local and not Path(name.name).is_dir():
         raise UserError(
             f"found no folder {name.name}, expected one with the files of a dataset; correct {text}"
         )
-    builder = _builder(name)
+    builder = _make_builder(name)
     if not builder.info.splits and builder.config.data_files:
         _check_split(name, list(builder.config.data_files))  # before anything is fetched
-    of_library(name.name, builder.download_and_prepare)
+    call_library(name.name, builder.download_and_prepare)
     splits = list(builder.info.splits or ())
     _check_split(name, splits)
     split = name.split or splits[0]
-    dataset = of_library(name.name, lambda: builder.as_dataset(split=split, in_memory=False))
+    dataset = call_library(name.name, lambda: builder.as_dataset(split=split, in_memory=False))
     assert not isinstance(dataset, dict)  # which is what all splits together would be
     slug = re.sub(r"\W+", "-", name.name).strip("-")
     place = os.path.abspath(name.name) if name.is_local else name.name
     key = hashlib.blake2b(repr((place, *name[1:])).encode(), digest_size=8).hexdigest()
     path = cache_folder() / "datasets" / f"{slug}-{key}"
-    return rows_of(path, text, dataset, "" if _SPLIT.fullmatch(split) else split)
+    return wrap_dataset(path, text, dataset, "" if _SPLIT.fullmatch(split) else split)
 
 
-def parsed(text: str) -> Name:
+def parse_name(text: str) -> DatasetName:
     """Return the parts of `hf:NAME?config=C&split=S&revision=R`; raise `UserError` for a mistake in it."""
     name, _, query = text.removeprefix(SCHEME).partition("?")
     wanted = f"expected {SCHEME}NAME?config=C&split=S&revision=R, the parts behind ? only as needed"
@@ -224,17 +226,17 @@ def parsed(text: str) -> Name:
     parts: dict[str, str] = {}
     for part in query.split("&") if query else ():
         key, _, value = part.partition("=")
-        if key not in PARTS or not value or key in parts:
-            raise UserError(f"found '{part}' in '{text}', {wanted}{did_you_mean(key, PARTS)}")
+        if key not in PARAMETERS or not value or key in parts:
+            raise UserError(f"found '{part}' in '{text}', {wanted}{did_you_mean(key, PARAMETERS)}")
         parts[key] = value
-    found = Name(name, **parts)
+    found = DatasetName(name, **parts)
     if found.is_local and found.revision:
         raise UserError(f"found a revision in '{text}', but a folder has none; take it out")
     return found
 
 
-def _builder(name: Name) -> "DatasetBuilder":
-    datasets = library()
+def _make_builder(name: DatasetName) -> "DatasetBuilder":
+    datasets = import_datasets()
 
     def make() -> "DatasetBuilder":
         return datasets.load_dataset_builder(name.name, name.config, revision=name.revision)
@@ -242,21 +244,21 @@ def _builder(name: Name) -> "DatasetBuilder":
     try:
         return make()
     except ValueError:  # no such configuration, or none was named where there are several
-        known = of_library(
+        known = call_library(
             name.name, lambda: datasets.get_dataset_config_names(name.name, revision=name.revision)
         )
         if name.config in known:
-            return of_library(name.name, make)
+            return call_library(name.name, make)
         found = f"the configuration '{name.config}'" if name.config else "no configuration"
         raise UserError(
             f"found {found} for the dataset '{name.name}', expected one of: {', '.join(known)}"
             f"{did_you_mean(name.config or '', known)}; write ?config=NAME"
         ) from None
     except Exception:
-        return of_library(name.name, make)
+        return call_library(name.name, make)
 
 
-def _check_split(name: Name, splits: Sequence[str]) -> None:
+def _check_split(name: DatasetName, splits: Sequence[str]) -> None:
     used = re.findall(r"(?:^|\+)\s*(\w+(?:\.\w+)*)", name.split or "")
     wrong = next((split for split in used if split not in splits), None)
     if wrong or (len(splits) > 1 and not used):

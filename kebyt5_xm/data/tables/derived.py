@@ -18,7 +18,7 @@ from kebyt5_xm.errors import UserError
 END_BYTES = 1 << 16
 
 
-def state_of(path: Path) -> dict[str, Any]:
+def read_file_state(path: Path) -> dict[str, Any]:
     """Return what changes when the file does: its size, time (ns) and a hash of its first and last 64 KiB."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
@@ -36,7 +36,7 @@ def cache_folder() -> Path:
     )
 
 
-def places(path: Path, suffix: str) -> list[Path]:
+def list_derived_paths(path: Path, suffix: str) -> list[Path]:
     """Return where what is made from `path` may lie, the best place first."""
     key = hashlib.blake2b(os.fsencode(os.path.realpath(path)), digest_size=8).hexdigest()
     return [path.with_name(path.name + suffix), cache_folder() / f"{key}-{path.name}{suffix}"]
@@ -48,7 +48,7 @@ def write_derived(path: Path, suffix: str, write: Callable[[BinaryIO], None]) ->
     Raises `UserError` with the reasons if none does: no permission, a full disk.
     """
     reasons = []
-    for place in places(path, suffix):
+    for place in list_derived_paths(path, suffix):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with durably(place) as file:

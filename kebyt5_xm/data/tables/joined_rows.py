@@ -15,7 +15,7 @@ from kebyt5_xm.durable import meant
 from kebyt5_xm.errors import UserError
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-MOST_FILES = 1_000_000
+MAX_FILES = 1_000_000
 
 _DERIVED = re.compile(r"\.(?:index|rows|digest|lengths-[0-9a-f]{16}|\w+-[0-9a-f]{8})$")
 _MARKS = (b"ARROW1", b'{"format": "kebyt5-xm', b'{"about": ')
@@ -70,7 +70,7 @@ class JoinedRows(Rows):
         return self._open_again, (self.path, [Path(os.path.abspath(file)) for file in self._files])
 
 
-def expanded(path: Path) -> list[Path] | None:
+def expand_pattern(path: Path) -> list[Path] | None:
     """Return the files that a pattern names, or None if `path` is none.
 
     A pattern has `{000..127}` for numbers, both ends included and as wide as the first, or `*`, `?` and `[...]` for
@@ -88,7 +88,7 @@ def expanded(path: Path) -> list[Path] | None:
     names = [path.name]
     while found := _RANGE.search(names[0]):
         first, last = int(found[1]), int(found[2])
-        if not 0 <= last - first < MOST_FILES // len(names):
+        if not 0 <= last - first < MAX_FILES // len(names):
             raise UserError(
                 f"found the range {found[0]} in {path}, expected a first and a last number after it"
             )
@@ -98,7 +98,7 @@ def expanded(path: Path) -> list[Path] | None:
         file
         for name in names
         for file in (
-            [file for file in _matching(path.parent, name) if not is_ours(file)]
+            [file for file in _glob(path.parent, name) if not is_derived(file)]
             if any(character in name for character in "*?[")
             else [path.parent / name]
         )
@@ -108,11 +108,11 @@ def expanded(path: Path) -> list[Path] | None:
     return files
 
 
-def _matching(folder: Path, name: str) -> list[Path]:
+def _glob(folder: Path, name: str) -> list[Path]:
     return [Path(file) for file in sorted(glob.glob(f"{glob.escape(str(folder))}/{name}"))]
 
 
-def is_ours(file: Path) -> bool:
+def is_derived(file: Path) -> bool:
     """Return whether a file was made from a manifest beside it: an index, rows, lengths, a half-made one of these."""
     if (unfinished := meant(file.name)) is not None:
         return _DERIVED.search(unfinished) is not None

@@ -26,17 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.media.open_files import OnDemand, OpenFile
-from kebyt5_xm.data.tables.derived import places, state_of, write_derived
-from kebyt5_xm.data.tables.json_value import UTF_16, json_value
+from kebyt5_xm.data.tables.derived import list_derived_paths, read_file_state, write_derived
+from kebyt5_xm.data.tables.json_value import UTF_16, parse_json
 from kebyt5_xm.data.tables.rows import MAX_ROW_BYTES, Row, Rows
-from kebyt5_xm.data.text.blocks import DAMAGE, beginning, read_blocks
+from kebyt5_xm.data.text.blocks import DAMAGE_ERRORS, read_blocks, read_start
 from kebyt5_xm.data.text.corpus import COMPRESSIONS, Compression, File, Piece
 from kebyt5_xm.errors import UserError
 
 FORMAT, VERSION = "kebyt5-xm row index", 1
 HEADER_BYTES = 4096
-GZIP = b"\x1f\x8b\x08"
-SPACE = np.isin(np.arange(256), list(b" \t\r\n"))
+GZIP_MAGIC = b"\x1f\x8b\x08"
+IS_SPACE = np.isin(np.arange(256), list(b" \t\r\n"))
 
 
 class JsonLines(Rows):
@@ -48,8 +48,8 @@ class JsonLines(Rows):
     def __init__(self, path: Path):
         super().__init__(path)
         compression = COMPRESSIONS.get(self.path.suffix.lower())
-        start = beginning(self.path, compression)
-        if start.startswith(GZIP):
+        start = read_start(self.path, compression)
+        if start.startswith(GZIP_MAGIC):
             raise UserError(f"{path} is compressed by gzip, expected lines; add .gz to its name")
         if start.startswith(UTF_16) or b"\0" in start[:4]:
             raise UserError(
@@ -57,10 +57,10 @@ class JsonLines(Rows):
             )
         is_array = start.removeprefix(BOM_UTF8).lstrip().startswith(b"[")
         suffix = ".rows" if compression or is_array else ".index"
-        state = state_of(self.path)
+        state = read_file_state(self.path)
         index = _find(self.path, suffix, state)
         if index is None:
-            blocks = partial(_array_lines if is_array else _blocks, self.path, compression)
+            blocks = partial(_read_array if is_array else _read_lines, self.path, compression)
             index = _make(self.path, suffix, state, blocks)
         self.fingerprint = index.digest
         self._length = len(index.starts) - 1
@@ -83,7 +83,7 @@ class JsonLines(Rows):
             raise self.error(index, f"it has {end - start} bytes, expected at most {MAX_ROW_BYTES}")
         try:
             # pread moves no shared position: processes that were forked may use one descriptor.
-            row = json_value(os.pread(file.descriptor, end - start, start))
+            row = parse_json(os.pread(file.descriptor, end - start, start))
         except (ValueError, OSError) as error:
             raise self.error(index, str(error)) from None
         if not isinstance(row, dict):
@@ -132,7 +132,7 @@ def _open(path: Path, suffix: str, state: dict[str, Any], kept: _Index | None) -
 
 
 def _find(path: Path, suffix: str, state: dict[str, Any]) -> _Index | None:
-    for place in places(path, suffix):
+    for place in list_derived_paths(path, suffix):
         index = _load(place, state)
         if index is not None:
             index.lines = place if suffix == ".rows" else path
@@ -206,9 +206,9 @@ def _scan(path: Path, blocks: Iterable[bytes], copy: BinaryIO | None) -> _Index:
         letters = np.frombuffer(block, dtype=np.uint8)
         ends = np.flatnonzero(letters == ord("\n"))
         if not len(ends):
-            unfinished += int((~SPACE[letters]).sum())
+            unfinished += int((~IS_SPACE[letters]).sum())
         else:
-            total = np.cumsum(~SPACE[letters], dtype=np.int64)
+            total = np.cumsum(~IS_SPACE[letters], dtype=np.int64)
             filled = np.diff(total[ends], prepend=-unfinished) > 0
             starts.append(np.concatenate([[line_start], position + ends[:-1] + 1])[filled])
             blanks.append((num_rows + np.cumsum(filled))[~filled])
@@ -226,22 +226,22 @@ def _scan(path: Path, blocks: Iterable[bytes], copy: BinaryIO | None) -> _Index:
     )
 
 
-def _blocks(path: Path, compression: Compression | None) -> Iterable[bytes]:
+def _read_lines(path: Path, compression: Compression | None) -> Iterable[bytes]:
     file = File(str(path), "jsonl", compression, path.stat().st_size, "")
     blocks: Iterator[bytes] = iter(read_blocks(Piece(file, 0, None, file.size), lambda _: None))
     try:
         yield from blocks
-    except (*DAMAGE, UserError) as error:
+    except (*DAMAGE_ERRORS, UserError) as error:
         cause = error.__cause__ or error
         raise UserError(
             f"cannot read {path} to its end ({type(cause).__name__}: {cause}); expected a whole file: get it again"
         ) from error
 
 
-def _array_lines(path: Path, compression: Compression | None) -> Iterable[bytes]:
+def _read_array(path: Path, compression: Compression | None) -> Iterable[bytes]:
     """Yield the entries of a JSON array, each as a line."""
     try:
-        entries = json_value(b"".join(_blocks(path, compression)))
+        entries = parse_json(b"".join(_read_lines(path, compression)))
     except ValueError as error:
         raise UserError(
             f"{path} begins as one JSON array, which cannot be read ({error}); expected an array of objects, or an "

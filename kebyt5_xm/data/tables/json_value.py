@@ -12,7 +12,7 @@ UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 BYTE_ORDER_MARK = "\ufeff"
 
 
-def utf8_text(raw: bytes) -> str:
+def decode_utf8(raw: bytes) -> str:
     """Return the text in `raw` without a byte order mark. Raises `ValueError` with the cause for what is no UTF-8."""
     try:
         return raw.decode().removeprefix(BYTE_ORDER_MARK)
@@ -21,13 +21,13 @@ def utf8_text(raw: bytes) -> str:
         raise ValueError(f"{what} UTF-8: {error.reason} at byte {error.start}") from None
 
 
-def json_value(raw: bytes) -> Any:
+def parse_json(raw: bytes) -> Any:
     """Return the value in `raw`, UTF-8 with or without a byte order mark.
 
     NaN and infinities, which Python and pandas write although JSON has none, are these numbers: an example that
     uses one is refused there. Raises `ValueError` with the cause for what is no JSON.
     """
-    text = utf8_text(raw)
+    text = decode_utf8(raw)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -44,7 +44,7 @@ def load_json(path: Path) -> Any:
     """Return the value in a JSON file in UTF-8; raise `UserError` with the line if there is none."""
     raw = path.read_bytes()
     try:
-        return json_value(raw)
+        return parse_json(raw)
     except ValueError as error:
         cause = error.__context__
         if isinstance(cause, UnicodeDecodeError):
@@ -60,7 +60,7 @@ def load_json(path: Path) -> Any:
         ) from None
 
 
-def objects(value: Any, place: str, key: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+def iterate_objects(value: Any, place: str, key: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (place, object) of an array of objects, which stands under `key` if one is given.
 
     Args:
@@ -74,13 +74,15 @@ def objects(value: Any, place: str, key: str | None = None) -> Iterator[tuple[st
         found = list(value) if isinstance(value, dict) else []
         if name not in found:
             raise UserError(
-                f"found no '{name}' in {place}, expected it{_among(found)}{did_you_mean(name, found)}; is it another "
-                "file, or another key?"
+                f"found no '{name}' in {place}, expected it{_list_found(found)}{did_you_mean(name, found)}; correct "
+                "the key, or give another file"
             )
         value = value[name]
     if not isinstance(value, list):
         behind = f" under '{key}'" if key else ""
-        hint = f"{_among(list(value))}; name one as the key" if isinstance(value, dict) and not key else ""
+        hint = (
+            f"{_list_found(list(value))}; name one as the key" if isinstance(value, dict) and not key else ""
+        )
         raise UserError(
             f"found a JSON {type(value).__name__} in {place}{behind}, expected an array of objects{hint}"
         )
@@ -91,5 +93,5 @@ def objects(value: Any, place: str, key: str | None = None) -> Iterator[tuple[st
         yield at, item
 
 
-def _among(names: list[str]) -> str:
+def _list_found(names: list[str]) -> str:
     return f" among {', '.join(names[:12])}" if names else ""

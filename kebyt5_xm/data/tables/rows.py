@@ -30,15 +30,15 @@ class Row(Mapping[str, Any]):
 
     def __init__(self, columns: Collection[str], read: Callable[[str], Any]) -> None:
         self._columns, self._read = columns, read
-        self._found: dict[str, Any] = {}
+        self._cache: dict[str, Any] = {}
 
     def __getitem__(self, column: str) -> Any:
         if column in self._columns:
             return self._value(column)
-        for head, rest in _cuts(column):
+        for head, rest in _split_at_dots(column):
             if head in self._columns:
                 try:
-                    return _inside(self._value(head), rest)
+                    return _look_up(self._value(head), rest)
                 except KeyError:
                     continue
         raise KeyError(column)
@@ -56,12 +56,12 @@ class Row(Mapping[str, Any]):
         return repr(dict(self))
 
     def _value(self, column: str) -> Any:
-        if column not in self._found:
-            self._found[column] = self._read(column)
-        return self._found[column]
+        if column not in self._cache:
+            self._cache[column] = self._read(column)
+        return self._cache[column]
 
 
-def _cuts(name: str) -> Iterator[tuple[str, str]]:
+def _split_at_dots(name: str) -> Iterator[tuple[str, str]]:
     """Yield the two sides of every dot of a name, the last dot first."""
     at = name.rfind(".")
     while at >= 0:
@@ -69,24 +69,24 @@ def _cuts(name: str) -> Iterator[tuple[str, str]]:
         at = name.rfind(".", 0, at)
 
 
-def _inside(value: Any, name: str) -> Any:
+def _look_up(value: Any, name: str) -> Any:
     if value is None:
         return None
     if isinstance(value, Mapping):
         if name in value:
             return value[name]
-        for head, rest in _cuts(name):
+        for head, rest in _split_at_dots(name):
             if head in value:
-                return _inside(value[head], rest)
+                return _look_up(value[head], rest)
     raise KeyError(name)
 
 
-def names_of(value: Mapping[str, Any], prefix: str = "", depth: int = MAX_DEPTH) -> Iterator[str]:
+def list_names(value: Mapping[str, Any], prefix: str = "", depth: int = MAX_DEPTH) -> Iterator[str]:
     """Yield the names in an object and, behind each, those within it, joined by dots."""
     for name, inner in value.items():
         yield f"{prefix}{name}"
         if isinstance(inner, Mapping) and depth > 1:
-            yield from names_of(inner, f"{prefix}{name}.", depth - 1)
+            yield from list_names(inner, f"{prefix}{name}.", depth - 1)
 
 
 class Rows(ABC):
@@ -132,13 +132,13 @@ class Rows(ABC):
 
         Raises `UserError` if none of these rows can be read.
         """
-        return names_in_first(self, names_of)
+        return list_first_names(self, list_names)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path,)
 
 
-def names_in_first(rows: Rows, names: Callable[[Mapping[str, Any]], Iterable[str]]) -> tuple[str, ...]:
+def list_first_names(rows: Rows, names: Callable[[Mapping[str, Any]], Iterable[str]]) -> tuple[str, ...]:
     """Return what `names` gives of the first hundred rows, each once.
 
     Raises `UserError` if it gives nothing, as none of them can be read.

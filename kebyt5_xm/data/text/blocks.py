@@ -28,7 +28,7 @@ class DamagedFrame(Exception):
     """Bytes that are no bzip2 or xz, where a frame of it goes on or should begin."""
 
 
-DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, DamagedFrame)
+DAMAGE_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, DamagedFrame)
 """What a damaged compressed file raises while it is read."""
 
 
@@ -36,31 +36,31 @@ def read_blocks(piece: Piece, progress: Callable[[int], object]) -> Iterator[byt
     """Yield the decompressed bytes of a piece, without a byte order mark."""
     try:
         with open_file(piece.file.url) as raw:
-            counted = _Counted(raw, progress)
+            counted = _CountingReader(raw, progress)
             if piece.file.compression == "gz":
                 with gzip.GzipFile(fileobj=counted) as stream:  # pyright: ignore[reportArgumentType]
                     blocks = iter(lambda: stream.read(BLOCK_BYTES), b"")
-                    yield from _without_mark(blocks)
+                    yield from _strip_byte_order_mark(blocks)
             elif piece.file.compression == "zst":
-                yield from _without_mark(_decompress_zstd(counted))
+                yield from _strip_byte_order_mark(_decompress_zstd(counted))
             elif piece.file.compression == "bz2":
-                yield from _without_mark(_decompress(counted, bz2.BZ2Decompressor))
+                yield from _strip_byte_order_mark(_decompress(counted, bz2.BZ2Decompressor))
             elif piece.file.compression == "xz":
-                yield from _without_mark(_decompress(counted, lzma.LZMADecompressor))
+                yield from _strip_byte_order_mark(_decompress(counted, lzma.LZMADecompressor))
             elif piece.stop is None:
-                yield from _without_mark(iter(lambda: counted.read(BLOCK_BYTES), b""))
+                yield from _strip_byte_order_mark(iter(lambda: counted.read(BLOCK_BYTES), b""))
             else:
-                start, stop = _line_start(raw, piece.start), _line_start(raw, piece.stop)
+                start, stop = _find_line_start(raw, piece.start), _find_line_start(raw, piece.stop)
                 raw.seek(start)
                 blocks = _read_exactly(counted, stop - start, piece.file.url)
-                yield from _without_mark(blocks) if start == 0 else blocks
-    except (*DAMAGE, UserError):
+                yield from _strip_byte_order_mark(blocks) if start == 0 else blocks
+    except (*DAMAGE_ERRORS, UserError):
         raise
     except Exception as error:  # whatever the library behind the URL raises
-        raise cannot_read(piece, error) from error
+        raise unreadable_error(piece, error) from error
 
 
-class _Counted:
+class _CountingReader:
     """A file that reports what is read from it."""
 
     def __init__(self, raw: BinaryIO, progress: Callable[[int], object]) -> None:
@@ -73,7 +73,7 @@ class _Counted:
         return data
 
 
-def _read_exactly(file: _Counted, size: int, url: str) -> Iterator[bytes]:
+def _read_exactly(file: _CountingReader, size: int, url: str) -> Iterator[bytes]:
     while size:
         block = file.read(min(BLOCK_BYTES, size))
         if not block:
@@ -82,7 +82,7 @@ def _read_exactly(file: _Counted, size: int, url: str) -> Iterator[bytes]:
         yield block
 
 
-def _line_start(raw: BinaryIO, position: int) -> int:
+def _find_line_start(raw: BinaryIO, position: int) -> int:
     """Return where the first line at or after `position` begins, or the end of the file if none does."""
     if position == 0:
         return 0
@@ -95,12 +95,12 @@ def _line_start(raw: BinaryIO, position: int) -> int:
     return at
 
 
-def _without_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _strip_byte_order_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:
     yield next(blocks, b"").removeprefix(BOM_UTF8)
     yield from blocks
 
 
-def _decompress_zstd(file: _Counted) -> Iterator[bytes]:
+def _decompress_zstd(file: _CountingReader) -> Iterator[bytes]:
     """Decompress all frames. `zstandard`'s own reader ends a truncated file without a word."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_MAX_WINDOW)
     frame = None
@@ -128,7 +128,7 @@ def _decompress_zstd(file: _Counted) -> Iterator[bytes]:
         raise EOFError("the last Zstandard frame is cut off")
 
 
-def _decompress(file: _Counted, decompressor: Callable[[], Any]) -> Iterator[bytes]:
+def _decompress(file: _CountingReader, decompressor: Callable[[], Any]) -> Iterator[bytes]:
     """Decompress all frames of bzip2 or xz. Python's own readers end at a damaged second one without a word."""
     frame = None
     rest = b""
@@ -151,7 +151,7 @@ def _decompress(file: _Counted, decompressor: Callable[[], Any]) -> Iterator[byt
         raise EOFError("the last frame is cut off")
 
 
-def beginning(path: Path, compression: Compression | None, size: int = 4096) -> bytes:
+def read_start(path: Path, compression: Compression | None, size: int = 4096) -> bytes:
     """Return the first bytes of a local file, decompressed, and b"" where they cannot be read."""
     try:
         with path.open("rb") as file:
@@ -167,7 +167,7 @@ def beginning(path: Path, compression: Compression | None, size: int = 4096) -> 
         return b""  # it is told where it is read to its end
 
 
-def cannot_read(piece: Piece, error: Exception) -> UserError:
+def unreadable_error(piece: Piece, error: Exception) -> UserError:
     return UserError(
         f"cannot read {piece.file.url}: {type(error).__name__}: {error}; "
         "finished shards are kept: run the same command again"

@@ -23,9 +23,9 @@ FORMATS: dict[str, Format] = {
 }
 Compression = Literal["gz", "zst", "bz2", "xz"]
 COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst", ".bz2": "bz2", ".xz": "xz"}
-STORE_MARKS = ("store.json", "unfinished.json")  # in a folder that is a text store, not a corpus
-SMALLEST_SHARD = 32 << 20
-LARGEST_SHARD = 16 << 30
+STORE_FILES = ("store.json", "unfinished.json")  # in a folder that is a text store, not a corpus
+MIN_SHARD_BYTES = 32 << 20
+MAX_SHARD_BYTES = 16 << 30
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ def list_files(inputs: Sequence[str], format: Format | Literal["auto"]) -> tuple
     for url in inputs:
         found, expanded = _expand(url)
         stores = {
-            str(PurePosixPath(name).parent) for name in found if PurePosixPath(name).name in STORE_MARKS
+            str(PurePosixPath(name).parent) for name in found if PurePosixPath(name).name in STORE_FILES
         }
         for name, info in sorted(found.items()):
-            compression, told = _told_by_name(name)
-            chosen = told if format == "auto" else format
+            compression, named_format = _guess_format(name)
+            chosen = named_format if format == "auto" else format
             path = PurePosixPath(name)
             unwanted = path.name.startswith((".", "_")) or str(path.parent) in stores
-            if expanded and (unwanted or chosen is None or told not in (None, chosen)):
+            if expanded and (unwanted or chosen is None or named_format not in (None, chosen)):
                 left_out.append(name)
                 continue
             if chosen is None:
@@ -103,7 +103,7 @@ def list_files(inputs: Sequence[str], format: Format | Literal["auto"]) -> tuple
 def _expand(url: str) -> tuple[dict[str, dict[str, Any]], bool]:
     """Return name -> fsspec's info of the files behind one input, and whether it was a folder or a glob."""
     try:
-        fs, path = _located(url)
+        fs, path = _resolve(url)
         if fs.isfile(path):
             found, expanded = {path: fs.info(path)}, False
         elif fs.isdir(path):
@@ -127,7 +127,7 @@ def _expand(url: str) -> tuple[dict[str, dict[str, Any]], bool]:
     return files, expanded
 
 
-def _told_by_name(name: str) -> tuple[Compression | None, Format | None]:
+def _guess_format(name: str) -> tuple[Compression | None, Format | None]:
     path = PurePosixPath(name.lower())
     compression = COMPRESSIONS.get(path.suffix)
     return compression, FORMATS.get((path.with_suffix("") if compression else path).suffix)
@@ -139,10 +139,10 @@ def default_shard_bytes(files: Sequence[File]) -> int:
     It depends on the corpus alone, so that the store does not depend on the machine. 128 shards are what a
     `Store` keeps open.
     """
-    return min(max(sum(file.size for file in files) // 128, SMALLEST_SHARD), LARGEST_SHARD)
+    return min(max(sum(file.size for file in files) // 128, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
 
 
-def shards_of(
+def plan_shards(
     files: Sequence[File],
     document: Literal["line", "file"],
     shard_bytes: int,
@@ -204,10 +204,10 @@ def _split_parquet(file: File, shard_bytes: int, check: Callable[[str, Any], obj
 
 def open_file(url: str) -> Any:
     """Open a path or URL for reading bytes, without decompressing it."""
-    fs, path = _located(url)
+    fs, path = _resolve(url)
     return fs.open(path, "rb")
 
 
-def _located(url: str) -> tuple[Any, str]:
+def _resolve(url: str) -> tuple[Any, str]:
     """Return the file system and the path there of a path or URL. A local name with "::" or "://" in it is a path."""
     return (LocalFileSystem(), os.path.abspath(url)) if os.path.exists(url) else url_to_fs(url)

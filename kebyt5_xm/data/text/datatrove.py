@@ -10,9 +10,9 @@ Each task writes one shard. The folder must be the same one for all tasks.
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kebyt5_xm.data.text.documents import Problem, Reading, judge
-from kebyt5_xm.data.text.shards import finish, finished_report, make_shard
-from kebyt5_xm.data.text.unfinished import join, leave, read_options
+from kebyt5_xm.data.text.documents import Problem, ReadOptions, filter_documents
+from kebyt5_xm.data.text.shards import load_report, make_shard, merge_shards
+from kebyt5_xm.data.text.store_folder import join_store, read_options, remove_leftovers
 from kebyt5_xm.errors import UserError
 
 try:
@@ -43,7 +43,7 @@ class WriteStore(PipelineStep):
         path: str,
         language: str,
         separator: bytes = b"\n",
-        reading: Reading = Reading(),  # noqa: B008  # frozen
+        reading: ReadOptions = ReadOptions(),  # noqa: B008  # frozen
     ) -> None:
         super().__init__()
         self.path = path
@@ -53,7 +53,7 @@ class WriteStore(PipelineStep):
 
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         out = Path(self.path)
-        join(out, {"language": self.language, "separator": self.separator.hex(), "ranks": world_size})
+        join_store(out, {"language": self.language, "separator": self.separator.hex(), "ranks": world_size})
         report = make_shard(out, rank, self.separator, self._batches(data))
         self.stat_update("documents", value=report.shard.documents)
         self.stat_update("bytes", value=report.shard.bytes)
@@ -64,7 +64,7 @@ class WriteStore(PipelineStep):
     def _batches(self, data: Iterable[Document]) -> Iterator[tuple[int, list[bytes], list[Problem], int]]:
         for number, document in enumerate(data, start=1):
             raw = document.text.encode("utf-8", "surrogatepass")
-            yield 1, *judge(document.id, number, [raw], self.reading)
+            yield 1, *filter_documents(document.id, number, [raw], self.reading)
 
 
 class FinishStore(PipelineStep):
@@ -86,14 +86,14 @@ class FinishStore(PipelineStep):
     ) -> Iterator[Document]:
         out = Path(self.path)
         options = read_options(out)
-        reports = [finished_report(out, number) for number in range(options["ranks"])]
+        reports = [load_report(out, number) for number in range(options["ranks"])]
         missing = [number for number, report in enumerate(reports) if report is None]
         if missing:
             raise UserError(
                 f"{out}: {len(missing)} of {len(reports)} ranks have not written their shard (first: rank "
                 f"{missing[0]}): run them again"
             )
-        finish(
+        merge_shards(
             out,
             options["language"],
             bytes.fromhex(options["separator"]),
@@ -101,5 +101,5 @@ class FinishStore(PipelineStep):
             continues=[False] * len(reports),
             made_from={"options": options},
         )
-        leave(out)
+        remove_leftovers(out)
         yield from data or ()

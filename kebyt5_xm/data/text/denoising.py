@@ -12,7 +12,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kebyt5_xm.data.text.spans import MARGINS, Boundaries, Margins, run_mask, segment, to_characters
+from kebyt5_xm.data.text.spans import (
+    MARGINS,
+    Boundaries,
+    Margins,
+    draw_segments,
+    make_run_mask,
+    move_to_characters,
+)
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.vocabulary import (
     BYTE_OFFSET,
@@ -90,7 +97,7 @@ class SpanDenoising:
 
         def most_inputs(chunk_length: int) -> int:
             num_noise, num_spans = self._counts(chunk_length)
-            return chunk_length - num_noise - self._margins.fewest + num_spans + 1
+            return chunk_length - num_noise - self._margins.min_surplus + num_spans + 1
 
         above = math.ceil((self.inputs_length + 1) / (1 - self.noise_density)) + 2
         return bisect_right(range(above), self.inputs_length, lo=2, key=most_inputs) - 1
@@ -108,7 +115,7 @@ class SpanDenoising:
     @property
     def targets_length(self) -> int:
         """Ids of `targets`, sentinels and end of sequence included: a maximum on character boundaries."""
-        return self.num_noise + self._margins.most + self.num_spans + 1
+        return self.num_noise + self._margins.max_surplus + self.num_spans + 1
 
     def corrupt(
         self, chunks: NDArray[np.uint8], seed: int, index: NDArray[np.integer]
@@ -127,7 +134,7 @@ class SpanDenoising:
 
         # A row of `ids` is the chunk, EOS, and PAD enough for the shortest inputs or targets.
         num_rows, length = chunks.shape
-        width = length + 1 + self._margins.most - self._margins.fewest
+        width = length + 1 + self._margins.max_surplus - self._margins.min_surplus
         ids = np.empty((num_rows, width), dtype=np.int16)
         np.add(chunks, BYTE_OFFSET, out=ids[:, :length], dtype=np.int16)
         ids[:, length] = EOS_ID
@@ -139,11 +146,11 @@ class SpanDenoising:
         # Inputs: a sentinel takes the place of the first byte of its span; the rest of the span is skipped.
         first_bytes = flat[firsts]
         flat[firsts] = sentinels
-        inputs = ids[run_mask(gaps + 1, noise - 1, self.inputs_length, width)]
+        inputs = ids[make_run_mask(gaps + 1, noise - 1, self.inputs_length, width)]
         # Targets: a sentinel takes the place of the byte before its span; the rest of the gap is skipped.
         flat[firsts] = first_bytes
         flat[firsts - 1] = sentinels
-        targets = ids[run_mask(noise + 1, gaps - 1, self.targets_length, width, skip_first=True)]
+        targets = ids[make_run_mask(noise + 1, gaps - 1, self.targets_length, width, skip_first=True)]
         return inputs.reshape(num_rows, self.inputs_length), targets.reshape(num_rows, self.targets_length)
 
     def spans(
@@ -164,11 +171,11 @@ class SpanDenoising:
                 f"found index of shape {np.shape(index)}, expected {chunks.shape[:1]}, one a chunk"
             )
         totals = np.array([self.chunk_length - self.num_noise, self.num_noise])
-        least = np.array([self._margins.least_gap, self._margins.least_span])
-        lengths = segment(totals, least, self.num_spans, seed, index)  # [n, 2, k]
+        least = np.array([self._margins.min_gap, self._margins.min_span])
+        lengths = draw_segments(totals, least, self.num_spans, seed, index)  # [n, 2, k]
         ends = lengths.sum(axis=1).cumsum(axis=1)
         starts = ends - lengths[:, 1]
-        return to_characters(chunks, starts, ends) if self.boundaries == "character" else (starts, ends)
+        return move_to_characters(chunks, starts, ends) if self.boundaries == "character" else (starts, ends)
 
     def target_lengths(
         self, chunks: NDArray[np.uint8], seed: int, index: NDArray[np.integer]
@@ -187,7 +194,7 @@ class SpanDenoising:
         """
         expected = sentinel_ids(self.sentinels, self.num_spans)
         parts = []
-        for ids in (_until_eos(inputs), _until_eos(targets)):
+        for ids in (_cut_at_eos(inputs), _cut_at_eos(targets)):
             places = np.flatnonzero(np.isin(ids, expected))
             if not np.array_equal(ids[places], expected):
                 raise UserError(
@@ -209,7 +216,7 @@ class SpanDenoising:
         return num_noise, max(round(num_noise / self.mean_noise_span_length), 1)
 
 
-def _until_eos(ids: ArrayLike) -> NDArray[np.integer]:
+def _cut_at_eos(ids: ArrayLike) -> NDArray[np.integer]:
     sequence = as_ids(ids)
     ends = np.flatnonzero(sequence == EOS_ID)
     return sequence[: ends[0]] if ends.size else sequence

@@ -13,7 +13,7 @@ InvalidUtf8 = Literal["skip", "keep", "replace"]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How documents are read.
 
     Attributes:
@@ -33,7 +33,7 @@ class Reading:
     max_document_bytes: int = 64 << 20
 
 
-def num_lost(problems: Mapping[str, int], reading: Reading) -> int:
+def count_skipped(problems: Mapping[str, int], reading: ReadOptions) -> int:
     """Return how many documents with a problem were not kept. `problems` counts by cause."""
     kept = INVALID if reading.invalid_utf8 != "skip" else None
     return sum(count for cause, count in problems.items() if cause not in (EMPTY, kept))
@@ -55,8 +55,8 @@ class Problem(NamedTuple):
     detail: str
 
 
-def judge(
-    file: str, number: int, items: list[bytes | Fault], reading: Reading
+def filter_documents(
+    file: str, number: int, items: list[bytes | Fault], reading: ReadOptions
 ) -> tuple[list[bytes], list[Problem], int]:
     """Return the documents of a batch that are kept, what was wrong with others, and how many were empty.
 
@@ -69,7 +69,7 @@ def judge(
     kept: list[bytes] = []
     problems: list[Problem] = []
     for line, item in enumerate(items, start=number):
-        fault = item if isinstance(item, Fault) else fault_of(item, reading.max_document_bytes)
+        fault = item if isinstance(item, Fault) else find_fault(item, reading.max_document_bytes)
         if fault:
             problems.append(Problem(file, line, *fault))
         if isinstance(item, bytes) and item.strip():
@@ -86,21 +86,21 @@ def _are_clean(items: list[bytes | Fault], max_document_bytes: int) -> TypeGuard
     if len(documents) < len(items) or max(map(len, documents), default=0) > max_document_bytes:
         return False
     joined = b"\n".join(documents)
-    return b"\0" not in joined and (joined.isascii() or _invalid_at(joined) is None)
+    return b"\0" not in joined and (joined.isascii() or _find_invalid_utf8(joined) is None)
 
 
-def fault_of(document: bytes, max_document_bytes: int | None = None) -> Fault | None:
+def find_fault(document: bytes, max_document_bytes: int | None = None) -> Fault | None:
     """Return why a document is not kept as it is, or None."""
     if max_document_bytes is not None and len(document) > max_document_bytes:
         return Fault(TOO_LONG, f"{len(document)} bytes")
     if (position := document.find(b"\0")) >= 0:
         return Fault(NUL, f"at byte {position}")
-    if (position := _invalid_at(document)) is not None:
+    if (position := _find_invalid_utf8(document)) is not None:
         return Fault(INVALID, f"0x{document[position]:02x} at byte {position}")
     return None
 
 
-def _invalid_at(data: bytes) -> int | None:
+def _find_invalid_utf8(data: bytes) -> int | None:
     try:
         data.decode()
     except UnicodeDecodeError as error:

@@ -57,7 +57,7 @@ def make_shard(
     return report
 
 
-def finished_report(directory: Path, number: int) -> Report | None:
+def load_report(directory: Path, number: int) -> Report | None:
     """Return the report of a shard that was finished earlier, or None where it must be made."""
     path = _report_path(directory, number)
     if not path.exists():
@@ -66,7 +66,7 @@ def finished_report(directory: Path, number: int) -> Report | None:
     return Report(Shard(**contents["shard"]), contents["lines"], contents["problems"])
 
 
-def finish(
+def merge_shards(
     directory: Path,
     language: str,
     separator: bytes,
@@ -87,7 +87,7 @@ def finish(
     problems = count_problems(reports)
     with durably(directory / ERRORS_NAME) as file:
         file.writelines(
-            json_line(found._asdict()) for found in listed_problems(directory, reports, continues)
+            json_line(found._asdict()) for found in iterate_problems(directory, reports, continues)
         )
     finish_store(directory, language, separator, [report.shard for report in reports], problems, made_from)
     for number in range(len(reports)):
@@ -104,7 +104,7 @@ def count_problems(reports: Iterable[Report]) -> dict[str, int]:
     return dict(problems)
 
 
-def listed_problems(
+def iterate_problems(
     directory: Path, reports: Sequence[Report], continues: Sequence[bool]
 ) -> Iterator[Problem]:
     """Yield what finished shards listed, with lines counted from the start of each file."""

@@ -16,11 +16,11 @@ Boundaries = Literal["byte", "character"]
 class Margins(NamedTuple):
     """What a kind of boundaries asks of spans and gaps, in bytes."""
 
-    least_span: int
-    least_gap: int
-    fewest: int
+    min_span: int
+    min_gap: int
+    min_surplus: int
     """The removed bytes of a chunk beyond the number asked for: at least (never above 0) ..."""
-    most: int
+    max_surplus: int
     """... and at most."""
 
 
@@ -28,7 +28,7 @@ class Margins(NamedTuple):
 MARGINS: dict[Boundaries, Margins] = {"byte": Margins(1, 1, 0, 0), "character": Margins(4, 7, -1, 2)}
 
 
-def segment(
+def draw_segments(
     totals: NDArray[np.int64],
     least: NDArray[np.int64],
     parts: int,
@@ -58,7 +58,7 @@ def segment(
     return np.moveaxis(np.diff(cuts, axis=0) + (least - 1), 0, 2)
 
 
-def to_characters(
+def move_to_characters(
     chunks: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return starts and ends [n, k] moved to where characters begin; the last span ends where the chunk does.
@@ -100,7 +100,7 @@ def to_characters(
     return starts, ends
 
 
-def run_mask(
+def make_run_mask(
     taken: NDArray[np.int64], skipped: NDArray[np.int64], length: int, width: int, skip_first: bool = False
 ) -> NDArray[np.bool_]:
     """Return which of its `width` ids each row takes, `length` in all: [n, width].

@@ -28,7 +28,7 @@ def is_part(name: str) -> bool:
     return PART_FILE.fullmatch(whole) is not None
 
 
-def check_out(out: Path, overwrite: bool) -> None:
+def check_output(out: Path, overwrite: bool) -> None:
     """Raise `UserError` where a store may not be begun: files of others, or a finished store."""
     if not out.exists():
         return
@@ -44,7 +44,7 @@ def check_out(out: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def only_one(out: Path) -> Iterator[None]:
+def lock_folder(out: Path) -> Iterator[None]:
     """Hold the folder; raise `UserError` where another process does. A kill lets go of it."""
     descriptor = open_descriptor(out, O_RDONLY)
     try:
@@ -60,7 +60,7 @@ def only_one(out: Path) -> Iterator[None]:
         close(descriptor)
 
 
-def begin(out: Path, options: dict[str, object], files: Sequence[File], overwrite: bool) -> None:
+def begin_store(out: Path, options: dict[str, object], files: Sequence[File], overwrite: bool) -> None:
     """Make `out` ready for shards: new, or as an interrupted run of the same options and files left it.
 
     Raises:
@@ -86,7 +86,7 @@ def begin(out: Path, options: dict[str, object], files: Sequence[File], overwrit
     _remove(out, is_part)
 
 
-def discard(out: Path) -> None:
+def discard_store(out: Path) -> None:
     """Remove an unfinished store that is of no use, and its folder if nothing else is in it."""
     for is_ours in (REPORT_FILE.fullmatch, STORE_FILE.fullmatch, is_part):
         _remove(out, is_ours)
@@ -95,13 +95,13 @@ def discard(out: Path) -> None:
         out.rmdir()
 
 
-def join(out: Path, options: dict[str, object]) -> None:
+def join_store(out: Path, options: dict[str, object]) -> None:
     """Begin a store, or join others who make it with the same options, from any machine at the same time.
 
     Raises:
         UserError: a finished store, or one begun with other options.
     """
-    check_out(out, overwrite=False)
+    check_output(out, overwrite=False)
     path = out / UNFINISHED_NAME
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def read_options(out: Path) -> dict[str, Any]:
     return json.loads((out / UNFINISHED_NAME).read_text(encoding="utf-8"))["options"]
 
 
-def leave(out: Path) -> None:
+def remove_leftovers(out: Path) -> None:
     """Remove what is left once the store is finished."""
     _remove(out, is_part)
     (out / UNFINISHED_NAME).unlink(missing_ok=True)
