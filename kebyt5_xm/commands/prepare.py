@@ -1,4 +1,4 @@
-"""`kebyt5-xm prepare text`: corpora into a text store, in parallel, to be continued after a kill."""
+"""`kebyt5-xm prepare text`: writes corpora into a text store, in parallel; an interrupted run can be continued."""
 
 import argparse
 import re
@@ -38,12 +38,12 @@ from kebyt5_xm.errors import UserError
 
 PROBLEMS_SHOWN = 20
 MAX_SKIPPED = 0.1
-"""Share of the documents that may be skipped. Our own choice: more is nearly always another format or encoding."""
+"""Share of the documents that may be skipped. Our own choice: more usually means a wrong format or encoding."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a preparation did. `seconds` and `bytes_read` (of input, as stored) are of this run alone."""
+    """The result of a preparation. `seconds` and `bytes_read` (input as stored) cover this run alone."""
 
     documents: int
     bytes: int
@@ -65,20 +65,20 @@ def prepare_text(
     overwrite: bool = False,
     max_skipped: float = MAX_SKIPPED,
 ) -> Summary:
-    """Make a store at `out` from text files, or continue one that was interrupted.
+    """Write a store at `out` from text files, or continue an interrupted one.
 
     Args:
         inputs: paths, folders, globs and fsspec URLs of txt, jsonl and parquet files, also .gz, .zst, .bz2 and .xz.
         language: BCP 47 code of the text, such as `ko`.
         separator: bytes after every document.
-        workers: processes; None is one for each core, and 1 starts none. The store does not depend on it.
-        shard_bytes: bytes of input for one shard; None chooses from the size of the corpus.
-        overwrite: replace a finished store, or an unfinished one that was begun otherwise.
-        max_skipped: share of the documents, empty ones not counted, that may be skipped. Beyond it no store is
-            finished; what was made stays for a run with a higher share.
+        workers: number of processes; None uses one per core, and 1 starts none. The store does not depend on it.
+        shard_bytes: input bytes per shard; None derives it from the size of the corpus.
+        overwrite: replace a finished store, or an unfinished one that was begun with other settings.
+        max_skipped: share of the non-empty documents that may be skipped. Above it the store is not finished; its
+            shards stay for a run with a higher share.
 
     Raises:
-        UserError: inputs that cannot be read, no document in them, too many skipped ones, or an `out` that may not be
+        UserError: the inputs cannot be read or hold no document, too many documents were skipped, or `out` may not be
             written.
     """
     started = time.monotonic()
@@ -94,12 +94,12 @@ def prepare_text(
     files, left_out = list_files(inputs, reading.format)
     if left_out:
         print(
-            f"left out {len(left_out)} files, hidden, of stores or of other formats, such as {left_out[0]}",
+            f"skipped {len(left_out)} files (hidden, part of a store or of another format), such as {left_out[0]}",
             file=sys.stderr,
         )
     wrong = next((file for file in files if file.format != "txt"), None)
     if reading.document == "file" and wrong:
-        raise UserError(f"{wrong.url} is {wrong.format}, expected txt: --document file goes with txt alone")
+        raise UserError(f"{wrong.url} is {wrong.format}, expected txt: --document file works with txt only")
     shard_bytes = shard_bytes or default_shard_bytes(files)
     shards = plan_shards(files, reading.document, shard_bytes, partial(check_column, reading.field))
     options = {
@@ -141,7 +141,7 @@ def prepare_text(
                     f"cannot write to {out}: {error}; finished shards are kept: run the same command again"
                 ) from error
         in_order = [reports[number] for number in range(len(shards))]
-        # Lines of a file that was split count on from shard to shard; rows of parquet have their own numbers.
+        # In a split file, line numbers continue from shard to shard; parquet rows are numbered within the file.
         continues = [shard[0].start > 0 and shard[0].file.format != "parquet" for shard in shards]
         if not any(report.shard.documents for report in in_order):
             _refuse_empty(out, in_order)
@@ -160,7 +160,7 @@ def prepare_text(
 
 
 def _refuse_empty(out: Path, reports: Sequence[Report]) -> NoReturn:
-    """Say why there is no document, and leave nothing behind that would stand in the way of another try."""
+    """Discard the store and raise `UserError` with the reason why there is no document."""
     causes = ", ".join(f"{count} x {cause}" for cause, count in count_problems(reports).items())
     first = next(iterate_problems(out, reports, [False] * len(reports)), None)
     discard_store(out)
@@ -197,7 +197,7 @@ def _make_shard(
     reading: ReadOptions,
     progress: Callable[[int], object],
 ) -> Report:
-    """Make one shard."""
+    """Write one shard."""
 
     def batches() -> Iterator[tuple[int, list[bytes], list[Problem], int]]:
         for piece in pieces:
@@ -208,7 +208,7 @@ def _make_shard(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `kebyt5-xm prepare`, of which there is `text`."""
+    """Declare the arguments of `kebyt5-xm prepare`; `text` is its only subcommand."""
     commands = parser.add_subparsers(dest="what", required=True)
     _add_text_arguments(commands.add_parser("text", help="text files into a store", description=__doc__))
 
@@ -228,14 +228,13 @@ def _add_text_arguments(parser: argparse.ArgumentParser) -> None:
         "--document",
         choices=["line", "file"],
         default=default.document,
-        help="what is a document in a txt file",
+        help="unit of a document in a txt file (default: %(default)s)",
     )
     parser.add_argument(
         "--invalid-utf8",
         choices=get_args(InvalidUtf8),
         default=default.invalid_utf8,
-        help="what becomes of a document with invalid UTF-8 (default: %(default)s); it is reported"
-        " in any case",
+        help="how to treat a document with invalid UTF-8 (default: %(default)s); it is always reported",
     )
     parser.add_argument(
         "--max-document-bytes",
@@ -252,13 +251,13 @@ def _add_text_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-skipped",
         type=float,
         default=MAX_SKIPPED,
-        help="share of the documents that may be skipped; beyond it no store is finished (default: %(default)s)",
+        help="share of the documents that may be skipped; above it the store is not finished (default: %(default)s)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is at STORE")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing STORE")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run `kebyt5-xm prepare text` and print what it did."""
+    """Run `kebyt5-xm prepare text` and print a summary."""
     summary = prepare_text(
         args.inputs,
         args.out,
@@ -285,7 +284,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _unescape(text: str) -> bytes:
-    r"""Read \n, \t, \0 and the like as one writes them in a shell."""
+    r"""Decode escapes such as \n, \t and \0, as typed in a shell."""
     try:
         return text.encode("latin-1", "backslashreplace").decode("unicode_escape").encode()
     except UnicodeError as error:
@@ -299,4 +298,4 @@ def _print_problems(out: Path) -> None:
     for problem in shown[:PROBLEMS_SHOWN]:
         print(f"{problem.file}:{problem.line}: {problem.cause} ({problem.detail})", file=sys.stderr)
     if len(shown) > PROBLEMS_SHOWN:
-        print(f"... and more: all of them are in {out / ERRORS_NAME}", file=sys.stderr)
+        print(f"... and more: {out / ERRORS_NAME} lists all", file=sys.stderr)

@@ -1,6 +1,6 @@
-"""Reading the documents of a piece: lines of text, whole files, lines of JSON, rows of parquet.
+"""Reads the documents of a piece: lines of text, whole files, lines of JSON, rows of parquet.
 
-Memory is bounded by a block, a batch or the longest document allowed, never by a file.
+Memory use is limited by a block, a batch or the longest document allowed, not by the size of a file.
 """
 
 import json
@@ -21,22 +21,22 @@ MAX_BATCH_ROWS = 8192
 
 
 class FormatMismatchError(UserError):
-    """A file is of another kind than its name or --format tells."""
+    """The file's format differs from its name or --format."""
 
 
 def read_documents(
     piece: Piece, reading: ReadOptions, progress: Callable[[int], object]
 ) -> Iterator[tuple[int, list[bytes | Fault]]]:
-    """Yield batches of a piece: the number of the first line, and one item for each line.
+    """Yield (number of the first line, one item per line) for every batch of a piece.
 
     Lines are numbered from 1 at the start of the piece, rows of parquet from 1 at the start of the file.
 
     Args:
-        progress: called with the bytes of input that were read since the last call.
+        progress: called with the number of input bytes read since the last call.
 
     Raises:
-        UserError: the file cannot be read now (network, permission) or lacks the column. A damaged file
-            raises nothing: what can be read of it is yielded, and a `Fault`.
+        UserError: the file cannot be read now (network, permission) or lacks the column. A damaged file raises
+            nothing: its readable part is yielded, followed by a `Fault`.
     """
     number = 1
     try:
@@ -69,7 +69,8 @@ def _read_json_lines(
     first = next(blocks, b"")
     if piece.start == 0 and first.lstrip().startswith(b"["):
         raise FormatMismatchError(
-            f"{piece.file.url} begins as one JSON array, expected an object a line; convert it: jq -c '.[]' IN > OUT"
+            f"{piece.file.url} begins as one JSON array, expected one object per line; convert it: "
+            "jq -c '.[]' IN > OUT"
         )
     blocks = chain([first], blocks)
     for lines in _split_lines(blocks, reading.max_document_bytes):
@@ -83,14 +84,14 @@ def _extract_text(line: bytes, field: str) -> bytes | Fault:
     if not line.strip():
         return b""
     try:
-        # Invalid bytes pass through as lone surrogates, for `judge` to see them as they were.
+        # Invalid bytes pass through as lone surrogates, so `filter_documents` sees the original bytes.
         record = json.loads(line.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         return Fault(NOT_JSON, str(error))
     if not isinstance(record, dict):
         return Fault(NOT_JSON, f"{type(record).__name__}, expected an object")
     try:
-        text = Row(record, record.__getitem__)[field]  # names within names are parted by dots
+        text = Row(record, record.__getitem__)[field]  # dots separate nested keys
     except KeyError:
         return Fault(NO_FIELD, f"no '{field}' among {', '.join(record)[:200]}")
     if not isinstance(text, str):
@@ -102,7 +103,7 @@ def _extract_text(line: bytes, field: str) -> bytes | Fault:
 
 
 def _split_lines(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[list[bytes | Fault]]:
-    """Split blocks into lines; of a line that grows beyond the limit only the length is kept."""
+    """Split blocks into lines. For a line beyond the limit only the length is kept."""
     parts: list[bytes] = []
     length = 0
     for block in blocks:
@@ -136,7 +137,7 @@ def _read_whole_file(
     length = 0
     for block in blocks:
         length += len(block)
-        if length <= max_document_bytes + 1:  # one more, for the line end that is removed
+        if length <= max_document_bytes + 1:  # one more byte for the line end, which is removed
             parts.append(block)
         else:
             parts.clear()
@@ -176,7 +177,7 @@ def _read_parquet(
         progress(left)
     except UserError:
         raise
-    except Exception as error:  # pyarrow, or whatever the library behind the URL raises
+    except Exception as error:  # any error of pyarrow or of the library that serves the URL
         if isinstance(error, pyarrow.ArrowException) or (type(error) is OSError and error.errno is None):
             progress(left)
             yield number, [Fault(DAMAGED, " ".join(str(error).split()))]
@@ -185,9 +186,9 @@ def _read_parquet(
 
 
 def check_column(field: str, url: str, schema: "pyarrow.Schema") -> str:
-    """Return the column of a parquet file that holds `field`, which may be a name within it (`translation.en`).
+    """Return the parquet column that holds `field`, which may be a nested name (`translation.en`).
 
-    Raises `UserError` if there is none.
+    Raises `UserError` if there is no such field.
     """
     from kebyt5_xm.data.tables.arrow_values import find_column, list_column_names
 
@@ -201,7 +202,7 @@ def check_column(field: str, url: str, schema: "pyarrow.Schema") -> str:
 
 
 def _select_field(column: "pyarrow.StructArray", name: str) -> "pyarrow.Array":
-    """Return the field of objects that `name` names, null where the object is."""
+    """Return the field `name` of a column of objects; it is null where the object is null."""
     from kebyt5_xm.data.tables.arrow_values import find_column
 
     names = [field.name for field in column.type]
@@ -210,16 +211,16 @@ def _select_field(column: "pyarrow.StructArray", name: str) -> "pyarrow.Array":
     return found if head == name else _select_field(found, name[len(head) + 1 :])
 
 
-def _extract_texts(column: "pyarrow.Array", within: str) -> list[bytes | Fault]:
-    """Return the texts of a column or, where it holds objects, of the field that `within` names."""
+def _extract_texts(column: "pyarrow.Array", nested_name: str) -> list[bytes | Fault]:
+    """Return the texts of a column or, if `nested_name` is given, of that field of its objects."""
     import pyarrow
 
     from kebyt5_xm.data.tables.arrow_values import to_plain_array, to_plain_type
 
     column = to_plain_array(column, to_plain_type(column.type))
-    if within:
-        column = _select_field(column, within)
-    if isinstance(column, pyarrow.ExtensionArray):  # JSON as text, say
+    if nested_name:
+        column = _select_field(column, nested_name)
+    if isinstance(column, pyarrow.ExtensionArray):  # such as JSON stored as text
         column = column.storage
     kinds = pyarrow.types
     if not any(

@@ -1,6 +1,6 @@
-"""A few rows of each set that `configs/finetune/` names, under its published file names and in its published form.
+"""A few rows of each data set that `configs/finetune/` names, with the published file names and format.
 
-The sentences are made up; what is copied is the form: which file, which keys, which order, which oddities.
+The sentences are invented; files, keys, order and oddities follow the published data.
 """
 
 import json
@@ -14,7 +14,7 @@ REVIEWS = [("재미있다", 1), ("지루한 영화", 0), ('그는 "최고" 라�
 
 
 def write_sets(folder: Path) -> None:
-    """Write all of them under `folder`, as the recipes name them."""
+    """Write all data sets under `folder`, with the paths that the recipes name."""
     for write in (nsmc, klue, kornlu, korquad, translation, zeroth, ksponspeech, librispeech, images, plain):
         write(folder)
 

@@ -1,7 +1,7 @@
-"""From rows to Arrow columns, in a forgiving way: what a prompt can use is kept, and one odd value fails no file.
+"""Converts rows to Arrow columns and tolerates mixed types, so that one odd value does not fail the whole file.
 
-Numbers that stand in one column with texts, or whole ones with fractions, become texts, as they would in a prompt; a
-value in a column of lists becomes a list of one. Half a character (a lone surrogate), and NaN among texts, are null.
+A column that mixes numbers and texts, or integers and floats, becomes text, as in a prompt. A single value in a
+column of lists becomes a list of one. A lone surrogate, and NaN or infinity among texts, become null.
 """
 
 import math
@@ -14,13 +14,13 @@ import pyarrow
 from kebyt5_xm.errors import UserError
 
 INTEGER_LIMIT = 1 << 63
-"""A whole number from here on is kept as text."""
+"""Integers whose absolute value reaches this are stored as text."""
 
 
 def widen_schema(schema: pyarrow.Schema, rows: Sequence[Mapping[str, Any]], path: Path) -> pyarrow.Schema:
-    """Return `schema` widened so that it holds `rows` too.
+    """Return `schema`, widened to hold `rows` too.
 
-    Raises `UserError` for a column with something else than texts, numbers, lists of them or bytes.
+    Raises `UserError` for a column of anything but texts, numbers, lists of these, or bytes.
     """
     types = {field.name: field.type for field in schema}
     for name in dict.fromkeys(name for row in rows for name in row):
@@ -30,7 +30,7 @@ def widen_schema(schema: pyarrow.Schema, rows: Sequence[Mapping[str, Any]], path
 
 
 def make_batch(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
-    """Return rows as a batch of a schema that `united` has made of them."""
+    """Convert rows to a batch. `schema` must come from `widen_schema` and cover these rows."""
     columns = [_make_array([row.get(field.name) for row in rows], field.type) for field in schema]
     return pyarrow.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -38,7 +38,7 @@ def make_batch(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema) -> pya
 def _make_array(values: list[Any], kind: pyarrow.DataType) -> pyarrow.Array:
     try:
         return pyarrow.array(values, kind)
-    except (pyarrow.ArrowException, UnicodeEncodeError):  # some are not of this type themselves
+    except (pyarrow.ArrowException, UnicodeEncodeError):  # some values have another type
         return pyarrow.array([_convert(value, kind) for value in values], kind)
 
 
@@ -83,7 +83,7 @@ def _item_type(kind: pyarrow.DataType) -> pyarrow.DataType:
 def _mixed_types_error(name: str, path: Path, kinds: list[str]) -> UserError:
     return UserError(
         f"found {' and '.join(kinds)} in the column '{name}' of {path}, expected texts and numbers, or lists of "
-        "them, in all rows alike; leave the column out of the rows"
+        "these, in every row; leave the column out of the rows"
     )
 
 

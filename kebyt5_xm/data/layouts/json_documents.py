@@ -1,4 +1,4 @@
-"""Layouts of JSON documents: tables, questions on texts (SQuAD) and on images (VQA), Korean captions of COCO."""
+"""Layouts of JSON documents: tables, reading comprehension (SQuAD), visual questions (VQA), Korean COCO captions."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from kebyt5_xm.errors import UserError
 class JsonDocuments(Layout):
     """Rows of a JSON document: an array of objects, or an object with the array under a key.
 
-    As published: KLUE's YNAT, STS, NLI and RE (`ynat-v1.1_train.json`, `klue-sts-v1.1_train.json`,
-    `klue-nli-v1.1_train.json`, `klue-re-v1.1_train.json`, and `_dev` of each). Objects in objects become columns
-    with dots in their names (`labels.real-label`, `subject_entity.word`); arrays of texts or numbers stay lists;
-    arrays of anything else are left out, as nothing could be made of them.
+    Published files: KLUE's YNAT, STS, NLI and RE (`ynat-v1.1_train.json`, `klue-sts-v1.1_train.json`,
+    `klue-nli-v1.1_train.json`, `klue-re-v1.1_train.json`, and `_dev` of each). Nested objects become columns with
+    dotted names (`labels.real-label`, `subject_entity.word`). Arrays of texts or numbers stay lists; other arrays are
+    left out, because a prompt cannot use them.
 
     Args:
-        key: where the array is, with dots between names within names; the document itself unless given.
-        root: the folder of media that a column names, from that of the file.
+        key: where the array is, with dots between nested keys; the document itself if not given.
+        root: the folder that media paths are relative to, given relative to the file's folder.
     """
 
     def __init__(self, key: str | None = None, root: str = ".") -> None:
@@ -32,9 +32,9 @@ class JsonDocuments(Layout):
                 row = dict(_flatten(entry))
             except RecursionError:
                 raise UserError(
-                    f"{place} is nested too deeply, expected a row of a table; leave it out"
+                    f"{place} is nested too deeply, expected a row of a table; remove it"
                 ) from None
-            # A column that has the dots in its very name goes before what lies within another.
+            # A key that contains dots itself wins over a nested path of the same name.
             row.update((name, value) for name, value in entry.items() if name in row)
             yield row
 
@@ -48,15 +48,15 @@ def _flatten(entry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 class Squad(Layout):
-    """One row a question: `title`, `context`, `question`, `answers` (a list), `answer` (its first) and `id`.
+    """One row per question: `title`, `context`, `question`, `answers` (a list), `answer` (the first one) and `id`.
 
-    As published: KorQuAD 1.0 (`KorQuAD_v1.0_train.json`, `KorQuAD_v1.0_dev.json`) and KLUE-MRC
-    (`klue-mrc-v1.1_train.json`, `klue-mrc-v1.1_dev.json`), whose `guid` is the id here. A question without an answer
-    that is not said to have none has null in their place.
+    Published files: KorQuAD 1.0 (`KorQuAD_v1.0_train.json`, `KorQuAD_v1.0_dev.json`) and KLUE-MRC
+    (`klue-mrc-v1.1_train.json`, `klue-mrc-v1.1_dev.json`), whose `guid` becomes `id`. A question without answers that
+    is not marked as unanswerable has null answers.
 
     Args:
-        impossible: the answer to write where a question is marked as one that the text does not answer
-            (`is_impossible`). KLUE-MRC is scored with an empty text there.
+        impossible: the answer of questions marked as unanswerable (`is_impossible`). KLUE-MRC is scored with an empty
+            text for these.
     """
 
     def __init__(self, impossible: str = "") -> None:
@@ -84,18 +84,18 @@ class Squad(Layout):
 
 
 class VisualQuestions(Layout):
-    """One row a question: `image`, `question`, `answers` (a list, one a person) and `answer`, the most frequent one.
+    """One row per question: `image`, `question`, `answers` (a list, one per annotator), `answer` (the most frequent).
 
-    As published: KVQA (`KVQA_annotations_train.json` and others), an array of objects with `image`, `question` and
+    Published files: KVQA (`KVQA_annotations_train.json` and others), an array of objects with `image`, `question` and
     `answers`, which are texts or objects with `answer`; and VQA v2 (`v2_OpenEndedQuestions_train2014_questions.json`
-    and `v2_mscoco_train2014_annotations.json`), where questions and answers are in two files and meet by
-    `question_id`. A question without an answer has null in their place.
+    and `v2_mscoco_train2014_annotations.json`), two files whose questions and answers are joined by `question_id`. A
+    question without an answer has null answers.
 
     Args:
-        annotations: the file of the answers beside that of the questions, where these are two.
-        image: the path of an image by its number, such as `train2014/COCO_train2014_{image_id:012d}.jpg`, where
-            the objects have an `image_id` and no `image`.
-        root: the folder of the images, from that of the file.
+        annotations: name of the answer file in the folder of the question file, if the answers are in their own file.
+        image: path pattern of an image, such as `train2014/COCO_train2014_{image_id:012d}.jpg`, if the objects have
+            an `image_id` instead of an `image`.
+        root: the folder of the images, relative to the file's folder.
     """
 
     def __init__(self, annotations: str | None = None, image: str | None = None, root: str = ".") -> None:
@@ -138,14 +138,14 @@ class VisualQuestions(Layout):
         number = entry.get("image_id")
         if self.image is None or type(number) is not int:
             raise UserError(
-                f"{place} has the keys {', '.join(entry)[:200]}, expected the path image, or a number image_id and "
-                "`image` in the settings of `format` to make a path of it"
+                f"{place} has the keys {', '.join(entry)[:200]}, expected a path image or a number image_id; for a "
+                "number set `image` in the settings of `format`"
             )
         return self.image.format(image_id=number)
 
 
 def _list_answers(entry: dict[str, Any]) -> list[str]:
-    """Return the answers as they come, the same one as often as it was given."""
+    """Return all answers, repeated ones included."""
     given = entry.get("answers", entry.get("answer"))
     items = given if isinstance(given, list) else [given]
     texts = [item.get("answer") if isinstance(item, dict) else item for item in items]
@@ -153,17 +153,17 @@ def _list_answers(entry: dict[str, Any]) -> list[str]:
 
 
 class KoreanCaptions(Layout):
-    """Rows of `image`, `id`, `caption` and `captions`, all Korean captions of the image.
+    """Rows of `image`, `id`, `caption` and `captions` (all Korean captions of the image).
 
-    As published (`MSCOCO_train_val_Korean.json`; AI Hub): an array of objects with `file_path`
+    Published file (`MSCOCO_train_val_Korean.json`; AI Hub): an array of objects with `file_path`
     (`val2014/COCO_val2014_000000391895.jpg`), `captions` (English), `id` and `caption_ko` (Korean). The photographs
-    are COCO's own. An image without a caption has null in their place.
+    are COCO's own. An image without captions has null in `caption` and `captions`.
 
     Args:
-        rows: `caption` for a row a caption, to train on; `image` for a row an image, to be judged by all its
-            captions (`references: captions`).
-        folder: takes the images of this folder alone; the one file holds `train2014` and `val2014`.
-        root: the folder that `file_path` starts from, from that of the file.
+        rows: `caption` gives one row per caption, for training; `image` gives one row per image, for scoring against
+            all its captions (`references: captions`).
+        folder: read only the images of this folder; the file holds both `train2014` and `val2014`.
+        root: the folder that `file_path` is relative to, given relative to the file's folder.
     """
 
     def __init__(
@@ -176,8 +176,8 @@ class KoreanCaptions(Layout):
             image, texts = entry.get("file_path"), entry.get("caption_ko")
             if not isinstance(image, str) or not isinstance(texts, list):
                 raise UserError(
-                    f"{place} has the keys {', '.join(entry)[:200]}, expected file_path and a list caption_ko; is it "
-                    "another file?"
+                    f"{place} has the keys {', '.join(entry)[:200]}, expected file_path and a list caption_ko; give "
+                    "MSCOCO_train_val_Korean.json, or correct `format`"
                 )
             if self.folder is not None and not image.startswith(f"{self.folder.rstrip('/')}/"):
                 continue

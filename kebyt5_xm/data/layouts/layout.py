@@ -1,7 +1,7 @@
-"""The contract of a layout: from published files to rows.
+"""The interface of a layout, which turns published files into rows.
 
-A layout is one generator. Its rows are written once into an Arrow file beside the data, as parquet's are, so that
-any of them is there at once; the fingerprint is over the rows.
+A layout is one generator. Its rows are written once to an Arrow file next to the data for random access, as for
+parquet. The fingerprint is a hash of the rows.
 """
 
 import hashlib
@@ -24,46 +24,46 @@ from kebyt5_xm.errors import UserError
 Row = dict[str, Any]
 
 LINE = ":line"
-"""The key under which a row may say its line in the file, from 1; its number among the rows unless it does."""
+"""Key of a row's line in its file, from 1. Without it, the row's number is used."""
 FILE = ":file"
-"""The key under which a row may say its file, where it is not the data set's path itself."""
-# No prompt can name a column with a colon, so these two are in nobody's way.
+"""Key of a row's file, if it is not the data set's path."""
+# No prompt can name a column with a colon, so these keys hide no column.
 
 GROUP_ROWS = 1024
-"""Rows that are held in memory while the Arrow file is written."""
+"""Rows held in memory while the Arrow file is written."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, default=str)
 
 
 class Layout(ABC):
-    """How a data set is laid out in files. Instances hold plain settings and are sent to data workers."""
+    """The file layout of a data set. Instances hold plain settings and are pickled to data workers."""
 
     root = "."
-    """The folder of media in rows, from that of the data set's path; a layout of media takes it as a setting."""
+    """The folder that media paths are relative to, given relative to the folder of the data set's path."""
 
     @abstractmethod
     def read(self, path: Path) -> Iterator[Row]:
-        """Yield the rows behind `path`: texts, numbers, lists of them, and media as paths relative to `root`.
+        """Yield the rows of `path`: texts, numbers, lists of these, and media as paths relative to `root`.
 
-        A column that a row lacks, or has None in, is null: an example that needs it is skipped and counted. Raises
-        `UserError` for files that are not of this layout, with the line.
+        A column that is missing or None in a row is null; an example that needs it is skipped and counted. Raises
+        `UserError` with the line if a file does not have this layout.
         """
 
     def files(self, path: Path) -> list[Path]:
-        """Return the files that `read` reads, in a fixed order; a change in one makes the rows anew."""
+        """Return the files that `read` reads, in a fixed order. If one changes, the rows are read again."""
         return [path]
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the rows besides the files, as plain values."""
+        """Return the settings that determine the rows, as plain values."""
         return dict(vars(self))
 
     def open(self, path: Path) -> Rows:
-        """Open the data set at `path`; raise `UserError` if it is not there or not of this layout."""
+        """Open the data set at `path`; raise `UserError` if it is missing or does not have this layout."""
         return LayoutRows(path, self)
 
 
 class LayoutRows(ArrowRows):
-    """The rows that a layout reads, in an Arrow file of their own."""
+    """The rows of a layout, stored in an Arrow file."""
 
     hidden = (LINE, FILE)
 
@@ -97,7 +97,7 @@ class LayoutRows(ArrowRows):
         missing = [file for file in files if not file.is_file()]
         if missing or not files:
             raise UserError(
-                f"found no {missing[0].name if missing else 'file of the kind'} in "
+                f"found no {missing[0].name if missing else 'matching file'} in "
                 f"{missing[0].parent if missing else self.path}, expected the files of "
                 f"{type(self.layout).__name__}; correct the path or the settings of `format`"
             )
@@ -105,15 +105,15 @@ class LayoutRows(ArrowRows):
         return {"files": [[os.path.relpath(file, folder), read_file_state(file)] for file in files]}
 
     def _read_contents(self, state: dict[str, Any]) -> TableContents:
-        # The folder of media counts too: a length table made while they were looked for elsewhere must not be used.
+        # The media folder is hashed too: a length table built for another folder must not be used.
         digest = hashlib.blake2b(self.layout.root.encode(), digest_size=16)
         num_rows, schema = 0, pyarrow.schema([])
         for rows in self._read_groups():
             schema = widen_schema(schema, rows, self.path)
             num_rows += len(rows)
             for row in rows:
-                kept = {name: value for name, value in row.items() if name not in (LINE, FILE)}
-                digest.update(_CANONICAL.encode(kept).encode())
+                values = {name: value for name, value in row.items() if name not in (LINE, FILE)}
+                digest.update(_CANONICAL.encode(values).encode())
         if not num_rows:
             raise UserError(f"found no rows in {self.path}, expected at least one")
         return TableContents(

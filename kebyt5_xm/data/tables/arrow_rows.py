@@ -1,4 +1,4 @@
-"""Rows kept in an Arrow file beside the manifest: memory-mapped, so that any row is there at once, none in memory."""
+"""Rows converted once to an Arrow file next to the manifest, which is memory-mapped for random access."""
 
 import json
 from abc import abstractmethod
@@ -23,11 +23,11 @@ METADATA_KEY = b"kebyt5-xm rows"
 BATCH_ROWS = 128
 
 OpenTable = tuple[pyarrow.ipc.RecordBatchFileReader, dict[str, Any]]
-"""An Arrow file, and what it says about itself."""
+"""An open Arrow file and its metadata."""
 
 
 def read_cell(column: pyarrow.Array, at: int, name: str, place: tuple[str, int]) -> Any:
-    """Return a value of the column `name`; raise `RowError` at `place` for what Python cannot hold."""
+    """Return value number `at` of the column `name`; raise `RowError` at `place` if Python cannot hold it."""
     try:
         return to_python(column[at])
     except UnicodeDecodeError as error:
@@ -39,7 +39,7 @@ def read_cell(column: pyarrow.Array, at: int, name: str, place: tuple[str, int])
 
 
 class TableContents(NamedTuple):
-    """What the Arrow file is made of. `batches` reads the rows anew at every call; they may be of any size."""
+    """What to write to the Arrow file. Each call of `batches` reads the rows again, in batches of any size."""
 
     digest: str
     num_rows: int
@@ -48,14 +48,14 @@ class TableContents(NamedTuple):
 
 
 class ArrowRows(Rows):
-    """The base of tables that are read through an Arrow file, which is made the first time and after a change.
+    """Base class of tables read through an Arrow file. The file is written on first use and after a change.
 
-    Raises `UserError` if the manifest cannot be read to its end, or the Arrow file can lie nowhere.
+    Raises `UserError` if the manifest cannot be read to its end, or the Arrow file cannot be written anywhere.
     """
 
     suffix: str
     hidden: tuple[str, ...] = ()
-    """Columns that are no part of a row."""
+    """Columns of the Arrow file that rows do not show."""
 
     def __init__(self, path: Path):
         super().__init__(path)
@@ -73,12 +73,12 @@ class ArrowRows(Rows):
         self.fingerprint = about["digest"]
 
     def state(self) -> dict[str, Any]:
-        """Return what changes when the files do; raise `UserError` if there are none."""
+        """Return a state that changes when the files change; raise `UserError` if a file is missing."""
         return read_file_state(self.path)
 
     @abstractmethod
     def _read_contents(self, state: dict[str, Any]) -> TableContents:
-        """Read the manifest, whose file is in this state; raise `UserError` if it cannot be read."""
+        """Read the manifest in this state; raise `UserError` if it cannot be read."""
 
     def __len__(self) -> int:
         return self._length
@@ -99,13 +99,13 @@ class ArrowRows(Rows):
         try:
             return self._opened.get()[0].get_batch(index // BATCH_ROWS)
         except (ValueError, OSError, pyarrow.ArrowException) as error:
-            # Not `self.error`: a layout's place is in the batch itself.
+            # Not `self.error`: a layout reads the place from this same batch.
             raise RowError(self.name, index + 1, f"{type(error).__name__}: {error}") from None
 
     def _cell(self, batch: pyarrow.RecordBatch, index: int, name: str) -> Any:
         number = self._names[name]
         if number < 0:
-            raise self.error(index, f"there are two columns '{name}', expected one: rename one")
+            raise self.error(index, f"found two columns '{name}', expected one: rename one")
         return read_cell(batch.column(number), index % BATCH_ROWS, name, self.place(index))
 
     def _write(self, state: dict[str, Any]) -> None:
@@ -114,21 +114,22 @@ class ArrowRows(Rows):
         schema = schema.with_metadata({METADATA_KEY: json.dumps(about)})
 
         def write(file: BinaryIO) -> None:
-            written = 0
+            num_written = 0
             with pyarrow.ipc.new_file(file, schema) as writer:
                 for batch in _rebatch(batches(), schema):
                     writer.write_batch(batch)
-                    written += batch.num_rows
-            if written != num_rows:
+                    num_written += batch.num_rows
+            if num_written != num_rows:
                 raise UserError(
-                    f"{self.path} says that it has {num_rows} rows, found {written}; it is damaged: get it again"
+                    f"found {num_written} rows in {self.path}, expected {num_rows} as its header says; the file is "
+                    "damaged: get it again"
                 )
 
         write_derived(self.path, self.suffix, write)
 
 
 def _rebatch(batches: Iterator[pyarrow.RecordBatch], schema: pyarrow.Schema) -> Iterator[pyarrow.RecordBatch]:
-    """Yield batches of exactly `BATCH_ROWS` rows, the last one excepted, whatever the groups are."""
+    """Yield batches of exactly `BATCH_ROWS` rows; the last one may be shorter."""
     left: list[pyarrow.RecordBatch] = []
     num_left = 0
     for batch in batches:
@@ -161,5 +162,5 @@ def _find(path: Path, suffix: str, state: dict[str, Any]) -> OpenTable | None:
 def _open(path: Path, suffix: str, state: dict[str, Any]) -> OpenTable:
     found = _find(path, suffix, state)
     if found is None:
-        raise UserError(f"{path} changed while it was read, expected it to stay as it is; start again")
+        raise UserError(f"{path} changed while it was read, expected it unchanged; start again")
     return found

@@ -1,8 +1,8 @@
-"""From Arrow's values to Python's: as they were written, whatever library reads beside us.
+"""Converts Arrow values to Python values, with or without pandas installed.
 
-Narrow floats are the shortest number that they round to (0.1, not 0.10000000149011612). Times in nanoseconds keep all
-their digits, as text where Python's own types have no room for them. Categories and run-length encoding are ways to
-store values and are gone from what is returned.
+A float32 or float16 becomes the shortest number that rounds to it (0.1, not 0.10000000149011612). Times in
+nanoseconds keep all digits; they become text where Python's own types have too few. Dictionary and run-length
+encoding are decoded.
 """
 
 import datetime
@@ -16,11 +16,11 @@ from pyarrow import types
 from kebyt5_xm.data.tables.rows import MAX_DEPTH
 
 RECORDING_KEYS = {"array", "sampling_rate"}
-"""The names in a recording as `datasets` decodes one."""
+"""The keys of a recording as the library `datasets` decodes it."""
 
 
 def to_plain_type(kind: pyarrow.DataType) -> pyarrow.DataType:
-    """Return the type of the values themselves: no dictionaries, no run-length encoding, no types of a library."""
+    """Return the type of the decoded values: no dictionaries, run-length encoding or library's extension types."""
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         views = {pyarrow.string_view(): pyarrow.large_string(), pyarrow.binary_view(): pyarrow.large_binary()}
         return views.get(kind.value_type) or to_plain_type(kind.value_type)  # pyarrow cannot decode to views
@@ -39,12 +39,12 @@ def to_plain_type(kind: pyarrow.DataType) -> pyarrow.DataType:
 
 
 def to_plain_schema(schema: pyarrow.Schema) -> pyarrow.Schema:
-    """Return the schema with the plain type of every column, and without metadata."""
+    """Return the schema with the plain type of every column and without metadata."""
     return pyarrow.schema([pyarrow.field(field.name, to_plain_type(field.type)) for field in schema])
 
 
 def to_plain_array(array: pyarrow.Array, kind: pyarrow.DataType) -> pyarrow.Array:
-    """Return a column as its plain type `kind`."""
+    """Convert a column to its plain type `kind`."""
     if array.type == kind:
         return array
     if isinstance(array, pyarrow.ExtensionArray):
@@ -60,7 +60,7 @@ def to_plain_array(array: pyarrow.Array, kind: pyarrow.DataType) -> pyarrow.Arra
 
 
 def list_column_names(fields: Iterable[pyarrow.Field]) -> tuple[str, ...]:
-    """Return the names of columns and, behind each, those within it, joined by dots."""
+    """Return the names of the columns, each followed by the dotted names of its nested fields."""
     return tuple(dict.fromkeys(_iterate_names(fields, "", MAX_DEPTH)))
 
 
@@ -72,7 +72,7 @@ def _iterate_names(fields: Iterable[pyarrow.Field], prefix: str, depth: int) -> 
 
 
 def find_column(name: str, known: Iterable[str]) -> str:
-    """Return the longest of the `known` names that `name` is, or lies in (`translation` of `translation.en`)."""
+    """Return the longest `known` column that holds the field `name` (`translation` for `translation.en`)."""
     return max((column for column in known if f"{name}.".startswith(f"{column}.")), key=len)
 
 
@@ -81,9 +81,9 @@ def _list_fields(kind: pyarrow.DataType) -> list[pyarrow.Field]:
 
 
 def to_python(scalar: pyarrow.Scalar) -> Any:
-    """Return a value as Python's.
+    """Convert a value to Python.
 
-    Raises `ValueError`, `OverflowError` or `ArrowException` for what Python cannot hold, such as a date past 9999.
+    Raises `ValueError`, `OverflowError` or `ArrowException` if Python cannot hold it, such as a date past 9999.
     """
     kind = scalar.type
     if not scalar.is_valid:
@@ -92,7 +92,7 @@ def to_python(scalar: pyarrow.Scalar) -> Any:
         return float(str(kind.to_pandas_dtype()(scalar.as_py())))
     if types.is_struct(kind):
         names = [field.name for field in _list_fields(kind)]
-        raw = set(names) >= RECORDING_KEYS  # samples are no text: their digits are in nobody's way
+        raw = set(names) >= RECORDING_KEYS  # samples need no short digits
         return {name: scalar[name].as_py() if raw else to_python(scalar[name]) for name in names}
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return (
@@ -106,7 +106,7 @@ def to_python(scalar: pyarrow.Scalar) -> Any:
 
 
 def _needs_conversion(kind: pyarrow.DataType) -> bool:
-    """Return whether `value_of` gives something else than pyarrow for values of this type."""
+    """Return whether `to_python` differs from pyarrow's `as_py` for values of this type."""
     if types.is_struct(kind):
         return True
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
@@ -115,9 +115,9 @@ def _needs_conversion(kind: pyarrow.DataType) -> bool:
 
 
 def _convert_nanoseconds(scalar: Any) -> Any:
-    """Return a date, time or duration of nanoseconds, as text where the last three digits are not zero.
+    """Convert a timestamp, time or duration in nanoseconds; to text if the last three digits are not zero.
 
-    pyarrow returns pandas' types where pandas is installed, and cuts or refuses elsewhere.
+    pyarrow's own conversion returns pandas types if pandas is installed, and otherwise truncates or fails.
     """
     microseconds, rest = divmod(scalar.value, 1000)
     kind = scalar.type

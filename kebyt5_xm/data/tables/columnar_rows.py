@@ -1,8 +1,8 @@
-"""Parquet, Arrow files (Feather too) and ORC with random access.
+"""Parquet, Arrow (also Feather) and ORC files with random access.
 
-These files give out whole groups of rows, often a million, so that shuffled rows would each cost a group. Instead the
-table is written once as an Arrow file (`X.rows`: batches of 128 rows), which is memory-mapped: a row then costs a
-batch's bookkeeping, and nothing is held in memory.
+These formats are read in whole groups of rows, often a million, so each shuffled row would cost a group. Instead the
+table is written once as an Arrow file (`X.rows`, in batches of 128 rows) and memory-mapped: reading a row opens one
+batch, and nothing is held in memory.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ from kebyt5_xm.data.tables.arrow_values import to_plain_array, to_plain_schema
 from kebyt5_xm.errors import UserError
 
 FEATHER_1_MAGIC, ARROW_FILE_MAGIC = b"FEA1", b"ARROW1"
-"""How an old Feather file begins, and one of Arrow; a stream of Arrow has no mark."""
+"""First bytes of a Feather 1 file and of an Arrow file. An Arrow stream has no such mark."""
 
 
 class ColumnarRows(ArrowRows):
-    """The base of files by columns. Opening one the first time writes the table as an Arrow file."""
+    """Base class of columnar files. The first opening writes the table as an Arrow file."""
 
     suffix = ".rows"
     kind: str
-    """What messages call such a file."""
+    """Name of the format in error messages."""
 
     @abstractmethod
     def _table(self) -> tuple[int, pyarrow.Schema]:
@@ -35,7 +35,7 @@ class ColumnarRows(ArrowRows):
 
     @abstractmethod
     def _read(self) -> Iterator[pyarrow.RecordBatch]:
-        """Yield all rows, anew at every call."""
+        """Yield all rows from the start."""
 
     def _read_contents(self, state: dict[str, Any]) -> TableContents:
         with self.path.open("rb") as file:
@@ -54,12 +54,12 @@ class ColumnarRows(ArrowRows):
                 columns = [to_plain_array(column, field.type) for column, field in pairs]
                 yield pyarrow.RecordBatch.from_arrays(columns, schema=schema)
         except (OSError, ValueError, pyarrow.ArrowException) as error:
-            # not a failure to write, as it would seem outside
+            # Without this, the caller would report it as a failure to write.
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> UserError:
         cause = " ".join(str(error).split())
-        return UserError(f"cannot read {self.path} to its end ({cause}); expected {self.kind}: get it again")
+        return UserError(f"cannot read {self.path} to its end ({cause}), expected {self.kind}: get it again")
 
 
 class ParquetRows(ColumnarRows):
@@ -77,7 +77,7 @@ class ParquetRows(ColumnarRows):
         import pyarrow.parquet
 
         with pyarrow.parquet.ParquetFile(self.path) as file:
-            for group in range(file.num_row_groups):  # batches across groups come out broken (pyarrow 26)
+            for group in range(file.num_row_groups):  # pyarrow 26 returns broken batches across groups
                 yield from file.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False)
 
 
@@ -101,14 +101,14 @@ class OrcRows(ColumnarRows):
 
 
 class ArrowFileRows(ColumnarRows):
-    """The rows of an Arrow file or stream, of which Feather (version 2) is a kind."""
+    """The rows of an Arrow file or stream. Feather version 2 is an Arrow file."""
 
     kind = "an Arrow file"
 
     def _table(self) -> tuple[int, pyarrow.Schema]:
         if _starts_with(self.path, FEATHER_1_MAGIC):
             raise UserError(
-                f"{self.path} is a Feather file of version 1, expected version 2; write it anew: "
+                f"{self.path} is a Feather file of version 1, expected version 2; convert it: "
                 "pandas.read_feather(IN).to_parquet(OUT)"
             )
         with pyarrow.memory_map(str(self.path)) as source, self._reader(source) as reader:

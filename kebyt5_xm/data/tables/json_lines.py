@@ -1,15 +1,15 @@
-"""JSON lines with random access, through an index of where the lines start.
+"""JSON lines with random access, through an index of line offsets.
 
-Plain lines are read in place; `X.index` holds the index. Compressed ones (.gz, .zst, .bz2, .xz) cannot be entered in
-the middle, so `X.rows` holds the lines themselves, decompressed, and the index behind them. One JSON array of objects
-is read whole, once, and its objects become the lines of such a file. Both files are
+Plain files are read in place, and `X.index` holds their index. Compressed files (.gz, .zst, .bz2, .xz) cannot be read
+from the middle, so `X.rows` holds the decompressed lines, followed by the index. A JSON array of objects is read once
+as a whole, and its objects become the lines of such an `X.rows` file. Both files consist of
 
-    4096 bytes   a JSON object that describes the rest, padded with spaces
+    4096 bytes   header: a JSON object, padded with spaces
     (X.rows)     the lines, and zeros up to a multiple of 8
-    uint64 each  where every row starts in its file, in bytes, and where the last one ends
+    uint64 each  the byte offset of every row in its file, and the end of the last row
     uint64 each  for every blank line, the number of rows before it
 
-Lines of whitespace alone are no rows. A byte order mark is left out.
+Blank lines are not rows. A byte order mark is dropped.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ IS_SPACE = np.isin(np.arange(256), list(b" \t\r\n"))
 class JsonLines(Rows):
     """The rows of a file of JSON lines, plain or compressed, or of one JSON array.
 
-    Making the index reads the file once. Raises `UserError` for a file that cannot be read to its end, or is UTF-16.
+    Making the index reads the file once. Raises `UserError` if the file cannot be read to its end or is UTF-16.
     """
 
     def __init__(self, path: Path):
@@ -50,7 +50,7 @@ class JsonLines(Rows):
         compression = COMPRESSIONS.get(self.path.suffix.lower())
         start = read_start(self.path, compression)
         if start.startswith(GZIP_MAGIC):
-            raise UserError(f"{path} is compressed by gzip, expected lines; add .gz to its name")
+            raise UserError(f"{path} is compressed by gzip, expected text lines; add .gz to its name")
         if start.startswith(UTF_16) or b"\0" in start[:4]:
             raise UserError(
                 f"{path} is UTF-16, expected UTF-8; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT"
@@ -64,8 +64,8 @@ class JsonLines(Rows):
             index = _make(self.path, suffix, state, blocks)
         self.fingerprint = index.digest
         self._length = len(index.starts) - 1
-        kept = index if index.place is None else None
-        self._opened = OnDemand(partial(_open, self.path, suffix, state, kept), files=2)
+        in_memory = index if index.place is None else None
+        self._opened = OnDemand(partial(_open, self.path, suffix, state, in_memory), files=2)
         self._opened.get()
 
     def __len__(self) -> int:
@@ -82,7 +82,7 @@ class JsonLines(Rows):
         if end - start > MAX_ROW_BYTES:
             raise self.error(index, f"it has {end - start} bytes, expected at most {MAX_ROW_BYTES}")
         try:
-            # pread moves no shared position: processes that were forked may use one descriptor.
+            # pread moves no file position, so forked processes may share the descriptor.
             row = parse_json(os.pread(file.descriptor, end - start, start))
         except (ValueError, OSError) as error:
             raise self.error(index, str(error)) from None
@@ -96,14 +96,14 @@ class JsonLines(Rows):
             columns = super().columns
         except UserError as error:
             raise UserError(
-                f"{error}. Where the file is one JSON document instead of an object a line, give `format: "
+                f"{error}. If the file is one JSON document instead of one object per line, set `format: "
                 "{class_path: kebyt5_xm.data.layouts.JsonDocuments}`"
             ) from None
         first = self.row(0) if len(self) == 1 else {}
         if first and all(isinstance(value, dict) and "0" in value for value in first.values()):
             raise UserError(
-                f"found one row in {self.path}, whose columns are objects with the keys 0, 1, 2 ..., as pandas "
-                "writes a table by default; expected a row a line: write it with "
+                f"found one row in {self.path} with columns that are objects with the keys 0, 1, 2 ... (pandas' "
+                "default JSON), expected one row per line: write it with "
                 'to_json(OUT, orient="records", lines=True)'
             )
         return columns
@@ -111,7 +111,7 @@ class JsonLines(Rows):
 
 @dataclass
 class _Index:
-    """Where rows start in the file `lines`. `place` is the file of this index, None where it is in memory alone."""
+    """Byte offsets of the rows of the file `lines`. `place` is the index file, or None if it is only in memory."""
 
     lines: Path
     starts: NDArray[np.uint64]
@@ -120,14 +120,16 @@ class _Index:
     place: Path | None = None
 
 
-def _open(path: Path, suffix: str, state: dict[str, Any], kept: _Index | None) -> tuple[_Index, OpenFile]:
-    """Open the index, which is `kept` in memory or lies in a file, and the file that it is of."""
-    index = kept or _find(path, suffix, state)
+def _open(
+    path: Path, suffix: str, state: dict[str, Any], in_memory: _Index | None
+) -> tuple[_Index, OpenFile]:
+    """Open the file of lines and its index, which is `in_memory` or in an index file."""
+    index = in_memory or _find(path, suffix, state)
     file = OpenFile(path if index is None else index.lines)
     status = os.fstat(file.descriptor)
     unchanged = suffix == ".rows" or (status.st_size, status.st_mtime_ns) == (state["size"], state["time"])
     if index is None or not unchanged:
-        raise UserError(f"{path} was changed while it was in use, expected it unchanged; start again")
+        raise UserError(f"{path} changed while it was in use, expected it unchanged; start again")
     return index, file
 
 
@@ -141,7 +143,7 @@ def _find(path: Path, suffix: str, state: dict[str, Any]) -> _Index | None:
 
 
 def _load(place: Path, state: dict[str, Any]) -> _Index | None:
-    """Map an index file, or return None if there is none here that fits the state of the manifest."""
+    """Map an index file; return None if it is missing or does not match the manifest's state."""
     try:
         with place.open("rb") as file:
             header = json.loads(file.read(HEADER_BYTES))
@@ -180,16 +182,16 @@ def _make(path: Path, suffix: str, state: dict[str, Any], blocks: Callable[[], I
     except UserError:
         if suffix == ".rows":
             raise
-        # Nowhere to keep it: 8 bytes a row in memory, made again next time.
+        # The index cannot be written anywhere: hold it in memory (8 bytes per row) and rebuild it next time.
         return _scan(path, blocks(), None)
     index = _find(path, suffix, state)
     if index is None:
-        raise UserError(f"{path} changed while it was read, expected it to stay as it is; start again")
+        raise UserError(f"{path} changed while it was read, expected it unchanged; start again")
     return index
 
 
 def _scan(path: Path, blocks: Iterable[bytes], copy: BinaryIO | None) -> _Index:
-    """Find the rows; write the lines to `copy`, where there is one, and count from its position there."""
+    """Find the rows. If `copy` is given, write the lines to it and count offsets in it."""
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         start = len(BOM_UTF8) * file.read(len(BOM_UTF8)).startswith(BOM_UTF8)
@@ -197,7 +199,7 @@ def _scan(path: Path, blocks: Iterable[bytes], copy: BinaryIO | None) -> _Index:
     starts: list[NDArray[np.int64]] = []
     blanks: list[NDArray[np.int64]] = []
     num_rows = 0
-    # The line that goes on in the next block, and what it has but spaces.
+    # The start of the line that continues in the next block, and its number of non-space bytes so far.
     line_start, unfinished = position, 0
     for block in blocks:
         digest.update(block)
@@ -234,23 +236,21 @@ def _read_lines(path: Path, compression: Compression | None) -> Iterable[bytes]:
     except (*DAMAGE_ERRORS, UserError) as error:
         cause = error.__cause__ or error
         raise UserError(
-            f"cannot read {path} to its end ({type(cause).__name__}: {cause}); expected a whole file: get it again"
+            f"cannot read {path} to its end ({type(cause).__name__}: {cause}), expected a whole file: get it again"
         ) from error
 
 
 def _read_array(path: Path, compression: Compression | None) -> Iterable[bytes]:
-    """Yield the entries of a JSON array, each as a line."""
+    """Yield each entry of a JSON array as a line."""
     try:
         entries = parse_json(b"".join(_read_lines(path, compression)))
     except ValueError as error:
         raise UserError(
-            f"{path} begins as one JSON array, which cannot be read ({error}); expected an array of objects, or an "
-            "object a line: correct the file, or get it again"
+            f"{path} begins as one JSON array, which cannot be read ({error}); expected an array of objects, or one "
+            "object per line: correct the file, or get it again"
         ) from None
     for entry in entries:
         try:
             yield json.dumps(entry).encode() + b"\n"
-        except (
-            RecursionError
-        ):  # what can be read can nearly always be written: there is little between the limits
+        except RecursionError:  # nested almost too deeply to read: a row that is refused on use
             yield b"null\n"

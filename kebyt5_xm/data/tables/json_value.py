@@ -1,4 +1,4 @@
-"""UTF-8 and JSON as files have them: values, whole documents and the objects in them, with errors that say where."""
+"""Reads UTF-8 and JSON: values, whole documents and their arrays of objects, with errors that name the place."""
 
 import codecs
 import json
@@ -13,19 +13,19 @@ BYTE_ORDER_MARK = "\ufeff"
 
 
 def decode_utf8(raw: bytes) -> str:
-    """Return the text in `raw` without a byte order mark. Raises `ValueError` with the cause for what is no UTF-8."""
+    """Decode `raw` and drop a byte order mark. Raises `ValueError` with the cause if it is not UTF-8."""
     try:
         return raw.decode().removeprefix(BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
-        what = "UTF-16, expected" if raw.startswith(UTF_16) else "not"
-        raise ValueError(f"{what} UTF-8: {error.reason} at byte {error.start}") from None
+        found = "UTF-16, expected" if raw.startswith(UTF_16) else "not"
+        raise ValueError(f"{found} UTF-8: {error.reason} at byte {error.start}") from None
 
 
 def parse_json(raw: bytes) -> Any:
-    """Return the value in `raw`, UTF-8 with or without a byte order mark.
+    """Parse JSON in UTF-8, with or without a byte order mark.
 
-    NaN and infinities, which Python and pandas write although JSON has none, are these numbers: an example that
-    uses one is refused there. Raises `ValueError` with the cause for what is no JSON.
+    NaN and infinities, which Python and pandas write although JSON has none, are read as such; an example that uses
+    one is refused later. Raises `ValueError` with the cause if `raw` is not JSON.
     """
     text = decode_utf8(raw)
     try:
@@ -33,15 +33,13 @@ def parse_json(raw: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
-        raise ValueError("not JSON that can be read: it is nested too deeply") from None
+        raise ValueError("not readable JSON: it is nested too deeply") from None
     except ValueError:  # sys.set_int_max_str_digits
-        raise ValueError(
-            "not JSON that can be read: it has a whole number of more than 4300 digits"
-        ) from None
+        raise ValueError("not readable JSON: it has an integer of more than 4300 digits") from None
 
 
 def load_json(path: Path) -> Any:
-    """Return the value in a JSON file in UTF-8; raise `UserError` with the line if there is none."""
+    """Parse a JSON file in UTF-8; raise `UserError` with the line if it is not valid."""
     raw = path.read_bytes()
     try:
         return parse_json(raw)
@@ -53,7 +51,7 @@ def load_json(path: Path) -> Any:
         if isinstance(cause, json.JSONDecodeError):
             raise UserError(
                 f"line {cause.lineno} of {path} is not JSON ({cause.msg} at character {cause.colno}); expected one "
-                "whole document: get it again, or leave `format` out if each line is an object"
+                "whole document: get it again, or remove `format` if each line is an object"
             ) from None
         raise UserError(
             f"cannot read {path}: {error}; expected a table of objects: correct the file"
@@ -61,14 +59,14 @@ def load_json(path: Path) -> Any:
 
 
 def iterate_objects(value: Any, place: str, key: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place, object) of an array of objects, which stands under `key` if one is given.
+    """Yield (place, object) for every entry of an array of objects.
 
     Args:
-        place: names the value in errors, such as a file or "paragraph 3 of entry 7 of FILE".
-        key: names within names are parted by dots.
+        place: names `value` in errors, such as a file or "paragraph 3 of entry 7 of FILE".
+        key: where the array is, with dots between nested keys; `value` itself if not given.
 
     Raises:
-        UserError: there is no such key, or no array of objects behind it.
+        UserError: the key is missing, or its value is not an array of objects.
     """
     for name in key.split(".") if key else []:
         found = list(value) if isinstance(value, dict) else []

@@ -1,4 +1,4 @@
-"""The bytes of a piece of a corpus: opened behind any URL, decompressed, in blocks of bounded size."""
+"""Reads the bytes of a corpus piece from any URL, decompressed, in blocks of bounded size."""
 
 import bz2
 import gzip
@@ -16,20 +16,20 @@ from kebyt5_xm.errors import UserError
 
 BLOCK_BYTES = 1 << 20
 ZSTD_READ_BYTES = 4096
-"""Compressed bytes decompressed at once. Four bytes of Zstandard can stand for a block of 128 KiB (RFC 8878,
-3.1.1.2), so that this bounds one step at 128 MiB, whatever the file."""
+"""Compressed bytes decompressed at once. Four bytes of Zstandard can expand to a block of 128 KiB (RFC 8878,
+3.1.1.2), so one step yields at most 128 MiB."""
 ZSTD_MAX_WINDOW = 1 << 31
-"""Files made with `zstd --long=31`, as large public dumps are."""
+"""Allows files made with `zstd --long=31`, as large public dumps are."""
 READ_BYTES = 1 << 16
-"""Compressed bytes of bzip2 and xz that are read at once."""
+"""Compressed bytes of bzip2 and xz read at once."""
 
 
 class DamagedFrame(Exception):
-    """Bytes that are no bzip2 or xz, where a frame of it goes on or should begin."""
+    """Invalid bytes in a bzip2 or xz file, inside a frame or where one should begin."""
 
 
 DAMAGE_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, DamagedFrame)
-"""What a damaged compressed file raises while it is read."""
+"""Errors raised while a damaged compressed file is read."""
 
 
 def read_blocks(piece: Piece, progress: Callable[[int], object]) -> Iterator[bytes]:
@@ -56,12 +56,12 @@ def read_blocks(piece: Piece, progress: Callable[[int], object]) -> Iterator[byt
                 yield from _strip_byte_order_mark(blocks) if start == 0 else blocks
     except (*DAMAGE_ERRORS, UserError):
         raise
-    except Exception as error:  # whatever the library behind the URL raises
+    except Exception as error:  # any error of the library that serves the URL
         raise unreadable_error(piece, error) from error
 
 
 class _CountingReader:
-    """A file that reports what is read from it."""
+    """A file that reports the number of bytes of every read."""
 
     def __init__(self, raw: BinaryIO, progress: Callable[[int], object]) -> None:
         self.raw = raw
@@ -77,13 +77,13 @@ def _read_exactly(file: _CountingReader, size: int, url: str) -> Iterator[bytes]
     while size:
         block = file.read(min(BLOCK_BYTES, size))
         if not block:
-            raise UserError(f"{url} became shorter while it was read; expected it unchanged: start again")
+            raise UserError(f"{url} became shorter while it was read, expected it unchanged: start again")
         size -= len(block)
         yield block
 
 
 def _find_line_start(raw: BinaryIO, position: int) -> int:
-    """Return where the first line at or after `position` begins, or the end of the file if none does."""
+    """Return the start of the first line at or after `position`, or the end of the file if there is none."""
     if position == 0:
         return 0
     raw.seek(position - 1)
@@ -101,7 +101,7 @@ def _strip_byte_order_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _decompress_zstd(file: _CountingReader) -> Iterator[bytes]:
-    """Decompress all frames. `zstandard`'s own reader ends a truncated file without a word."""
+    """Decompress all frames. `zstandard`'s own reader ends a truncated file without an error."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_MAX_WINDOW)
     frame = None
     parts: list[bytes] = []
@@ -129,7 +129,7 @@ def _decompress_zstd(file: _CountingReader) -> Iterator[bytes]:
 
 
 def _decompress(file: _CountingReader, decompressor: Callable[[], Any]) -> Iterator[bytes]:
-    """Decompress all frames of bzip2 or xz. Python's own readers end at a damaged second one without a word."""
+    """Decompress all frames of bzip2 or xz. Python's own readers end at a damaged later frame without an error."""
     frame = None
     rest = b""
     while data := rest or file.read(READ_BYTES):
@@ -152,7 +152,7 @@ def _decompress(file: _CountingReader, decompressor: Callable[[], Any]) -> Itera
 
 
 def read_start(path: Path, compression: Compression | None, size: int = 4096) -> bytes:
-    """Return the first bytes of a local file, decompressed, and b"" where they cannot be read."""
+    """Return the first bytes of a local file, decompressed; b"" if they cannot be read."""
     try:
         with path.open("rb") as file:
             raw = file.read(size)
@@ -164,10 +164,11 @@ def read_start(path: Path, compression: Compression | None, size: int = 4096) ->
             frames = {"bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}
             return frames[compression]().decompress(raw, size) if compression else raw
     except (OSError, zstandard.ZstdError, zlib.error, lzma.LZMAError, EOFError):
-        return b""  # it is told where it is read to its end
+        return b""  # reading the whole file reports the error
 
 
 def unreadable_error(piece: Piece, error: Exception) -> UserError:
+    """Return the error for a file that cannot be read now."""
     return UserError(
         f"cannot read {piece.file.url}: {type(error).__name__}: {error}; "
         "finished shards are kept: run the same command again"

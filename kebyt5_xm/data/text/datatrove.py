@@ -1,10 +1,10 @@
-"""Steps that write a text store at the end of a datatrove pipeline: local, SLURM or Ray, on any machines.
+"""Pipeline steps for datatrove that write a text store; they run locally, on SLURM or on Ray.
 
     pipeline = [JsonlReader("s3://bucket/crawl/"), ..., WriteStore("/shared/stores/ko", language="ko")]
     write = SlurmPipelineExecutor(pipeline, tasks=1000, ...)
     SlurmPipelineExecutor([FinishStore("/shared/stores/ko")], tasks=1, depends=write, ...).run()
 
-Each task writes one shard. The folder must be the same one for all tasks.
+Each task writes one shard. All tasks must use the same folder.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,14 +25,13 @@ except ImportError as error:
 
 
 class WriteStore(PipelineStep):
-    """Writes the documents that reach it as shard number `rank`; the last step of a pipeline.
+    """The last step of a pipeline: writes its documents as shard number `rank`.
 
     Args:
         path: folder of the store.
         language: BCP 47 code of the text.
         separator: bytes after every document.
-        reading: which documents are skipped; only `invalid_utf8` (lone surrogates) and `max_document_bytes`
-            matter here.
+        reading: which documents are skipped; only `invalid_utf8` (lone surrogates) and `max_document_bytes` apply.
     """
 
     type = "💽 - WRITER"
@@ -68,10 +67,10 @@ class WriteStore(PipelineStep):
 
 
 class FinishStore(PipelineStep):
-    """Puts the shards of all ranks together; run it in one task after the last `WriteStore`.
+    """Combines the shards of all ranks into a store; run it in one task after the last `WriteStore`.
 
     Raises:
-        UserError: a rank has not finished its shard, or there is no document at all.
+        UserError: a rank has not finished its shard, or there are no documents.
     """
 
     type = "💽 - WRITER"

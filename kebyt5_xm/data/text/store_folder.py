@@ -1,4 +1,4 @@
-"""The folder of a store while it is being made: what may be begun, continued or replaced there."""
+"""The folder of an unfinished store: checks and steps to begin, continue, replace or discard it."""
 
 import fcntl
 import json
@@ -18,18 +18,18 @@ from kebyt5_xm.errors import UserError
 
 REPORT_FILE = re.compile(r"\d{5,}\.json")
 PART_FILE = re.compile(r"(\d{5,}|store|unfinished|errors)\..*")
-"""Of which file a kill may leave a part: see `is_part`."""
+"""Files of which a killed process may leave a partial one: see `is_part`."""
 STORE_FILE = re.compile(r"\d{5,}\.(bytes|offsets|errors\.jsonl)|store\.json|errors\.jsonl")
 
 
 def is_part(name: str) -> bool:
-    """Say whether a file is what a kill has left of one of a store's; earlier versions wrote NAME.part."""
+    """Return whether a killed process left this partial file of a store; earlier versions wrote NAME.part."""
     whole = meant(name) or (name.removesuffix(".part") if name.endswith(".part") else "")
     return PART_FILE.fullmatch(whole) is not None
 
 
 def check_output(out: Path, overwrite: bool) -> None:
-    """Raise `UserError` where a store may not be begun: files of others, or a finished store."""
+    """Raise `UserError` if a store may not be begun in `out`: it holds other files, or a finished store."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -45,7 +45,7 @@ def check_output(out: Path, overwrite: bool) -> None:
 
 @contextmanager
 def lock_folder(out: Path) -> Iterator[None]:
-    """Hold the folder; raise `UserError` where another process does. A kill lets go of it."""
+    """Lock the folder; raise `UserError` if another process holds the lock. A killed process releases it."""
     descriptor = open_descriptor(out, O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems have no locks
@@ -61,10 +61,10 @@ def lock_folder(out: Path) -> Iterator[None]:
 
 
 def begin_store(out: Path, options: dict[str, object], files: Sequence[File], overwrite: bool) -> None:
-    """Make `out` ready for shards: new, or as an interrupted run of the same options and files left it.
+    """Prepare `out` for shards; keep the finished shards of an interrupted run with the same options and files.
 
     Raises:
-        UserError: an interrupted run had other options or files (and `overwrite` is not set).
+        UserError: an interrupted run had other options or files, and `overwrite` is not set.
     """
     expected = {"options": options, "files": [[file.url, file.size, file.version] for file in files]}
     path = out / UNFINISHED_NAME
@@ -75,10 +75,10 @@ def begin_store(out: Path, options: dict[str, object], files: Sequence[File], ov
             return
         if not overwrite:
             raise UserError(
-                f"{out} is unfinished, and was begun otherwise: {_difference(found, expected)}; repeat "
-                "the earlier command, name another --out, or start afresh with --overwrite"
+                f"{out} is unfinished and was begun with other settings: {_difference(found, expected)}; repeat "
+                "the earlier command, name another --out, or start over with --overwrite"
             )
-    # In this order a kill between two lines leaves the old store, or an unfinished one of the new options.
+    # In this order, a kill between two lines leaves the old store or an unfinished one with the new options.
     _remove(out, REPORT_FILE.fullmatch)
     write_json(path, expected)
     (out / INDEX_NAME).unlink(missing_ok=True)
@@ -87,19 +87,19 @@ def begin_store(out: Path, options: dict[str, object], files: Sequence[File], ov
 
 
 def discard_store(out: Path) -> None:
-    """Remove an unfinished store that is of no use, and its folder if nothing else is in it."""
-    for is_ours in (REPORT_FILE.fullmatch, STORE_FILE.fullmatch, is_part):
-        _remove(out, is_ours)
+    """Remove an unfinished store, and its folder if nothing else is in it."""
+    for is_match in (REPORT_FILE.fullmatch, STORE_FILE.fullmatch, is_part):
+        _remove(out, is_match)
     (out / UNFINISHED_NAME).unlink()
     with suppress(OSError):
         out.rmdir()
 
 
 def join_store(out: Path, options: dict[str, object]) -> None:
-    """Begin a store, or join others who make it with the same options, from any machine at the same time.
+    """Begin a store, or join other processes that write it with the same options, possibly on other machines.
 
     Raises:
-        UserError: a finished store, or one begun with other options.
+        UserError: the store is finished, or was begun with other options.
     """
     check_output(out, overwrite=False)
     path = out / UNFINISHED_NAME
@@ -109,7 +109,7 @@ def join_store(out: Path, options: dict[str, object]) -> None:
     found = read_options(out)
     if found != options:
         raise UserError(
-            f"{out} is unfinished, and was begun with {found}, not {options}: name another one or remove it"
+            f"{out} is unfinished and was begun with {found}, expected {options}: name another folder or remove it"
         )
 
 
@@ -119,22 +119,22 @@ def read_options(out: Path) -> dict[str, Any]:
 
 
 def remove_leftovers(out: Path) -> None:
-    """Remove what is left once the store is finished."""
+    """Remove temporary files of a finished store."""
     _remove(out, is_part)
     (out / UNFINISHED_NAME).unlink(missing_ok=True)
 
 
-def _remove(out: Path, is_ours: Callable[[str], object]) -> None:
+def _remove(out: Path, is_match: Callable[[str], object]) -> None:
     for path in out.iterdir():
-        if is_ours(path.name):
+        if is_match(path.name):
             path.unlink(missing_ok=True)
 
 
 def _difference(found: dict, expected: dict) -> str:
-    """Return the first thing that differs, in words."""
+    """Return the first difference in words."""
     for name, value in expected["options"].items():
         if found["options"].get(name) != value:
-            return f"{name} was {found['options'].get(name)!r}, is {value!r}"
+            return f"{name} was {found['options'].get(name)!r}, is now {value!r}"
     before = {url: rest for url, *rest in found["files"]}
     now = {url: rest for url, *rest in expected["files"]}
     for url in before | now:
@@ -144,4 +144,4 @@ def _difference(found: dict, expected: dict) -> str:
             return f"the input {url} is new"
         if before[url] != now[url]:
             return f"the input {url} has changed since"
-    return "the inputs came in another order"
+    return "the inputs were in another order"
