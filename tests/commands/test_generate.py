@@ -219,5 +219,7 @@ def test_a_prompt_is_written_as_in_a_recipe():
     ):
         with pytest.raises(UserError, match=message):
             segments(prompt, [photo], **names)
-    with pytest.raises(UserError, match=r"placeholder {imge} and no file is left for it; did you mean 'image'"):
+    with pytest.raises(
+        UserError, match=r"placeholder {imge} and no file is left for it; did you mean 'image'"
+    ):
         segments("{imge}{image}", [photo])

@@ -16,7 +16,7 @@ from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.sources.manifest import open_rows
 from kebyt5_xm.data.sources.source import Selection
-from kebyt5_xm.data.tables.dataset_rows import DatasetName, parse_name
+from kebyt5_xm.data.tables.dataset_rows import DatasetName, parse_dataset_name
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.modality import interface
@@ -178,11 +178,11 @@ def test_examples_from_images_stored_in_a_dataset(folder: Path, cache: Path) -> 
 
 
 def test_parse_name_returns_all_parts() -> None:
-    assert parse_name("hf:klue/klue?config=ynat&split=train&revision=abc") == DatasetName(
+    assert parse_dataset_name("hf:klue/klue?config=ynat&split=train&revision=abc") == DatasetName(
         "klue/klue", "ynat", "train", "abc"
     )
-    assert parse_name("hf:squad") == DatasetName("squad")
-    assert parse_name("hf:../x?split=a[:10%]+b") == DatasetName("../x", None, "a[:10%]+b")
+    assert parse_dataset_name("hf:squad") == DatasetName("squad")
+    assert parse_dataset_name("hf:../x?split=a[:10%]+b") == DatasetName("../x", None, "a[:10%]+b")
 
 
 @pytest.mark.parametrize(

@@ -194,8 +194,8 @@ def test_visual_questions_in_two_files(tmp_path: Path) -> None:
     answers = [
         {"question_id": 170, "image_id": 17, "answers": [{"answer": 2, "answer_id": 1}, {"answer": "둘"}]}
     ]
-    published.document(tmp_path / "questions.json", {"questions": questions})
-    published.document(tmp_path / "annotations.json", {"annotations": answers})
+    published.write_json(tmp_path / "questions.json", {"questions": questions})
+    published.write_json(tmp_path / "annotations.json", {"annotations": answers})
     layout = VisualQuestions("annotations.json", "train2014/COCO_train2014_{image_id:012d}.jpg")
     assert rows(tmp_path / "questions.json", layout) == [
         {
@@ -266,10 +266,10 @@ def test_a_pattern_opens_as_one_table_in_every_worker(sets: Path) -> None:
 
 
 def test_a_change_in_any_file_rebuilds_the_rows(tmp_path: Path) -> None:
-    published.zeroth(tmp_path)
+    published.write_zeroth(tmp_path)
     folder = tmp_path / "zeroth_korean" / "train_data_01"
     before = open_rows(folder, Transcripts()).fingerprint
-    published.text(folder / "003/106/106_003.trans.txt", ["106_003_0000 다르다", "106_003_0001"])
+    published.write_lines(folder / "003/106/106_003.trans.txt", ["106_003_0000 다르다", "106_003_0001"])
     after = open_rows(folder, Transcripts())
     assert after.fingerprint != before
     assert [after.row(index)["text"] for index in (2, 3)] == ["다르다", None]
@@ -331,7 +331,7 @@ MRC = {"data": [{"title": "t", "paragraphs": [{"context": "c", "qas": []}]}]}
         (Delimited(), b"a\tb\n1\t\xb0\xa1\n", r"line 2 of .* is not utf-8 \(byte 2"),
         (Delimited(",", "minimal"), 'a,b\n1,2\n"3,4\n', r"line 3 of .*quoting: none"),
         (JsonDocuments(), '[\n{"a": 1},\n{"b" 2}]', r"line 3 of .* is not JSON"),
-        (JsonDocuments(), '{"a": 1}\n{"a": 2}\n', r"line 2 of .* is not JSON.*leave `format` out"),
+        (JsonDocuments(), '{"a": 1}\n{"a": 2}\n', r"line 2 of .* is not JSON.*remove `format`"),
         (JsonDocuments(), b'[\n{"a": "\xb0"}]', r"line 2 of .* is not UTF-8"),
         (JsonDocuments(), '{"rows": []}', r"JSON dict in .*array of objects among rows; name one as the key"),
         (JsonDocuments("row"), '{"rows": []}', r"no 'row' in .* among rows; did you mean 'rows'"),
@@ -376,12 +376,12 @@ def test_damaged_files_are_refused_with_file_and_line(
 
 
 def test_aligned_files_of_unequal_length(tmp_path: Path) -> None:
-    published.text(tmp_path / "c" / "x.ko", ["가", "", "다"])
-    published.text(tmp_path / "c" / "x.en", ["a", "b"])
+    published.write_lines(tmp_path / "c" / "x.ko", ["가", "", "다"])
+    published.write_lines(tmp_path / "c" / "x.en", ["a", "b"])
     layout = AlignedText({"ko": "x.ko", "en": "x.en"})
     with pytest.raises(UserError, match=r"x\.en ends before line 3"):
         open_rows(tmp_path / "c", layout)
-    published.text(tmp_path / "c" / "x.en", ["a", "b", "c"])
+    published.write_lines(tmp_path / "c" / "x.en", ["a", "b", "c"])
     assert rows(tmp_path / "c", layout)[1] == {"ko": None, "en": "b"}
 
 
@@ -418,7 +418,7 @@ def test_entities_with_a_semicolon_are_skipped_and_i_tags_may_begin_entities(tmp
         "나\tO",
         "다\tI-LC",
     ]
-    published.text(path, lines)
+    published.write_lines(path, lines)
     assert [row["entities"] for row in rows(path, KlueNer())] == [
         None,
         "가=LC; 나=OG; 다=OG",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from kebyt5_xm.data.layouts.layout import LINE, Layout, Row
-from kebyt5_xm.data.layouts.text_lines import check_encoding, numbered_lines, raw_lines
+from kebyt5_xm.data.layouts.text_lines import check_encoding, read_lines, read_raw_lines
 from kebyt5_xm.data.tables.rows import MAX_ROW_BYTES
 from kebyt5_xm.errors import UserError
 
@@ -99,13 +99,13 @@ class Delimited(Layout):
     def _read_records(self, path: Path) -> Iterator[tuple[int, list[str]]]:
         """Yield (line number, fields) of every line that is not blank."""
         if self.quoting == "none":
-            for number, text in numbered_lines(path, self.encoding):
+            for number, text in read_lines(path, self.encoding):
                 if text:
                     yield number, text.split(self.delimiter)
             return
         # The limit is per process. The default of 131,072 characters is too short for long articles.
         csv.field_size_limit(MAX_ROW_BYTES)
-        lines = (text for _, text in raw_lines(path, self.encoding))
+        lines = (text for _, text in read_raw_lines(path, self.encoding))
         reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
         first = 1
         try:
@@ -145,7 +145,7 @@ class AlignedText(Layout):
 
     def read(self, path: Path) -> Iterator[Row]:
         files = self.files(path)
-        readers = [numbered_lines(file, self.encoding) for file in files]
+        readers = [read_lines(file, self.encoding) for file in files]
         for number, lines in enumerate(zip_longest(*readers), 1):
             if None in lines:
                 ended = files[lines.index(None)]

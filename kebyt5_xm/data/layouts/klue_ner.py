@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kebyt5_xm.data.layouts.layout import LINE, Layout, Row
-from kebyt5_xm.data.layouts.text_lines import numbered_lines
+from kebyt5_xm.data.layouts.text_lines import read_lines
 from kebyt5_xm.errors import UserError
 
 ENTITY_SEPARATOR = ";"
@@ -34,7 +34,7 @@ class KlueNer(Layout):
         row: Row | None = None
         characters: list[tuple[str, str]] = []
         has_characters = False
-        for number, text in numbered_lines(path):
+        for number, text in read_lines(path):
             if text.startswith("##"):
                 if not has_characters:
                     row = None  # a comment above the first sentence

@@ -85,11 +85,11 @@ class LayoutRows(ArrowRows):
         return self.place(index)[1]
 
     def place(self, index: int) -> tuple[str, int]:
-        found = self._value(index, FILE), self._value(index, LINE)
+        found = self._read_value(index, FILE), self._read_value(index, LINE)
         return found[0] or str(self.path), found[1] or index + 1
 
-    def _value(self, index: int, name: str) -> Any:
-        batch = self._batch(index)
+    def _read_value(self, index: int, name: str) -> Any:
+        batch = self._read_batch(index)
         return batch.column(name)[index % BATCH_ROWS].as_py() if name in batch.schema.names else None
 
     def state(self) -> dict[str, Any]:

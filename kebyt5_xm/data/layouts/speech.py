@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from kebyt5_xm.data.layouts.layout import FILE, LINE, Layout, Row
-from kebyt5_xm.data.layouts.text_lines import check_encoding, numbered_lines
+from kebyt5_xm.data.layouts.text_lines import check_encoding, read_lines
 from kebyt5_xm.errors import UserError
 
 SEPARATOR = "::"
@@ -41,7 +41,7 @@ class Transcripts(Layout):
     def read(self, path: Path) -> Iterator[Row]:
         for file in self.files(path):
             folder = file.parent.relative_to(path.parent)
-            for number, line in numbered_lines(file, self.encoding):
+            for number, line in read_lines(file, self.encoding):
                 name, _, text = line.strip().partition(" ")
                 if name:
                     audio = (folder / f"{name}.{self.extension}").as_posix()
@@ -77,7 +77,7 @@ class KsponSpeech(Layout):
         self.spelling, self.punctuation, self.encoding, self.root = spelling, punctuation, encoding, root
 
     def read(self, path: Path) -> Iterator[Row]:
-        for number, line in numbered_lines(path, self.encoding):
+        for number, line in read_lines(path, self.encoding):
             if not line.strip():
                 continue
             audio, separator, text = line.partition(SEPARATOR)

@@ -21,18 +21,18 @@ def check_encoding(encoding: str) -> None:
         ) from None
 
 
-def numbered_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """Yield (number from 1, text without its line end) of every line, without a byte order mark.
 
     Lines end with `\\n` or `\\r\\n`, or with `\\r` if a file has no other line end. Raises `UserError` with the line
     if the file is not in this encoding.
     """
-    for number, text in raw_lines(path, encoding):
+    for number, text in read_raw_lines(path, encoding):
         yield number, text.removesuffix("\n").removesuffix("\r")
 
 
-def raw_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """Yield (number from 1, text with its line end) of every line; otherwise like `numbered_lines`."""
+def read_raw_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """Yield (number from 1, text with its line end) of every line; otherwise like `read_lines`."""
     number = 0
     with path.open("rb") as file:
         start = file.read(START_BYTES)

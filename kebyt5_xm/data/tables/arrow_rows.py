@@ -89,10 +89,10 @@ class ArrowRows(Rows):
         return list_column_names(field for field in schema if field.name not in self.hidden)
 
     def row(self, index: int) -> Mapping[str, Any]:
-        batch = self._batch(index)
-        return Row(self._names, lambda name: self._cell(batch, index, name))
+        batch = self._read_batch(index)
+        return Row(self._names, lambda name: self._read_cell(batch, index, name))
 
-    def _batch(self, index: int) -> pyarrow.RecordBatch:
+    def _read_batch(self, index: int) -> pyarrow.RecordBatch:
         """Return the batch that holds a row; raise `RowError` if it cannot be read."""
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -102,7 +102,7 @@ class ArrowRows(Rows):
             # Not `self.error`: a layout reads the place from this same batch.
             raise RowError(self.name, index + 1, f"{type(error).__name__}: {error}") from None
 
-    def _cell(self, batch: pyarrow.RecordBatch, index: int, name: str) -> Any:
+    def _read_cell(self, batch: pyarrow.RecordBatch, index: int, name: str) -> Any:
         number = self._names[name]
         if number < 0:
             raise self.error(index, f"found two columns '{name}', expected one: rename one")

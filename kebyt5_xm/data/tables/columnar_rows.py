@@ -30,34 +30,34 @@ class ColumnarRows(ArrowRows):
     """Name of the format in error messages."""
 
     @abstractmethod
-    def _table(self) -> tuple[int, pyarrow.Schema]:
+    def _read_schema(self) -> tuple[int, pyarrow.Schema]:
         """Return the number of rows and the schema."""
 
     @abstractmethod
-    def _read(self) -> Iterator[pyarrow.RecordBatch]:
+    def _read_batches(self) -> Iterator[pyarrow.RecordBatch]:
         """Yield all rows from the start."""
 
     def _read_contents(self, state: dict[str, Any]) -> TableContents:
         with self.path.open("rb") as file:
             digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
         try:
-            num_rows, schema = self._table()
+            num_rows, schema = self._read_schema()
             schema = to_plain_schema(schema)
         except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: names that are not UTF-8
-            raise self._damaged(error) from error
-        return TableContents(digest, num_rows, schema, lambda: self._batches(schema))
+            raise self._damaged_error(error) from error
+        return TableContents(digest, num_rows, schema, lambda: self._convert_batches(schema))
 
-    def _batches(self, schema: pyarrow.Schema) -> Iterator[pyarrow.RecordBatch]:
+    def _convert_batches(self, schema: pyarrow.Schema) -> Iterator[pyarrow.RecordBatch]:
         try:
-            for batch in self._read():
+            for batch in self._read_batches():
                 pairs = zip(batch.columns, schema, strict=True)
                 columns = [to_plain_array(column, field.type) for column, field in pairs]
                 yield pyarrow.RecordBatch.from_arrays(columns, schema=schema)
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             # Without this, the caller would report it as a failure to write.
-            raise self._damaged(error) from error
+            raise self._damaged_error(error) from error
 
-    def _damaged(self, error: Exception) -> UserError:
+    def _damaged_error(self, error: Exception) -> UserError:
         cause = " ".join(str(error).split())
         return UserError(f"cannot read {self.path} to its end ({cause}), expected {self.kind}: get it again")
 
@@ -67,13 +67,13 @@ class ParquetRows(ColumnarRows):
 
     kind = "a parquet file"
 
-    def _table(self) -> tuple[int, pyarrow.Schema]:
+    def _read_schema(self) -> tuple[int, pyarrow.Schema]:
         import pyarrow.parquet
 
         with pyarrow.parquet.ParquetFile(self.path) as file:
             return file.metadata.num_rows, file.schema_arrow
 
-    def _read(self) -> Iterator[pyarrow.RecordBatch]:
+    def _read_batches(self) -> Iterator[pyarrow.RecordBatch]:
         import pyarrow.parquet
 
         with pyarrow.parquet.ParquetFile(self.path) as file:
@@ -86,13 +86,13 @@ class OrcRows(ColumnarRows):
 
     kind = "an ORC file"
 
-    def _table(self) -> tuple[int, pyarrow.Schema]:
+    def _read_schema(self) -> tuple[int, pyarrow.Schema]:
         import pyarrow.orc
 
         file = pyarrow.orc.ORCFile(self.path)
         return file.nrows, file.schema
 
-    def _read(self) -> Iterator[pyarrow.RecordBatch]:
+    def _read_batches(self) -> Iterator[pyarrow.RecordBatch]:
         import pyarrow.orc
 
         file = pyarrow.orc.ORCFile(self.path)
@@ -105,20 +105,20 @@ class ArrowFileRows(ColumnarRows):
 
     kind = "an Arrow file"
 
-    def _table(self) -> tuple[int, pyarrow.Schema]:
+    def _read_schema(self) -> tuple[int, pyarrow.Schema]:
         if _starts_with(self.path, FEATHER_1_MAGIC):
             raise UserError(
                 f"{self.path} is a Feather file of version 1, expected version 2; convert it: "
                 "pandas.read_feather(IN).to_parquet(OUT)"
             )
-        with pyarrow.memory_map(str(self.path)) as source, self._reader(source) as reader:
+        with pyarrow.memory_map(str(self.path)) as source, self._open_reader(source) as reader:
             return sum(batch.num_rows for batch in _iterate_batches(reader)), reader.schema
 
-    def _read(self) -> Iterator[pyarrow.RecordBatch]:
-        with pyarrow.memory_map(str(self.path)) as source, self._reader(source) as reader:
+    def _read_batches(self) -> Iterator[pyarrow.RecordBatch]:
+        with pyarrow.memory_map(str(self.path)) as source, self._open_reader(source) as reader:
             yield from _iterate_batches(reader)
 
-    def _reader(self, source: Any) -> Any:
+    def _open_reader(self, source: Any) -> Any:
         options = pyarrow.ipc.IpcReadOptions(use_threads=False)
         if _starts_with(self.path, ARROW_FILE_MAGIC):
             return pyarrow.ipc.open_file(source, options=options)

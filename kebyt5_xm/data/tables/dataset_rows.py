@@ -98,12 +98,12 @@ class DatasetRows(Rows):
         return type(self), (self.path, self.name, self._dataset, self.fingerprint)
 
 
-def is_saved(path: Path) -> bool:
+def is_saved_dataset(path: Path) -> bool:
     """Return whether `path` is a folder written by `save_to_disk`."""
     return any((path / file).is_file() for file in ("state.json", "dataset_dict.json"))
 
 
-def open_saved(path: Path) -> DatasetRows:
+def open_saved_dataset(path: Path) -> DatasetRows:
     """Open a folder written by `save_to_disk`; raise `UserError` if it holds several splits or is damaged."""
     if (path / "dataset_dict.json").is_file():
         try:
@@ -188,13 +188,13 @@ class DatasetName(NamedTuple):
         return self.name.startswith(("./", "../", "/"))
 
 
-def open_named(text: str) -> DatasetRows:
+def open_named_dataset(text: str) -> DatasetRows:
     """Open `hf:NAME?config=C&split=S&revision=R`; download what is not in the library's cache.
 
     Raises `UserError` for a malformed text, an unknown name, an unknown configuration or split (the error lists the
     known ones), and if the network is needed but missing.
     """
-    name = parse_name(text)
+    name = parse_dataset_name(text)
     if not name.is_local and Path(name.name).exists():
         raise UserError(
             f"found a local folder '{name.name}', expected a name on the Hub; write {SCHEME}./{name.name} to read "
@@ -218,7 +218,7 @@ def open_named(text: str) -> DatasetRows:
     return wrap_dataset(path, text, dataset, "" if _SPLIT.fullmatch(split) else split)
 
 
-def parse_name(text: str) -> DatasetName:
+def parse_dataset_name(text: str) -> DatasetName:
     """Parse `hf:NAME?config=C&split=S&revision=R`; raise `UserError` if it is malformed."""
     name, _, query = text.removeprefix(SCHEME).partition("?")
     wanted = f"expected {SCHEME}NAME?config=C&split=S&revision=R, where the parts after ? are optional"

@@ -58,10 +58,10 @@ class JsonLines(Rows):
         is_array = start.removeprefix(BOM_UTF8).lstrip().startswith(b"[")
         suffix = ".rows" if compression or is_array else ".index"
         state = read_file_state(self.path)
-        index = _find(self.path, suffix, state)
+        index = _find_index(self.path, suffix, state)
         if index is None:
             blocks = partial(_read_array if is_array else _read_lines, self.path, compression)
-            index = _make(self.path, suffix, state, blocks)
+            index = _write_index(self.path, suffix, state, blocks)
         self.fingerprint = index.digest
         self._length = len(index.starts) - 1
         in_memory = index if index.place is None else None
@@ -124,7 +124,7 @@ def _open(
     path: Path, suffix: str, state: dict[str, Any], in_memory: _Index | None
 ) -> tuple[_Index, OpenFile]:
     """Open the file of lines and its index, which is `in_memory` or in an index file."""
-    index = in_memory or _find(path, suffix, state)
+    index = in_memory or _find_index(path, suffix, state)
     file = OpenFile(path if index is None else index.lines)
     status = os.fstat(file.descriptor)
     unchanged = suffix == ".rows" or (status.st_size, status.st_mtime_ns) == (state["size"], state["time"])
@@ -133,16 +133,16 @@ def _open(
     return index, file
 
 
-def _find(path: Path, suffix: str, state: dict[str, Any]) -> _Index | None:
+def _find_index(path: Path, suffix: str, state: dict[str, Any]) -> _Index | None:
     for place in list_derived_paths(path, suffix):
-        index = _load(place, state)
+        index = _load_index(place, state)
         if index is not None:
             index.lines = place if suffix == ".rows" else path
             return index
     return None
 
 
-def _load(place: Path, state: dict[str, Any]) -> _Index | None:
+def _load_index(place: Path, state: dict[str, Any]) -> _Index | None:
     """Map an index file; return None if it is missing or does not match the manifest's state."""
     try:
         with place.open("rb") as file:
@@ -158,10 +158,12 @@ def _load(place: Path, state: dict[str, Any]) -> _Index | None:
     return _Index(place, table[: rows + 1], table[rows + 1 :], header["digest"], place)
 
 
-def _make(path: Path, suffix: str, state: dict[str, Any], blocks: Callable[[], Iterable[bytes]]) -> _Index:
+def _write_index(
+    path: Path, suffix: str, state: dict[str, Any], blocks: Callable[[], Iterable[bytes]]
+) -> _Index:
     def write(file: BinaryIO) -> None:
         file.write(b" " * HEADER_BYTES)
-        index = _scan(path, blocks(), file if suffix == ".rows" else None)
+        index = _scan_rows(path, blocks(), file if suffix == ".rows" else None)
         file.write(b"\0" * (-file.tell() % 8))
         header = {
             "format": FORMAT,
@@ -183,14 +185,14 @@ def _make(path: Path, suffix: str, state: dict[str, Any], blocks: Callable[[], I
         if suffix == ".rows":
             raise
         # The index cannot be written anywhere: hold it in memory (8 bytes per row) and rebuild it next time.
-        return _scan(path, blocks(), None)
-    index = _find(path, suffix, state)
+        return _scan_rows(path, blocks(), None)
+    index = _find_index(path, suffix, state)
     if index is None:
         raise UserError(f"{path} changed while it was read, expected it unchanged; start again")
     return index
 
 
-def _scan(path: Path, blocks: Iterable[bytes], copy: BinaryIO | None) -> _Index:
+def _scan_rows(path: Path, blocks: Iterable[bytes], copy: BinaryIO | None) -> _Index:
     """Find the rows. If `copy` is given, write the lines to it and count offsets in it."""
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:

@@ -35,7 +35,7 @@ def parse_json(raw: bytes) -> Any:
     except RecursionError:
         raise ValueError("not readable JSON: it is nested too deeply") from None
     except ValueError:  # sys.set_int_max_str_digits
-        raise ValueError("not readable JSON: it has an integer of more than 4300 digits") from None
+        raise ValueError("not readable JSON: it has a whole number of more than 4300 digits") from None
 
 
 def load_json(path: Path) -> Any:

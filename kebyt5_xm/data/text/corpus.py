@@ -10,6 +10,7 @@ from typing import Any, Literal
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from kebyt5_xm.data.text.store import INDEX_NAME, UNFINISHED_NAME
 from kebyt5_xm.errors import UserError
 
 Format = Literal["txt", "jsonl", "parquet"]
@@ -23,7 +24,7 @@ FORMATS: dict[str, Format] = {
 }
 Compression = Literal["gz", "zst", "bz2", "xz"]
 COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst", ".bz2": "bz2", ".xz": "xz"}
-STORE_FILES = ("store.json", "unfinished.json")  # mark a folder as a text store, not a corpus
+STORE_FILES = (INDEX_NAME, UNFINISHED_NAME)  # mark a folder as a text store, not a corpus
 MIN_SHARD_BYTES = 32 << 20
 MAX_SHARD_BYTES = 16 << 30
 

@@ -17,15 +17,15 @@ from kebyt5_xm.durable import meant
 from kebyt5_xm.errors import UserError
 
 REPORT_FILE = re.compile(r"\d{5,}\.json")
-PART_FILE = re.compile(r"(\d{5,}|store|unfinished|errors)\..*")
-"""Files of which a killed process may leave a partial one: see `is_part`."""
+PARTIAL_FILE = re.compile(r"(\d{5,}|store|unfinished|errors)\..*")
+"""Files of which a killed process may leave a partial one: see `is_partial_file`."""
 STORE_FILE = re.compile(r"\d{5,}\.(bytes|offsets|errors\.jsonl)|store\.json|errors\.jsonl")
 
 
-def is_part(name: str) -> bool:
+def is_partial_file(name: str) -> bool:
     """Return whether a killed process left this partial file of a store; earlier versions wrote NAME.part."""
     whole = meant(name) or (name.removesuffix(".part") if name.endswith(".part") else "")
-    return PART_FILE.fullmatch(whole) is not None
+    return PARTIAL_FILE.fullmatch(whole) is not None
 
 
 def check_output(out: Path, overwrite: bool) -> None:
@@ -39,7 +39,9 @@ def check_output(out: Path, overwrite: bool) -> None:
             raise UserError(
                 f"{out} holds a finished store: name another --out, or replace it with --overwrite"
             )
-    elif not (out / UNFINISHED_NAME).exists() and any(not is_part(path.name) for path in out.iterdir()):
+    elif not (out / UNFINISHED_NAME).exists() and any(
+        not is_partial_file(path.name) for path in out.iterdir()
+    ):
         raise UserError(f"{out} is neither empty nor a store: name another --out")
 
 
@@ -71,24 +73,24 @@ def begin_store(out: Path, options: dict[str, object], files: Sequence[File], ov
     if path.exists() and not (out / INDEX_NAME).exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         if found == expected:
-            _remove(out, is_part)
+            _remove(out, is_partial_file)
             return
         if not overwrite:
             raise UserError(
-                f"{out} is unfinished and was begun with other settings: {_difference(found, expected)}; repeat "
-                "the earlier command, name another --out, or start over with --overwrite"
+                f"{out} is unfinished and was begun with other settings: {_describe_difference(found, expected)}; "
+                "repeat the earlier command, name another --out, or start over with --overwrite"
             )
     # In this order, a kill between two lines leaves the old store or an unfinished one with the new options.
     _remove(out, REPORT_FILE.fullmatch)
     write_json(path, expected)
     (out / INDEX_NAME).unlink(missing_ok=True)
     _remove(out, STORE_FILE.fullmatch)
-    _remove(out, is_part)
+    _remove(out, is_partial_file)
 
 
 def discard_store(out: Path) -> None:
     """Remove an unfinished store, and its folder if nothing else is in it."""
-    for is_match in (REPORT_FILE.fullmatch, STORE_FILE.fullmatch, is_part):
+    for is_match in (REPORT_FILE.fullmatch, STORE_FILE.fullmatch, is_partial_file):
         _remove(out, is_match)
     (out / UNFINISHED_NAME).unlink()
     with suppress(OSError):
@@ -120,7 +122,7 @@ def read_options(out: Path) -> dict[str, Any]:
 
 def remove_leftovers(out: Path) -> None:
     """Remove temporary files of a finished store."""
-    _remove(out, is_part)
+    _remove(out, is_partial_file)
     (out / UNFINISHED_NAME).unlink(missing_ok=True)
 
 
@@ -130,7 +132,7 @@ def _remove(out: Path, is_match: Callable[[str], object]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _difference(found: dict, expected: dict) -> str:
+def _describe_difference(found: dict, expected: dict) -> str:
     """Return the first difference in words."""
     for name, value in expected["options"].items():
         if found["options"].get(name) != value:
