@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kebyt5_xm.commands.prompt import filled, pieces
+from kebyt5_xm.commands.prompt import fill_prompt, parse_prompt
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.trust import add_trust_argument
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
         if not Path(path).is_file():
             found = "a folder" if Path(path).is_dir() else "no file"
             raise UserError(f"found {found} '{path}', expected a file; correct the path")
-    found = pieces(args.prompt)
+    found = parse_prompt(args.prompt)
     places = sum(not isinstance(piece, str) for piece in found)
     if places and places != len(given):
         segments(args.prompt, given)  # says which place or file is too many, before any weight is read
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
 
     device = usable_device(args.device)
     model = CrossModalT5.from_pretrained(args.model, trusted_modules=args.trust)
-    parts = filled(found, given, lambda name: _modality(model, name))
+    parts = fill_prompt(found, given, lambda name: _modality(model, name))
     with enough_memory(device, "shorten the input, its length counts squared"):
         model = model.to(device)  # pyright: ignore[reportArgumentType]
         if args.label:
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
 
 def segments(prompt: str, given: list[tuple[str, str]]) -> list[Any]:
     """Return the segments of a prompt and its files, by the names that they have on the command line."""
-    return filled(pieces(prompt), given)
+    return fill_prompt(parse_prompt(prompt), given)
 
 
 def _modality(model: Any, name: str) -> str:

@@ -1,4 +1,4 @@
-"""`kebyt5-xm prepare text`: corpora into a text store, in parallel, to be continued after a kill."""
+"""`kebyt5-xm prepare text`: writes corpora into a text store, in parallel; an interrupted run can be continued."""
 
 import argparse
 import re
@@ -13,31 +13,37 @@ from typing import NoReturn, get_args
 
 from tqdm import tqdm
 
-from kebyt5_xm.commands.readers import WrongKind, check_column, read
+from kebyt5_xm.commands.readers import FormatMismatchError, check_column, read_documents
 from kebyt5_xm.data.pool import num_cores, run_jobs
-from kebyt5_xm.data.text.corpus import Format, Piece, default_shard_bytes, list_files, shards_of
-from kebyt5_xm.data.text.documents import InvalidUtf8, Problem, Reading, judge, num_lost
+from kebyt5_xm.data.text.corpus import Format, Piece, default_shard_bytes, list_files, plan_shards
+from kebyt5_xm.data.text.documents import InvalidUtf8, Problem, ReadOptions, count_skipped, filter_documents
 from kebyt5_xm.data.text.shards import (
     ERRORS_NAME,
     Report,
     count_problems,
-    finish,
-    finished_report,
-    listed_problems,
+    iterate_problems,
+    load_report,
     make_shard,
+    merge_shards,
     read_problems,
 )
-from kebyt5_xm.data.text.unfinished import begin, check_out, discard, leave, only_one
+from kebyt5_xm.data.text.store_folder import (
+    begin_store,
+    check_output,
+    discard_store,
+    lock_folder,
+    remove_leftovers,
+)
 from kebyt5_xm.errors import UserError
 
 PROBLEMS_SHOWN = 20
 MAX_SKIPPED = 0.1
-"""Share of the documents that may be skipped. Our own choice: more is nearly always another format or encoding."""
+"""Share of the documents that may be skipped. Our own choice: more usually means a wrong format or encoding."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a preparation did. `seconds` and `bytes_read` (of input, as stored) are of this run alone."""
+    """The result of a preparation. `seconds` and `bytes_read` (input as stored) cover this run alone."""
 
     documents: int
     bytes: int
@@ -52,27 +58,27 @@ def prepare_text(
     inputs: Sequence[str],
     out: str | Path,
     language: str,
-    reading: Reading = Reading(),  # noqa: B008  # frozen
+    reading: ReadOptions = ReadOptions(),  # noqa: B008  # frozen
     separator: bytes = b"\n",
     workers: int | None = None,
     shard_bytes: int | None = None,
     overwrite: bool = False,
     max_skipped: float = MAX_SKIPPED,
 ) -> Summary:
-    """Make a store at `out` from text files, or continue one that was interrupted.
+    """Write a store at `out` from text files, or continue an interrupted one.
 
     Args:
         inputs: paths, folders, globs and fsspec URLs of txt, jsonl and parquet files, also .gz, .zst, .bz2 and .xz.
         language: BCP 47 code of the text, such as `ko`.
         separator: bytes after every document.
-        workers: processes; None is one for each core, and 1 starts none. The store does not depend on it.
-        shard_bytes: bytes of input for one shard; None chooses from the size of the corpus.
-        overwrite: replace a finished store, or an unfinished one that was begun otherwise.
-        max_skipped: share of the documents, empty ones not counted, that may be skipped. Beyond it no store is
-            finished; what was made stays for a run with a higher share.
+        workers: number of processes; None uses one per core, and 1 starts none. The store does not depend on it.
+        shard_bytes: input bytes per shard; None derives it from the size of the corpus.
+        overwrite: replace a finished store, or an unfinished one that was begun with other settings.
+        max_skipped: share of the non-empty documents that may be skipped. Above it the store is not finished; its
+            shards stay for a run with a higher share.
 
     Raises:
-        UserError: inputs that cannot be read, no document in them, too many skipped ones, or an `out` that may not be
+        UserError: the inputs cannot be read or hold no document, too many documents were skipped, or `out` may not be
             written.
     """
     started = time.monotonic()
@@ -84,18 +90,18 @@ def prepare_text(
     for name, value in (("shard_bytes", shard_bytes), ("workers", workers)):
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}, expected 1 or more")
-    check_out(out, overwrite)
+    check_output(out, overwrite)
     files, left_out = list_files(inputs, reading.format)
     if left_out:
         print(
-            f"left out {len(left_out)} files, hidden, of stores or of other formats, such as {left_out[0]}",
+            f"skipped {len(left_out)} files (hidden, part of a store or of another format), such as {left_out[0]}",
             file=sys.stderr,
         )
     wrong = next((file for file in files if file.format != "txt"), None)
     if reading.document == "file" and wrong:
-        raise UserError(f"{wrong.url} is {wrong.format}, expected txt: --document file goes with txt alone")
+        raise UserError(f"{wrong.url} is {wrong.format}, expected txt: --document file works with txt only")
     shard_bytes = shard_bytes or default_shard_bytes(files)
-    shards = shards_of(files, reading.document, shard_bytes, partial(check_column, reading.field))
+    shards = plan_shards(files, reading.document, shard_bytes, partial(check_column, reading.field))
     options = {
         "language": language,
         "separator": separator.hex(),
@@ -109,9 +115,9 @@ def prepare_text(
         "options": options,
     }
     out.mkdir(parents=True, exist_ok=True)
-    with only_one(out):
-        begin(out, options, files, overwrite)
-        earlier = {number: finished_report(out, number) for number in range(len(shards))}
+    with lock_folder(out):
+        begin_store(out, options, files, overwrite)
+        earlier = {number: load_report(out, number) for number in range(len(shards))}
         reports = {number: report for number, report in earlier.items() if report}
         shards_found = len(reports)
         size = sum(piece.size for shard in shards for piece in shard)
@@ -120,28 +126,28 @@ def prepare_text(
             total=size, initial=found_size, unit="B", unit_scale=True, desc="prepare", disable=None
         ) as progress:
             jobs = {
-                number: partial(_make, out, number, separator, shard, reading)
+                number: partial(_make_shard, out, number, separator, shard, reading)
                 for number, shard in enumerate(shards)
                 if number not in reports
             }
             try:
                 reports |= dict(run_jobs(jobs, workers or num_cores(), progress.update))
-            except WrongKind:
-                if not any(finished_report(out, number) for number in range(len(shards))):
-                    discard(out)
+            except FormatMismatchError:
+                if not any(load_report(out, number) for number in range(len(shards))):
+                    discard_store(out)
                 raise
             except OSError as error:
                 raise UserError(
                     f"cannot write to {out}: {error}; finished shards are kept: run the same command again"
                 ) from error
         in_order = [reports[number] for number in range(len(shards))]
-        # Lines of a file that was split count on from shard to shard; rows of parquet have their own numbers.
+        # In a split file, line numbers continue from shard to shard; parquet rows are numbered within the file.
         continues = [shard[0].start > 0 and shard[0].file.format != "parquet" for shard in shards]
         if not any(report.shard.documents for report in in_order):
-            _refuse_nothing(out, in_order)
+            _refuse_empty(out, in_order)
         _check_skipped(out, in_order, continues, reading, max_skipped)
-        problems = finish(out, language, separator, in_order, continues, made_from)
-        leave(out)
+        problems = merge_shards(out, language, separator, in_order, continues, made_from)
+        remove_leftovers(out)
     return Summary(
         documents=sum(report.shard.documents for report in in_order),
         bytes=sum(report.shard.bytes for report in in_order),
@@ -153,11 +159,11 @@ def prepare_text(
     )
 
 
-def _refuse_nothing(out: Path, reports: Sequence[Report]) -> NoReturn:
-    """Say why there is no document, and leave nothing behind that would stand in the way of another try."""
+def _refuse_empty(out: Path, reports: Sequence[Report]) -> NoReturn:
+    """Discard the store and raise `UserError` with the reason why there is no document."""
     causes = ", ".join(f"{count} x {cause}" for cause, count in count_problems(reports).items())
-    first = next(listed_problems(out, reports, [False] * len(reports)), None)
-    discard(out)
+    first = next(iterate_problems(out, reports, [False] * len(reports)), None)
+    discard_store(out)
     raise UserError(
         f"found 0 documents ({causes or 'the inputs are empty'}), expected at least one"
         + (f"; first: {first.file}:{first.line}: {first.cause}, {first.detail}" if first else "")
@@ -166,16 +172,16 @@ def _refuse_nothing(out: Path, reports: Sequence[Report]) -> NoReturn:
 
 
 def _check_skipped(
-    out: Path, reports: Sequence[Report], continues: Sequence[bool], reading: Reading, max_skipped: float
+    out: Path, reports: Sequence[Report], continues: Sequence[bool], reading: ReadOptions, max_skipped: float
 ) -> None:
     """Raise `UserError` if more than the share `max_skipped` of the documents were not kept."""
     problems = count_problems(reports)
-    lost = num_lost(problems, reading)
+    lost = count_skipped(problems, reading)
     total = lost + sum(report.shard.documents for report in reports)
     if lost <= max_skipped * total:
         return
     causes = ", ".join(f"{count:,} x {cause}" for cause, count in sorted(problems.items()))
-    first = next(listed_problems(out, reports, continues))
+    first = next(iterate_problems(out, reports, continues))
     raise UserError(
         f"{lost:,} of {total:,} documents cannot be kept ({causes}), more than --max-skipped {max_skipped:g} allows; "
         f"first: {first.file}:{first.line}: {first.cause}, {first.detail}: correct the inputs, --format or "
@@ -183,32 +189,32 @@ def _check_skipped(
     )
 
 
-def _make(
+def _make_shard(
     out: Path,
     number: int,
     separator: bytes,
     pieces: Sequence[Piece],
-    reading: Reading,
+    reading: ReadOptions,
     progress: Callable[[int], object],
 ) -> Report:
-    """Make one shard."""
+    """Write one shard."""
 
     def batches() -> Iterator[tuple[int, list[bytes], list[Problem], int]]:
         for piece in pieces:
-            for first, items in read(piece, reading, progress):
-                yield len(items), *judge(piece.file.url, first, items, reading)
+            for first, items in read_documents(piece, reading, progress):
+                yield len(items), *filter_documents(piece.file.url, first, items, reading)
 
     return make_shard(out, number, separator, batches())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `kebyt5-xm prepare`, of which there is `text`."""
+    """Declare the arguments of `kebyt5-xm prepare`; `text` is its only subcommand."""
     commands = parser.add_subparsers(dest="what", required=True)
     _add_text_arguments(commands.add_parser("text", help="text files into a store", description=__doc__))
 
 
 def _add_text_arguments(parser: argparse.ArgumentParser) -> None:
-    default = Reading()
+    default = ReadOptions()
     parser.add_argument(
         "inputs", nargs="+", metavar="IN", help="path, folder, glob or URL (s3://, gs://, hf://)"
     )
@@ -222,14 +228,13 @@ def _add_text_arguments(parser: argparse.ArgumentParser) -> None:
         "--document",
         choices=["line", "file"],
         default=default.document,
-        help="what is a document in a txt file",
+        help="unit of a document in a txt file (default: %(default)s)",
     )
     parser.add_argument(
         "--invalid-utf8",
         choices=get_args(InvalidUtf8),
         default=default.invalid_utf8,
-        help="what becomes of a document with invalid UTF-8 (default: %(default)s); it is reported"
-        " in any case",
+        help="how to treat a document with invalid UTF-8 (default: %(default)s); it is always reported",
     )
     parser.add_argument(
         "--max-document-bytes",
@@ -246,18 +251,18 @@ def _add_text_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-skipped",
         type=float,
         default=MAX_SKIPPED,
-        help="share of the documents that may be skipped; beyond it no store is finished (default: %(default)s)",
+        help="share of the documents that may be skipped; above it the store is not finished (default: %(default)s)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is at STORE")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing STORE")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run `kebyt5-xm prepare text` and print what it did."""
+    """Run `kebyt5-xm prepare text` and print a summary."""
     summary = prepare_text(
         args.inputs,
         args.out,
         args.language,
-        Reading(args.format, args.field, args.document, args.invalid_utf8, args.max_document_bytes),
+        ReadOptions(args.format, args.field, args.document, args.invalid_utf8, args.max_document_bytes),
         _unescape(args.separator),
         args.workers,
         args.shard_bytes,
@@ -279,7 +284,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _unescape(text: str) -> bytes:
-    r"""Read \n, \t, \0 and the like as one writes them in a shell."""
+    r"""Decode escapes such as \n, \t and \0, as typed in a shell."""
     try:
         return text.encode("latin-1", "backslashreplace").decode("unicode_escape").encode()
     except UnicodeError as error:
@@ -293,4 +298,4 @@ def _print_problems(out: Path) -> None:
     for problem in shown[:PROBLEMS_SHOWN]:
         print(f"{problem.file}:{problem.line}: {problem.cause} ({problem.detail})", file=sys.stderr)
     if len(shown) > PROBLEMS_SHOWN:
-        print(f"... and more: all of them are in {out / ERRORS_NAME}", file=sys.stderr)
+        print(f"... and more: {out / ERRORS_NAME} lists all", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A prompt on the command line: the recipe's own language, with files in the places of its slots."""
+"""Prompts on the command line: a recipe's prompt syntax, with media files filling its placeholders."""
 
 import re
 from collections.abc import Callable
@@ -8,23 +8,24 @@ from kebyt5_xm.data.sources.template import Template
 from kebyt5_xm.errors import UserError, did_you_mean
 
 ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
-"""As in a YAML string in double quotes, so that a recipe's prompt can be pasted; every other backslash is itself."""
+"""The escapes of a double-quoted YAML string, so a recipe's prompt can be pasted; other backslashes are literal."""
 
 Piece = str | tuple[str, str]
-"""Text, or a place: (the name of its modality or kind, the place as it was written)."""
+"""Text, or a placeholder: (the name of its modality or media kind, the placeholder as written)."""
 
 
-def pieces(prompt: str) -> list[Piece]:
-    """Return the texts and places of a prompt, in order.
+def parse_prompt(prompt: str) -> list[Piece]:
+    """Return the texts and placeholders of a prompt, in order.
 
-    `{NAME}` and a recipe's `{column:NAME}` are places, `{{` and `}}` are braces. Raises `UserError` for any other
-    brace, and for bytes that are no UTF-8.
+    `{NAME}` and a recipe's `{column:NAME}` are placeholders; `{{` and `}}` are braces. Raises `UserError` for any
+    other brace and for invalid UTF-8.
     """
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"--prompt is no UTF-8 from character {error.start} on; give text in UTF-8 (is LANG or LC_ALL set?)"
+            f"--prompt is not valid UTF-8 from character {error.start} on, expected text in UTF-8; check that LANG "
+            "or LC_ALL is set"
         ) from None
     text = re.sub(r"\\[nt\\]", lambda match: ESCAPES[match[0]], prompt)
     found: list[Piece] = []
@@ -38,44 +39,44 @@ def pieces(prompt: str) -> list[Piece]:
     return found
 
 
-def filled(
-    found: list[Piece], given: list[tuple[str, str]], named: Callable[[str], str] = lambda name: name
+def fill_prompt(
+    pieces: list[Piece], media: list[tuple[str, str]], to_modality: Callable[[str], str] = lambda name: name
 ) -> list[Any]:
-    """Return segments: the texts, and in every place the next of the files `given`, as (name, path).
+    """Return the segments of a prompt: its texts, and for each placeholder the next matching file of `media`.
 
-    Where there is no place, the files come first. `named` turns the name of a place or of a file into a
-    modality's. Raises `UserError` if places and files do not match.
+    `media` are (name, path) pairs, and so are the returned files. Without placeholders the files come first.
+    `to_modality` maps the name of a placeholder or of a file to a modality. Raises `UserError` if placeholders and
+    files do not match.
     """
-    files = [(named(name), path) for name, path in given]
-    if all(isinstance(piece, str) for piece in found):
-        return [*files, *found]
-    parts: list[Any] = []
-    waiting = list(files)
-    for piece in found:
+    unused = [(to_modality(name), path) for name, path in media]
+    if all(isinstance(piece, str) for piece in pieces):
+        return [*unused, *pieces]
+    segments: list[Any] = []
+    for piece in pieces:
         if isinstance(piece, str):
-            parts.append(piece)
+            segments.append(piece)
             continue
         name, written = piece
-        literal = f"write a column's text itself, and {{{written}}} for braces"
+        literal = f"write the text of a column itself, and {{{written}}} for braces"
         try:
-            modality = named(name)
+            modality = to_modality(name)
         except UserError as error:
-            raise UserError(f"the prompt has the place {written}: {error}; {literal}") from error
-        medium = next((medium for medium in waiting if medium[0] == modality), None)
+            raise UserError(f"the prompt has the placeholder {written}: {error}; {literal}") from error
+        medium = next((medium for medium in unused if medium[0] == modality), None)
         if medium is None:
-            others = {"image", "audio", *(name for name, _ in given)} - {name}
+            others = {"image", "audio", *(name for name, _ in media)} - {name}
             raise UserError(
-                f"the prompt has a place for {written} and no file is left for it{did_you_mean(name, others)}; give "
-                f"one with {option(name)}, {literal}"
+                f"the prompt has the placeholder {written} and no file is left for it{did_you_mean(name, others)}; "
+                f"give one with {format_option(name)}, {literal}"
             )
-        waiting.remove(medium)
-        parts.append(medium)
-    if waiting:
-        name, path = waiting[0]
-        raise UserError(f"the prompt has no place for '{path}'; put {{{name}}} where it belongs")
-    return parts
+        unused.remove(medium)
+        segments.append(medium)
+    if unused:
+        name, path = unused[0]
+        raise UserError(f"the prompt has no placeholder for '{path}'; put {{{name}}} where the file belongs")
+    return segments
 
 
-def option(name: str) -> str:
-    """Return the option that gives a file for `name`."""
+def format_option(name: str) -> str:
+    """Return the command-line option that gives a file for `name`."""
     return f"--{name} PATH" if name in ("image", "audio") else f"--media {name}=PATH"

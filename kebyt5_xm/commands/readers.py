@@ -1,6 +1,6 @@
-"""Reading the documents of a piece: lines of text, whole files, lines of JSON, rows of parquet.
+"""Reads the documents of a piece: lines of text, whole files, lines of JSON, rows of parquet.
 
-Memory is bounded by a block, a batch or the longest document allowed, never by a file.
+Memory use is limited by a block, a batch or the longest document allowed, not by the size of a file.
 """
 
 import json
@@ -9,9 +9,9 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from kebyt5_xm.data.tables.rows import Row
-from kebyt5_xm.data.text.blocks import BLOCK_BYTES, DAMAGE, cannot_read, read_blocks
+from kebyt5_xm.data.text.blocks import BLOCK_BYTES, DAMAGE_ERRORS, read_blocks, unreadable_error
 from kebyt5_xm.data.text.corpus import Piece, open_file
-from kebyt5_xm.data.text.documents import DAMAGED, NO_FIELD, NOT_JSON, NOT_TEXT, TOO_LONG, Fault, Reading
+from kebyt5_xm.data.text.documents import DAMAGED, NO_FIELD, NOT_JSON, NOT_TEXT, TOO_LONG, Fault, ReadOptions
 from kebyt5_xm.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -20,72 +20,78 @@ if TYPE_CHECKING:
 MAX_BATCH_ROWS = 8192
 
 
-class WrongKind(UserError):
-    """A file is of another kind than its name or --format tells."""
+class FormatMismatchError(UserError):
+    """The file's format differs from its name or --format."""
 
 
-def read(
-    piece: Piece, reading: Reading, progress: Callable[[int], object]
+def read_documents(
+    piece: Piece, reading: ReadOptions, progress: Callable[[int], object]
 ) -> Iterator[tuple[int, list[bytes | Fault]]]:
-    """Yield batches of a piece: the number of the first line, and one item for each line.
+    """Yield (number of the first line, one item per line) for every batch of a piece.
 
     Lines are numbered from 1 at the start of the piece, rows of parquet from 1 at the start of the file.
 
     Args:
-        progress: called with the bytes of input that were read since the last call.
+        progress: called with the number of input bytes read since the last call.
 
     Raises:
-        UserError: the file cannot be read now (network, permission) or lacks the column. A damaged file
-            raises nothing: what can be read of it is yielded, and a `Fault`.
+        UserError: the file cannot be read now (network, permission) or lacks the column. A damaged file raises
+            nothing: its readable part is yielded, followed by a `Fault`.
     """
     number = 1
     try:
         if piece.file.format == "parquet":
-            batches = _parquet_rows(piece, reading.field, progress)
+            batches = _read_parquet(piece, reading.field, progress)
         elif reading.document == "file":
-            batches = _whole_file(read_blocks(piece, progress), reading.max_document_bytes)
+            batches = _read_whole_file(read_blocks(piece, progress), reading.max_document_bytes)
         elif piece.file.format == "txt":
-            batches = _text_lines(read_blocks(piece, progress), reading.max_document_bytes)
+            batches = _read_text_lines(read_blocks(piece, progress), reading.max_document_bytes)
         else:
-            batches = _json_lines(read_blocks(piece, progress), reading, piece)
+            batches = _read_json_lines(read_blocks(piece, progress), reading, piece)
         for first, items in batches:
             number = (first or number) + len(items)
             yield number - len(items), items
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         yield number, [Fault(DAMAGED, f"{type(error).__name__}: {error}")]
 
 
-def _text_lines(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[tuple[None, list[bytes | Fault]]]:
-    for lines in _lines(blocks, max_line_bytes):
+def _read_text_lines(
+    blocks: Iterable[bytes], max_line_bytes: int
+) -> Iterator[tuple[None, list[bytes | Fault]]]:
+    for lines in _split_lines(blocks, max_line_bytes):
         yield None, [line[:-1] if type(line) is bytes and line.endswith(b"\r") else line for line in lines]
 
 
-def _json_lines(
-    blocks: Iterable[bytes], reading: Reading, piece: Piece
+def _read_json_lines(
+    blocks: Iterable[bytes], reading: ReadOptions, piece: Piece
 ) -> Iterator[tuple[None, list[bytes | Fault]]]:
     blocks = iter(blocks)
     first = next(blocks, b"")
     if piece.start == 0 and first.lstrip().startswith(b"["):
-        raise WrongKind(
-            f"{piece.file.url} begins as one JSON array, expected an object a line; convert it: jq -c '.[]' IN > OUT"
+        raise FormatMismatchError(
+            f"{piece.file.url} begins as one JSON array, expected one object per line; convert it: "
+            "jq -c '.[]' IN > OUT"
         )
     blocks = chain([first], blocks)
-    for lines in _lines(blocks, reading.max_document_bytes):
-        yield None, [line if isinstance(line, Fault) else _json_text(line, reading.field) for line in lines]
+    for lines in _split_lines(blocks, reading.max_document_bytes):
+        yield (
+            None,
+            [line if isinstance(line, Fault) else _extract_text(line, reading.field) for line in lines],
+        )
 
 
-def _json_text(line: bytes, field: str) -> bytes | Fault:
+def _extract_text(line: bytes, field: str) -> bytes | Fault:
     if not line.strip():
         return b""
     try:
-        # Invalid bytes pass through as lone surrogates, for `judge` to see them as they were.
+        # Invalid bytes pass through as lone surrogates, so `filter_documents` sees the original bytes.
         record = json.loads(line.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         return Fault(NOT_JSON, str(error))
     if not isinstance(record, dict):
         return Fault(NOT_JSON, f"{type(record).__name__}, expected an object")
     try:
-        text = Row(record, record.__getitem__)[field]  # names within names are parted by dots
+        text = Row(record, record.__getitem__)[field]  # dots separate nested keys
     except KeyError:
         return Fault(NO_FIELD, f"no '{field}' among {', '.join(record)[:200]}")
     if not isinstance(text, str):
@@ -96,8 +102,8 @@ def _json_text(line: bytes, field: str) -> bytes | Fault:
         return text.encode("utf-8", "surrogatepass")
 
 
-def _lines(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[list[bytes | Fault]]:
-    """Split blocks into lines; of a line that grows beyond the limit only the length is kept."""
+def _split_lines(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[list[bytes | Fault]]:
+    """Split blocks into lines. For a line beyond the limit only the length is kept."""
     parts: list[bytes] = []
     length = 0
     for block in blocks:
@@ -110,37 +116,39 @@ def _lines(blocks: Iterable[bytes], max_line_bytes: int) -> Iterator[list[bytes 
         if newline:
             *lines, tail = rest.split(b"\n")
             if max(map(len, lines), default=0) > max_line_bytes:
-                lines = [_line([line] if len(line) <= max_line_bytes else [], len(line)) for line in lines]
-            yield [_line(parts, length), *lines]
+                lines = [
+                    _join_line([line] if len(line) <= max_line_bytes else [], len(line)) for line in lines
+                ]
+            yield [_join_line(parts, length), *lines]
             parts, length = [tail], len(tail)
     if length:
-        yield [_line(parts, length)]
+        yield [_join_line(parts, length)]
 
 
-def _line(parts: list[bytes], length: int) -> bytes | Fault:
+def _join_line(parts: list[bytes], length: int) -> bytes | Fault:
     line = b"".join(parts)
     return line if len(line) == length else Fault(TOO_LONG, f"{length} bytes")
 
 
-def _whole_file(
+def _read_whole_file(
     blocks: Iterable[bytes], max_document_bytes: int
 ) -> Iterator[tuple[None, list[bytes | Fault]]]:
     parts: list[bytes] = []
     length = 0
     for block in blocks:
         length += len(block)
-        if length <= max_document_bytes + 1:  # one more, for the line end that is removed
+        if length <= max_document_bytes + 1:  # one more byte for the line end, which is removed
             parts.append(block)
         else:
             parts.clear()
-    document = _line(parts, length)
+    document = _join_line(parts, length)
     yield (
         None,
         [document if isinstance(document, Fault) else document.removesuffix(b"\n").removesuffix(b"\r")],
     )
 
 
-def _parquet_rows(
+def _read_parquet(
     piece: Piece, field: str, progress: Callable[[int], object]
 ) -> Iterator[tuple[int, list[bytes | Fault]]]:
     import pyarrow
@@ -160,7 +168,7 @@ def _parquet_rows(
                 for batch in file.iter_batches(
                     batch_size, row_groups=[i], columns=[column], use_threads=False
                 ):
-                    items = _column(batch.column(0), field[len(column) + 1 :])
+                    items = _extract_texts(batch.column(0), field[len(column) + 1 :])
                     yield number, items
                     number += len(items)
                     share = piece.file.size * len(items) // max(file.metadata.num_rows, 1)
@@ -169,50 +177,50 @@ def _parquet_rows(
         progress(left)
     except UserError:
         raise
-    except Exception as error:  # pyarrow, or whatever the library behind the URL raises
+    except Exception as error:  # any error of pyarrow or of the library that serves the URL
         if isinstance(error, pyarrow.ArrowException) or (type(error) is OSError and error.errno is None):
             progress(left)
             yield number, [Fault(DAMAGED, " ".join(str(error).split()))]
         else:
-            raise cannot_read(piece, error) from error
+            raise unreadable_error(piece, error) from error
 
 
 def check_column(field: str, url: str, schema: "pyarrow.Schema") -> str:
-    """Return the column of a parquet file that holds `field`, which may be a name within it (`translation.en`).
+    """Return the parquet column that holds `field`, which may be a nested name (`translation.en`).
 
-    Raises `UserError` if there is none.
+    Raises `UserError` if there is no such field.
     """
-    from kebyt5_xm.data.tables.arrow_values import column_names, column_of
+    from kebyt5_xm.data.tables.arrow_values import find_column, list_column_names
 
-    names = column_names(schema)
+    names = list_column_names(schema)
     if field not in names:
         raise UserError(
             f"{url} has no column '{field}'{did_you_mean(field, names)}; it has {', '.join(names)[:500]}: "
             "choose one with --field"
         )
-    return column_of(field, schema.names)
+    return find_column(field, schema.names)
 
 
-def _within(column: "pyarrow.StructArray", name: str) -> "pyarrow.Array":
-    """Return the field of objects that `name` names, null where the object is."""
-    from kebyt5_xm.data.tables.arrow_values import column_of
+def _select_field(column: "pyarrow.StructArray", name: str) -> "pyarrow.Array":
+    """Return the field `name` of a column of objects; it is null where the object is null."""
+    from kebyt5_xm.data.tables.arrow_values import find_column
 
     names = [field.name for field in column.type]
-    head = column_of(name, names)
+    head = find_column(name, names)
     found = column.flatten()[names.index(head)]
-    return found if head == name else _within(found, name[len(head) + 1 :])
+    return found if head == name else _select_field(found, name[len(head) + 1 :])
 
 
-def _column(column: "pyarrow.Array", within: str) -> list[bytes | Fault]:
-    """Return the texts of a column or, where it holds objects, of the field that `within` names."""
+def _extract_texts(column: "pyarrow.Array", nested_name: str) -> list[bytes | Fault]:
+    """Return the texts of a column or, if `nested_name` is given, of that field of its objects."""
     import pyarrow
 
-    from kebyt5_xm.data.tables.arrow_values import plain_array, plain_type
+    from kebyt5_xm.data.tables.arrow_values import to_plain_array, to_plain_type
 
-    column = plain_array(column, plain_type(column.type))
-    if within:
-        column = _within(column, within)
-    if isinstance(column, pyarrow.ExtensionArray):  # JSON as text, say
+    column = to_plain_array(column, to_plain_type(column.type))
+    if nested_name:
+        column = _select_field(column, nested_name)
+    if isinstance(column, pyarrow.ExtensionArray):  # such as JSON stored as text
         column = column.storage
     kinds = pyarrow.types
     if not any(

@@ -13,7 +13,7 @@ from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.commands import cli, generate
 from kebyt5_xm.commands.export.export import export_backbone
-from kebyt5_xm.commands.prompt import filled, pieces
+from kebyt5_xm.commands.prompt import fill_prompt, parse_prompt
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
 from kebyt5_xm.model.cross_modal import CrossModalT5
@@ -183,7 +183,7 @@ def segments(prompt: str, given: list[tuple[str, str]], **modalities: str) -> li
             return modalities.get(name, name)
         raise UserError(f"the model has no modality '{name}'")
 
-    return filled(pieces(prompt), given, named)
+    return fill_prompt(parse_prompt(prompt), given, named)
 
 
 def test_segments_stand_where_the_prompt_says():
@@ -192,9 +192,9 @@ def test_segments_stand_where_the_prompt_says():
     image, audio, second = GIVEN
     assert segments("x {image}{image} y{audio}", GIVEN) == ["x ", image, second, " y", audio]
     assert segments("{eye}?", [("eye", "a")]) == [("eye", "a"), "?"]
-    with pytest.raises(UserError, match=r"place for {image}.*--image PATH"):
+    with pytest.raises(UserError, match=r"placeholder {image}.*--image PATH"):
         segments("{image}{image}{image}{audio}", GIVEN)
-    with pytest.raises(UserError, match=r"no place for 'b.wav'; put {audio}"):
+    with pytest.raises(UserError, match=r"no placeholder for 'b.wav'; put {audio}"):
         segments("{image}{image}", GIVEN)
     assert generate.segments("{{image}}: {image}", GIVEN[:1]) == ["{image}: ", image]
 
@@ -210,14 +210,16 @@ def test_a_prompt_is_written_as_in_a_recipe():
     for prompt, message in (
         (
             "{picture} ko:",
-            r"the place {picture}: the model has no modality 'picture'.*{{picture}} for braces",
+            r"the placeholder {picture}: the model has no modality 'picture'.*{{picture}} for braces",
         ),
         ("{picture:imge}", r"{picture:imge}: the model has no modality 'imge'"),
         ("{a", r"found '{' at character 0.*write {{ or }}"),
         ("{}", "found '{' at character 0"),
-        ("x \udce9", "--prompt is no UTF-8 from character 2"),
+        ("x \udce9", "--prompt is not valid UTF-8 from character 2"),
     ):
         with pytest.raises(UserError, match=message):
             segments(prompt, [photo], **names)
-    with pytest.raises(UserError, match=r"place for {imge} and no file is left for it; did you mean 'image'"):
+    with pytest.raises(
+        UserError, match=r"placeholder {imge} and no file is left for it; did you mean 'image'"
+    ):
         segments("{imge}{image}", [photo])

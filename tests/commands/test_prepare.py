@@ -1,4 +1,4 @@
-"""`kebyt5-xm prepare text`: every format, every fault counted with its line, and no shard made twice."""
+"""`kebyt5-xm prepare text`: reads every format, counts every fault with its line, writes no shard twice."""
 
 import argparse
 import bz2
@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 from kebyt5_xm.commands import prepare
 from kebyt5_xm.commands.prepare import prepare_text
-from kebyt5_xm.commands.readers import _lines
-from kebyt5_xm.data.text.corpus import default_shard_bytes, list_files, shards_of
-from kebyt5_xm.data.text.documents import Reading
+from kebyt5_xm.commands.readers import _split_lines
+from kebyt5_xm.data.text.corpus import default_shard_bytes, list_files, plan_shards
+from kebyt5_xm.data.text.documents import ReadOptions
 from kebyt5_xm.data.text.shards import read_problems
 from kebyt5_xm.data.text.store import Store
 from kebyt5_xm.errors import UserError
@@ -40,7 +40,7 @@ def documents(path: Path) -> list[str]:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """All that a store is made of; `made_from` names inputs, which differ between tests."""
+    """All files of a store, without `made_from`, which names the inputs and differs between tests."""
     files = {file.name: file.read_bytes() for file in path.iterdir()}
     index = json.loads(files.pop("store.json"))
     del index["made_from"]
@@ -72,8 +72,8 @@ def compressed(name: str, data: bytes) -> bytes:
 def test_lines_of_every_format(tmp_path, format, compression):
     data = json_lines(DOCUMENTS) if format == "jsonl" else "\r\n".join(DOCUMENTS).encode()
     file = tmp_path / f"corpus.{format}{compression}"
-    file.write_bytes(compressed(file.name, b"\xef\xbb\xbf" + data))  # a byte order mark is no text
-    summary = prepare_text([str(file)], tmp_path / "store", "ko", Reading(field="body"), workers=1)
+    file.write_bytes(compressed(file.name, b"\xef\xbb\xbf" + data))  # a byte order mark is not text
+    summary = prepare_text([str(file)], tmp_path / "store", "ko", ReadOptions(field="body"), workers=1)
     assert documents(tmp_path / "store") == DOCUMENTS
     assert (summary.documents, summary.bytes_read) == (5, file.stat().st_size)
     assert summary.problems == {}
@@ -86,28 +86,28 @@ def test_lines_of_every_format(tmp_path, format, compression):
 def test_parquet_columns_are_read_by_row_group(tmp_path, kind):
     rows = [*DOCUMENTS, None, *DOCUMENTS]
     file = parquet(tmp_path / "corpus.parquet", rows, kind, row_group_size=3)
-    reading = Reading(field="body")
-    assert len(shards_of(list_files([str(file)], "auto")[0], "line", 1)) == 4
+    reading = ReadOptions(field="body")
+    assert len(plan_shards(list_files([str(file)], "auto")[0], "line", 1)) == 4
     for shard_bytes in (1, 1 << 20):
         out = tmp_path / str(shard_bytes)
         prepare_text([str(file)], out, "ko", reading, workers=1, shard_bytes=shard_bytes)
         assert documents(out) == DOCUMENTS * 2
         assert listed(out) == [("corpus.parquet", 6, "not text")]
     with pytest.raises(UserError, match=r"no column 'bodi'; did you mean 'body'\?"):
-        prepare_text([str(file)], tmp_path / "no", "ko", Reading(field="bodi"), workers=1)
+        prepare_text([str(file)], tmp_path / "no", "ko", ReadOptions(field="bodi"), workers=1)
 
 
 def test_a_document_may_be_a_whole_file(tmp_path):
     for name, text in (("b.txt", "둘\n셋\n"), ("a.txt", "하나\n\n"), ("c.txt", "x" * 31)):
         (tmp_path / name).write_text(text, encoding="utf-8")
-    reading = Reading(document="file", max_document_bytes=30)
+    reading = ReadOptions(document="file", max_document_bytes=30)
     summary = prepare_text(
         [str(tmp_path)], tmp_path / "store", "ko", reading, separator=b"\n\n", workers=1, max_skipped=1.0
     )
     assert documents(tmp_path / "store") == ["하나\n", "둘\n셋"]
     assert summary.problems == {"too long": 1}
     (tmp_path / "d.jsonl").touch()
-    with pytest.raises(UserError, match="goes with txt alone"):
+    with pytest.raises(UserError, match="works with txt only"):
         prepare_text([str(tmp_path)], tmp_path / "other", "ko", reading, workers=1)
 
 
@@ -120,13 +120,13 @@ def test_inputs_are_urls_folders_and_globs(tmp_path, capsys):
     (tmp_path / "c[1].txt").write_text("다\n", encoding="utf-8")
     prepare_text(["memory://corpus", str(tmp_path / "c[1].txt")], tmp_path / "store", "ko", workers=1)
     assert documents(tmp_path / "store") == ["가", "나", "다"]
-    assert "left out 2 files" in capsys.readouterr().err
+    assert "skipped 2 files" in capsys.readouterr().err
     prepare_text(["memory://corpus/*/*.txt"], tmp_path / "glob", "ko", workers=1)
     assert documents(tmp_path / "glob") == ["나"]
     for inputs, refusal in [
         (["memory://corpus/3"], "found nothing at"),
         (["memory://corpus/*.parquet"], "found no file in"),
-        (["memory://corpus/1/notes.md"], "does not tell its format; expected --format"),
+        (["memory://corpus/1/notes.md"], "does not show its format; expected --format"),
         (["memory://corpus/2", "memory://corpus/2/b.txt"], "named twice"),
         (["unheard-of://corpus"], "cannot open"),
     ]:
@@ -142,10 +142,10 @@ lines = st.lists(
 
 @settings(max_examples=60)
 @given(lines=lines, ends=st.booleans(), shard_bytes=st.integers(1, 40))
-def test_pieces_of_a_file_together_are_the_file(tmp_path_factory, lines, ends, shard_bytes):
+def test_the_pieces_of_a_split_file_cover_it(tmp_path_factory, lines, ends, shard_bytes):
     tmp_path = tmp_path_factory.mktemp("pieces")
     (tmp_path / "a.txt").write_bytes(b"first\n" + b"\n".join(lines) + b"\n" * ends)
-    reading = Reading(max_document_bytes=17)
+    reading = ReadOptions(max_document_bytes=17)
     with patch("os.fsync"):  # a hundred shards an example are slow to sync
         for name, size in (("whole", 1 << 20), ("pieces", shard_bytes)):
             prepare_text(
@@ -188,7 +188,7 @@ not json
 )
 def test_every_fault_is_counted_with_its_line(tmp_path, policy, kept):
     (tmp_path / "a.jsonl").write_bytes(FAULTY)
-    reading = Reading(invalid_utf8=policy, max_document_bytes=140)
+    reading = ReadOptions(invalid_utf8=policy, max_document_bytes=140)
     for shard_bytes in (60, 1 << 20):
         out = tmp_path / str(shard_bytes)
         summary = prepare_text(
@@ -211,7 +211,7 @@ def test_every_fault_is_counted_with_its_line(tmp_path, policy, kept):
         assert sum(summary.problems.values()) == 11
 
 
-def test_nested_beyond_reason_is_not_json(tmp_path):
+def test_too_deeply_nested_json_is_not_json(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "good"}\n' + b"[" * 200_000 + b"\n")
     assert prepare_text([str(tmp_path)], tmp_path / "store", "ko", workers=1, max_skipped=1.0).problems == {
         "not JSON": 1
@@ -219,7 +219,7 @@ def test_nested_beyond_reason_is_not_json(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["b.txt.gz", "b.txt.zst", "b.parquet"])
-def test_a_damaged_file_costs_itself_alone(tmp_path, name):
+def test_a_damaged_file_does_not_affect_the_others(tmp_path, name):
     texts = [f"{i} {os.urandom(999).hex()}" for i in range(2000)]
     (tmp_path / "a.txt").write_text("before\n")
     if name == "b.parquet":
@@ -244,7 +244,7 @@ def test_a_long_line_is_never_held_in_memory():
     block = b"x" * (1 << 20)
     blocks = (block if i < 100 else b"\nshort\nlast" for i in range(101))
     tracemalloc.start()
-    split = [line for batch in _lines(blocks, 1 << 20) for line in batch]
+    split = [line for batch in _split_lines(blocks, 1 << 20) for line in batch]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 << 20
@@ -252,7 +252,7 @@ def test_a_long_line_is_never_held_in_memory():
     assert split[1:] == [b"short", b"last"]
 
 
-def test_nothing_to_read_is_refused_and_leaves_nothing(tmp_path):
+def test_empty_inputs_are_refused_and_leave_nothing(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(json_lines(DOCUMENTS))
     out = tmp_path / "store"
     with pytest.raises(
@@ -264,7 +264,7 @@ def test_nothing_to_read_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="the inputs are empty"):
         prepare_text([str(tmp_path)], out, "ko", workers=1)
     with pytest.raises(UserError, match="found no file to read"):
-        prepare_text([str(tmp_path)], out, "ko", Reading("parquet"), workers=1)
+        prepare_text([str(tmp_path)], out, "ko", ReadOptions("parquet"), workers=1)
     with pytest.raises(UserError, match="expected a BCP 47 code"):
         prepare_text([str(tmp_path)], out, "한국어", workers=1)
 
@@ -273,14 +273,16 @@ def test_shards_depend_on_the_corpus_alone(tmp_path):
     for name, size in (("a", 5), ("b", 7), ("c", 100), ("d", 3)):
         (tmp_path / f"{name}.txt").write_bytes(b"x" * size)
     files, _ = list_files([str(tmp_path)], "auto")
-    sizes = [[(piece.file.url[-5], piece.size) for piece in shard] for shard in shards_of(files, "line", 11)]
+    sizes = [
+        [(piece.file.url[-5], piece.size) for piece in shard] for shard in plan_shards(files, "line", 11)
+    ]
     assert sizes[0] == [("a", 5), ("b", 7)]
     assert [name for [(name, _)] in sizes[1:-1]] == ["c"] * 10
     assert sizes[-1] == [("d", 3)]
     assert default_shard_bytes(files) == 32 << 20
 
 
-def test_a_finished_store_is_kept_unless_told(tmp_path):
+def test_a_finished_store_is_replaced_only_with_overwrite(tmp_path):
     (tmp_path / "a.txt").write_text("old\n")
     out = tmp_path / "store"
     prepare_text([str(tmp_path / "a.txt")], out, "ko", workers=1, shard_bytes=2)
@@ -300,7 +302,7 @@ def test_a_finished_store_is_kept_unless_told(tmp_path):
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """The disk is full when shard 1 is made."""
+    """Writing shard 1 fails because the disk is full."""
     make_shard = prepare.make_shard
 
     def interrupted(directory, number, *rest):
@@ -313,19 +315,19 @@ def full_disk(monkeypatch):
         yield patched
 
 
-def test_an_unfinished_store_may_be_begun_otherwise_if_told(tmp_path, full_disk):
+def test_overwrite_replaces_an_unfinished_store_with_other_settings(tmp_path, full_disk):
     (tmp_path / "a.txt").write_text("0\n1\n2\n")
     out = tmp_path / "store"
     with pytest.raises(UserError, match="No space left"):
         prepare_text([str(tmp_path / "a.txt")], out, "ko", workers=1, shard_bytes=2)
     full_disk.undo()
-    for path, told in ((out, {"overwrite": True}), (tmp_path / "fresh", {})):
-        summary = prepare_text([str(tmp_path / "a.txt")], path, "en", separator=b"\0", workers=1, **told)
+    for path, options in ((out, {"overwrite": True}), (tmp_path / "fresh", {})):
+        summary = prepare_text([str(tmp_path / "a.txt")], path, "en", separator=b"\0", workers=1, **options)
         assert summary.shards_found == 0
     assert contents(out) == contents(tmp_path / "fresh")
 
 
-def test_an_unfinished_store_is_continued_only_as_it_was_begun(tmp_path, full_disk):
+def test_an_unfinished_store_is_continued_only_with_the_same_settings(tmp_path, full_disk):
     inputs = [str(tmp_path / name) for name in ("a.txt", "b.txt", "c.txt")]
     for name in inputs:
         Path(name).write_text(f"{Path(name).name}\n")
@@ -336,12 +338,12 @@ def test_an_unfinished_store_is_continued_only_as_it_was_begun(tmp_path, full_di
     with pytest.raises(UserError, match="unfinished text store"):
         Store(out)
     first = (out / "00000.bytes").stat()
-    begun = (Path(inputs[2]).stat().st_mtime_ns,) * 2
+    original_times = (Path(inputs[2]).stat().st_mtime_ns,) * 2
 
     Path(inputs[2]).write_text("changed\n")
     for changed, difference in [
-        ({"inputs": inputs, "language": "en"}, "language was 'ko', is 'en'"),
-        ({"inputs": inputs, "reading": Reading(field="body")}, "field was 'text', is 'body'"),
+        ({"inputs": inputs, "language": "en"}, "language was 'ko', is now 'en'"),
+        ({"inputs": inputs, "reading": ReadOptions(field="body")}, "field was 'text', is now 'body'"),
         ({"inputs": inputs[:2]}, "the input .*c.txt is gone"),
         ({"inputs": inputs}, "the input .*c.txt has changed"),
     ]:
@@ -351,13 +353,13 @@ def test_an_unfinished_store_is_continued_only_as_it_was_begun(tmp_path, full_di
     os.utime(inputs[2], ns=(0, 0))
     with pytest.raises(UserError, match="has changed"):
         prepare_text(inputs, out, "ko", workers=1, shard_bytes=6)
-    os.utime(inputs[2], ns=begun)
+    os.utime(inputs[2], ns=original_times)
     summary = prepare_text(inputs, out, "ko", workers=1, shard_bytes=6)
     assert (summary.shards, summary.shards_found, summary.documents) == (3, 1, 3)
     assert (out / "00000.bytes").stat() == first
 
 
-def test_a_name_that_is_not_utf_8_is_listed_and_found_again(tmp_path):
+def test_a_file_name_that_is_not_utf_8_is_listed_unchanged(tmp_path):
     file = os.fsdecode(os.fsencode(tmp_path / "a") + b"\xff.txt")
     with open(file, "wb") as opened:
         opened.write(b"ok\nnul \0\n" + b"fine\n" * 31)
@@ -387,12 +389,12 @@ prepare_text([sys.argv[1]], sys.argv[2], "ko", workers=1, shard_bytes=500)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_kills_at_every_rename_cost_the_shard_at_hand(tmp_path, moment):
+def test_a_kill_at_any_rename_costs_only_the_current_shard(tmp_path, moment):
     (tmp_path / "a.txt").write_bytes(b"\n".join(b"line %d" % i for i in range(211)) + b"\n\0\n")
     prepare_text([str(tmp_path / "a.txt")], tmp_path / "whole", "ko", workers=1, shard_bytes=500)
     out = tmp_path / "store"
     kills = 0
-    # The n-th run dies at its n-th rename: of the index of the unfinished store, a shard's files or its report.
+    # The n-th run is killed at its n-th rename: of the unfinished store's index, a shard's files or its report.
     while not (out / "store.json").exists():
         kills += 1
         done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a.txt", out, str(kills), moment])
@@ -476,7 +478,7 @@ def test_preparing_imports_no_model():
     assert done.stdout == "set()\n"
 
 
-def test_a_store_of_the_few_that_can_be_kept_is_no_success(tmp_path):
+def test_too_many_skipped_documents_are_an_error(tmp_path):
     good, bad = b'{"text": "a"}\n', b'{"txt": "a"}\n'
     out, file = tmp_path / "store", tmp_path / "a.jsonl"
     file.write_bytes(bad + good * 12)
@@ -485,14 +487,14 @@ def test_a_store_of_the_few_that_can_be_kept_is_no_success(tmp_path):
     with pytest.raises(UserError, match=r"2 of 19 documents .*2 x no field.*first: .*a.jsonl:1: no field.*"):
         prepare_text([str(file)], tmp_path / "other", "ko", workers=1)
     assert not (tmp_path / "other" / "store.json").exists()
-    # What was made is there for whoever takes it as it is.
+    # The finished shards are used by a run with a higher limit.
     summary = prepare_text([str(file)], tmp_path / "other", "ko", workers=1, max_skipped=0.2)
     assert (summary.documents, summary.shards_found) == (17, 1)
     with pytest.raises(UserError, match=r"max_skipped is 1\.5, expected a share"):
         prepare_text([str(file)], tmp_path / "no", "ko", max_skipped=1.5)
-    # What is kept in spite of a problem is not lost.
+    # Documents that are kept in spite of a problem do not count as skipped.
     (tmp_path / "b.txt").write_bytes(b"a\xff\n" * 3)
-    reading = Reading(invalid_utf8="keep")
+    reading = ReadOptions(invalid_utf8="keep")
     assert prepare_text([str(tmp_path / "b.txt")], tmp_path / "kept", "ko", reading, workers=1).documents == 3
 
 
@@ -524,24 +526,24 @@ TEXTS = ["가나", "다라", None, "마"]
     ],
     ids=lambda column: str(column.type),
 )
-def test_texts_of_any_type_of_a_parquet_column(tmp_path, column):
+def test_texts_are_read_from_parquet_columns_of_any_type(tmp_path, column):
     expected = [text.decode() if isinstance(text, bytes) else text for text in column.to_pylist() if text]
     nested = pa.StructArray.from_arrays([column], ["ko"])
     table = pa.table({"text": column, "pair": nested, "more.ko": column})
-    group = 4 if "view" in str(column.type) else 3  # pyarrow cannot write a part of a view
+    group = 4 if "view" in str(column.type) else 3  # pyarrow cannot write part of a view
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=group)
     for field in ("text", "pair.ko", "more.ko"):
-        reading = Reading(field=field)
+        reading = ReadOptions(field=field)
         out = tmp_path / field
         prepare_text([str(tmp_path / "a.parquet")], out, "ko", reading, workers=1, max_skipped=0.5)
         assert documents(out) == expected
         assert listed(out) == [("a.parquet", 3, "not text")]
 
 
-def test_a_text_within_an_object_of_a_json_line(tmp_path):
+def test_a_nested_field_of_a_json_line_is_read(tmp_path):
     lines = ['{"t": {"ko": "가"}}', '{"t.ko": "나", "t": {"ko": "x"}}', '{"t": null}', '{"t": {"en": "b"}}']
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    prepare_text([str(tmp_path)], tmp_path / "s", "ko", Reading(field="t.ko"), workers=1, max_skipped=1)
+    prepare_text([str(tmp_path)], tmp_path / "s", "ko", ReadOptions(field="t.ko"), workers=1, max_skipped=1)
     assert documents(tmp_path / "s") == ["가", "나"]
     assert listed(tmp_path / "s") == [("a.jsonl", 3, "not text"), ("a.jsonl", 4, "no field")]
 

@@ -1,4 +1,4 @@
-"""Hugging Face datasets as manifests: saved folders, and datasets by name, here in folders as they are published."""
+"""Hugging Face datasets as manifests: saved folders, and datasets by name (here: local published folders)."""
 
 import io
 import multiprocessing
@@ -16,7 +16,7 @@ from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.sources.manifest import open_rows
 from kebyt5_xm.data.sources.source import Selection
-from kebyt5_xm.data.tables.dataset_rows import Name, parsed
+from kebyt5_xm.data.tables.dataset_rows import DatasetName, parse_dataset_name
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.modality import interface
@@ -46,7 +46,7 @@ def png(seed: int) -> bytes:
 
 
 def expected(n: int) -> dict[str, Any]:
-    label = n % 4 - 1  # of every four rows one has none
+    label = n % 4 - 1  # one of every four rows has no label
     return {
         "text": f"그림 {n}",
         "label": label,
@@ -56,7 +56,7 @@ def expected(n: int) -> dict[str, Any]:
     }
 
 
-def made(count: int) -> Any:
+def make_dataset(count: int) -> Any:
     rows = [{k: v for k, v in expected(n).items() if k != "label.name"} for n in range(count)]
     features = datasets.Features(
         text=datasets.Value("string"),
@@ -76,9 +76,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`saved` and `both`, as `save_to_disk` leaves them, and `published`, as a repository is."""
+    """`saved` and `both`, written by `save_to_disk`, and `published`, laid out like a Hub repository."""
     folder = tmp_path_factory.mktemp("datasets")
-    train, test = made(TRAIN), made(TEST)
+    train, test = make_dataset(TRAIN), make_dataset(TEST)
     train.save_to_disk(folder / "saved", num_shards=3)
     datasets.DatasetDict(train=train, test=test).save_to_disk(folder / "both")
     (folder / "published" / "data").mkdir(parents=True)
@@ -92,11 +92,11 @@ def published(folder: Path, query: str) -> str:
     return f"hf:{folder / 'published'}?{query}"
 
 
-def seen_elsewhere(rows: Rows, number: int, queue: Any) -> None:
+def read_in_process(rows: Rows, number: int, queue: Any) -> None:
     queue.put((len(rows), rows.row(number), rows.fingerprint))
 
 
-def test_any_row_as_it_is_stored(folder: Path) -> None:
+def test_rows_are_returned_as_stored(folder: Path) -> None:
     for path in (
         folder / "saved",
         folder / "both" / "train",
@@ -117,14 +117,14 @@ def test_any_row_as_it_is_stored(folder: Path) -> None:
         assert copy.row(17) == expected(17)
 
 
-def test_another_process_reads_the_same_files_without_asking_the_hub(folder: Path) -> None:
+def test_another_process_reads_the_same_files_without_the_hub(folder: Path) -> None:
     rows = open_rows(published(folder, "config=pictures&split=test"))
     shutil.copytree(folder / "published", folder / "aside")
     shutil.rmtree(folder / "published")
     try:
         context = multiprocessing.get_context("spawn")
         queue = context.Queue()
-        process = context.Process(target=seen_elsewhere, args=(rows, 5, queue))
+        process = context.Process(target=read_in_process, args=(rows, 5, queue))
         process.start()
         assert queue.get(timeout=240) == (TEST, expected(5), rows.fingerprint)
         process.join()
@@ -132,7 +132,7 @@ def test_another_process_reads_the_same_files_without_asking_the_hub(folder: Pat
         (folder / "aside").rename(folder / "published")
 
 
-def test_the_fingerprint_is_of_the_content(folder: Path, tmp_path: Path, cache: Path) -> None:
+def test_the_fingerprint_depends_on_the_content_alone(folder: Path, tmp_path: Path, cache: Path) -> None:
     rows = open_rows(folder / "saved")
     shutil.copytree(folder / "saved", tmp_path / "elsewhere")
     assert open_rows(tmp_path / "elsewhere").fingerprint == rows.fingerprint
@@ -157,7 +157,7 @@ def test_the_fingerprint_is_of_the_content(folder: Path, tmp_path: Path, cache: 
     assert [part.row(n) for n in range(len(part))] == [expected(101), expected(102)]
 
 
-def test_examples_of_images_within_a_dataset(folder: Path, cache: Path) -> None:
+def test_examples_from_images_stored_in_a_dataset(folder: Path, cache: Path) -> None:
     path = published(folder, "config=pictures&split=train")
     source = Manifest(path, "{image:image} 무엇? ", "{label.name}", validation=str(folder / "both" / "test"))
     source.connect({"image": interface(PatchEncoder(image_size=16, out_dim=8), Linear, 16)})
@@ -177,25 +177,25 @@ def test_examples_of_images_within_a_dataset(folder: Path, cache: Path) -> None:
     assert unlabelled.skipped.cause == "column 'label.name' is null"
 
 
-def test_a_name_has_its_parts() -> None:
-    assert parsed("hf:klue/klue?config=ynat&split=train&revision=abc") == Name(
+def test_parse_name_returns_all_parts() -> None:
+    assert parse_dataset_name("hf:klue/klue?config=ynat&split=train&revision=abc") == DatasetName(
         "klue/klue", "ynat", "train", "abc"
     )
-    assert parsed("hf:squad") == Name("squad")
-    assert parsed("hf:../x?split=a[:10%]+b") == Name("../x", None, "a[:10%]+b")
+    assert parse_dataset_name("hf:squad") == DatasetName("squad")
+    assert parse_dataset_name("hf:../x?split=a[:10%]+b") == DatasetName("../x", None, "a[:10%]+b")
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("hf:", r"expected hf:NAME\?config=C&split=S&revision=R"),
-        ("hf://datasets/klue/klue", "NAME being OWNER/NAME or a folder"),
+        ("hf://datasets/klue/klue", "NAME is OWNER/NAME or a folder"),
         ("hf:klue/klue?spilt=train", "found 'spilt=train' in .*did you mean 'split'"),
         ("hf:klue/klue?split=", "found 'split='"),
         ("hf:klue/klue?split=a&split=b", "found 'split=b'"),
-        ("hf:./published?revision=main", "a folder has none"),
+        ("hf:./published?revision=main", "a folder has no revisions"),
         ("hf:./absent", "found no folder ./absent"),
-        ("hf:published?config=small", "write hf:./published if it is meant"),
+        ("hf:published?config=small", "write hf:./published to read the folder"),
         ("hf:./published", "found no configuration .*expected one of: pictures, small; write"),
         (
             "hf:./published?config=pictres",

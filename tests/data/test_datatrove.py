@@ -1,4 +1,4 @@
-"""The steps for datatrove, on a stand-in that calls them as its executors do."""
+"""The datatrove steps, tested with a stub that calls them as datatrove's executors do."""
 
 import importlib
 import sys
@@ -15,14 +15,14 @@ from kebyt5_xm.errors import UserError
 
 @dataclass
 class Document:
-    """As datatrove's: text and an id that names file and line."""
+    """Like datatrove's: a text and an id that names file and line."""
 
     text: str
     id: str
 
 
 class PipelineStep:
-    """As datatrove's: it keeps statistics, and `run` makes an iterator that the executor drains."""
+    """Like datatrove's: it collects statistics, and the executor consumes the iterator that `run` returns."""
 
     def __init__(self) -> None:
         self.stats: Counter[str] = Counter()
@@ -67,7 +67,7 @@ def test_ranks_write_shards_and_one_task_finishes(steps, tmp_path):
     with pytest.raises(UserError, match=r"begun with .*'ranks': 3"):
         execute(write, ["넷"], 0, 2)
     execute(write, [], 2, 3)
-    execute(write, ["둘", "셋"], 1, 3)  # a rank that datatrove ran again
+    execute(write, ["둘", "셋"], 1, 3)  # datatrove ran this rank again
     execute(finish)
     store = Store(tmp_path / "store")
     assert [store.document(i).decode() for i in range(store.num_documents)] == ["하나", "둘", "셋"]

@@ -1,4 +1,4 @@
-"""Span denoising: the published lengths, exact restoration, uniform spans, the same example everywhere."""
+"""Span denoising: published lengths, exact restoration, uniform spans, reproducible examples."""
 
 import hashlib
 from collections import Counter
@@ -17,13 +17,13 @@ TEXT = ("한국어 문장이다. An English one; 中文句子，日本語の文 
 
 
 def text_chunks(num_rows: int, length: int, seed: int = 0) -> np.ndarray:
-    """Windows of mixed text from anywhere, so that most begin and end inside a character."""
+    """Random windows of mixed text; most begin and end inside a character."""
     offsets = np.random.default_rng(seed).integers(0, len(TEXT) - length, num_rows)
     return np.frombuffer(TEXT, dtype=np.uint8)[offsets[:, None] + np.arange(length)]
 
 
 def inside_characters(raw: bytes) -> set[int]:
-    """The offsets inside whole characters of UTF-8, among whatever else."""
+    """The offsets inside complete UTF-8 characters of any bytes."""
     inside: set[int] = set()
     offset = 0
     for character in raw.decode("utf-8", "surrogateescape"):
@@ -34,14 +34,14 @@ def inside_characters(raw: bytes) -> set[int]:
 
 
 def check_examples(objective: SpanDenoising, chunks: np.ndarray, seed: int, index: np.ndarray) -> None:
-    """Every promise that holds for any settings and, with `extra_id`, for any bytes."""
+    """Check what holds for any settings and, with `extra_id`, for any bytes."""
     inputs, targets = objective.corrupt(chunks, seed, index)
     starts, ends = objective.spans(chunks, seed, index)
     assert inputs.dtype == targets.dtype == np.int16
     assert inputs.shape == (len(chunks), objective.inputs_length)
     assert targets.shape == (len(chunks), objective.targets_length)
     assert starts.shape == ends.shape == (len(chunks), objective.num_spans)
-    # Gap and span alternate, none is empty, and the last span ends the chunk.
+    # Gaps and spans alternate, none is empty, and the last span ends at the chunk's end.
     edges = np.concatenate(
         [np.zeros((len(chunks), 1)), np.stack([starts, ends], 2).reshape(len(chunks), -1)], 1
     )
@@ -60,10 +60,10 @@ def check_examples(objective: SpanDenoising, chunks: np.ndarray, seed: int, inde
     sentinels = sentinel_ids(objective.sentinels, objective.num_spans).tolist()
     for row, chunk in enumerate(chunks):
         spans = [chunk[s:e].tobytes() for s, e in zip(starts[row], ends[row], strict=True)]
-        written = [
+        expected = [
             id_ for at, span in zip(sentinels, spans, strict=True) for id_ in (at, *encode_bytes(span))
         ]
-        assert targets[row, : lengths[row]].tolist() == [*written, EOS_ID]
+        assert targets[row, : lengths[row]].tolist() == [*expected, EOS_ID]
         assert [id_ for id_ in inputs[row].tolist() if id_ in sentinels] == sentinels
         assert objective.restore(inputs[row], targets[row]) == chunk.tobytes()
         for ids, num_ids in (
@@ -88,7 +88,7 @@ def test_published_lengths(inputs_length, chunk_length, targets_length, num_span
     check_examples(objective, text_chunks(3, chunk_length), 5, np.arange(3))
 
 
-def test_the_default_is_byt5s():
+def test_the_defaults_are_byt5s():
     assert SpanDenoising() == SpanDenoising(1024, 0.15, 20.0, "descending", "byte")
 
 
@@ -124,7 +124,7 @@ def test_any_bytes_restore_exactly(options, data, seed):
         assume(False)
         return
     length = objective.chunk_length
-    # Bytes as they come, and bytes among which lead and continuation bytes are common.
+    # Arbitrary bytes, and bytes with many lead and continuation bytes.
     raw = data.draw(st.binary(min_size=3 * length, max_size=3 * length))
     likely = data.draw(
         st.lists(st.sampled_from([0x80, 0xBF, 0x41, 0xC3, 0xE3, 0xF0]), min_size=7, max_size=7)
@@ -148,7 +148,9 @@ tightest = SpanDenoising(66, 4 / 11, 4.0, "extra_id", "character")
 def test_characters_stay_whole(objective, text):
     length = objective.chunk_length
     raw = np.frombuffer(text.encode() * (length + 5), dtype=np.uint8)
-    chunks = np.stack([raw[offset : offset + length] for offset in range(5)])  # begin anywhere in a character
+    chunks = np.stack(
+        [raw[offset : offset + length] for offset in range(5)]
+    )  # begin at any byte of a character
     starts, ends = objective.spans(chunks, 13, np.arange(5))
     for chunk, edges in zip(chunks, np.concatenate([starts, ends[:, :-1]], 1), strict=True):
         assert (chunk[edges] & 0xC0 != 0x80).all()
@@ -162,7 +164,7 @@ def test_the_tightest_settings_are_the_tightest():
 
 @pytest.mark.parametrize("raw", [b"\x80", b"\xf0", b"\xff", b"\xe3\x81", b"\xf0\x9f\x91\xa6\x80", b"\xc3a"])
 @pytest.mark.parametrize("objective", [SpanDenoising(sentinels="extra_id", boundaries="character"), tightest])
-def test_what_is_not_utf8_loses_nothing(objective, raw):
+def test_invalid_utf8_restores_exactly(objective, raw):
     chunk = np.frombuffer((raw * objective.chunk_length)[: objective.chunk_length], dtype=np.uint8)
     check_examples(objective, np.stack([chunk] * 7), 17, np.arange(7))
 
@@ -285,7 +287,7 @@ def test_wrong_chunks_are_refused(chunks, index, found):
         SpanDenoising().corrupt(chunks, 1, index)
 
 
-def test_restore_refuses_what_is_ambiguous():
+def test_restore_refuses_ambiguous_sentinels():
     objective = SpanDenoising()
     chunks = text_chunks(1, 1193)
     inputs, targets = objective.corrupt(chunks, 1, np.arange(1))

@@ -1,4 +1,4 @@
-"""Published files become rows: the ones they hold, with their lines; damaged ones are refused by file and line."""
+"""Published files become the right rows with their lines; damaged files are refused by file and line."""
 
 import json
 import pickle
@@ -154,7 +154,7 @@ def test_rows_as_published(
         assert {name: found[number][name] for name in values} == values
 
 
-def test_how_many_rows_a_caption_or_an_image(sets: Path) -> None:
+def test_one_row_per_caption_or_per_image(sets: Path) -> None:
     path = sets / "COCO/MSCOCO_train_val_Korean.json"
     assert len(rows(path, KoreanCaptions())) == 8
     assert len(rows(path, KoreanCaptions("image"))) == 4
@@ -177,12 +177,12 @@ def test_how_many_rows_a_caption_or_an_image(sets: Path) -> None:
         ("(아/(어)", None, None),
     ],
 )
-def test_a_transcript_without_its_marks(given: str, spelled: str | None, said: str | None) -> None:
+def test_marks_are_removed_from_transcripts(given: str, spelled: str | None, said: str | None) -> None:
     assert KsponSpeech().plain(given) == spelled
     assert KsponSpeech(spelling="pronunciation").plain(given) == said
 
 
-def test_punctuation_is_removed_if_asked() -> None:
+def test_punctuation_is_removed_on_request() -> None:
     assert KsponSpeech(punctuation="removed").plain("음, (3.5)/(삼 점 오) 맞지?") == "음 3 5 맞지"
 
 
@@ -194,8 +194,8 @@ def test_visual_questions_in_two_files(tmp_path: Path) -> None:
     answers = [
         {"question_id": 170, "image_id": 17, "answers": [{"answer": 2, "answer_id": 1}, {"answer": "둘"}]}
     ]
-    published.document(tmp_path / "questions.json", {"questions": questions})
-    published.document(tmp_path / "annotations.json", {"annotations": answers})
+    published.write_json(tmp_path / "questions.json", {"questions": questions})
+    published.write_json(tmp_path / "annotations.json", {"annotations": answers})
     layout = VisualQuestions("annotations.json", "train2014/COCO_train2014_{image_id:012d}.jpg")
     assert rows(tmp_path / "questions.json", layout) == [
         {
@@ -243,7 +243,7 @@ def test_another_encoding_and_columns_without_a_header(tmp_path: Path) -> None:
     assert rows(path, Delimited("||", columns=["x", "y"], encoding="cp949"))[1] == {"x": "다", "y": "라"}
 
 
-def test_media_lie_under_the_root_of_the_layout_and_not_outside(sets: Path) -> None:
+def test_media_must_be_inside_the_root_of_the_layout(sets: Path) -> None:
     lists = sets / "KsponSpeech" / "KsponSpeech_scripts"
     source = Manifest(str(lists / "dev.trn"), "{audio:speech}", "{text}", format=KsponSpeech())
     audio = source.training.rows.row(1)["audio"]
@@ -258,7 +258,7 @@ def test_media_lie_under_the_root_of_the_layout_and_not_outside(sets: Path) -> N
     )
 
 
-def test_a_pattern_of_files_is_one_table_in_every_worker(sets: Path) -> None:
+def test_a_pattern_opens_as_one_table_in_every_worker(sets: Path) -> None:
     table = pickle.loads(pickle.dumps(open_rows(sets / "KorNLI" / "*train.ko.tsv", Delimited())))
     assert len(table) == 6
     assert table.place(3) == (str(sets / "KorNLI" / "snli_1.0_train.ko.tsv"), 2)
@@ -267,24 +267,24 @@ def test_a_pattern_of_files_is_one_table_in_every_worker(sets: Path) -> None:
     assert lists.root == sets / "KsponSpeech"
 
 
-def test_a_change_in_any_file_makes_the_rows_anew(tmp_path: Path) -> None:
-    published.zeroth(tmp_path)
+def test_a_change_in_any_file_rebuilds_the_rows(tmp_path: Path) -> None:
+    published.write_zeroth(tmp_path)
     folder = tmp_path / "zeroth_korean" / "train_data_01"
     before = open_rows(folder, Transcripts()).fingerprint
-    published.text(folder / "003/106/106_003.trans.txt", ["106_003_0000 다르다", "106_003_0001"])
+    published.write_lines(folder / "003/106/106_003.trans.txt", ["106_003_0000 다르다", "106_003_0001"])
     after = open_rows(folder, Transcripts())
     assert after.fingerprint != before
     assert [after.row(index)["text"] for index in (2, 3)] == ["다르다", None]
 
 
-class Given(Layout):
-    """Rows that a JSON file holds as they are."""
+class JsonRows(Layout):
+    """Yields the rows of a JSON file unchanged."""
 
     def read(self, path: Path):
         yield from json.loads(path.read_text("utf-8"))
 
 
-def test_one_odd_value_fails_no_file(tmp_path: Path) -> None:
+def test_one_odd_value_does_not_fail_a_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.txt"
     lone = "\ud800"
     given = [
@@ -293,27 +293,27 @@ def test_one_odd_value_fails_no_file(tmp_path: Path) -> None:
         {"n": 3, "text": 7, "list": ["b", None], "late": 5, LINE: 17},
     ]
     path.write_text(json.dumps([*given, *[{"n": 1 << 70}] * 1500]), "utf-8")
-    found = rows(path, Given())
+    found = rows(path, JsonRows())
     assert [row["text"] for row in found[:3]] == ["a", None, "7"]
     assert [row["list"] for row in found[:4]] == [[], ["1"], ["b", None], None]
     assert [row["late"] for row in found[:3]] == [None, None, 5]
     assert [found[n]["n"] for n in (0, 1, -1)] == ["1", "2.5", str(1 << 70)]
-    table = open_rows(path, Given())
+    table = open_rows(path, JsonRows())
     assert [table.line(index) for index in (1, 2, 3)] == [2, 17, 4]
 
 
-def test_a_value_among_lists_is_a_list_of_one(tmp_path: Path) -> None:
+def test_a_single_value_in_a_column_of_lists_becomes_a_list(tmp_path: Path) -> None:
     path = tmp_path / "rows.txt"
     path.write_text(json.dumps([*[{"a": 5}] * 1100, {"a": ["b"]}, {"a": "c"}, {"a": None}]), "utf-8")
-    assert [row["a"] for row in rows(path, Given())][-4:] == [["5"], ["b"], ["c"], None]
+    assert [row["a"] for row in rows(path, JsonRows())][-4:] == [["5"], ["b"], ["c"], None]
 
 
 @pytest.mark.parametrize("value", [{"a": [{"b": 1}]}, {"a": {"b": 1}}])
-def test_what_no_column_can_hold_is_refused(tmp_path: Path, value: dict[str, Any]) -> None:
+def test_unsupported_column_types_are_refused(tmp_path: Path, value: dict[str, Any]) -> None:
     path = tmp_path / "rows.txt"
     path.write_text(json.dumps([{"a": "x"}, value]), "utf-8")
     with pytest.raises(UserError, match=r"column 'a' of .*rows\.txt"):
-        rows(path, Given())
+        rows(path, JsonRows())
 
 
 MRC = {"data": [{"title": "t", "paragraphs": [{"context": "c", "qas": []}]}]}
@@ -333,7 +333,7 @@ MRC = {"data": [{"title": "t", "paragraphs": [{"context": "c", "qas": []}]}]}
         (Delimited(), b"a\tb\n1\t\xb0\xa1\n", r"line 2 of .* is not utf-8 \(byte 2"),
         (Delimited(",", "minimal"), 'a,b\n1,2\n"3,4\n', r"line 3 of .*quoting: none"),
         (JsonDocuments(), '[\n{"a": 1},\n{"b" 2}]', r"line 3 of .* is not JSON"),
-        (JsonDocuments(), '{"a": 1}\n{"a": 2}\n', r"line 2 of .* is not JSON.*leave `format` out"),
+        (JsonDocuments(), '{"a": 1}\n{"a": 2}\n', r"line 2 of .* is not JSON.*remove `format`"),
         (JsonDocuments(), b'[\n{"a": "\xb0"}]', r"line 2 of .* is not UTF-8"),
         (JsonDocuments(), '{"rows": []}', r"JSON dict in .*array of objects among rows; name one as the key"),
         (JsonDocuments("row"), '{"rows": []}', r"no 'row' in .* among rows; did you mean 'rows'"),
@@ -363,10 +363,10 @@ MRC = {"data": [{"title": "t", "paragraphs": [{"context": "c", "qas": []}]}]}
             r"found no absent\.json in .*expected the files of VisualQuestions",
         ),
         (AlignedText({"a": "a", "b": "b"}), "x", r"found no a in"),
-        (Transcripts(), "x", "no file of the kind"),
+        (Transcripts(), "x", "no matching file"),
     ],
 )
-def test_damaged_files_are_refused_with_their_line(
+def test_damaged_files_are_refused_with_file_and_line(
     tmp_path: Path, layout: Layout, content: str | bytes, message: str
 ) -> None:
     path = tmp_path / "published"
@@ -378,12 +378,12 @@ def test_damaged_files_are_refused_with_their_line(
 
 
 def test_aligned_files_of_unequal_length(tmp_path: Path) -> None:
-    published.text(tmp_path / "c" / "x.ko", ["가", "", "다"])
-    published.text(tmp_path / "c" / "x.en", ["a", "b"])
+    published.write_lines(tmp_path / "c" / "x.ko", ["가", "", "다"])
+    published.write_lines(tmp_path / "c" / "x.en", ["a", "b"])
     layout = AlignedText({"ko": "x.ko", "en": "x.en"})
     with pytest.raises(UserError, match=r"x\.en ends before line 3"):
         open_rows(tmp_path / "c", layout)
-    published.text(tmp_path / "c" / "x.en", ["a", "b", "c"])
+    published.write_lines(tmp_path / "c" / "x.en", ["a", "b", "c"])
     assert rows(tmp_path / "c", layout)[1] == {"ko": None, "en": "b"}
 
 
@@ -398,12 +398,12 @@ def test_aligned_files_of_unequal_length(tmp_path: Path) -> None:
         (lambda: VisualQuestions(image="{id}.jpg"), "path with {image_id}"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(make: Any, message: str) -> None:
+def test_invalid_settings_are_refused(make: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make()
 
 
-def test_an_entity_that_cannot_be_told_is_skipped_and_inside_without_begin_is_one(tmp_path: Path) -> None:
+def test_entities_with_a_semicolon_are_skipped_and_i_tags_may_begin_entities(tmp_path: Path) -> None:
     path = tmp_path / "rows.tsv"
     tagged = [("a", "B-PS"), (";", "I-PS"), ("b", "I-PS")]
     lines = [
@@ -420,7 +420,7 @@ def test_an_entity_that_cannot_be_told_is_skipped_and_inside_without_begin_is_on
         "나\tO",
         "다\tI-LC",
     ]
-    published.text(path, lines)
+    published.write_lines(path, lines)
     assert [row["entities"] for row in rows(path, KlueNer())] == [
         None,
         "가=LC; 나=OG; 다=OG",

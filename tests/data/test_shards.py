@@ -1,4 +1,4 @@
-"""WebDataset shards are read in place, and many files are one table."""
+"""WebDataset shards are read in place, and several files form one table."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def shard(path: Path, first: int, count: int) -> Path:
 
 
 @pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-def test_a_row_is_the_files_of_one_key(tmp_path: Path, format: int) -> None:
+def test_a_row_holds_the_files_of_one_key(tmp_path: Path, format: int) -> None:
     long = "d" * 90 + "/" + "a" * 60 if format == tarfile.USTAR_FORMAT else "한" * 150
     members = {
         "__index__.json": b"{}",
@@ -72,7 +72,7 @@ def test_a_row_is_the_files_of_one_key(tmp_path: Path, format: int) -> None:
     assert rows.row(2) == {"__key__": "b/1", "txt": ""}
 
 
-def test_a_span_is_a_file_of_its_own(tmp_path: Path) -> None:
+def test_a_span_reads_like_a_separate_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"0123456789")
     span = Span(str(tmp_path / "x"), 3, 5, "y")
     from kebyt5_xm.data.media.reference import reading
@@ -92,7 +92,7 @@ def examples(
 
 
 @pytest.mark.parametrize("pattern", ["cats-{0..2}.tar", "cats-*.tar", "cats-[0-2].tar"])
-def test_shards_are_one_table_in_the_order_of_their_names(tmp_path: Path, pattern: str) -> None:
+def test_shards_form_one_table_in_the_order_of_their_names(tmp_path: Path, pattern: str) -> None:
     for number, count in enumerate([3, 5, 2]):
         shard(tmp_path / f"cats-{number}.tar", 10 * number, count)
     source, found = examples(tmp_path / pattern)
@@ -109,8 +109,8 @@ def test_shards_are_one_table_in_the_order_of_their_names(tmp_path: Path, patter
     assert open_rows(tmp_path / pattern).fingerprint != source.training.rows.fingerprint
 
 
-def test_json_lines_may_be_many_files_too(tmp_path: Path) -> None:
-    for number in range(17):  # as many as are indexed in processes
+def test_several_files_of_json_lines_form_one_table(tmp_path: Path) -> None:
+    for number in range(17):  # enough files to be indexed in several processes
         tiny_media.write_manifest(tmp_path / f"x-{number:02}.jsonl", [{"n": number}, {"n": -number}])
     rows = open_rows(tmp_path / "x-{00..16}.jsonl")
     assert [rows.row(i)["n"] for i in range(34)] == [sign * n for n in range(17) for sign in (1, -1)]
@@ -118,7 +118,7 @@ def test_json_lines_may_be_many_files_too(tmp_path: Path) -> None:
         rows.row(34)
 
 
-def test_a_bad_file_of_a_shard_leaves_its_place_empty(tmp_path: Path) -> None:
+def test_a_bad_file_in_a_shard_skips_its_example(tmp_path: Path) -> None:
     members = {"1.png": png(1)[:300], "1.txt": b"x", "2.png": png(2), "2.txt": b"\xff", "3.png": png(3)}
     members |= {"4.png": png(4), "4.txt": b"good", "5.png": png(5), "5.txt": b"a", "5.TXT": b"b"}
     _, found = examples(write_tar(tmp_path / "x.tar", members))
@@ -130,7 +130,10 @@ def test_a_bad_file_of_a_shard_leaves_its_place_empty(tmp_path: Path) -> None:
     assert causes[1] == (2, "2.txt is not UTF-8: invalid start byte at byte 0")
     assert causes[2] == (3, "there is no column 'txt'")
     assert causes[3] is None
-    assert causes[4] == (5, "the key '5' has two files of one extension: ['png', 'txt', 'txt']")
+    assert causes[4] == (
+        5,
+        "the key '5' has two files with the same extension: ['png', 'txt', 'txt'], expected one; rename one",
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,14 +144,14 @@ def test_a_bad_file_of_a_shard_leaves_its_place_empty(tmp_path: Path) -> None:
         ("x.json", '{"width": 1}'.encode("utf-16"), "x.json is UTF-16, expected UTF-8: invalid start byte"),
     ],
 )
-def test_bad_json_in_a_shard(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+def test_bad_json_in_a_shard_is_refused_on_use(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     rows = open_rows(write_tar(tmp_path / "x.tar", {name: content}))
     with pytest.raises(RowError, match=words):
         rows.row(0)["json.width"]
-    assert rows.row(0)["__key__"] == "x"  # which is in use in its place
+    assert rows.row(0)["__key__"] == "x"  # other columns stay usable
 
 
-def test_a_file_is_no_text(tmp_path: Path) -> None:
+def test_a_media_file_is_not_text(tmp_path: Path) -> None:
     _, found = examples(shard(tmp_path / "x.tar", 0, 1), prompt="{txt}", target="{png}")
     assert (
         found[0].skipped.cause
@@ -156,7 +159,7 @@ def test_a_file_is_no_text(tmp_path: Path) -> None:
     )
 
 
-def test_shards_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_damaged_shards_and_bad_patterns_are_refused(tmp_path: Path) -> None:
     whole = shard(tmp_path / "x.tar", 0, 3).read_bytes()
     for name, size in (("data", 8704 + 997), ("header", 8192 + 211), ("end", 8192)):
         (tmp_path / f"cut-in-{name}.tar").write_bytes(whole[:size])
@@ -164,8 +167,8 @@ def test_shards_that_cannot_be_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.tar").write_bytes(b"\0" * 10240)
     cases: list[tuple[Any, str]] = [
         ("cut-in-data.tar", "cannot read .*cut-in-data.tar to its end"),
-        ("cut-in-header.tar", "there is no end mark: it is truncated"),
-        ("cut-in-end.tar", "there is no end mark: it is truncated"),
+        ("cut-in-header.tar", "the end mark is missing: it is truncated"),
+        ("cut-in-end.tar", "the end mark is missing: it is truncated"),
         ("no.tar", "expected an uncompressed tar file"),
         ("empty.tar", "found no rows"),
         ("none-*.tar", "found no manifest at .*none-"),
@@ -178,8 +181,8 @@ def test_shards_that_cannot_be_are_refused(tmp_path: Path) -> None:
             open_rows(tmp_path / name)
 
 
-def test_recordings_in_shards_have_their_header_read_alone(tmp_path: Path) -> None:
-    """The length table of a shard takes a few bytes of every recording, not all."""
+def test_lengths_of_recordings_in_shards_equal_those_of_plain_files(tmp_path: Path) -> None:
+    """A shard's length table is built from the headers of its recordings."""
     tiny_media.write_media(tmp_path)
     members = {}
     for n in range(5):

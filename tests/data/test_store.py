@@ -1,4 +1,4 @@
-"""Text stores: what is written is what is read, whatever the shards, and damage is named."""
+"""Text stores: documents are read back as written for any shard size, and damage is reported."""
 
 import argparse
 import json
@@ -37,7 +37,7 @@ def write(path: Path, documents=DOCUMENTS, language="ko", **settings) -> Store:
 
 @pytest.mark.parametrize("separator", [b"\n", b"", "〃\0".encode()])
 @pytest.mark.parametrize("shard_bytes", [1, 17, 113, 1 << 20])
-def test_documents_and_chunks_are_what_was_written(tmp_path, separator, shard_bytes):
+def test_documents_and_chunks_are_read_back_as_written(tmp_path, separator, shard_bytes):
     opened = write(tmp_path / "store", separator=separator, shard_bytes=shard_bytes)
     text = b"".join(document + separator for document in DOCUMENTS)
     assert (opened.num_documents, opened.num_bytes, opened.language) == (len(DOCUMENTS), len(text), "ko")
@@ -55,7 +55,7 @@ def test_documents_and_chunks_are_what_was_written(tmp_path, separator, shard_by
     assert opened.num_chunks(len(text) + 1) == 0
 
 
-def test_rows_and_documents_outside_are_refused(tmp_path):
+def test_indices_out_of_range_are_refused(tmp_path):
     opened = write(tmp_path / "store")
     for row in (-1, opened.num_chunks(7)):
         with pytest.raises(IndexError, match="chunks"):
@@ -65,7 +65,7 @@ def test_rows_and_documents_outside_are_refused(tmp_path):
             opened.document(index)
 
 
-def test_a_store_travels_to_processes_and_keeps_few_files_open(tmp_path, monkeypatch):
+def test_a_store_can_be_pickled_and_keeps_few_files_open(tmp_path, monkeypatch):
     opened = write(tmp_path / "store", shard_bytes=1)
     open_files._open.clear()
     monkeypatch.setattr(open_files, "MOST_FILES", 2)
@@ -77,7 +77,7 @@ def test_a_store_travels_to_processes_and_keeps_few_files_open(tmp_path, monkeyp
     assert (pickle.loads(sent).chunks(rows, 11) == expected).all()
     index = json.loads((tmp_path / "store/store.json").read_text())
     (tmp_path / "store/store.json").write_text(json.dumps(index | {"language": "en"}))
-    with pytest.raises(UserError, match="written anew"):
+    with pytest.raises(UserError, match="was rewritten"):
         pickle.loads(sent)
 
 
@@ -104,7 +104,7 @@ def test_a_store_survives_a_fork(tmp_path):
     )  # a process without threads
 
 
-def test_the_fingerprint_tells_contents_apart_but_not_places(tmp_path):
+def test_the_fingerprint_depends_on_contents_not_on_the_path(tmp_path):
     fingerprints = [
         write(tmp_path / "0").fingerprint,
         write(tmp_path / "1", [*DOCUMENTS[:-1], b"other"]).fingerprint,
@@ -116,7 +116,7 @@ def test_the_fingerprint_tells_contents_apart_but_not_places(tmp_path):
     assert write(tmp_path / "5").fingerprint == fingerprints[0]
 
 
-def test_what_is_not_a_store_is_refused_in_one_line(tmp_path):
+def test_a_folder_that_is_not_a_store_is_refused_in_one_line(tmp_path):
     def refusal(path: Path) -> str:
         with pytest.raises(UserError) as caught:
             Store(path)
@@ -154,7 +154,7 @@ def test_a_newer_or_truncated_store_is_refused(tmp_path):
         Store(path)
 
 
-def test_a_store_that_changes_while_it_is_in_use_is_an_error(tmp_path):
+def test_a_store_that_changes_while_in_use_is_an_error(tmp_path):
     opened = write(tmp_path / "store", shard_bytes=113)
     rows = np.arange(opened.num_chunks(11))
     os.truncate(tmp_path / "store/00001.bytes", 5)
@@ -165,7 +165,7 @@ def test_a_store_that_changes_while_it_is_in_use_is_an_error(tmp_path):
         opened.document(opened.num_documents - 1)
 
 
-def test_the_writer_overwrites_nothing_and_leaves_nothing_half_done(tmp_path):
+def test_the_writer_overwrites_nothing_and_leaves_no_partial_files(tmp_path):
     write(tmp_path / "store")
     with pytest.raises(UserError, match="exists"):
         StoreWriter(tmp_path / "store", "ko")

@@ -1,4 +1,4 @@
-"""What the world's writers of tables write is read as it was meant, or refused with what to do."""
+"""Tables written by common libraries are read correctly, or refused with a remedy."""
 
 import io
 import math
@@ -30,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_is_read_as_it_was_written(name: str, tmp_path: Path) -> None:
+def test_a_table_is_read_as_written(name: str, tmp_path: Path) -> None:
     for library in ("pandas", "polars", "datasets"):
         if library in name:
             pytest.importorskip(library)
@@ -46,7 +46,7 @@ def test_a_table_is_read_as_it_was_written(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_table_that_is_no_table_is_refused_with_what_to_do(name: str, tmp_path: Path) -> None:
+def test_unreadable_tables_are_refused_with_a_remedy(name: str, tmp_path: Path) -> None:
     file, content, message = REFUSED[name]
     (tmp_path / file).write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
@@ -55,7 +55,7 @@ def test_a_table_that_is_no_table_is_refused_with_what_to_do(name: str, tmp_path
     assert file in str(caught.value)
 
 
-def test_a_column_that_nobody_uses_spoils_no_row(tmp_path: Path) -> None:
+def test_a_bad_value_in_an_unused_column_does_not_matter(tmp_path: Path) -> None:
     columns = {"q": pa.array(["a", "b"]), "day": pa.array([3_000_000, 0], pa.date32())}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     (tmp_path / "a.jsonl").write_text('{"q": "a", "day": NaN}\n{"q": "b", "day": 0}\n')
@@ -76,7 +76,7 @@ def test_a_column_that_nobody_uses_spoils_no_row(tmp_path: Path) -> None:
         assert "\n" not in caught.value.cause
 
 
-def test_two_columns_of_one_name_are_told_apart_by_nobody(tmp_path: Path) -> None:
+def test_two_columns_of_the_same_name_are_refused_on_use(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array(["c"])], names=["x", "x", "y"])
     with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
         writer.write_table(table)
@@ -86,7 +86,7 @@ def test_two_columns_of_one_name_are_told_apart_by_nobody(tmp_path: Path) -> Non
         row["x"]
 
 
-def test_a_row_finds_names_within_names() -> None:
+def test_a_row_finds_dotted_names() -> None:
     from kebyt5_xm.data.tables.rows import Row
 
     values = {"a": {"b": {"c": 1}, "b.d": 2, "e": None}, "a.b": {"x": 3}, "f": "text"}
@@ -99,7 +99,7 @@ def test_a_row_finds_names_within_names() -> None:
     assert pickle.loads(pickle.dumps(row)) == row == values
 
 
-def test_a_reference_that_is_no_number_is_no_reference(tmp_path: Path) -> None:
+def test_nan_and_null_are_not_references(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(
         '{"q": "a", "a": "b", "r": ["x", NaN, null]}\n{"q": "a", "a": "b", "r": NaN}\n'
     )
@@ -110,10 +110,10 @@ def test_a_reference_that_is_no_number_is_no_reference(tmp_path: Path) -> None:
         source.references(1)
 
 
-# --- text within delimiters
+# --- delimited text
 
 
-def test_the_first_line_never_becomes_a_row(tmp_path: Path) -> None:
+def test_a_header_line_never_becomes_a_row(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text(",text,label\n0,좋다,1\n")
     assert dict(open_rows(file, Delimited(",")).row(0)) == {"text": "좋다", "label": "1"}
@@ -127,7 +127,7 @@ def test_the_first_line_never_becomes_a_row(tmp_path: Path) -> None:
         open_rows(file, Delimited(","))
 
 
-def test_an_encoding_that_is_not_the_files_is_named(tmp_path: Path) -> None:
+def test_a_wrong_encoding_is_refused_and_the_right_one_suggested(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     for encoding, message in (
         ("cp949", "line 2 .* not utf-8 .*`encoding`, which may be cp949"),
@@ -142,7 +142,7 @@ def test_an_encoding_that_is_not_the_files_is_named(tmp_path: Path) -> None:
         open_rows(file, Delimited(",", encoding="utf-16"))
 
 
-def test_whole_numbers_and_fractions_in_one_column_stay_as_they_are(tmp_path: Path) -> None:
+def test_integers_and_floats_in_one_column_keep_their_digits(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[{"n": 1}, {"n": 2.5}, {"n": NaN}, {"n": true}]')
     rows = open_rows(tmp_path / "a.json", JsonDocuments())
     assert [text_of(rows.row(n), "n") for n in range(4)] == ["1", "2.5", None, "True"]
@@ -167,11 +167,11 @@ def test_a_sparse_member_is_refused_by_name(tmp_path: Path) -> None:
         archive.addfile(info, io.BytesIO(b"a"))
     row = open_rows(path).row(0)
     assert row["txt"] == "a"
-    with pytest.raises(RowError, match=r"1\.pcm is stored with its holes left out \(tar -S\)"):
+    with pytest.raises(RowError, match=r"1\.pcm is stored as a sparse file \(tar -S\)"):
         row["pcm"]
 
 
-def test_a_name_that_is_not_utf_8_and_an_end_that_is_cut(tmp_path: Path) -> None:
+def test_a_member_name_that_is_not_utf_8_and_a_truncated_shard(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     write_tar(path, [("가.txt".encode("cp949").decode("utf-8", "surrogateescape"), b"a")])
     assert open_rows(path).row(0) == {"__key__": "\\xb0\\xa1", "txt": "a"}
@@ -184,7 +184,7 @@ def test_a_name_that_is_not_utf_8_and_an_end_that_is_cut(tmp_path: Path) -> None
 # --- patterns and many files
 
 
-def test_a_pattern_never_names_what_was_made_from_the_files(tmp_path: Path) -> None:
+def test_a_pattern_never_matches_derived_files(tmp_path: Path) -> None:
     for n in range(2):
         (tmp_path / f"a-{n}.jsonl").write_text('{"q": "a", "a": "b"}\n' * 3)
     for pattern in ("*", "a-*", "a-?*"):
@@ -200,30 +200,30 @@ def test_a_pattern_never_names_what_was_made_from_the_files(tmp_path: Path) -> N
         (tmp_path / f"b-{n}.csv").write_text("q,a\n1,2\n")
     for _ in range(2):
         assert len(open_rows(tmp_path / "b-*", Delimited(","))) == 2
-    (tmp_path / "b-9.rows").write_text("q,a\n1,2\n")  # somebody's own, in spite of its name
+    (tmp_path / "b-9.rows").write_text("q,a\n1,2\n")  # a data file in spite of its name
     assert len(open_rows(tmp_path / "b-*", Delimited(","))) == 3
 
 
-class Unpacked:
-    """What cannot be unpacked in another process."""
+class Unpicklable:
+    """A job that another process cannot unpickle."""
 
     def __call__(self, progress) -> None: ...
 
     def __reduce__(self):
-        return _gone, ()
+        return _raise_missing, ()
 
 
-def _gone():
+def _raise_missing():
     raise UserError("found no table any more")
 
 
 @pytest.mark.slow  # starts processes
-def test_a_job_that_another_process_cannot_take_is_no_worker_that_was_killed() -> None:
+def test_a_job_that_cannot_be_unpickled_raises_its_own_error() -> None:
     with pytest.raises(UserError, match="found no table any more"):
-        list(run_jobs({0: Unpacked(), 1: Unpacked()}, 2, lambda _: None))
+        list(run_jobs({0: Unpicklable(), 1: Unpicklable()}, 2, lambda _: None))
 
 
-def test_files_are_opened_and_closed_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_open_files_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_files, "MOST_FILES", 5)
     for n in range(13):
         (tmp_path / f"a-{n:02}.jsonl").write_text(f'{{"n": {n}}}\n')
@@ -239,9 +239,7 @@ def test_files_are_opened_and_closed_in_turn(tmp_path: Path, monkeypatch: pytest
     assert len(open_files._open) == 0  # with the tables
 
 
-def test_a_file_that_changed_while_it_was_closed_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_changed_while_closed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.jsonl", "a.parquet"):
         path = tmp_path / name
         write = (
@@ -260,7 +258,7 @@ def test_a_file_that_changed_while_it_was_closed_is_refused(
             rows.row(0)
 
 
-def test_an_arrow_file_of_an_earlier_version_is_made_anew(
+def test_an_arrow_file_of_another_version_is_rewritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pq.write_table(pa.table({"n": [1]}), tmp_path / "a.parquet")
@@ -271,7 +269,7 @@ def test_an_arrow_file_of_an_earlier_version_is_made_anew(
     assert (tmp_path / "a.parquet.rows").read_bytes() != before
 
 
-# --- recordings as numbers
+# --- recordings as arrays of numbers
 
 
 def wave(samples: int) -> np.ndarray:
@@ -279,7 +277,7 @@ def wave(samples: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "float32.parquet"])
-def test_a_recording_as_numbers_is_a_recording(tmp_path: Path, kind: str) -> None:
+def test_an_array_of_samples_is_a_recording(tmp_path: Path, kind: str) -> None:
     samples = wave(1009)
     row = {"audio": {"path": None, "array": samples.tolist(), "sampling_rate": 16_000}, "text": "a"}
     path = tmp_path / f"a.{kind}"
@@ -299,7 +297,7 @@ def test_a_recording_as_numbers_is_a_recording(tmp_path: Path, kind: str) -> Non
     np.testing.assert_array_equal(found, samples)
 
 
-def test_channels_of_a_recording_as_numbers() -> None:
+def test_channels_of_an_array_of_samples_are_averaged() -> None:
     stereo = np.stack([wave(101), wave(101) / 2])
     for array in (stereo, stereo.T):
         value = {"a": {"array": array.tolist(), "sampling_rate": 8000.0}}
@@ -325,6 +323,6 @@ def test_channels_of_a_recording_as_numbers() -> None:
         ([10**400], 8000, "an array of something else than numbers"),
     ],
 )
-def test_what_is_no_recording_as_numbers(array, rate, words) -> None:
+def test_bad_arrays_of_samples_are_refused(array, rate, words) -> None:
     with pytest.raises(BadSample, match=f"column 'a' is a recording with .*{words}"):
         Template("{a:audio}").render({"a": {"array": array, "sampling_rate": rate}})

@@ -1,6 +1,6 @@
-"""A few rows of each set that `configs/finetune/` names, under its published file names and in its published form.
+"""A few rows of each data set that `configs/finetune/` names, with the published file names and format.
 
-The sentences are made up; what is copied is the form: which file, which keys, which order, which oddities.
+The sentences are invented; files, keys, order and oddities follow the published data.
 """
 
 import json
@@ -14,20 +14,31 @@ REVIEWS = [("재미있다", 1), ("지루한 영화", 0), ('그는 "최고" 라�
 
 
 def write_sets(folder: Path) -> None:
-    """Write all of them under `folder`, as the recipes name them."""
-    for write in (nsmc, klue, kornlu, korquad, translation, zeroth, ksponspeech, librispeech, images, plain):
+    """Write all data sets under `folder`, with the paths that the recipes name."""
+    for write in (
+        write_nsmc,
+        write_klue,
+        write_kornlu,
+        write_korquad,
+        write_translation,
+        write_zeroth,
+        write_ksponspeech,
+        write_librispeech,
+        write_images,
+        write_plain,
+    ):
         write(folder)
 
 
-def nsmc(folder: Path) -> None:
+def write_nsmc(folder: Path) -> None:
     rows = [f"{9976970 + n}\t{text}\t{label}" for n, (text, label) in enumerate(REVIEWS)]
     for name in ("ratings_train.txt", "ratings_test.txt"):
-        text(folder / "nsmc" / name, ["id\tdocument\tlabel", *rows])
+        write_lines(folder / "nsmc" / name, ["id\tdocument\tlabel", *rows])
 
 
-def klue(folder: Path) -> None:
+def write_klue(folder: Path) -> None:
     for part in ("train", "dev"):
-        document(
+        write_json(
             folder / f"klue/ynat-v1.1/ynat-v1.1_{part}.json",
             [
                 {
@@ -51,7 +62,7 @@ def klue(folder: Path) -> None:
                 )
             ],
         )
-        document(
+        write_json(
             folder / f"klue/klue-sts-v1.1/klue-sts-v1.1_{part}.json",
             [
                 {
@@ -71,7 +82,7 @@ def klue(folder: Path) -> None:
                 )
             ],
         )
-        document(
+        write_json(
             folder / f"klue/klue-nli-v1.1/klue-nli-v1.1_{part}.json",
             [
                 {
@@ -93,8 +104,8 @@ def klue(folder: Path) -> None:
                 )
             ],
         )
-        text(folder / f"klue/klue-ner-v1.1/klue-ner-v1.1_{part}.tsv", NER.splitlines())
-        document(
+        write_lines(folder / f"klue/klue-ner-v1.1/klue-ner-v1.1_{part}.tsv", NER.splitlines())
+        write_json(
             folder / f"klue/klue-re-v1.1/klue-re-v1.1_{part}.json",
             [
                 {
@@ -132,7 +143,7 @@ def klue(folder: Path) -> None:
         ]
         paragraphs = [{"context": "장영실은 측우기를 만들었다. 비를 재는 기구이다.", "qas": questions}]
         entry = {"title": "측우기", "paragraphs": paragraphs, "news_category": None, "source": "wikipedia"}
-        document(
+        write_json(
             folder / f"klue/klue-mrc-v1.1/klue-mrc-v1.1_{part}.json",
             {"version": f"v1.1_{part}", "data": [entry]},
         )
@@ -176,7 +187,7 @@ NER = """\
 """
 
 
-def kornlu(folder: Path) -> None:
+def write_kornlu(folder: Path) -> None:
     rows = [
         f"그는 {n}시에 떠났다.\t{second}\t{label}"
         for n, (second, label) in enumerate(
@@ -184,17 +195,17 @@ def kornlu(folder: Path) -> None:
         )
     ]
     for name in ("multinli.train", "snli_1.0_train", "xnli.dev", "xnli.test"):
-        text(folder / "KorNLI" / f"{name}.ko.tsv", ["sentence1\tsentence2\tgold_label", *rows])
+        write_lines(folder / "KorNLI" / f"{name}.ko.tsv", ["sentence1\tsentence2\tgold_label", *rows])
     columns = "genre\tfilename\tyear\tid\tscore\tsentence1\tsentence2"
     rows = [
         f"main-captions\tMSRvid\t2012test\t{n:04}\t{score}\t비행기가 이륙한다.\t비행기가 {n}대 뜬다."
         for n, score in enumerate(["5.000", "2.46666666666667", "0.600"])
     ]
     for part in ("train", "dev", "test"):
-        text(folder / "KorSTS" / f"sts-{part}.tsv", [columns, *rows])
+        write_lines(folder / "KorSTS" / f"sts-{part}.tsv", [columns, *rows])
 
 
-def korquad(folder: Path) -> None:
+def write_korquad(folder: Path) -> None:
     for part in ("train", "dev"):
         questions = [
             {
@@ -205,13 +216,13 @@ def korquad(folder: Path) -> None:
             for n in range(3)
         ]
         paragraphs = [{"qas": questions, "context": "그는 교향곡을 썼다."}]
-        document(
+        write_json(
             folder / f"KorQuAD/KorQuAD_v1.0_{part}.json",
             {"version": f"KorQuAD_v1.0_{part}", "data": [{"paragraphs": paragraphs, "title": "서곡"}]},
         )
 
 
-def translation(folder: Path) -> None:
+def write_translation(folder: Path) -> None:
     lines = {
         "ko": ["안녕하세요", "비가 온다", "고맙습니다"],
         "en": ["hello", "it rains", "thank you"],
@@ -220,31 +231,33 @@ def translation(folder: Path) -> None:
     }
     for part in ("train", "dev"):
         for language in ("ko", "en"):
-            text(folder / f"korean-english-park/korean-english-park.{part}.{language}", lines[language])
+            write_lines(
+                folder / f"korean-english-park/korean-english-park.{part}.{language}", lines[language]
+            )
     for pair, languages in (("ja-ko", ("ja", "ko")), ("ko-zh_cn", ("ko", "zh_cn"))):
         for language in languages:
-            text(folder / f"TED2020/TED2020.{pair}.{language}", lines[language])
+            write_lines(folder / f"TED2020/TED2020.{pair}.{language}", lines[language])
     for code, language in (("kor_Hang", "ko"), ("jpn_Jpan", "ja"), ("zho_Hans", "zh_cn")):
-        text(folder / f"flores200_dataset/dev/{code}.dev", lines[language])
+        write_lines(folder / f"flores200_dataset/dev/{code}.dev", lines[language])
 
 
-def zeroth(folder: Path) -> None:
+def write_zeroth(folder: Path) -> None:
     for part in ("train_data_01", "test_data_01"):
         for speaker in ("105", "106"):
             place = folder / "zeroth_korean" / part / "003" / speaker
             names = [f"{speaker}_003_{n:04}" for n in range(2)]
-            text(place / f"{speaker}_003.trans.txt", [f"{name} 인사를 나누었다" for name in names])
+            write_lines(place / f"{speaker}_003.trans.txt", [f"{name} 인사를 나누었다" for name in names])
             for n, name in enumerate(names):
-                flac(place / f"{name}.flac", n)
+                write_flac(place / f"{name}.flac", n)
 
 
-def librispeech(folder: Path) -> None:
+def write_librispeech(folder: Path) -> None:
     for part in ("train-clean-100", "dev-clean"):
         place = folder / "LibriSpeech" / part / "84" / "121123"
         names = [f"84-121123-{n:04}" for n in range(3)]
-        text(place / "84-121123.trans.txt", [f"{name} THE DOOR WAS OPEN" for name in names])
+        write_lines(place / "84-121123.trans.txt", [f"{name} THE DOOR WAS OPEN" for name in names])
         for n, name in enumerate(names):
-            flac(place / f"{name}.flac", n)
+            write_flac(place / f"{name}.flac", n)
 
 
 KSPON = [
@@ -254,7 +267,7 @@ KSPON = [
 ]
 
 
-def ksponspeech(folder: Path) -> None:
+def write_ksponspeech(folder: Path) -> None:
     root = folder / "KsponSpeech"
     for part in ("train", "dev"):
         lines = []
@@ -262,11 +275,11 @@ def ksponspeech(folder: Path) -> None:
             name = f"KsponSpeech_01/KsponSpeech_0001/KsponSpeech_{n:06}.pcm"
             lines.append(f"{name} :: {transcript}")
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(samples(n).tobytes() + b"\0" * (n % 2))
-        text(root / "KsponSpeech_scripts" / f"{part}.trn", lines)
+            (root / name).write_bytes(make_samples(n).tobytes() + b"\0" * (n % 2))
+        write_lines(root / "KsponSpeech_scripts" / f"{part}.trn", lines)
 
 
-def images(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     entries = [
         {
             "file_path": f"{part}2014/COCO_{part}2014_{n:012}.jpg",
@@ -276,9 +289,9 @@ def images(folder: Path) -> None:
         }
         for n, part in enumerate(["train", "train", "val", "val"])
     ]
-    document(folder / "COCO/MSCOCO_train_val_Korean.json", entries)
+    write_json(folder / "COCO/MSCOCO_train_val_Korean.json", entries)
     for entry in entries:
-        jpeg(folder / "COCO" / entry["file_path"], entry["id"])
+        write_jpeg(folder / "COCO" / entry["file_path"], entry["id"])
     for part in ("train", "val"):
         questions = [
             {
@@ -293,52 +306,52 @@ def images(folder: Path) -> None:
             }
             for n in range(3)
         ]
-        document(folder / f"KVQA/KVQA_annotations_{part}.json", questions)
+        write_json(folder / f"KVQA/KVQA_annotations_{part}.json", questions)
         for question in questions:
-            jpeg(folder / "KVQA/images" / question["image"], 7)
+            write_jpeg(folder / "KVQA/images" / question["image"], 7)
 
 
-def plain(folder: Path) -> None:
+def write_plain(folder: Path) -> None:
     """The recipes over plain JSON lines."""
     for part in ("train", "heldout"):
         rows = [{"image": f"{n}.jpg", "text": f"제{n}조"} for n in range(3)]
-        text(folder / f"ocr/{part}.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows])
+        write_lines(folder / f"ocr/{part}.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows])
         rows = [
             {"image": f"{n}.jpg", "question": "몇 마리니?", "answer": "둘", "answers": ["둘", "두 마리"]}
             for n in range(3)
         ]
-        text(folder / f"vqa/{part}.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows])
+        write_lines(folder / f"vqa/{part}.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows])
         rows = [{"question": f"{n}.flac", "answer": "서울"} for n in range(3)]
-        text(folder / f"spoken_qa/{part}.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows])
+        write_lines(folder / f"spoken_qa/{part}.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows])
     for n in range(3):
-        jpeg(folder / f"ocr/{n}.jpg", n)
-        jpeg(folder / f"vqa/{n}.jpg", n)
-        flac(folder / f"spoken_qa/{n}.flac", n)
+        write_jpeg(folder / f"ocr/{n}.jpg", n)
+        write_jpeg(folder / f"vqa/{n}.jpg", n)
+        write_flac(folder / f"spoken_qa/{n}.flac", n)
 
 
-def text(path: Path, lines: list[str]) -> None:
+def write_lines(path: Path, lines: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def document(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def samples(seed: int) -> np.ndarray:
+def make_samples(seed: int) -> np.ndarray:
     """Return about a fifth of a second at 16 kHz."""
     return (np.random.default_rng(seed).standard_normal(3001 + 211 * seed) * 3000).astype("<i2")
 
 
-def flac(path: Path, seed: int) -> None:
+def write_flac(path: Path, seed: int) -> None:
     import soundfile
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, samples(seed), 16_000)
+    soundfile.write(path, make_samples(seed), 16_000)
 
 
-def jpeg(path: Path, seed: int) -> None:
+def write_jpeg(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (19, 23, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)

@@ -152,11 +152,11 @@ def test_the_layout_of_the_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     for name, block in re.findall(r"^```\w+\n# (faq\.\w+)\n(.*?)^```$", DOCS, re.MULTILINE | re.DOTALL):
         (folder / name).write_text(block, encoding="utf-8")
     lines = ["몇 시? => 두 시", "어디? => 서울", "누구? => 나"]
-    published.text(folder / "faq" / "train.txt", lines)
-    published.text(folder / "faq" / "heldout.txt", lines)
+    published.write_lines(folder / "faq" / "train.txt", lines)
+    published.write_lines(folder / "faq" / "heldout.txt", lines)
     training.main(["fit", "-c", "configs/finetune/base.yaml", "-c", "faq.yaml", "-c", "tiny.yaml"])
     assert "val/exact_match/faq" in {row["metric"] for row in Run("runs/faq").metrics()}
-    published.text(folder / "faq" / "heldout.txt", [*lines, "어떻게?"])
+    published.write_lines(folder / "faq" / "heldout.txt", [*lines, "어떻게?"])
     with pytest.raises(SystemExit) as ended:
         training.main(
             ["fit", "-c", "configs/finetune/base.yaml", "-c", "faq.yaml", "-c", "tiny.yaml", "--run_dir", "b"]

@@ -1,4 +1,4 @@
-"""Layouts: files as others publish them, read as tables. `format` of a manifest names one by `class_path`."""
+"""Layouts: readers of published file formats. A manifest's `format` names one by `class_path`."""
 
 from kebyt5_xm.data.layouts.delimited import AlignedText, Delimited
 from kebyt5_xm.data.layouts.json_documents import JsonDocuments, KoreanCaptions, Squad, VisualQuestions

@@ -1,4 +1,4 @@
-"""Layouts of JSON documents: tables, questions on texts (SQuAD) and on images (VQA), Korean captions of COCO."""
+"""Layouts of JSON documents: tables, reading comprehension (SQuAD), visual questions (VQA), Korean COCO captions."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,67 +6,67 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kebyt5_xm.data.layouts.layout import Layout, Row
-from kebyt5_xm.data.tables.json_value import load_json, objects
+from kebyt5_xm.data.tables.json_value import iterate_objects, load_json
 from kebyt5_xm.errors import UserError
 
 
 class JsonDocuments(Layout):
     """Rows of a JSON document: an array of objects, or an object with the array under a key.
 
-    As published: KLUE's YNAT, STS, NLI and RE (`ynat-v1.1_train.json`, `klue-sts-v1.1_train.json`,
-    `klue-nli-v1.1_train.json`, `klue-re-v1.1_train.json`, and `_dev` of each). Objects in objects become columns
-    with dots in their names (`labels.real-label`, `subject_entity.word`); arrays of texts or numbers stay lists;
-    arrays of anything else are left out, as nothing could be made of them.
+    Published files: KLUE's YNAT, STS, NLI and RE (`ynat-v1.1_train.json`, `klue-sts-v1.1_train.json`,
+    `klue-nli-v1.1_train.json`, `klue-re-v1.1_train.json`, and `_dev` of each). Nested objects become columns with
+    dotted names (`labels.real-label`, `subject_entity.word`). Arrays of texts or numbers stay lists; other arrays are
+    left out, because a prompt cannot use them.
 
     Args:
-        key: where the array is, with dots between names within names; the document itself unless given.
-        root: the folder of media that a column names, from that of the file.
+        key: where the array is, with dots between nested keys; the document itself if not given.
+        root: the folder that media paths are relative to, given relative to the file's folder.
     """
 
     def __init__(self, key: str | None = None, root: str = ".") -> None:
         self.key, self.root = key, root
 
     def read(self, path: Path) -> Iterator[Row]:
-        for place, entry in objects(load_json(path), str(path), self.key):
+        for place, entry in iterate_objects(load_json(path), str(path), self.key):
             try:
-                row = dict(_flat(entry))
+                row = dict(_flatten(entry))
             except RecursionError:
                 raise UserError(
-                    f"{place} is nested too deeply, expected a row of a table; leave it out"
+                    f"{place} is nested too deeply, expected a row of a table; remove it"
                 ) from None
-            # A column that has the dots in its very name goes before what lies within another.
+            # A key that contains dots itself wins over a nested path of the same name.
             row.update((name, value) for name, value in entry.items() if name in row)
             yield row
 
 
-def _flat(entry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(entry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in entry.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         elif not isinstance(value, list) or not any(isinstance(item, list | dict) for item in value):
             yield f"{prefix}{name}", value
 
 
 class Squad(Layout):
-    """One row a question: `title`, `context`, `question`, `answers` (a list), `answer` (its first) and `id`.
+    """One row per question: `title`, `context`, `question`, `answers` (a list), `answer` (the first one) and `id`.
 
-    As published: KorQuAD 1.0 (`KorQuAD_v1.0_train.json`, `KorQuAD_v1.0_dev.json`) and KLUE-MRC
-    (`klue-mrc-v1.1_train.json`, `klue-mrc-v1.1_dev.json`), whose `guid` is the id here. A question without an answer
-    that is not said to have none has null in their place.
+    Published files: KorQuAD 1.0 (`KorQuAD_v1.0_train.json`, `KorQuAD_v1.0_dev.json`) and KLUE-MRC
+    (`klue-mrc-v1.1_train.json`, `klue-mrc-v1.1_dev.json`), whose `guid` becomes `id`. A question without answers that
+    is not marked as unanswerable has null answers.
 
     Args:
-        impossible: the answer to write where a question is marked as one that the text does not answer
-            (`is_impossible`). KLUE-MRC is scored with an empty text there.
+        impossible: the answer of questions marked as unanswerable (`is_impossible`). KLUE-MRC is scored with an empty
+            text for these.
     """
 
     def __init__(self, impossible: str = "") -> None:
         self.impossible = impossible
 
     def read(self, path: Path) -> Iterator[Row]:
-        for place, entry in objects(load_json(path), str(path), "data"):
-            for at, paragraph in objects(entry, place, "paragraphs"):
-                for _, question in objects(paragraph, at, "qas"):
-                    answers = self._answers(question)
+        for place, entry in iterate_objects(load_json(path), str(path), "data"):
+            for at, paragraph in iterate_objects(entry, place, "paragraphs"):
+                for _, question in iterate_objects(paragraph, at, "qas"):
+                    answers = self._list_answers(question)
                     yield {
                         "title": entry.get("title"),
                         "context": paragraph.get("context"),
@@ -76,7 +76,7 @@ class Squad(Layout):
                         "id": question.get("id", question.get("guid")),
                     }
 
-    def _answers(self, question: dict[str, Any]) -> list[str]:
+    def _list_answers(self, question: dict[str, Any]) -> list[str]:
         if question.get("is_impossible"):
             return [self.impossible]
         found = [answer.get("text") for answer in question.get("answers") or [] if isinstance(answer, dict)]
@@ -84,18 +84,18 @@ class Squad(Layout):
 
 
 class VisualQuestions(Layout):
-    """One row a question: `image`, `question`, `answers` (a list, one a person) and `answer`, the most frequent one.
+    """One row per question: `image`, `question`, `answers` (a list, one per annotator), `answer` (the most frequent).
 
-    As published: KVQA (`KVQA_annotations_train.json` and others), an array of objects with `image`, `question` and
+    Published files: KVQA (`KVQA_annotations_train.json` and others), an array of objects with `image`, `question` and
     `answers`, which are texts or objects with `answer`; and VQA v2 (`v2_OpenEndedQuestions_train2014_questions.json`
-    and `v2_mscoco_train2014_annotations.json`), where questions and answers are in two files and meet by
-    `question_id`. A question without an answer has null in their place.
+    and `v2_mscoco_train2014_annotations.json`), two files whose questions and answers are joined by `question_id`. A
+    question without an answer has null answers.
 
     Args:
-        annotations: the file of the answers beside that of the questions, where these are two.
-        image: the path of an image by its number, such as `train2014/COCO_train2014_{image_id:012d}.jpg`, where
-            the objects have an `image_id` and no `image`.
-        root: the folder of the images, from that of the file.
+        annotations: name of the answer file in the folder of the question file, if the answers are in their own file.
+        image: path pattern of an image, such as `train2014/COCO_train2014_{image_id:012d}.jpg`, if the objects have
+            an `image_id` instead of an `image`.
+        root: the folder of the images, relative to the file's folder.
     """
 
     def __init__(self, annotations: str | None = None, image: str | None = None, root: str = ".") -> None:
@@ -112,40 +112,40 @@ class VisualQuestions(Layout):
 
     def read(self, path: Path) -> Iterator[Row]:
         if self.annotations is None:
-            entries = objects(load_json(path), str(path))
+            entries = iterate_objects(load_json(path), str(path))
         else:
-            entries = self._joined(path, path.parent / self.annotations)
+            entries = self._join(path, path.parent / self.annotations)
         for place, entry in entries:
-            answers = _answers(entry)
+            answers = _list_answers(entry)
             yield {
-                "image": self._image(entry, place),
+                "image": self._image_path(entry, place),
                 "question": entry.get("question"),
                 "answers": answers or None,
                 "answer": Counter(answers).most_common(1)[0][0] if answers else None,
             }
 
-    def _joined(self, questions: Path, annotations: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _join(self, questions: Path, annotations: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         by_question = {
             entry.get("question_id"): entry
-            for _, entry in objects(load_json(annotations), str(annotations), "annotations")
+            for _, entry in iterate_objects(load_json(annotations), str(annotations), "annotations")
         }
-        for place, entry in objects(load_json(questions), str(questions), "questions"):
+        for place, entry in iterate_objects(load_json(questions), str(questions), "questions"):
             yield place, {**by_question.get(entry.get("question_id"), {}), **entry}
 
-    def _image(self, entry: dict[str, Any], place: str) -> str:
+    def _image_path(self, entry: dict[str, Any], place: str) -> str:
         if isinstance(entry.get("image"), str):
             return entry["image"]
         number = entry.get("image_id")
         if self.image is None or type(number) is not int:
             raise UserError(
-                f"{place} has the keys {', '.join(entry)[:200]}, expected the path image, or a number image_id and "
-                "`image` in the settings of `format` to make a path of it"
+                f"{place} has the keys {', '.join(entry)[:200]}, expected a path image or a number image_id; for a "
+                "number set `image` in the settings of `format`"
             )
         return self.image.format(image_id=number)
 
 
-def _answers(entry: dict[str, Any]) -> list[str]:
-    """Return the answers as they come, the same one as often as it was given."""
+def _list_answers(entry: dict[str, Any]) -> list[str]:
+    """Return all answers, repeated ones included."""
     given = entry.get("answers", entry.get("answer"))
     items = given if isinstance(given, list) else [given]
     texts = [item.get("answer") if isinstance(item, dict) else item for item in items]
@@ -153,17 +153,17 @@ def _answers(entry: dict[str, Any]) -> list[str]:
 
 
 class KoreanCaptions(Layout):
-    """Rows of `image`, `id`, `caption` and `captions`, all Korean captions of the image.
+    """Rows of `image`, `id`, `caption` and `captions` (all Korean captions of the image).
 
-    As published (`MSCOCO_train_val_Korean.json`; AI Hub): an array of objects with `file_path`
+    Published file (`MSCOCO_train_val_Korean.json`; AI Hub): an array of objects with `file_path`
     (`val2014/COCO_val2014_000000391895.jpg`), `captions` (English), `id` and `caption_ko` (Korean). The photographs
-    are COCO's own. An image without a caption has null in their place.
+    are COCO's own. An image without captions has null in `caption` and `captions`.
 
     Args:
-        rows: `caption` for a row a caption, to train on; `image` for a row an image, to be judged by all its
-            captions (`references: captions`).
-        folder: takes the images of this folder alone; the one file holds `train2014` and `val2014`.
-        root: the folder that `file_path` starts from, from that of the file.
+        rows: `caption` gives one row per caption, for training; `image` gives one row per image, for scoring against
+            all its captions (`references: captions`).
+        folder: read only the images of this folder; the file holds both `train2014` and `val2014`.
+        root: the folder that `file_path` is relative to, given relative to the file's folder.
     """
 
     def __init__(
@@ -172,12 +172,12 @@ class KoreanCaptions(Layout):
         self.rows, self.folder, self.root = rows, folder, root
 
     def read(self, path: Path) -> Iterator[Row]:
-        for place, entry in objects(load_json(path), str(path)):
+        for place, entry in iterate_objects(load_json(path), str(path)):
             image, texts = entry.get("file_path"), entry.get("caption_ko")
             if not isinstance(image, str) or not isinstance(texts, list):
                 raise UserError(
-                    f"{place} has the keys {', '.join(entry)[:200]}, expected file_path and a list caption_ko; is it "
-                    "another file?"
+                    f"{place} has the keys {', '.join(entry)[:200]}, expected file_path and a list caption_ko; give "
+                    "MSCOCO_train_val_Korean.json, or correct `format`"
                 )
             if self.folder is not None and not image.startswith(f"{self.folder.rstrip('/')}/"):
                 continue

@@ -1,7 +1,7 @@
-"""The contract of a layout: from published files to rows.
+"""The interface of a layout, which turns published files into rows.
 
-A layout is one generator. Its rows are written once into an Arrow file beside the data, as parquet's are, so that
-any of them is there at once; the fingerprint is over the rows.
+A layout is one generator. Its rows are written once to an Arrow file next to the data for random access, as for
+parquet. The fingerprint is a hash of the rows.
 """
 
 import hashlib
@@ -15,55 +15,55 @@ from typing import Any
 
 import pyarrow
 
-from kebyt5_xm.data.layouts.columns import batch_of, united
-from kebyt5_xm.data.tables.arrow_rows import BATCH_ROWS, ArrowRows, Contents
-from kebyt5_xm.data.tables.derived import state_of
+from kebyt5_xm.data.layouts.columns import make_batch, widen_schema
+from kebyt5_xm.data.tables.arrow_rows import BATCH_ROWS, ArrowRows, TableContents
+from kebyt5_xm.data.tables.derived import read_file_state
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
 
 Row = dict[str, Any]
 
 LINE = ":line"
-"""The key under which a row may say its line in the file, from 1; its number among the rows unless it does."""
+"""Key of a row's line in its file, from 1. Without it, the row's number is used."""
 FILE = ":file"
-"""The key under which a row may say its file, where it is not the data set's path itself."""
-# No prompt can name a column with a colon, so these two are in nobody's way.
+"""Key of a row's file, if it is not the data set's path."""
+# No prompt can name a column with a colon, so these keys hide no column.
 
-ROWS_AT_ONCE = 1024
-"""Rows that are held in memory while the Arrow file is written."""
+GROUP_ROWS = 1024
+"""Rows held in memory while the Arrow file is written."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, default=str)
 
 
 class Layout(ABC):
-    """How a data set is laid out in files. Instances hold plain settings and are sent to data workers."""
+    """The file layout of a data set. Instances hold plain settings and are pickled to data workers."""
 
     root = "."
-    """The folder of media in rows, from that of the data set's path; a layout of media takes it as a setting."""
+    """The folder that media paths are relative to, given relative to the folder of the data set's path."""
 
     @abstractmethod
     def read(self, path: Path) -> Iterator[Row]:
-        """Yield the rows behind `path`: texts, numbers, lists of them, and media as paths relative to `root`.
+        """Yield the rows of `path`: texts, numbers, lists of these, and media as paths relative to `root`.
 
-        A column that a row lacks, or has None in, is null: an example that needs it is skipped and counted. Raises
-        `UserError` for files that are not of this layout, with the line.
+        A column that is missing or None in a row is null; an example that needs it is skipped and counted. Raises
+        `UserError` with the line if a file does not have this layout.
         """
 
     def files(self, path: Path) -> list[Path]:
-        """Return the files that `read` reads, in a fixed order; a change in one makes the rows anew."""
+        """Return the files that `read` reads, in a fixed order. If one changes, the rows are read again."""
         return [path]
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the rows besides the files, as plain values."""
+        """Return the settings that determine the rows, as plain values."""
         return dict(vars(self))
 
     def open(self, path: Path) -> Rows:
-        """Open the data set at `path`; raise `UserError` if it is not there or not of this layout."""
+        """Open the data set at `path`; raise `UserError` if it is missing or does not have this layout."""
         return LayoutRows(path, self)
 
 
 class LayoutRows(ArrowRows):
-    """The rows that a layout reads, in an Arrow file of their own."""
+    """The rows of a layout, stored in an Arrow file."""
 
     hidden = (LINE, FILE)
 
@@ -85,11 +85,11 @@ class LayoutRows(ArrowRows):
         return self.place(index)[1]
 
     def place(self, index: int) -> tuple[str, int]:
-        found = self._value(index, FILE), self._value(index, LINE)
+        found = self._read_value(index, FILE), self._read_value(index, LINE)
         return found[0] or str(self.path), found[1] or index + 1
 
-    def _value(self, index: int, name: str) -> Any:
-        batch = self._batch(index)
+    def _read_value(self, index: int, name: str) -> Any:
+        batch = self._read_batch(index)
         return batch.column(name)[index % BATCH_ROWS].as_py() if name in batch.schema.names else None
 
     def state(self) -> dict[str, Any]:
@@ -97,32 +97,35 @@ class LayoutRows(ArrowRows):
         missing = [file for file in files if not file.is_file()]
         if missing or not files:
             raise UserError(
-                f"found no {missing[0].name if missing else 'file of the kind'} in "
+                f"found no {missing[0].name if missing else 'matching file'} in "
                 f"{missing[0].parent if missing else self.path}, expected the files of "
                 f"{type(self.layout).__name__}; correct the path or the settings of `format`"
             )
         folder = self.path.parent
-        return {"files": [[os.path.relpath(file, folder), state_of(file)] for file in files]}
+        return {"files": [[os.path.relpath(file, folder), read_file_state(file)] for file in files]}
 
-    def _contents(self, state: dict[str, Any]) -> Contents:
-        # The folder of media counts too: a length table made while they were looked for elsewhere must not be used.
+    def _read_contents(self, state: dict[str, Any]) -> TableContents:
+        # The media folder is hashed too: a length table built for another folder must not be used.
         digest = hashlib.blake2b(self.layout.root.encode(), digest_size=16)
         num_rows, schema = 0, pyarrow.schema([])
-        for rows in self._groups():
-            schema = united(schema, rows, self.path)
+        for rows in self._read_groups():
+            schema = widen_schema(schema, rows, self.path)
             num_rows += len(rows)
             for row in rows:
-                kept = {name: value for name, value in row.items() if name not in (LINE, FILE)}
-                digest.update(_CANONICAL.encode(kept).encode())
+                values = {name: value for name, value in row.items() if name not in (LINE, FILE)}
+                digest.update(_CANONICAL.encode(values).encode())
         if not num_rows:
             raise UserError(f"found no rows in {self.path}, expected at least one")
-        return Contents(
-            digest.hexdigest(), num_rows, schema, lambda: (batch_of(rows, schema) for rows in self._groups())
+        return TableContents(
+            digest.hexdigest(),
+            num_rows,
+            schema,
+            lambda: (make_batch(rows, schema) for rows in self._read_groups()),
         )
 
-    def _groups(self) -> Iterator[list[Row]]:
+    def _read_groups(self) -> Iterator[list[Row]]:
         rows = iter(self.layout.read(self.path))
-        return iter(lambda: list(islice(rows, ROWS_AT_ONCE)), [])
+        return iter(lambda: list(islice(rows, GROUP_ROWS)), [])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.layout)

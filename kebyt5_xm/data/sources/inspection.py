@@ -9,7 +9,7 @@ from typing import NamedTuple
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.sources.prompts import Prompts
-from kebyt5_xm.data.text.documents import fault_of
+from kebyt5_xm.data.text.documents import find_fault
 from kebyt5_xm.data.text.store import Store
 
 
@@ -83,7 +83,7 @@ def _read_documents(store: Store, start: int, stop: int, progress: Progress) -> 
     findings = Findings(lengths={"document bytes": []})
     for number in range(start, stop):
         document = store.document(number)
-        fault = fault_of(document)
+        fault = find_fault(document)
         if fault is not None:
             cause = f"{fault.cause}: {fault.detail}"
             findings.problems.append(Problem(number + 1, str(store.path), cause))

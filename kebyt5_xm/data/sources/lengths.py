@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.pool import Progress, run_jobs
-from kebyt5_xm.data.tables.derived import places, write_derived
+from kebyt5_xm.data.tables.derived import list_derived_paths, write_derived
 from kebyt5_xm.errors import UserError
 
 FORMAT, VERSION = "kebyt5-xm length table", 2
@@ -77,7 +77,7 @@ class LengthTable:
 
 def find_table(manifest: Path, key: str, num_rows: int) -> LengthTable | None:
     """Return the table of `manifest` for `key`, or None if there is none of this many rows."""
-    for place in places(manifest, _suffix(key)):
+    for place in list_derived_paths(manifest, _suffix(key)):
         table = _open(place, key)
         if table is not None and len(table) == num_rows:
             with contextlib.suppress(OSError):  # another user's file, or a read-only disk
@@ -210,7 +210,7 @@ def _open_exactly(path: Path, digest: str, longest: int, num_bad: int) -> Length
 
 
 def _remove_superseded(manifest: Path, fingerprint: str) -> None:
-    for place in places(manifest, _suffix("")):
+    for place in list_derived_paths(manifest, _suffix("")):
         for old in place.parent.glob(f"{glob.escape(place.name)}*"):
             header = _read_header(old)
             if header is None or (header["version"] == VERSION and header.get("manifest") == fingerprint):

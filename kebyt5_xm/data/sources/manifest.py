@@ -19,7 +19,7 @@ from pathlib import Path
 
 from kebyt5_xm.data.layouts.layout import Layout
 from kebyt5_xm.data.pool import Progress, num_cores, run_jobs
-from kebyt5_xm.data.tables.joined_rows import JoinedRows, expanded
+from kebyt5_xm.data.tables.joined_rows import JoinedRows, expand_pattern
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.data.text.corpus import COMPRESSIONS, FORMATS
 from kebyt5_xm.errors import UserError
@@ -70,12 +70,12 @@ def open_rows(path: str | Path, layout: Layout | None = None) -> Rows:
     The first time, and whenever the file has changed, this reads the whole file to make its index.
     """
     if str(path).startswith("hf:"):
-        from kebyt5_xm.data.tables.dataset_rows import open_named
+        from kebyt5_xm.data.tables.dataset_rows import open_named_dataset
 
-        return _with_rows(open_named(str(path)))
+        return _with_rows(open_named_dataset(str(path)))
     path = Path(path)
     open_file = layout.open if layout is not None else _open
-    files = expanded(path)
+    files = expand_pattern(path)
     return joined(path, files, layout) if files is not None else open_file(path)
 
 
@@ -95,10 +95,10 @@ def _index(open_file: Callable[[Path], Rows], path: Path, progress: Progress) ->
 
 def _open(path: Path) -> Rows:
     if path.is_dir():
-        from kebyt5_xm.data.tables.dataset_rows import is_saved, open_saved
+        from kebyt5_xm.data.tables.dataset_rows import is_saved_dataset, open_saved_dataset
 
-        if is_saved(path):
-            return _with_rows(open_saved(path))
+        if is_saved_dataset(path):
+            return _with_rows(open_saved_dataset(path))
     if not path.is_file():
         hint = f"; for all files in it, write {path}/*.parquet or the like" if path.is_dir() else ""
         raise UserError(f"found no manifest at {path}, expected a file; correct the path{hint}")

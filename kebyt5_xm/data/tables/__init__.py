@@ -1,1 +1,1 @@
-"""Tables: rows of any file format, each read at once."""
+"""Tables: random access to the rows of any file format."""

@@ -1,8 +1,8 @@
-"""From Arrow's values to Python's: as they were written, whatever library reads beside us.
+"""Converts Arrow values to Python values, with or without pandas installed.
 
-Narrow floats are the shortest number that they round to (0.1, not 0.10000000149011612). Times in nanoseconds keep all
-their digits, as text where Python's own types have no room for them. Categories and run-length encoding are ways to
-store values and are gone from what is returned.
+A float32 or float16 becomes the shortest number that rounds to it (0.1, not 0.10000000149011612). Times in
+nanoseconds keep all digits; they become text where Python's own types have too few. Dictionary and run-length
+encoding are decoded.
 """
 
 import datetime
@@ -15,75 +15,75 @@ from pyarrow import types
 
 from kebyt5_xm.data.tables.rows import MAX_DEPTH
 
-RECORDING = {"array", "sampling_rate"}
-"""The names in a recording as `datasets` decodes one."""
+RECORDING_KEYS = {"array", "sampling_rate"}
+"""The keys of a recording as the library `datasets` decodes it."""
 
 
-def plain_type(kind: pyarrow.DataType) -> pyarrow.DataType:
-    """Return the type of the values themselves: no dictionaries, no run-length encoding, no types of a library."""
+def to_plain_type(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """Return the type of the decoded values: no dictionaries, run-length encoding or library's extension types."""
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         views = {pyarrow.string_view(): pyarrow.large_string(), pyarrow.binary_view(): pyarrow.large_binary()}
-        return views.get(kind.value_type) or plain_type(kind.value_type)  # pyarrow cannot decode to views
+        return views.get(kind.value_type) or to_plain_type(kind.value_type)  # pyarrow cannot decode to views
     if isinstance(kind, pyarrow.BaseExtensionType) and not kind.extension_name.startswith("arrow."):
-        return plain_type(kind.storage_type)
+        return to_plain_type(kind.storage_type)
     if types.is_struct(kind):
-        return pyarrow.struct([field.with_type(plain_type(field.type)) for field in _fields(kind)])
+        return pyarrow.struct([field.with_type(to_plain_type(field.type)) for field in _list_fields(kind)])
     if types.is_list(kind):
-        return pyarrow.list_(kind.value_field.with_type(plain_type(kind.value_type)))
+        return pyarrow.list_(kind.value_field.with_type(to_plain_type(kind.value_type)))
     if types.is_large_list(kind):
-        return pyarrow.large_list(kind.value_field.with_type(plain_type(kind.value_type)))
+        return pyarrow.large_list(kind.value_field.with_type(to_plain_type(kind.value_type)))
     if types.is_map(kind):
-        item = kind.item_field.with_type(plain_type(kind.item_type))
-        return pyarrow.map_(kind.key_field.with_type(plain_type(kind.key_type)), item)
+        item = kind.item_field.with_type(to_plain_type(kind.item_type))
+        return pyarrow.map_(kind.key_field.with_type(to_plain_type(kind.key_type)), item)
     return kind
 
 
-def plain_schema(schema: pyarrow.Schema) -> pyarrow.Schema:
-    """Return the schema with the plain type of every column, and without metadata."""
-    return pyarrow.schema([pyarrow.field(field.name, plain_type(field.type)) for field in schema])
+def to_plain_schema(schema: pyarrow.Schema) -> pyarrow.Schema:
+    """Return the schema with the plain type of every column and without metadata."""
+    return pyarrow.schema([pyarrow.field(field.name, to_plain_type(field.type)) for field in schema])
 
 
-def plain_array(array: pyarrow.Array, kind: pyarrow.DataType) -> pyarrow.Array:
-    """Return a column as its plain type `kind`."""
+def to_plain_array(array: pyarrow.Array, kind: pyarrow.DataType) -> pyarrow.Array:
+    """Convert a column to its plain type `kind`."""
     if array.type == kind:
         return array
     if isinstance(array, pyarrow.ExtensionArray):
-        return plain_array(array.storage, kind)
+        return to_plain_array(array.storage, kind)
     if types.is_run_end_encoded(array.type):
-        return plain_array(pyarrow.compute.call_function("run_end_decode", [array]), kind)
+        return to_plain_array(pyarrow.compute.call_function("run_end_decode", [array]), kind)
     if types.is_dictionary(array.type):
         if array.type.value_type != kind:
-            values = plain_array(array.dictionary, kind)
+            values = to_plain_array(array.dictionary, kind)
             array = pyarrow.DictionaryArray.from_arrays(array.indices, values)
         return array.dictionary_decode()
     return array.cast(kind)
 
 
-def column_names(fields: Iterable[pyarrow.Field]) -> tuple[str, ...]:
-    """Return the names of columns and, behind each, those within it, joined by dots."""
-    return tuple(dict.fromkeys(_names(fields, "", MAX_DEPTH)))
+def list_column_names(fields: Iterable[pyarrow.Field]) -> tuple[str, ...]:
+    """Return the names of the columns, each followed by the dotted names of its nested fields."""
+    return tuple(dict.fromkeys(_iterate_names(fields, "", MAX_DEPTH)))
 
 
-def _names(fields: Iterable[pyarrow.Field], prefix: str, depth: int) -> Iterator[str]:
+def _iterate_names(fields: Iterable[pyarrow.Field], prefix: str, depth: int) -> Iterator[str]:
     for field in fields:
         yield f"{prefix}{field.name}"
         if types.is_struct(field.type) and depth > 1:
-            yield from _names(_fields(field.type), f"{prefix}{field.name}.", depth - 1)
+            yield from _iterate_names(_list_fields(field.type), f"{prefix}{field.name}.", depth - 1)
 
 
-def column_of(name: str, known: Iterable[str]) -> str:
-    """Return the longest of the `known` names that `name` is, or lies in (`translation` of `translation.en`)."""
+def find_column(name: str, known: Iterable[str]) -> str:
+    """Return the longest `known` column that holds the field `name` (`translation` for `translation.en`)."""
     return max((column for column in known if f"{name}.".startswith(f"{column}.")), key=len)
 
 
-def _fields(kind: pyarrow.DataType) -> list[pyarrow.Field]:
+def _list_fields(kind: pyarrow.DataType) -> list[pyarrow.Field]:
     return [kind.field(index) for index in range(kind.num_fields)]
 
 
-def value_of(scalar: pyarrow.Scalar) -> Any:
-    """Return a value as Python's.
+def to_python(scalar: pyarrow.Scalar) -> Any:
+    """Convert a value to Python.
 
-    Raises `ValueError`, `OverflowError` or `ArrowException` for what Python cannot hold, such as a date past 9999.
+    Raises `ValueError`, `OverflowError` or `ArrowException` if Python cannot hold it, such as a date past 9999.
     """
     kind = scalar.type
     if not scalar.is_valid:
@@ -91,29 +91,33 @@ def value_of(scalar: pyarrow.Scalar) -> Any:
     if types.is_float32(kind) or types.is_float16(kind):
         return float(str(kind.to_pandas_dtype()(scalar.as_py())))
     if types.is_struct(kind):
-        names = [field.name for field in _fields(kind)]
-        raw = set(names) >= RECORDING  # samples are no text: their digits are in nobody's way
-        return {name: scalar[name].as_py() if raw else value_of(scalar[name]) for name in names}
+        names = [field.name for field in _list_fields(kind)]
+        raw = set(names) >= RECORDING_KEYS  # samples need no short digits
+        return {name: scalar[name].as_py() if raw else to_python(scalar[name]) for name in names}
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return [value_of(item) for item in scalar.values] if _changes(kind.value_type) else scalar.as_py()
+        return (
+            [to_python(item) for item in scalar.values]
+            if _needs_conversion(kind.value_type)
+            else scalar.as_py()
+        )
     if types.is_temporal(kind) and getattr(kind, "unit", None) == "ns":
-        return _exact_time(scalar)
+        return _convert_nanoseconds(scalar)
     return scalar.as_py()
 
 
-def _changes(kind: pyarrow.DataType) -> bool:
-    """Return whether `value_of` gives something else than pyarrow for values of this type."""
+def _needs_conversion(kind: pyarrow.DataType) -> bool:
+    """Return whether `to_python` differs from pyarrow's `as_py` for values of this type."""
     if types.is_struct(kind):
         return True
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return _changes(kind.value_type)
+        return _needs_conversion(kind.value_type)
     return types.is_float32(kind) or types.is_float16(kind) or getattr(kind, "unit", None) == "ns"
 
 
-def _exact_time(scalar: Any) -> Any:
-    """Return a date, time or duration of nanoseconds, as text where the last three digits are not zero.
+def _convert_nanoseconds(scalar: Any) -> Any:
+    """Convert a timestamp, time or duration in nanoseconds; to text if the last three digits are not zero.
 
-    pyarrow returns pandas' types where pandas is installed, and cuts or refuses elsewhere.
+    pyarrow's own conversion returns pandas types if pandas is installed, and otherwise truncates or fails.
     """
     microseconds, rest = divmod(scalar.value, 1000)
     kind = scalar.type

@@ -1,8 +1,8 @@
-"""Parquet, Arrow files (Feather too) and ORC with random access.
+"""Parquet, Arrow (also Feather) and ORC files with random access.
 
-These files give out whole groups of rows, often a million, so that shuffled rows would each cost a group. Instead the
-table is written once as an Arrow file (`X.rows`: batches of 128 rows), which is memory-mapped: a row then costs a
-batch's bookkeeping, and nothing is held in memory.
+These formats are read in whole groups of rows, often a million, so each shuffled row would cost a group. Instead the
+table is written once as an Arrow file (`X.rows`, in batches of 128 rows) and memory-mapped: reading a row opens one
+batch, and nothing is held in memory.
 """
 
 import hashlib
@@ -14,52 +14,52 @@ from typing import Any
 import pyarrow
 import pyarrow.ipc
 
-from kebyt5_xm.data.tables.arrow_rows import BATCH_ROWS, ArrowRows, Contents
-from kebyt5_xm.data.tables.arrow_values import plain_array, plain_schema
+from kebyt5_xm.data.tables.arrow_rows import BATCH_ROWS, ArrowRows, TableContents
+from kebyt5_xm.data.tables.arrow_values import to_plain_array, to_plain_schema
 from kebyt5_xm.errors import UserError
 
-FEATHER_1, ARROW_FILE = b"FEA1", b"ARROW1"
-"""How an old Feather file begins, and one of Arrow; a stream of Arrow has no mark."""
+FEATHER_1_MAGIC, ARROW_FILE_MAGIC = b"FEA1", b"ARROW1"
+"""First bytes of a Feather 1 file and of an Arrow file. An Arrow stream has no such mark."""
 
 
 class ColumnarRows(ArrowRows):
-    """The base of files by columns. Opening one the first time writes the table as an Arrow file."""
+    """Base class of columnar files. The first opening writes the table as an Arrow file."""
 
     suffix = ".rows"
     kind: str
-    """What messages call such a file."""
+    """Name of the format in error messages."""
 
     @abstractmethod
-    def _table(self) -> tuple[int, pyarrow.Schema]:
+    def _read_schema(self) -> tuple[int, pyarrow.Schema]:
         """Return the number of rows and the schema."""
 
     @abstractmethod
-    def _read(self) -> Iterator[pyarrow.RecordBatch]:
-        """Yield all rows, anew at every call."""
+    def _read_batches(self) -> Iterator[pyarrow.RecordBatch]:
+        """Yield all rows from the start."""
 
-    def _contents(self, state: dict[str, Any]) -> Contents:
+    def _read_contents(self, state: dict[str, Any]) -> TableContents:
         with self.path.open("rb") as file:
             digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
         try:
-            num_rows, schema = self._table()
-            schema = plain_schema(schema)
+            num_rows, schema = self._read_schema()
+            schema = to_plain_schema(schema)
         except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: names that are not UTF-8
-            raise self._damaged(error) from error
-        return Contents(digest, num_rows, schema, lambda: self._batches(schema))
+            raise self._damaged_error(error) from error
+        return TableContents(digest, num_rows, schema, lambda: self._convert_batches(schema))
 
-    def _batches(self, schema: pyarrow.Schema) -> Iterator[pyarrow.RecordBatch]:
+    def _convert_batches(self, schema: pyarrow.Schema) -> Iterator[pyarrow.RecordBatch]:
         try:
-            for batch in self._read():
+            for batch in self._read_batches():
                 pairs = zip(batch.columns, schema, strict=True)
-                columns = [plain_array(column, field.type) for column, field in pairs]
+                columns = [to_plain_array(column, field.type) for column, field in pairs]
                 yield pyarrow.RecordBatch.from_arrays(columns, schema=schema)
         except (OSError, ValueError, pyarrow.ArrowException) as error:
-            # not a failure to write, as it would seem outside
-            raise self._damaged(error) from error
+            # Without this, the caller would report it as a failure to write.
+            raise self._damaged_error(error) from error
 
-    def _damaged(self, error: Exception) -> UserError:
+    def _damaged_error(self, error: Exception) -> UserError:
         cause = " ".join(str(error).split())
-        return UserError(f"cannot read {self.path} to its end ({cause}); expected {self.kind}: get it again")
+        return UserError(f"cannot read {self.path} to its end ({cause}), expected {self.kind}: get it again")
 
 
 class ParquetRows(ColumnarRows):
@@ -67,17 +67,17 @@ class ParquetRows(ColumnarRows):
 
     kind = "a parquet file"
 
-    def _table(self) -> tuple[int, pyarrow.Schema]:
+    def _read_schema(self) -> tuple[int, pyarrow.Schema]:
         import pyarrow.parquet
 
         with pyarrow.parquet.ParquetFile(self.path) as file:
             return file.metadata.num_rows, file.schema_arrow
 
-    def _read(self) -> Iterator[pyarrow.RecordBatch]:
+    def _read_batches(self) -> Iterator[pyarrow.RecordBatch]:
         import pyarrow.parquet
 
         with pyarrow.parquet.ParquetFile(self.path) as file:
-            for group in range(file.num_row_groups):  # batches across groups come out broken (pyarrow 26)
+            for group in range(file.num_row_groups):  # pyarrow 26 returns broken batches across groups
                 yield from file.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False)
 
 
@@ -86,13 +86,13 @@ class OrcRows(ColumnarRows):
 
     kind = "an ORC file"
 
-    def _table(self) -> tuple[int, pyarrow.Schema]:
+    def _read_schema(self) -> tuple[int, pyarrow.Schema]:
         import pyarrow.orc
 
         file = pyarrow.orc.ORCFile(self.path)
         return file.nrows, file.schema
 
-    def _read(self) -> Iterator[pyarrow.RecordBatch]:
+    def _read_batches(self) -> Iterator[pyarrow.RecordBatch]:
         import pyarrow.orc
 
         file = pyarrow.orc.ORCFile(self.path)
@@ -101,36 +101,36 @@ class OrcRows(ColumnarRows):
 
 
 class ArrowFileRows(ColumnarRows):
-    """The rows of an Arrow file or stream, of which Feather (version 2) is a kind."""
+    """The rows of an Arrow file or stream. Feather version 2 is an Arrow file."""
 
     kind = "an Arrow file"
 
-    def _table(self) -> tuple[int, pyarrow.Schema]:
-        if _begins(self.path, FEATHER_1):
+    def _read_schema(self) -> tuple[int, pyarrow.Schema]:
+        if _starts_with(self.path, FEATHER_1_MAGIC):
             raise UserError(
-                f"{self.path} is a Feather file of version 1, expected version 2; write it anew: "
+                f"{self.path} is a Feather file of version 1, expected version 2; convert it: "
                 "pandas.read_feather(IN).to_parquet(OUT)"
             )
-        with pyarrow.memory_map(str(self.path)) as source, self._reader(source) as reader:
-            return sum(batch.num_rows for batch in _all(reader)), reader.schema
+        with pyarrow.memory_map(str(self.path)) as source, self._open_reader(source) as reader:
+            return sum(batch.num_rows for batch in _iterate_batches(reader)), reader.schema
 
-    def _read(self) -> Iterator[pyarrow.RecordBatch]:
-        with pyarrow.memory_map(str(self.path)) as source, self._reader(source) as reader:
-            yield from _all(reader)
+    def _read_batches(self) -> Iterator[pyarrow.RecordBatch]:
+        with pyarrow.memory_map(str(self.path)) as source, self._open_reader(source) as reader:
+            yield from _iterate_batches(reader)
 
-    def _reader(self, source: Any) -> Any:
+    def _open_reader(self, source: Any) -> Any:
         options = pyarrow.ipc.IpcReadOptions(use_threads=False)
-        if _begins(self.path, ARROW_FILE):
+        if _starts_with(self.path, ARROW_FILE_MAGIC):
             return pyarrow.ipc.open_file(source, options=options)
         return pyarrow.ipc.open_stream(source, options=options)
 
 
-def _begins(path: Path, mark: bytes) -> bool:
+def _starts_with(path: Path, mark: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(mark)) == mark
 
 
-def _all(reader: Any) -> Iterator[pyarrow.RecordBatch]:
+def _iterate_batches(reader: Any) -> Iterator[pyarrow.RecordBatch]:
     if isinstance(reader, pyarrow.ipc.RecordBatchFileReader):
         return (reader.get_batch(number) for number in range(reader.num_record_batches))
     return iter(reader)

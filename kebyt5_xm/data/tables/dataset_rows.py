@@ -1,13 +1,14 @@
-"""Hugging Face datasets, mapped from their Arrow files: a folder that `save_to_disk` wrote, or `hf:NAME`.
+"""Hugging Face datasets, memory-mapped: a folder written by `save_to_disk`, or `hf:NAME`.
 
-A saved `Dataset` is a folder; of a saved `DatasetDict`, name the split's folder, such as `saved/train`. By name it is
-`hf:NAME?config=C&split=S&revision=R`, where each part but NAME is needed only where there is a choice. NAME is
-OWNER/NAME on the Hub, or a local folder of files as they are published (parquet, JSON lines, images in folders),
-written from `./`, `../` or `/` on. The library makes Arrow files of them in its own cache, once; no code of a dataset
-is run.
+A saved `Dataset` is a folder. For a saved `DatasetDict`, give the folder of one split, such as `saved/train`.
 
-Nothing is copied or held in memory. Images and recordings stay as they are stored, `{"bytes", "path"}`, for `media`
-to decode. A column of class labels is its number, and the column `NAME.name` beside it the label in words.
+A dataset by name is `hf:NAME?config=C&split=S&revision=R`; each part after `?` is needed only if there is a choice.
+NAME is OWNER/NAME on the Hub, or a local folder that starts with `./`, `../` or `/` and holds published files
+(parquet, JSON lines, folders of images). The library converts them once to Arrow files in its own cache. It runs no
+code of a dataset.
+
+Nothing is copied or held in memory. Images and recordings are returned as stored, `{"bytes", "path"}`; `media`
+decodes them. A column of class labels holds numbers, and the added column `NAME.name` holds their names.
 """
 
 import hashlib
@@ -22,9 +23,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import pyarrow
 
-from kebyt5_xm.data.tables.arrow_rows import cell
-from kebyt5_xm.data.tables.arrow_values import column_names
-from kebyt5_xm.data.tables.derived import cache_folder, places, state_of, write_derived
+from kebyt5_xm.data.tables.arrow_rows import read_cell
+from kebyt5_xm.data.tables.arrow_values import list_column_names
+from kebyt5_xm.data.tables.derived import cache_folder, list_derived_paths, read_file_state, write_derived
 from kebyt5_xm.data.tables.rows import Row, Rows
 from kebyt5_xm.durable import file_digest
 from kebyt5_xm.errors import UserError, did_you_mean, first_line
@@ -35,20 +36,19 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 NO_LABEL = -1
-"""What the library writes for the label of a row that has none."""
+"""What the library stores for a row without a label."""
 DIGEST_SUFFIX, VERSION = ".digest", 1
 SCHEME = "hf:"
-PARTS = ("config", "split", "revision")
+PARAMETERS = ("config", "split", "revision")
 _SPLIT = re.compile(r"\w+(\.\w+)*")
-"""A split by its name alone; any other, such as `train[:10%]` or `train+test`, is a choice among rows."""
+"""A plain split name. Anything else, such as `train[:10%]` or `train+test`, selects rows."""
 
 
 class DatasetRows(Rows):
-    """The rows of a dataset of the library `datasets`, mapped from its Arrow files.
+    """The rows of a dataset of the library `datasets`, memory-mapped from its Arrow files.
 
-    The fingerprint is over the content of these files, read once; the library's own one depends on how a dataset
-    came about, and on where it lies. Sent to another process, the same files are mapped there, and nothing is asked
-    of the Hub again.
+    The fingerprint is a hash of these files, which are read once; the library's own fingerprint depends on how and
+    where a dataset was made. A pickled copy maps the same files and does not contact the Hub.
     """
 
     def __init__(self, path: Path, name: str, dataset: "Dataset", fingerprint: str) -> None:
@@ -61,9 +61,9 @@ class DatasetRows(Rows):
             for column, feature in dataset.features.items()
             if type(feature).__name__ == "ClassLabel"
         }
-        self._words = {f"{column}.name": column for column in self._labels}
-        """The columns of labels in words, and those of their numbers."""
-        self._names = dict.fromkeys((*dataset.column_names, *self._words))
+        self._label_columns = {f"{column}.name": column for column in self._labels}
+        """Added column of label names -> column of label numbers."""
+        self._names = dict.fromkeys((*dataset.column_names, *self._label_columns))
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -77,10 +77,10 @@ class DatasetRows(Rows):
             raise self.error(index, f"{type(error).__name__}: {error}") from None
 
         def read(name: str) -> Any:
-            if name not in self._words:
-                return cell(table.column(name).chunk(0), 0, name, self.place(index))
-            column = self._words[name]
-            label = cell(table.column(column).chunk(0), 0, column, self.place(index))
+            if name not in self._label_columns:
+                return read_cell(table.column(name).chunk(0), 0, name, self.place(index))
+            column = self._label_columns[name]
+            label = read_cell(table.column(column).chunk(0), 0, column, self.place(index))
             if label is None or label == NO_LABEL:
                 return None
             names = self._labels[column]
@@ -92,19 +92,19 @@ class DatasetRows(Rows):
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        return (*column_names(self._dataset.features.arrow_schema), *self._words)
+        return (*list_column_names(self._dataset.features.arrow_schema), *self._label_columns)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.name, self._dataset, self.fingerprint)
 
 
-def is_saved(path: Path) -> bool:
-    """Say whether `path` is a folder that `save_to_disk` wrote."""
+def is_saved_dataset(path: Path) -> bool:
+    """Return whether `path` is a folder written by `save_to_disk`."""
     return any((path / file).is_file() for file in ("state.json", "dataset_dict.json"))
 
 
-def open_saved(path: Path) -> DatasetRows:
-    """Open a folder that `save_to_disk` wrote. Raises `UserError` for one of several splits, or a damaged one."""
+def open_saved_dataset(path: Path) -> DatasetRows:
+    """Open a folder written by `save_to_disk`; raise `UserError` if it holds several splits or is damaged."""
     if (path / "dataset_dict.json").is_file():
         try:
             splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
@@ -113,22 +113,24 @@ def open_saved(path: Path) -> DatasetRows:
         raise UserError(
             f"found the splits {', '.join(splits)} in {path}, expected one; name its folder: {path}/{splits[0]}"
         )
-    dataset = of_library(str(path), lambda: library().load_from_disk(str(path), keep_in_memory=False))
-    return rows_of(path, str(path), dataset)
+    dataset = call_library(
+        str(path), lambda: import_datasets().load_from_disk(str(path), keep_in_memory=False)
+    )
+    return wrap_dataset(path, str(path), dataset)
 
 
-def rows_of(path: Path, name: str, dataset: "Dataset", chosen: str = "") -> DatasetRows:
-    """Return the rows of an opened dataset; `chosen` says which of its files' rows they are, if not all."""
+def wrap_dataset(path: Path, name: str, dataset: "Dataset", selection: str = "") -> DatasetRows:
+    """Return the rows of an open dataset. `selection` names the split expression if it selects only some rows."""
     files = [Path(file["filename"]) for file in dataset.cache_files]
-    digest = hashlib.blake2b(json.dumps([_digests(path, files), chosen]).encode(), digest_size=16)
-    # As Arrow a row is given as it is stored: no image or recording is decoded, however deep it lies.
+    digest = hashlib.blake2b(json.dumps([_read_digests(path, files), selection]).encode(), digest_size=16)
+    # The Arrow format returns stored values: no image or recording is decoded, even in nested columns.
     return DatasetRows(path, name, dataset.with_format("arrow"), digest.hexdigest())
 
 
-def _digests(path: Path, files: Sequence[Path]) -> list[str]:
-    """Return the files' digests, out of what was written when they were last in this state."""
-    about = {"version": VERSION, "files": [[file.name, state_of(file)] for file in files]}
-    for place in places(path, DIGEST_SUFFIX):
+def _read_digests(path: Path, files: Sequence[Path]) -> list[str]:
+    """Return the digests of the files; take them from the digest file if the files are unchanged."""
+    about = {"version": VERSION, "files": [[file.name, read_file_state(file)] for file in files]}
+    for place in list_derived_paths(path, DIGEST_SUFFIX):
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(place.read_text(encoding="utf-8"))
             if found["about"] == about:
@@ -138,13 +140,13 @@ def _digests(path: Path, files: Sequence[Path]) -> list[str]:
     def write(file: BinaryIO) -> None:
         file.write(json.dumps({"about": about, "digests": digests}).encode())
 
-    with suppress(UserError):  # nowhere to keep it: they are read again next time
+    with suppress(UserError):  # cannot be written anywhere: the files are read again next time
         write_derived(path, DIGEST_SUFFIX, write)
     return digests
 
 
-def of_library(name: str, call: Callable[[], Result]) -> Result:
-    """Return what the library gives for the dataset `name`; its failures, of many classes, become a `UserError`."""
+def call_library(name: str, call: Callable[[], Result]) -> Result:
+    """Return the result of `call`; turn the library's many error classes into a `UserError` for dataset `name`."""
     try:
         return call()
     except UserError:
@@ -152,8 +154,8 @@ def of_library(name: str, call: Callable[[], Result]) -> Result:
     except ConnectionError as error:
         raise UserError(
             f"cannot reach the dataset '{name}' ({first_line(error)}); unset HF_HUB_OFFLINE if there is a network, "
-            f"else fetch it where there is one (`hf download {name} --repo-type dataset --local-dir FOLDER`) and "
-            f"write hf:./FOLDER"
+            f"else download it on a machine with one (`hf download {name} --repo-type dataset --local-dir FOLDER`) "
+            f"and write hf:./FOLDER"
         ) from error
     except Exception as error:
         raise UserError(
@@ -162,19 +164,19 @@ def of_library(name: str, call: Callable[[], Result]) -> Result:
         ) from error
 
 
-def library() -> Any:
-    """Return the library `datasets`, whose import takes seconds; raise `UserError` if it is not installed."""
+def import_datasets() -> Any:
+    """Return the library `datasets`, which takes seconds to import; raise `UserError` if it is not installed."""
     try:
         import datasets
     except ImportError as error:
         raise UserError(
-            "the library `datasets` is not installed, which reads this manifest; install 'kebyt5-xm[hub]'"
+            "this manifest needs the library `datasets`, which is not installed; install 'kebyt5-xm[hub]'"
         ) from error
     return datasets
 
 
-class Name(NamedTuple):
-    """A dataset by name: the parts of `hf:NAME?config=C&split=S&revision=R`."""
+class DatasetName(NamedTuple):
+    """The parts of `hf:NAME?config=C&split=S&revision=R`."""
 
     name: str
     config: str | None = None
@@ -186,77 +188,80 @@ class Name(NamedTuple):
         return self.name.startswith(("./", "../", "/"))
 
 
-def open_named(text: str) -> DatasetRows:
-    """Open `hf:NAME?config=C&split=S&revision=R`, fetching what is not in the library's cache.
+def open_named_dataset(text: str) -> DatasetRows:
+    """Open `hf:NAME?config=C&split=S&revision=R`; download what is not in the library's cache.
 
-    Raises `UserError` for a mistake in the text, an unknown name, configuration or split (those there are are
-    listed), and without a network.
+    Raises `UserError` for a malformed text, an unknown name, an unknown configuration or split (the error lists the
+    known ones), and if the network is needed but missing.
     """
-    name = parsed(text)
+    name = parse_dataset_name(text)
     if not name.is_local and Path(name.name).exists():
-        raise UserError(f"found a folder '{name.name}' here; write {SCHEME}./{name.name} if it is meant")
-    if name.is_local and not Path(name.name).is_dir():
         raise UserError(
-            f"found no folder {name.name}, expected one with the files of a dataset; correct {text}"
+            f"found a local folder '{name.name}', expected a name on the Hub; write {SCHEME}./{name.name} to read "
+            "the folder, or start in another folder"
         )
-    builder = _builder(name)
+    if name.is_local and not Path(name.name).is_dir():
+        raise UserError(f"found no folder {name.name}, expected one with a dataset's files; correct {text}")
+    builder = _make_builder(name)
     if not builder.info.splits and builder.config.data_files:
-        _check_split(name, list(builder.config.data_files))  # before anything is fetched
-    of_library(name.name, builder.download_and_prepare)
+        _check_split(name, list(builder.config.data_files))  # before anything is downloaded
+    call_library(name.name, builder.download_and_prepare)
     splits = list(builder.info.splits or ())
     _check_split(name, splits)
     split = name.split or splits[0]
-    dataset = of_library(name.name, lambda: builder.as_dataset(split=split, in_memory=False))
-    assert not isinstance(dataset, dict)  # which is what all splits together would be
+    dataset = call_library(name.name, lambda: builder.as_dataset(split=split, in_memory=False))
+    assert not isinstance(dataset, dict)  # a dict would be all splits
     slug = re.sub(r"\W+", "-", name.name).strip("-")
     place = os.path.abspath(name.name) if name.is_local else name.name
     key = hashlib.blake2b(repr((place, *name[1:])).encode(), digest_size=8).hexdigest()
     path = cache_folder() / "datasets" / f"{slug}-{key}"
-    return rows_of(path, text, dataset, "" if _SPLIT.fullmatch(split) else split)
+    return wrap_dataset(path, text, dataset, "" if _SPLIT.fullmatch(split) else split)
 
 
-def parsed(text: str) -> Name:
-    """Return the parts of `hf:NAME?config=C&split=S&revision=R`; raise `UserError` for a mistake in it."""
+def parse_dataset_name(text: str) -> DatasetName:
+    """Parse `hf:NAME?config=C&split=S&revision=R`; raise `UserError` if it is malformed."""
     name, _, query = text.removeprefix(SCHEME).partition("?")
-    wanted = f"expected {SCHEME}NAME?config=C&split=S&revision=R, the parts behind ? only as needed"
+    wanted = f"expected {SCHEME}NAME?config=C&split=S&revision=R, where the parts after ? are optional"
     if not name or "://" in text or name.startswith("//"):
-        raise UserError(f"found '{text}', {wanted}, NAME being OWNER/NAME or a folder from ./ or / on")
+        raise UserError(
+            f"found '{text}', {wanted} and NAME is OWNER/NAME or a folder that starts with ./, ../ or /"
+        )
     parts: dict[str, str] = {}
     for part in query.split("&") if query else ():
         key, _, value = part.partition("=")
-        if key not in PARTS or not value or key in parts:
-            raise UserError(f"found '{part}' in '{text}', {wanted}{did_you_mean(key, PARTS)}")
+        if key not in PARAMETERS or not value or key in parts:
+            raise UserError(f"found '{part}' in '{text}', {wanted}{did_you_mean(key, PARAMETERS)}")
         parts[key] = value
-    found = Name(name, **parts)
+    found = DatasetName(name, **parts)
     if found.is_local and found.revision:
-        raise UserError(f"found a revision in '{text}', but a folder has none; take it out")
+        raise UserError(f"found a revision in '{text}', but a folder has no revisions; remove it")
     return found
 
 
-def _builder(name: Name) -> "DatasetBuilder":
-    datasets = library()
+def _make_builder(name: DatasetName) -> "DatasetBuilder":
+    datasets = import_datasets()
 
     def make() -> "DatasetBuilder":
         return datasets.load_dataset_builder(name.name, name.config, revision=name.revision)
 
     try:
         return make()
-    except ValueError:  # no such configuration, or none was named where there are several
-        known = of_library(
+    except ValueError:  # an unknown configuration, or none named although there are several
+        known = call_library(
             name.name, lambda: datasets.get_dataset_config_names(name.name, revision=name.revision)
         )
         if name.config in known:
-            return of_library(name.name, make)
+            return call_library(name.name, make)
         found = f"the configuration '{name.config}'" if name.config else "no configuration"
         raise UserError(
             f"found {found} for the dataset '{name.name}', expected one of: {', '.join(known)}"
             f"{did_you_mean(name.config or '', known)}; write ?config=NAME"
         ) from None
     except Exception:
-        return of_library(name.name, make)
+        return call_library(name.name, make)
 
 
-def _check_split(name: Name, splits: Sequence[str]) -> None:
+def _check_split(name: DatasetName, splits: Sequence[str]) -> None:
     used = re.findall(r"(?:^|\+)\s*(\w+(?:\.\w+)*)", name.split or "")
     wrong = next((split for split in used if split not in splits), None)
     if wrong or (len(splits) > 1 and not used):

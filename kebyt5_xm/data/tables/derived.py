@@ -1,8 +1,9 @@
-"""Files made from a manifest, such as its index: where they lie, and how one tells that they still fit.
+"""Derived files, such as a manifest's index: where they are stored and how a stale one is detected.
 
-They lie beside the manifest, or in the cache folder where that cannot be written: `KEBYT5_XM_CACHE`, else
-`kebyt5-xm` in `XDG_CACHE_HOME`, else in `~/.cache`. They are written under another name, synced and renamed, so a
-half-made one is never found. Processes that make the same one at once waste work, but do no harm.
+A derived file is stored next to its manifest, or in the cache folder if that place is not writable. The cache folder
+is `KEBYT5_XM_CACHE`, else `kebyt5-xm` in `XDG_CACHE_HOME`, else in `~/.cache`. A file is written under a temporary
+name, synced and renamed, so no reader sees a partial one. Processes that write the same file at once waste work but
+do no harm.
 """
 
 import hashlib
@@ -14,12 +15,12 @@ from typing import Any, BinaryIO
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 
-# The ends of a file where an edit that keeps size and time would most likely show.
+# Bytes hashed at each end of a file. An edit that keeps size and time most likely shows there.
 END_BYTES = 1 << 16
 
 
-def state_of(path: Path) -> dict[str, Any]:
-    """Return what changes when the file does: its size, time (ns) and a hash of its first and last 64 KiB."""
+def read_file_state(path: Path) -> dict[str, Any]:
+    """Return a state that changes with the file: size, time (ns) and a hash of the first and last 64 KiB."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         digest = hashlib.blake2b(file.read(END_BYTES), digest_size=16)
@@ -29,26 +30,26 @@ def state_of(path: Path) -> dict[str, Any]:
 
 
 def cache_folder() -> Path:
-    """Return the folder for what cannot lie beside what it is made from."""
+    """Return the folder for derived files that cannot be stored next to their manifest."""
     return Path(
         os.environ.get("KEBYT5_XM_CACHE")
         or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "kebyt5-xm")
     )
 
 
-def places(path: Path, suffix: str) -> list[Path]:
-    """Return where what is made from `path` may lie, the best place first."""
+def list_derived_paths(path: Path, suffix: str) -> list[Path]:
+    """Return the paths where a file derived from `path` may be stored, the preferred one first."""
     key = hashlib.blake2b(os.fsencode(os.path.realpath(path)), digest_size=8).hexdigest()
     return [path.with_name(path.name + suffix), cache_folder() / f"{key}-{path.name}{suffix}"]
 
 
 def write_derived(path: Path, suffix: str, write: Callable[[BinaryIO], None]) -> Path:
-    """Let `write` fill a new file at the first of the `places` that takes it, and return where that is.
+    """Let `write` fill a new file at the first writable path of `list_derived_paths`; return that path.
 
-    Raises `UserError` with the reasons if none does: no permission, a full disk.
+    Raises `UserError` with the reasons if no path is writable (no permission, a full disk).
     """
     reasons = []
-    for place in places(path, suffix):
+    for place in list_derived_paths(path, suffix):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with durably(place) as file:
@@ -58,6 +59,6 @@ def write_derived(path: Path, suffix: str, write: Callable[[BinaryIO], None]) ->
         else:
             return place
     raise UserError(
-        f"cannot write what is made from {path} ({'; '.join(reasons)}); expected room in one of these places: "
-        "make some, or set KEBYT5_XM_CACHE to a folder that can be written"
+        f"cannot write the {suffix} file of {path} ({'; '.join(reasons)}), expected one of these paths to be "
+        "writable: free some space, or set KEBYT5_XM_CACHE to a writable folder"
     )

@@ -1,4 +1,4 @@
-"""UTF-8 and JSON as files have them: values, whole documents and the objects in them, with errors that say where."""
+"""Reads UTF-8 and JSON: values, whole documents and their arrays of objects, with errors that name the place."""
 
 import codecs
 import json
@@ -12,39 +12,37 @@ UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 BYTE_ORDER_MARK = "\ufeff"
 
 
-def utf8_text(raw: bytes) -> str:
-    """Return the text in `raw` without a byte order mark. Raises `ValueError` with the cause for what is no UTF-8."""
+def decode_utf8(raw: bytes) -> str:
+    """Decode `raw` and drop a byte order mark. Raises `ValueError` with the cause if it is not UTF-8."""
     try:
         return raw.decode().removeprefix(BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
-        what = "UTF-16, expected" if raw.startswith(UTF_16) else "not"
-        raise ValueError(f"{what} UTF-8: {error.reason} at byte {error.start}") from None
+        found = "UTF-16, expected" if raw.startswith(UTF_16) else "not"
+        raise ValueError(f"{found} UTF-8: {error.reason} at byte {error.start}") from None
 
 
-def json_value(raw: bytes) -> Any:
-    """Return the value in `raw`, UTF-8 with or without a byte order mark.
+def parse_json(raw: bytes) -> Any:
+    """Parse JSON in UTF-8, with or without a byte order mark.
 
-    NaN and infinities, which Python and pandas write although JSON has none, are these numbers: an example that
-    uses one is refused there. Raises `ValueError` with the cause for what is no JSON.
+    NaN and infinities, which Python and pandas write although JSON has none, are read as such; an example that uses
+    one is refused later. Raises `ValueError` with the cause if `raw` is not JSON.
     """
-    text = utf8_text(raw)
+    text = decode_utf8(raw)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
-        raise ValueError("not JSON that can be read: it is nested too deeply") from None
+        raise ValueError("not readable JSON: it is nested too deeply") from None
     except ValueError:  # sys.set_int_max_str_digits
-        raise ValueError(
-            "not JSON that can be read: it has a whole number of more than 4300 digits"
-        ) from None
+        raise ValueError("not readable JSON: it has a whole number of more than 4300 digits") from None
 
 
 def load_json(path: Path) -> Any:
-    """Return the value in a JSON file in UTF-8; raise `UserError` with the line if there is none."""
+    """Parse a JSON file in UTF-8; raise `UserError` with the line if it is not valid."""
     raw = path.read_bytes()
     try:
-        return json_value(raw)
+        return parse_json(raw)
     except ValueError as error:
         cause = error.__context__
         if isinstance(cause, UnicodeDecodeError):
@@ -53,34 +51,36 @@ def load_json(path: Path) -> Any:
         if isinstance(cause, json.JSONDecodeError):
             raise UserError(
                 f"line {cause.lineno} of {path} is not JSON ({cause.msg} at character {cause.colno}); expected one "
-                "whole document: get it again, or leave `format` out if each line is an object"
+                "whole document: get it again, or remove `format` if each line is an object"
             ) from None
         raise UserError(
             f"cannot read {path}: {error}; expected a table of objects: correct the file"
         ) from None
 
 
-def objects(value: Any, place: str, key: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place, object) of an array of objects, which stands under `key` if one is given.
+def iterate_objects(value: Any, place: str, key: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place, object) for every entry of an array of objects.
 
     Args:
-        place: names the value in errors, such as a file or "paragraph 3 of entry 7 of FILE".
-        key: names within names are parted by dots.
+        place: names `value` in errors, such as a file or "paragraph 3 of entry 7 of FILE".
+        key: where the array is, with dots between nested keys; `value` itself if not given.
 
     Raises:
-        UserError: there is no such key, or no array of objects behind it.
+        UserError: the key is missing, or its value is not an array of objects.
     """
     for name in key.split(".") if key else []:
         found = list(value) if isinstance(value, dict) else []
         if name not in found:
             raise UserError(
-                f"found no '{name}' in {place}, expected it{_among(found)}{did_you_mean(name, found)}; is it another "
-                "file, or another key?"
+                f"found no '{name}' in {place}, expected it{_list_found(found)}{did_you_mean(name, found)}; correct "
+                "the key, or give another file"
             )
         value = value[name]
     if not isinstance(value, list):
         behind = f" under '{key}'" if key else ""
-        hint = f"{_among(list(value))}; name one as the key" if isinstance(value, dict) and not key else ""
+        hint = (
+            f"{_list_found(list(value))}; name one as the key" if isinstance(value, dict) and not key else ""
+        )
         raise UserError(
             f"found a JSON {type(value).__name__} in {place}{behind}, expected an array of objects{hint}"
         )
@@ -91,5 +91,5 @@ def objects(value: Any, place: str, key: str | None = None) -> Iterator[tuple[st
         yield at, item
 
 
-def _among(names: list[str]) -> str:
+def _list_found(names: list[str]) -> str:
     return f" among {', '.join(names[:12])}" if names else ""

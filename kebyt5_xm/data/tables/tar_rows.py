@@ -1,11 +1,12 @@
-"""WebDataset tar shards, read in place: a row is the run of files with one key, through an index of where they lie.
+"""WebDataset tar shards, read in place through an index of file offsets. A row is a run of files with the same key.
 
-`cat/0001.jpg`, `cat/0001.txt` and `cat/0001.json` are one row of key `cat/0001`. Its columns are `__key__` and the
-files' extensions, and what a file holds is told by the last part of its extension, as in WebDataset: texts (`txt`,
-`cls` and the like), JSON, whose values are `json.NAME`, and any other is a file for a slot. The extension begins at
-the first dot of a name. Links stand for the file that they name, and joined archives are read on. `X.index` beside
-the shard is made from the headers alone: what the files hold is not read, nor part of the fingerprint, but for the
-first and last 64 KiB of the shard.
+`cat/0001.jpg`, `cat/0001.txt` and `cat/0001.json` are one row with the key `cat/0001`. Its columns are `__key__` and
+the extensions of the files. An extension begins at the first dot of the name, and its last part gives the type, as in
+WebDataset: text (`txt`, `cls` and similar), JSON with the columns `json.NAME`, and anything else is a media file.
+
+Links are resolved within the shard, and concatenated archives are read to the last one. The index (`X.index`) is
+built from the tar headers. The fingerprint covers the headers and the first and last 64 KiB of the shard, not all
+contents.
 """
 
 import hashlib
@@ -22,16 +23,16 @@ from typing import Any, BinaryIO
 import pyarrow
 
 from kebyt5_xm.data.media.reference import Span, contents
-from kebyt5_xm.data.tables.arrow_rows import ArrowRows, Contents
-from kebyt5_xm.data.tables.json_value import json_value, utf8_text
-from kebyt5_xm.data.tables.rows import MAX_ROW_BYTES, Row, names_in_first, names_of
+from kebyt5_xm.data.tables.arrow_rows import ArrowRows, TableContents
+from kebyt5_xm.data.tables.json_value import decode_utf8, parse_json
+from kebyt5_xm.data.tables.rows import MAX_ROW_BYTES, Row, list_first_names, list_names
 from kebyt5_xm.errors import UserError
 
 KEY = "__key__"
-TEXT = {"txt", "text", "transcript"}
-NUMBER = {"cls", "cls2", "class", "count", "index", "inx", "id"}
-JSON = {"json", "jsn"}
-"""Extensions that WebDataset decodes as text, as a number (here: as text without the white space), and as JSON."""
+TEXT_EXTENSIONS = {"txt", "text", "transcript"}
+NUMBER_EXTENSIONS = {"cls", "cls2", "class", "count", "index", "inx", "id"}
+JSON_EXTENSIONS = {"json", "jsn"}
+"""Extensions that WebDataset decodes as text, as a number (here: text without surrounding spaces), and as JSON."""
 SCHEMA = pyarrow.schema(
     [
         (KEY, pyarrow.string()),
@@ -41,31 +42,34 @@ SCHEMA = pyarrow.schema(
         ("faults", pyarrow.list_(pyarrow.string())),
     ]
 )
-MOST_LINKS = 8
-"""Links that a link may lead through; as many symbolic ones as anybody has use for."""
+MAX_LINKS = 8
+"""Most links in a chain that is followed. Our own choice."""
 
 
 class TarRows(ArrowRows):
-    """The rows of an uncompressed tar shard. Making the index reads its headers once.
+    """The rows of an uncompressed tar shard. Making the index reads the headers once.
 
-    A file is read when its column is used. A row with two files of one extension is refused.
+    A file is read when its column is used. A row with two files of the same extension is refused.
     """
 
     suffix = ".index"
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """The extensions in the first hundred rows, and the names in their JSON."""
-        return names_in_first(self, _names)
+        """The extensions in the first hundred rows, and the keys of their JSON objects."""
+        return list_first_names(self, _iterate_names)
 
     def row(self, index: int) -> Mapping[str, Any]:
         found = dict(super().row(index))
         names = found["names"]
         if len(set(names)) < len(names):
-            raise self.error(index, f"the key {found[KEY]!r} has two files of one extension: {names}")
-        return Row(dict.fromkeys((KEY, *names)), partial(self._column, index, found))
+            raise self.error(
+                index,
+                f"the key {found[KEY]!r} has two files with the same extension: {names}, expected one; rename one",
+            )
+        return Row(dict.fromkeys((KEY, *names)), partial(self._read_column, index, found))
 
-    def _column(self, index: int, found: dict[str, Any], name: str) -> Any:
+    def _read_column(self, index: int, found: dict[str, Any], name: str) -> Any:
         if name == KEY:
             return found[KEY]
         at = found["names"].index(name)
@@ -73,44 +77,44 @@ class TarRows(ArrowRows):
         if found["faults"][at] is not None:
             raise self.error(index, f"{span.name} {found['faults'][at]}")
         kind = name.rpartition(".")[2]
-        if kind not in TEXT | NUMBER | JSON:
+        if kind not in TEXT_EXTENSIONS | NUMBER_EXTENSIONS | JSON_EXTENSIONS:
             return span
         if span.size > MAX_ROW_BYTES:
             raise self.error(index, f"{span.name} has {span.size} bytes, expected at most {MAX_ROW_BYTES}")
         raw = contents(span)
-        if kind in JSON:
-            return self._object(index, span, raw)
+        if kind in JSON_EXTENSIONS:
+            return self._parse_object(index, span, raw)
         try:
-            text = utf8_text(raw)
+            text = decode_utf8(raw)
         except ValueError as error:
             raise self.error(index, f"{span.name} is {error}") from None
-        return text.strip() if kind in NUMBER else text.removesuffix("\n").removesuffix("\r")
+        return text.strip() if kind in NUMBER_EXTENSIONS else text.removesuffix("\n").removesuffix("\r")
 
-    def _object(self, index: int, span: Span, raw: bytes) -> dict[str, Any]:
+    def _parse_object(self, index: int, span: Span, raw: bytes) -> dict[str, Any]:
         try:
-            found = json_value(raw)
+            found = parse_json(raw)
         except ValueError as error:
             raise self.error(index, f"{span.name} is {error}") from None
         if not isinstance(found, dict):
             raise self.error(index, f"{span.name} is a JSON {type(found).__name__}, expected an object")
         return found
 
-    def _contents(self, state: dict[str, Any]) -> Contents:
-        rows = list(rows_of(self.path))
+    def _read_contents(self, state: dict[str, Any]) -> TableContents:
+        rows = list(list_rows(self.path))
         digest = hashlib.blake2b(f"{state['size']} {state['ends']}".encode(), digest_size=16)
-        # A row without faults counts as it did before they were told.
-        told = [{k: v for k, v in row.items() if k != "faults" or any(v)} for row in rows]
-        digest.update(json.dumps(told).encode())
+        # Earlier versions had no faults; leaving empty ones out keeps their fingerprints.
+        hashed = [{k: v for k, v in row.items() if k != "faults" or any(v)} for row in rows]
+        digest.update(json.dumps(hashed).encode())
         table = pyarrow.Table.from_pylist(rows, schema=SCHEMA)
-        return Contents(digest.hexdigest(), len(rows), SCHEMA, lambda: iter(table.to_batches()))
+        return TableContents(digest.hexdigest(), len(rows), SCHEMA, lambda: iter(table.to_batches()))
 
 
-def _names(row: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the extensions, then the names in the JSON among them: no other file is read for it."""
+def _iterate_names(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the extensions, then the dotted keys of the JSON files. No other file is read."""
     yield from row
     for name in row:
-        if name.rpartition(".")[2] in JSON:
-            yield from names_of(row[name], f"{name}.")
+        if name.rpartition(".")[2] in JSON_EXTENSIONS:
+            yield from list_names(row[name], f"{name}.")
 
 
 @dataclass
@@ -123,13 +127,13 @@ class _Member:
     fault: str | None = None
 
 
-def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield `__key__`, and the `names` (extensions), `starts`, `sizes` and `faults` of the files that have it.
+def list_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield for each key `__key__` and the `names` (extensions), `starts`, `sizes` and `faults` of its files.
 
-    A fault is why a file cannot be read, None where it can. Hidden files and WebDataset's own (`__x__`) are left out.
-    Raises `UserError` for what is no whole tar.
+    A fault says why a file cannot be read, or is None. Hidden files and WebDataset's own (`__x__`) are left out.
+    Raises `UserError` if the file is not a complete tar.
     """
-    for key, run in groupby(_keyed(_resolved(_members(path))), key=lambda member: member[0]):
+    for key, run in groupby(_iterate_keys(_resolve_links(_read_members(path))), key=lambda member: member[0]):
         found = list(run)
         yield {
             KEY: key,
@@ -140,7 +144,7 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def _keyed(members: list[_Member]) -> Iterator[tuple[str, str, _Member]]:
+def _iterate_keys(members: list[_Member]) -> Iterator[tuple[str, str, _Member]]:
     for member in members:
         folder, _, name = member.name.rpartition("/")
         stem, _, extension = name.partition(".")
@@ -148,31 +152,33 @@ def _keyed(members: list[_Member]) -> Iterator[tuple[str, str, _Member]]:
             yield f"{folder}/{stem}" if folder else stem, extension.lower(), member
 
 
-def _resolved(members: list[_Member]) -> list[_Member]:
-    """Give every link the place of the file that it stands for.
+def _resolve_links(members: list[_Member]) -> list[_Member]:
+    """Give every link the start and size of its target.
 
-    A hard link is the file of that name before it, as tar writes them; a symbolic one is a path from its own folder.
+    A hard link points to the last earlier file of that name; a symbolic link is a path relative to its own folder.
     """
-    last = {_normal(member.name): member for member in members}
+    last = {posixpath.normpath(member.name): member for member in members}
     before: dict[str, _Member] = {}
     for member in members:
         if member.hard_link is not None:
-            _follow(member, before.get(_normal(member.hard_link)), member.hard_link)
-        before[_normal(member.name)] = member
+            _resolve_link(member, before.get(posixpath.normpath(member.hard_link)), member.hard_link)
+        before[posixpath.normpath(member.name)] = member
     for member in members:
         if member.soft_link is not None:
             target, steps = member, 0
-            while target is not None and target.soft_link is not None and steps < MOST_LINKS:
+            while target is not None and target.soft_link is not None and steps < MAX_LINKS:
                 name = posixpath.join(posixpath.dirname(target.name), target.soft_link)
-                target, steps = last.get(_normal(name)), steps + 1
-            _follow(member, target if target is None or target.soft_link is None else None, member.soft_link)
+                target, steps = last.get(posixpath.normpath(name)), steps + 1
+            _resolve_link(
+                member, target if target is None or target.soft_link is None else None, member.soft_link
+            )
     return members
 
 
-def _follow(member: _Member, target: _Member | None, name: str) -> None:
+def _resolve_link(member: _Member, target: _Member | None, name: str) -> None:
     if target is None:
         member.fault = (
-            f"is a link to '{name}', which is not in the shard; make the shard of the files themselves"
+            f"is a link to '{name}', which is not in the shard; write the files themselves to the shard"
         )
     elif target.soft_link is not None:
         member.soft_link = posixpath.relpath(target.name, posixpath.dirname(member.name) or ".")
@@ -180,46 +186,42 @@ def _follow(member: _Member, target: _Member | None, name: str) -> None:
         member.start, member.size, member.fault = target.start, target.size, target.fault
 
 
-def _normal(name: str) -> str:
-    return posixpath.normpath(name)
-
-
-def _members(path: Path) -> list[_Member]:
-    """Return every file and link of all archives that are joined in a file."""
+def _read_members(path: Path) -> list[_Member]:
+    """Return every file and link of all archives concatenated in a file."""
     found: list[_Member] = []
     try:
         with path.open("rb") as file:
             start: int | None = 0
             while start is not None:
                 file.seek(start)
-                start = _archive(file, found)
+                start = _read_archive(file, found)
     except (tarfile.TarError, EOFError, ValueError) as error:
         cause = " ".join(str(error).split())
         raise UserError(
             f"cannot read {path} to its end ({cause}); expected an uncompressed tar file: get it again, or unpack "
-            "its compression"
+            "its compression first"
         ) from error
     return found
 
 
-def _archive(file: BinaryIO, found: list[_Member]) -> int | None:
-    """Add the members of the archive that begins here; return where another one begins behind it, if one does."""
+def _read_archive(file: BinaryIO, found: list[_Member]) -> int | None:
+    """Add the members of the archive that begins here; return the start of the next archive, or None."""
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
-            archive.members.clear()  # type: ignore[attr-defined] # else every header is kept
-            name = _text(member.name)
+            archive.members.clear()  # type: ignore[attr-defined] # else every header stays in memory
+            name = _to_utf8(member.name)
             if member.islnk():
-                found.append(_Member(name, hard_link=_text(member.linkname)))
+                found.append(_Member(name, hard_link=_to_utf8(member.linkname)))
             elif member.issym():
-                found.append(_Member(name, soft_link=_text(member.linkname)))
+                found.append(_Member(name, soft_link=_to_utf8(member.linkname)))
             elif member.isreg():
-                sparse = "is stored with its holes left out (tar -S); make the shard without -S"
+                sparse = "is stored as a sparse file (tar -S); write the shard without -S"
                 fault = sparse if member.issparse() else None
                 found.append(_Member(name, member.offset_data, member.size, fault=fault))
-        # tarfile takes a file that was cut at or in a header for its end.
+        # tarfile treats a file that is cut at or in a header as complete.
         file.seek(archive.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("there is no end mark: it is truncated")
+            raise tarfile.ReadError("the end mark is missing: it is truncated")
         position = archive.offset + tarfile.BLOCKSIZE
     while block := file.read(tarfile.RECORDSIZE):
         if block.strip(b"\0"):
@@ -229,6 +231,6 @@ def _archive(file: BinaryIO, found: list[_Member]) -> int | None:
     return None
 
 
-def _text(name: str) -> str:
-    """Return a member's name with what is not UTF-8 in it spelled out, so that names stay different."""
+def _to_utf8(name: str) -> str:
+    """Return a member's name with invalid UTF-8 as escapes, so that different names stay different."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""The bytes of a piece of a corpus: opened behind any URL, decompressed, in blocks of bounded size."""
+"""Reads the bytes of a corpus piece from any URL, decompressed, in blocks of bounded size."""
 
 import bz2
 import gzip
@@ -16,52 +16,52 @@ from kebyt5_xm.errors import UserError
 
 BLOCK_BYTES = 1 << 20
 ZSTD_READ_BYTES = 4096
-"""Compressed bytes decompressed at once. Four bytes of Zstandard can stand for a block of 128 KiB (RFC 8878,
-3.1.1.2), so that this bounds one step at 128 MiB, whatever the file."""
+"""Compressed bytes decompressed at once. Four bytes of Zstandard can expand to a block of 128 KiB (RFC 8878,
+3.1.1.2), so one step yields at most 128 MiB."""
 ZSTD_MAX_WINDOW = 1 << 31
-"""Files made with `zstd --long=31`, as large public dumps are."""
+"""Allows files made with `zstd --long=31`, as large public dumps are."""
 READ_BYTES = 1 << 16
-"""Compressed bytes of bzip2 and xz that are read at once."""
+"""Compressed bytes of bzip2 and xz read at once."""
 
 
 class DamagedFrame(Exception):
-    """Bytes that are no bzip2 or xz, where a frame of it goes on or should begin."""
+    """Invalid bytes in a bzip2 or xz file, inside a frame or where one should begin."""
 
 
-DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, DamagedFrame)
-"""What a damaged compressed file raises while it is read."""
+DAMAGE_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, DamagedFrame)
+"""Errors raised while a damaged compressed file is read."""
 
 
 def read_blocks(piece: Piece, progress: Callable[[int], object]) -> Iterator[bytes]:
     """Yield the decompressed bytes of a piece, without a byte order mark."""
     try:
         with open_file(piece.file.url) as raw:
-            counted = _Counted(raw, progress)
+            counted = _CountingReader(raw, progress)
             if piece.file.compression == "gz":
                 with gzip.GzipFile(fileobj=counted) as stream:  # pyright: ignore[reportArgumentType]
                     blocks = iter(lambda: stream.read(BLOCK_BYTES), b"")
-                    yield from _without_mark(blocks)
+                    yield from _strip_byte_order_mark(blocks)
             elif piece.file.compression == "zst":
-                yield from _without_mark(_decompress_zstd(counted))
+                yield from _strip_byte_order_mark(_decompress_zstd(counted))
             elif piece.file.compression == "bz2":
-                yield from _without_mark(_decompress(counted, bz2.BZ2Decompressor))
+                yield from _strip_byte_order_mark(_decompress(counted, bz2.BZ2Decompressor))
             elif piece.file.compression == "xz":
-                yield from _without_mark(_decompress(counted, lzma.LZMADecompressor))
+                yield from _strip_byte_order_mark(_decompress(counted, lzma.LZMADecompressor))
             elif piece.stop is None:
-                yield from _without_mark(iter(lambda: counted.read(BLOCK_BYTES), b""))
+                yield from _strip_byte_order_mark(iter(lambda: counted.read(BLOCK_BYTES), b""))
             else:
-                start, stop = _line_start(raw, piece.start), _line_start(raw, piece.stop)
+                start, stop = _find_line_start(raw, piece.start), _find_line_start(raw, piece.stop)
                 raw.seek(start)
                 blocks = _read_exactly(counted, stop - start, piece.file.url)
-                yield from _without_mark(blocks) if start == 0 else blocks
-    except (*DAMAGE, UserError):
+                yield from _strip_byte_order_mark(blocks) if start == 0 else blocks
+    except (*DAMAGE_ERRORS, UserError):
         raise
-    except Exception as error:  # whatever the library behind the URL raises
-        raise cannot_read(piece, error) from error
+    except Exception as error:  # any error of the library that serves the URL
+        raise unreadable_error(piece, error) from error
 
 
-class _Counted:
-    """A file that reports what is read from it."""
+class _CountingReader:
+    """A file that reports the number of bytes of every read."""
 
     def __init__(self, raw: BinaryIO, progress: Callable[[int], object]) -> None:
         self.raw = raw
@@ -73,17 +73,17 @@ class _Counted:
         return data
 
 
-def _read_exactly(file: _Counted, size: int, url: str) -> Iterator[bytes]:
+def _read_exactly(file: _CountingReader, size: int, url: str) -> Iterator[bytes]:
     while size:
         block = file.read(min(BLOCK_BYTES, size))
         if not block:
-            raise UserError(f"{url} became shorter while it was read; expected it unchanged: start again")
+            raise UserError(f"{url} became shorter while it was read, expected it unchanged: start again")
         size -= len(block)
         yield block
 
 
-def _line_start(raw: BinaryIO, position: int) -> int:
-    """Return where the first line at or after `position` begins, or the end of the file if none does."""
+def _find_line_start(raw: BinaryIO, position: int) -> int:
+    """Return the start of the first line at or after `position`, or the end of the file if there is none."""
     if position == 0:
         return 0
     raw.seek(position - 1)
@@ -95,13 +95,13 @@ def _line_start(raw: BinaryIO, position: int) -> int:
     return at
 
 
-def _without_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _strip_byte_order_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:
     yield next(blocks, b"").removeprefix(BOM_UTF8)
     yield from blocks
 
 
-def _decompress_zstd(file: _Counted) -> Iterator[bytes]:
-    """Decompress all frames. `zstandard`'s own reader ends a truncated file without a word."""
+def _decompress_zstd(file: _CountingReader) -> Iterator[bytes]:
+    """Decompress all frames. `zstandard`'s own reader ends a truncated file without an error."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_MAX_WINDOW)
     frame = None
     parts: list[bytes] = []
@@ -128,8 +128,8 @@ def _decompress_zstd(file: _Counted) -> Iterator[bytes]:
         raise EOFError("the last Zstandard frame is cut off")
 
 
-def _decompress(file: _Counted, decompressor: Callable[[], Any]) -> Iterator[bytes]:
-    """Decompress all frames of bzip2 or xz. Python's own readers end at a damaged second one without a word."""
+def _decompress(file: _CountingReader, decompressor: Callable[[], Any]) -> Iterator[bytes]:
+    """Decompress all frames of bzip2 or xz. Python's own readers end at a damaged later frame without an error."""
     frame = None
     rest = b""
     while data := rest or file.read(READ_BYTES):
@@ -151,8 +151,8 @@ def _decompress(file: _Counted, decompressor: Callable[[], Any]) -> Iterator[byt
         raise EOFError("the last frame is cut off")
 
 
-def beginning(path: Path, compression: Compression | None, size: int = 4096) -> bytes:
-    """Return the first bytes of a local file, decompressed, and b"" where they cannot be read."""
+def read_start(path: Path, compression: Compression | None, size: int = 4096) -> bytes:
+    """Return the first bytes of a local file, decompressed; b"" if they cannot be read."""
     try:
         with path.open("rb") as file:
             raw = file.read(size)
@@ -164,10 +164,11 @@ def beginning(path: Path, compression: Compression | None, size: int = 4096) -> 
             frames = {"bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}
             return frames[compression]().decompress(raw, size) if compression else raw
     except (OSError, zstandard.ZstdError, zlib.error, lzma.LZMAError, EOFError):
-        return b""  # it is told where it is read to its end
+        return b""  # reading the whole file reports the error
 
 
-def cannot_read(piece: Piece, error: Exception) -> UserError:
+def unreadable_error(piece: Piece, error: Exception) -> UserError:
+    """Return the error for a file that cannot be read now."""
     return UserError(
         f"cannot read {piece.file.url}: {type(error).__name__}: {error}; "
         "finished shards are kept: run the same command again"

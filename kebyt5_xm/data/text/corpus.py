@@ -1,4 +1,4 @@
-"""What a corpus is made of: its files, behind local paths or URLs, and the pieces they are read in."""
+"""The files of a corpus, local or behind URLs, and the pieces in which they are read."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +10,7 @@ from typing import Any, Literal
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from kebyt5_xm.data.text.store import INDEX_NAME, UNFINISHED_NAME
 from kebyt5_xm.errors import UserError
 
 Format = Literal["txt", "jsonl", "parquet"]
@@ -18,19 +19,19 @@ FORMATS: dict[str, Format] = {
     ".text": "txt",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".json": "jsonl",  # as many corpora name their JSON lines
+    ".json": "jsonl",  # many corpora name their JSON lines so
     ".parquet": "parquet",
 }
 Compression = Literal["gz", "zst", "bz2", "xz"]
 COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst", ".bz2": "bz2", ".xz": "xz"}
-STORE_MARKS = ("store.json", "unfinished.json")  # in a folder that is a text store, not a corpus
-SMALLEST_SHARD = 32 << 20
-LARGEST_SHARD = 16 << 30
+STORE_FILES = (INDEX_NAME, UNFINISHED_NAME)  # mark a folder as a text store, not a corpus
+MIN_SHARD_BYTES = 32 << 20
+MAX_SHARD_BYTES = 16 << 30
 
 
 @dataclass(frozen=True)
 class File:
-    """An input file. `size` is in bytes as stored; `version` changes when the file does."""
+    """An input file. `size` is in bytes as stored; `version` changes when the file changes."""
 
     url: str
     format: Format
@@ -41,12 +42,10 @@ class File:
 
 @dataclass(frozen=True)
 class Piece:
-    """What is read of one file in one go.
+    """The part of a file that is read at once.
 
-    That is bytes [start, stop) of plain lines, row groups [start, stop) of a parquet file, or the whole file
-    where `stop` is None. `size` is its share of the file's bytes.
-
-    A line belongs to the piece in which it begins.
+    It is bytes [start, stop) of plain lines, row groups [start, stop) of a parquet file, or the whole file if `stop`
+    is None. `size` is its share of the file's bytes. A line belongs to the piece in which it begins.
     """
 
     file: File
@@ -56,32 +55,32 @@ class Piece:
 
 
 def list_files(inputs: Sequence[str], format: Format | Literal["auto"]) -> tuple[list[File], list[str]]:
-    """Return the files that paths, folders, globs and fsspec URLs name, and those left out.
+    """Return (files, skipped names) for paths, folders, globs and fsspec URLs.
 
-    Folders and globs are expanded in the order of names. Left out of them, and named in the second list, are
-    hidden files (`.` or `_` in front), those of a text store, and those whose names say another format.
+    Folders and globs are expanded in the order of names. From these, hidden files (names that begin with `.` or `_`),
+    files of a text store, and files whose names say another format are skipped.
 
     Raises:
-        UserError: nothing found, a name that does not tell the format, or one file named twice.
+        UserError: no file was found, a name does not show the format, or a file is given twice.
     """
     files: list[File] = []
     left_out: list[str] = []
     for url in inputs:
         found, expanded = _expand(url)
         stores = {
-            str(PurePosixPath(name).parent) for name in found if PurePosixPath(name).name in STORE_MARKS
+            str(PurePosixPath(name).parent) for name in found if PurePosixPath(name).name in STORE_FILES
         }
         for name, info in sorted(found.items()):
-            compression, told = _told_by_name(name)
-            chosen = told if format == "auto" else format
+            compression, named_format = _guess_format(name)
+            chosen = named_format if format == "auto" else format
             path = PurePosixPath(name)
             unwanted = path.name.startswith((".", "_")) or str(path.parent) in stores
-            if expanded and (unwanted or chosen is None or told not in (None, chosen)):
+            if expanded and (unwanted or chosen is None or named_format not in (None, chosen)):
                 left_out.append(name)
                 continue
             if chosen is None:
                 raise UserError(
-                    f"the name {name} does not tell its format; expected --format txt, jsonl or parquet"
+                    f"the name {name} does not show its format; expected --format txt, jsonl or parquet"
                 )
             version = next(
                 (str(info[key]) for key in ("mtime", "ETag", "etag", "LastModified") if key in info), ""
@@ -95,15 +94,15 @@ def list_files(inputs: Sequence[str], format: Format | Literal["auto"]) -> tuple
     seen: set[str] = set()
     for file in files:
         if file.url in seen:
-            raise UserError(f"{file.url} is named twice by the inputs; expected every file once")
+            raise UserError(f"{file.url} is named twice by the inputs; expected every file once: remove one")
         seen.add(file.url)
     return files, left_out
 
 
 def _expand(url: str) -> tuple[dict[str, dict[str, Any]], bool]:
-    """Return name -> fsspec's info of the files behind one input, and whether it was a folder or a glob."""
+    """Return (file name -> fsspec's info, whether the input is a folder or a glob) for one input."""
     try:
-        fs, path = _located(url)
+        fs, path = _resolve(url)
         if fs.isfile(path):
             found, expanded = {path: fs.info(path)}, False
         elif fs.isdir(path):
@@ -114,7 +113,9 @@ def _expand(url: str) -> tuple[dict[str, dict[str, Any]], bool]:
             raise UserError(f"found nothing at {url}; expected a file, a folder, a glob or a URL")
     except UserError:
         raise
-    except Exception as error:  # whatever the library behind the URL raises: no package, no login, no network
+    except (
+        Exception
+    ) as error:  # any error of the library that serves the URL: no package, no login, no network
         raise UserError(f"cannot open {url}: {type(error).__name__}: {error}") from error
     is_local = "file" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
     files = {
@@ -127,7 +128,7 @@ def _expand(url: str) -> tuple[dict[str, dict[str, Any]], bool]:
     return files, expanded
 
 
-def _told_by_name(name: str) -> tuple[Compression | None, Format | None]:
+def _guess_format(name: str) -> tuple[Compression | None, Format | None]:
     path = PurePosixPath(name.lower())
     compression = COMPRESSIONS.get(path.suffix)
     return compression, FORMATS.get((path.with_suffix("") if compression else path).suffix)
@@ -136,22 +137,21 @@ def _told_by_name(name: str) -> tuple[Compression | None, Format | None]:
 def default_shard_bytes(files: Sequence[File]) -> int:
     """Return the input bytes of one shard: a 128th of the corpus, between 32 MiB and 16 GiB.
 
-    It depends on the corpus alone, so that the store does not depend on the machine. 128 shards are what a
-    `Store` keeps open.
+    It depends on the corpus alone, so the store does not depend on the machine. A `Store` keeps 128 shards open.
     """
-    return min(max(sum(file.size for file in files) // 128, SMALLEST_SHARD), LARGEST_SHARD)
+    return min(max(sum(file.size for file in files) // 128, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
 
 
-def shards_of(
+def plan_shards(
     files: Sequence[File],
     document: Literal["line", "file"],
     shard_bytes: int,
     check: Callable[[str, Any], object] = lambda url, schema: None,
 ) -> list[list[Piece]]:
-    """Return the pieces of every shard: files in their order, large ones split, small ones together.
+    """Return the pieces of every shard. Files keep their order; large files are split, small ones share a shard.
 
-    Compressed files and files that are one document are never split. `check` is called with the name and the schema
-    of pyarrow of each parquet file that is split, and may refuse it.
+    Compressed files and files that are one document are never split. `check` is called with the URL and the pyarrow
+    schema of each parquet file that is split, and may raise an error.
     """
     shards: list[list[Piece]] = []
     group: list[Piece] = []
@@ -188,7 +188,7 @@ def _split_parquet(file: File, shard_bytes: int, check: Callable[[str, Any], obj
     try:
         with open_file(file.url) as raw:
             metadata = pyarrow.parquet.read_metadata(raw)
-    except pyarrow.ArrowInvalid:  # a damaged file: it is reported where it is read
+    except pyarrow.ArrowInvalid:  # a damaged file is reported when it is read
         yield Piece(file, 0, None, file.size)
         return
     check(file.url, metadata.schema.to_arrow_schema())
@@ -204,10 +204,10 @@ def _split_parquet(file: File, shard_bytes: int, check: Callable[[str, Any], obj
 
 def open_file(url: str) -> Any:
     """Open a path or URL for reading bytes, without decompressing it."""
-    fs, path = _located(url)
+    fs, path = _resolve(url)
     return fs.open(path, "rb")
 
 
-def _located(url: str) -> tuple[Any, str]:
-    """Return the file system and the path there of a path or URL. A local name with "::" or "://" in it is a path."""
+def _resolve(url: str) -> tuple[Any, str]:
+    """Return (file system, path in it) of a path or URL. An existing local name with "::" or "://" is a path."""
     return (LocalFileSystem(), os.path.abspath(url)) if os.path.exists(url) else url_to_fs(url)

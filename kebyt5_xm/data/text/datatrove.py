@@ -1,18 +1,18 @@
-"""Steps that write a text store at the end of a datatrove pipeline: local, SLURM or Ray, on any machines.
+"""Pipeline steps for datatrove that write a text store; they run locally, on SLURM or on Ray.
 
     pipeline = [JsonlReader("s3://bucket/crawl/"), ..., WriteStore("/shared/stores/ko", language="ko")]
     write = SlurmPipelineExecutor(pipeline, tasks=1000, ...)
     SlurmPipelineExecutor([FinishStore("/shared/stores/ko")], tasks=1, depends=write, ...).run()
 
-Each task writes one shard. The folder must be the same one for all tasks.
+Each task writes one shard. All tasks must use the same folder.
 """
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kebyt5_xm.data.text.documents import Problem, Reading, judge
-from kebyt5_xm.data.text.shards import finish, finished_report, make_shard
-from kebyt5_xm.data.text.unfinished import join, leave, read_options
+from kebyt5_xm.data.text.documents import Problem, ReadOptions, filter_documents
+from kebyt5_xm.data.text.shards import load_report, make_shard, merge_shards
+from kebyt5_xm.data.text.store_folder import join_store, read_options, remove_leftovers
 from kebyt5_xm.errors import UserError
 
 try:
@@ -25,14 +25,13 @@ except ImportError as error:
 
 
 class WriteStore(PipelineStep):
-    """Writes the documents that reach it as shard number `rank`; the last step of a pipeline.
+    """The last step of a pipeline: writes its documents as shard number `rank`.
 
     Args:
         path: folder of the store.
         language: BCP 47 code of the text.
         separator: bytes after every document.
-        reading: which documents are skipped; only `invalid_utf8` (lone surrogates) and `max_document_bytes`
-            matter here.
+        reading: which documents are skipped; only `invalid_utf8` (lone surrogates) and `max_document_bytes` apply.
     """
 
     type = "💽 - WRITER"
@@ -43,7 +42,7 @@ class WriteStore(PipelineStep):
         path: str,
         language: str,
         separator: bytes = b"\n",
-        reading: Reading = Reading(),  # noqa: B008  # frozen
+        reading: ReadOptions = ReadOptions(),  # noqa: B008  # frozen
     ) -> None:
         super().__init__()
         self.path = path
@@ -53,7 +52,7 @@ class WriteStore(PipelineStep):
 
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         out = Path(self.path)
-        join(out, {"language": self.language, "separator": self.separator.hex(), "ranks": world_size})
+        join_store(out, {"language": self.language, "separator": self.separator.hex(), "ranks": world_size})
         report = make_shard(out, rank, self.separator, self._batches(data))
         self.stat_update("documents", value=report.shard.documents)
         self.stat_update("bytes", value=report.shard.bytes)
@@ -64,14 +63,14 @@ class WriteStore(PipelineStep):
     def _batches(self, data: Iterable[Document]) -> Iterator[tuple[int, list[bytes], list[Problem], int]]:
         for number, document in enumerate(data, start=1):
             raw = document.text.encode("utf-8", "surrogatepass")
-            yield 1, *judge(document.id, number, [raw], self.reading)
+            yield 1, *filter_documents(document.id, number, [raw], self.reading)
 
 
 class FinishStore(PipelineStep):
-    """Puts the shards of all ranks together; run it in one task after the last `WriteStore`.
+    """Combines the shards of all ranks into a store; run it in one task after the last `WriteStore`.
 
     Raises:
-        UserError: a rank has not finished its shard, or there is no document at all.
+        UserError: a rank has not finished its shard, or there are no documents.
     """
 
     type = "💽 - WRITER"
@@ -86,14 +85,14 @@ class FinishStore(PipelineStep):
     ) -> Iterator[Document]:
         out = Path(self.path)
         options = read_options(out)
-        reports = [finished_report(out, number) for number in range(options["ranks"])]
+        reports = [load_report(out, number) for number in range(options["ranks"])]
         missing = [number for number, report in enumerate(reports) if report is None]
         if missing:
             raise UserError(
                 f"{out}: {len(missing)} of {len(reports)} ranks have not written their shard (first: rank "
                 f"{missing[0]}): run them again"
             )
-        finish(
+        merge_shards(
             out,
             options["language"],
             bytes.fromhex(options["separator"]),
@@ -101,5 +100,5 @@ class FinishStore(PipelineStep):
             continues=[False] * len(reports),
             made_from={"options": options},
         )
-        leave(out)
+        remove_leftovers(out)
         yield from data or ()

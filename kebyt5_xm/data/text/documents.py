@@ -1,4 +1,4 @@
-"""What is a document, and which documents a store keeps: nothing is dropped without a cause."""
+"""Decides which documents a store keeps, and gives a cause for every document that it drops."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ InvalidUtf8 = Literal["skip", "keep", "replace"]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How documents are read.
 
     Attributes:
-        format: of every input, or "auto": told by each file's name.
+        format: of every input, or "auto" to take it from each file's name.
         field: the key of a JSON line, or the parquet column, that holds the text.
-        document: what is one document in a txt file.
-        invalid_utf8: what becomes of a document with invalid UTF-8: skipped, kept as it is, or kept with
-            U+FFFD where it is invalid. It is counted and listed in every case.
-        max_document_bytes: longer documents, and longer lines of JSON, are skipped; they are never held in
-            memory, except in parquet.
+        document: the unit of a document in a txt file, a line or the whole file.
+        invalid_utf8: whether a document with invalid UTF-8 is skipped, kept unchanged, or kept with U+FFFD for the
+            invalid bytes. It is counted and listed in every case.
+        max_document_bytes: longer documents, and longer lines of JSON, are skipped; they are never held in memory,
+            except in parquet.
     """
 
     format: Format | Literal["auto"] = "auto"
@@ -33,14 +33,14 @@ class Reading:
     max_document_bytes: int = 64 << 20
 
 
-def num_lost(problems: Mapping[str, int], reading: Reading) -> int:
+def count_skipped(problems: Mapping[str, int], reading: ReadOptions) -> int:
     """Return how many documents with a problem were not kept. `problems` counts by cause."""
-    kept = INVALID if reading.invalid_utf8 != "skip" else None
-    return sum(count for cause, count in problems.items() if cause not in (EMPTY, kept))
+    kept_cause = INVALID if reading.invalid_utf8 != "skip" else None
+    return sum(count for cause, count in problems.items() if cause not in (EMPTY, kept_cause))
 
 
 class Fault(NamedTuple):
-    """Stands in a batch where a document could not be read."""
+    """Replaces a document that could not be read."""
 
     cause: str
     detail: str
@@ -55,12 +55,12 @@ class Problem(NamedTuple):
     detail: str
 
 
-def judge(
-    file: str, number: int, items: list[bytes | Fault], reading: Reading
+def filter_documents(
+    file: str, number: int, items: list[bytes | Fault], reading: ReadOptions
 ) -> tuple[list[bytes], list[Problem], int]:
-    """Return the documents of a batch that are kept, what was wrong with others, and how many were empty.
+    """Return (documents to keep, problems, number of empty documents) of a batch.
 
-    Empty is a document of nothing but white space, such as blank lines between paragraphs: not a problem.
+    A document of white space alone is empty, such as a blank line between paragraphs. It is not a problem.
     """
     filled = [item for item in items if isinstance(item, Fault) or item.strip()]
     num_empty = len(items) - len(filled)
@@ -69,7 +69,7 @@ def judge(
     kept: list[bytes] = []
     problems: list[Problem] = []
     for line, item in enumerate(items, start=number):
-        fault = item if isinstance(item, Fault) else fault_of(item, reading.max_document_bytes)
+        fault = item if isinstance(item, Fault) else find_fault(item, reading.max_document_bytes)
         if fault:
             problems.append(Problem(file, line, *fault))
         if isinstance(item, bytes) and item.strip():
@@ -81,26 +81,26 @@ def judge(
 
 
 def _are_clean(items: list[bytes | Fault], max_document_bytes: int) -> TypeGuard[list[bytes]]:
-    """Judge a batch at once: several times as fast as one document after the other, and most batches pass."""
+    """Check a whole batch at once. This is several times faster than one by one, and most batches pass."""
     documents = [item for item in items if isinstance(item, bytes)]
     if len(documents) < len(items) or max(map(len, documents), default=0) > max_document_bytes:
         return False
     joined = b"\n".join(documents)
-    return b"\0" not in joined and (joined.isascii() or _invalid_at(joined) is None)
+    return b"\0" not in joined and (joined.isascii() or _find_invalid_utf8(joined) is None)
 
 
-def fault_of(document: bytes, max_document_bytes: int | None = None) -> Fault | None:
-    """Return why a document is not kept as it is, or None."""
+def find_fault(document: bytes, max_document_bytes: int | None = None) -> Fault | None:
+    """Return the fault of a document, or None."""
     if max_document_bytes is not None and len(document) > max_document_bytes:
         return Fault(TOO_LONG, f"{len(document)} bytes")
     if (position := document.find(b"\0")) >= 0:
         return Fault(NUL, f"at byte {position}")
-    if (position := _invalid_at(document)) is not None:
+    if (position := _find_invalid_utf8(document)) is not None:
         return Fault(INVALID, f"0x{document[position]:02x} at byte {position}")
     return None
 
 
-def _invalid_at(data: bytes) -> int | None:
+def _find_invalid_utf8(data: bytes) -> int | None:
     try:
         data.decode()
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
-"""Making a store shard by shard: each shard with its own report, the reports put together at the end.
+"""Writes a store shard by shard. Each shard has its own report; the reports are merged at the end.
 
-What makes shards (`kebyt5-xm prepare text`, datatrove's executors) may be killed and started again at any
-moment: a shard whose report exists is finished, and everything else is made anew.
+The process that writes shards (`kebyt5-xm prepare text`, datatrove's executors) may be killed and restarted at any
+time: a shard with a report is finished, and every other shard is written again.
 """
 
 import json
@@ -21,9 +21,9 @@ ERRORS_NAME = "errors.jsonl"
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of a finished shard.
+    """The counts of a finished shard.
 
-    `lines` counts what was read, documents or not; `problems` counts by cause, empty documents included.
+    `lines` counts all lines read; `problems` counts by cause, including empty documents.
     """
 
     shard: Shard
@@ -57,8 +57,8 @@ def make_shard(
     return report
 
 
-def finished_report(directory: Path, number: int) -> Report | None:
-    """Return the report of a shard that was finished earlier, or None where it must be made."""
+def load_report(directory: Path, number: int) -> Report | None:
+    """Return the report of a finished shard, or None if the shard is not finished."""
     path = _report_path(directory, number)
     if not path.exists():
         return None
@@ -66,7 +66,7 @@ def finished_report(directory: Path, number: int) -> Report | None:
     return Report(Shard(**contents["shard"]), contents["lines"], contents["problems"])
 
 
-def finish(
+def merge_shards(
     directory: Path,
     language: str,
     separator: bytes,
@@ -77,9 +77,9 @@ def finish(
     """Write `errors.jsonl` and `store.json`, remove the reports, and return the problems by cause.
 
     Args:
-        continues: for every shard, whether it goes on in the file in which the shard before it ended; its
-            line numbers then go on too.
-        made_from: inputs and options, for the record.
+        continues: for every shard, whether it continues the file in which the previous shard ended; its line numbers
+            then continue too.
+        made_from: inputs and options, to record.
 
     Raises:
         UserError: no shard holds a document.
@@ -87,7 +87,7 @@ def finish(
     problems = count_problems(reports)
     with durably(directory / ERRORS_NAME) as file:
         file.writelines(
-            json_line(found._asdict()) for found in listed_problems(directory, reports, continues)
+            json_line(found._asdict()) for found in iterate_problems(directory, reports, continues)
         )
     finish_store(directory, language, separator, [report.shard for report in reports], problems, made_from)
     for number in range(len(reports)):
@@ -97,20 +97,20 @@ def finish(
 
 
 def count_problems(reports: Iterable[Report]) -> dict[str, int]:
-    """Return cause -> how often, over all shards."""
+    """Return cause -> count over all shards."""
     problems: Counter[str] = Counter()
     for report in reports:
         problems.update(report.problems)
     return dict(problems)
 
 
-def listed_problems(
+def iterate_problems(
     directory: Path, reports: Sequence[Report], continues: Sequence[bool]
 ) -> Iterator[Problem]:
-    """Yield what finished shards listed, with lines counted from the start of each file."""
+    """Yield the problems of finished shards, with lines counted from the start of each file."""
     lines_before = 0
-    for number, (report, continued) in enumerate(zip(reports, continues, strict=True)):
-        lines_before = lines_before if continued else 0
+    for number, (report, is_continued) in enumerate(zip(reports, continues, strict=True)):
+        lines_before = lines_before if is_continued else 0
         with (directory / f"{shard_name(number)}.{ERRORS_NAME}").open(encoding="utf-8") as file:
             for line in file:
                 problem = Problem(**json.loads(line))
@@ -119,7 +119,7 @@ def listed_problems(
 
 
 def read_problems(directory: Path) -> Iterator[Problem]:
-    """Yield what `errors.jsonl` of a finished store lists."""
+    """Yield the problems listed in `errors.jsonl` of a finished store."""
     with (directory / ERRORS_NAME).open(encoding="utf-8") as file:
         yield from (Problem(**json.loads(line)) for line in file)
 

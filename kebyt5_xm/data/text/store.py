@@ -1,12 +1,12 @@
 """The text store: a corpus as flat files of bytes, read in place.
 
-A store is a folder. `store.json` says what it holds; shard NNNNN is two files beside it:
+A store is a folder. `store.json` describes it; shard NNNNN is two files in the same folder:
 
     NNNNN.bytes    the documents' bytes end to end, each followed by the separator
     NNNNN.offsets  little-endian uint64, documents + 1 of them; document i and its separator are the bytes
                    [offsets[i], offsets[i + 1]) of the shard
 
-Bytes are their own tokens, so a store is the corpus. `kebyt5_xm.data.text.store_writer` writes stores.
+Bytes are their own tokens, so a store needs no tokenization. `kebyt5_xm.data.text.store_writer` writes stores.
 """
 
 import hashlib
@@ -33,8 +33,8 @@ UNFINISHED_NAME = "unfinished.json"
 class Shard:
     """One shard as `store.json` describes it.
 
-    `bytes` counts separators, `longest` (the longest document, in bytes) does not. `digest` is blake2b, 16
-    bytes in hex, over the `.bytes` file followed by the `.offsets` file.
+    `bytes` includes separators; `longest` (the longest document, in bytes) does not. `digest` is BLAKE2b, 16 bytes in
+    hex, of the `.bytes` file followed by the `.offsets` file.
     """
 
     name: str
@@ -45,17 +45,17 @@ class Shard:
 
 
 class Store:
-    """A finished store, read-only. Opening reads `store.json` and compares file sizes with it; nothing else.
+    """A finished store, read-only. Opening it only reads `store.json` and checks file sizes.
 
-    Bytes are read by position (`pread`) rather than through a memory map: the kernel maps up to 2 MiB around a
-    byte that is touched, so that a map's resident size grew to that of the store after 30 MB read at random;
-    a page fault costs more than the call; and a file cut short ends in an error instead of SIGBUS. What was
-    read stays in the system's page cache either way (benchmarks/store.py measures both).
+    Bytes are read by position (`pread`) rather than through a memory map, for three reasons. The kernel maps up to
+    2 MiB around each byte, so a map's resident size grew to the size of the store after 30 MB of random reads. A page
+    fault costs more than the call. A truncated file raises an error instead of SIGBUS. Either way the data stays in
+    the system's page cache (benchmarks/store.py measures both).
 
-    A store may be pickled (workers open it again) and is safe to use after a fork and in threads.
+    A store can be pickled (workers open it again) and is safe to use after a fork and in threads.
 
     Raises:
-        UserError: no store at `path`, an unfinished or truncated one, or one of a newer version.
+        UserError: the store at `path` is missing, unfinished, truncated or of a newer version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -86,7 +86,7 @@ class Store:
         return hashlib.blake2b(json.dumps(contents).encode(), digest_size=8).hexdigest()
 
     def num_chunks(self, length: int) -> int:
-        """Return how many whole chunks of `length` bytes the store holds; the rest at its end is left out."""
+        """Return how many whole chunks of `length` bytes the store holds; a shorter rest is not counted."""
         return self.num_bytes // length
 
     def chunks(self, rows: NDArray[np.int64], length: int) -> NDArray[np.uint8]:
@@ -108,17 +108,17 @@ class Store:
         return np.frombuffer(bytearray().join(chunks), np.uint8).reshape(len(rows), length)
 
     def document(self, index: int) -> bytes:
-        """Return document `index` without its separator. Raises IndexError beyond the last."""
+        """Return document `index` without its separator. Raises IndexError if there is no such document."""
         number, start, stop = self._locate(index)
         return self._read(number, start, stop - start)
 
     def document_length(self, index: int) -> int:
-        """Return the bytes of document `index`, its separator not counted."""
+        """Return the length of document `index` in bytes, without its separator."""
         _, start, stop = self._locate(index)
         return stop - start
 
     def verify(self) -> Iterator[tuple[Shard, bool]]:
-        """Read every shard again, yielding it and whether it is what was written (by its digest)."""
+        """Read every shard again; yield it and whether its digest is still correct."""
         for shard in self.shards:
             digest = hashlib.blake2b(digest_size=16)
             for suffix in (".bytes", ".offsets"):
@@ -128,7 +128,7 @@ class Store:
             yield shard, digest.hexdigest() == shard.digest
 
     def _locate(self, index: int) -> tuple[int, int, int]:
-        """Return the shard of a document, and where in it the document begins and ends."""
+        """Return (shard number, start, end) of a document; start and end are offsets in the shard."""
         if not 0 <= index < self.num_documents:
             raise IndexError(f"document {index} of {self.num_documents}")
         number = int(np.searchsorted(self._document_ends, index, side="right"))
@@ -138,7 +138,7 @@ class Store:
         return number, start, stop - len(self.separator)
 
     def _read(self, number: int, offset: int, length: int) -> bytes:
-        """Return `length` bytes from `offset` of a shard on, which may go on in the next shards."""
+        """Return `length` bytes from `offset` of a shard; they may continue in the next shards."""
         pieces: list[bytes] = []
         while True:
             piece = self._pread(f"{self.shards[number].name}.bytes", length, offset)
@@ -150,15 +150,17 @@ class Store:
             if offset == self.shards[number].bytes:
                 number, offset = number + 1, 0
             elif not piece:
-                raise UserError(f"{self.path} became shorter while it was in use; expected it unchanged")
+                raise UserError(
+                    f"{self.path} became shorter while it was in use, expected it unchanged: start again"
+                )
 
     def _pread(self, name: str, length: int, offset: int) -> bytes:
         try:
-            file = self._files[name].get()  # held, so that no other thread closes it meanwhile
+            file = self._files[name].get()  # this reference keeps other threads from closing the file
             return os.pread(file.descriptor, length, offset)
         except OSError as error:
             raise UserError(
-                f"cannot read {self.path / name}: {error.strerror}; expected the store as it was opened"
+                f"cannot read {self.path / name} ({error.strerror}), expected the store unchanged: start again"
             ) from error
 
     def __reduce__(self) -> tuple:
@@ -168,18 +170,18 @@ class Store:
 def _reopen(path: str, fingerprint: str) -> Store:
     store = Store(path)
     if store.fingerprint != fingerprint:
-        raise UserError(f"{path} was written anew while it was in use; expected it unchanged: start again")
+        raise UserError(f"{path} was rewritten while it was in use, expected it unchanged: start again")
     return store
 
 
 def read_index(path: Path) -> dict:
-    """Return what `store.json` says; raise `UserError` where there is no finished store of this version."""
+    """Return the contents of `store.json`; raise `UserError` if there is no finished store of this version."""
     remedy = "make one with `kebyt5-xm prepare text`"
     if not path.exists():
         raise UserError(f"found nothing at {path}; expected a text store: {remedy}")
     if not (path / INDEX_NAME).exists():
         if (path / UNFINISHED_NAME).exists():
-            raise UserError(f"{path} is an unfinished text store: run again what was making it")
+            raise UserError(f"{path} is an unfinished text store: run the command that was writing it again")
         raise UserError(f"{path} is not a text store (it has no {INDEX_NAME}): {remedy}")
     try:
         index = json.loads((path / INDEX_NAME).read_text(encoding="utf-8"))

@@ -1,7 +1,6 @@
-"""Writing text stores: a shard at a time, each under temporary names until it is whole and synced.
+"""Writes text stores, one shard at a time. A shard has temporary file names until it is complete and synced.
 
-`store.json` is written last, by rename, so that a kill at any moment leaves nothing that looks finished and
-is not.
+`store.json` is written last, by rename, so a killed process never leaves a store that looks finished but is not.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ SHARD_BYTES = 1 << 30
 
 
 class ShardWriter:
-    """Writes one shard. `close`, the last word in its block, makes it appear; an error leaves nothing of it."""
+    """Writes one shard within a `with` block. `close`, called last, publishes it; an error removes its files."""
 
     def __init__(self, directory: Path, name: str, separator: bytes) -> None:
         self.directory = directory
@@ -53,7 +52,7 @@ class ShardWriter:
         self.longest = max(self.longest, int(lengths.max()))
 
     def close(self) -> Shard:
-        """Sync and rename the two files; return what `store.json` is to say of them."""
+        """Sync and rename the two files; return the shard's entry for `store.json`."""
         self._open.close()
         with (self.directory / f"{self.name}.offsets").open("rb") as file:
             while block := file.read(1 << 22):
@@ -64,7 +63,7 @@ class ShardWriter:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Leave nothing of what was written, unless it was closed."""
+        """Remove the files unless the shard was closed."""
         self._open.__exit__(*error)
 
 
@@ -127,8 +126,8 @@ def finish_store(
     """Write `store.json`, the last step of making a store.
 
     Args:
-        problems: cause -> documents that had it (those with invalid UTF-8 are counted even where kept).
-        made_from: what is recorded of inputs and options; nothing reads it but people and model cards.
+        problems: cause -> number of documents (documents with invalid UTF-8 count even if they are kept).
+        made_from: inputs and options to record, for people and model cards.
 
     Raises:
         UserError: the shards hold no document.
@@ -154,8 +153,8 @@ def finish_store(
 
 
 def write_json(path: Path, contents: object) -> None:
-    """Write a JSON file so that it is whole or absent, and there after a power cut."""
+    """Write a JSON file durably: it is complete or absent, even after a power cut."""
     with durably(path) as file:
         text = json.dumps(contents, ensure_ascii=False, indent=1)
-        file.write(text.encode("utf-8", "backslashreplace"))  # names of files may hold halves of characters
+        file.write(text.encode("utf-8", "backslashreplace"))  # file names may hold lone surrogates
     sync(path.parent)

@@ -1,4 +1,4 @@
-"""The folder of a store while it is being made: what may be begun, continued or replaced there."""
+"""The folder of an unfinished store: checks and steps to begin, continue, replace or discard it."""
 
 import fcntl
 import json
@@ -17,19 +17,19 @@ from kebyt5_xm.durable import meant
 from kebyt5_xm.errors import UserError
 
 REPORT_FILE = re.compile(r"\d{5,}\.json")
-PART_FILE = re.compile(r"(\d{5,}|store|unfinished|errors)\..*")
-"""Of which file a kill may leave a part: see `is_part`."""
+PARTIAL_FILE = re.compile(r"(\d{5,}|store|unfinished|errors)\..*")
+"""Files of which a killed process may leave a partial one: see `is_partial_file`."""
 STORE_FILE = re.compile(r"\d{5,}\.(bytes|offsets|errors\.jsonl)|store\.json|errors\.jsonl")
 
 
-def is_part(name: str) -> bool:
-    """Say whether a file is what a kill has left of one of a store's; earlier versions wrote NAME.part."""
+def is_partial_file(name: str) -> bool:
+    """Return whether a killed process left this partial file of a store; earlier versions wrote NAME.part."""
     whole = meant(name) or (name.removesuffix(".part") if name.endswith(".part") else "")
-    return PART_FILE.fullmatch(whole) is not None
+    return PARTIAL_FILE.fullmatch(whole) is not None
 
 
-def check_out(out: Path, overwrite: bool) -> None:
-    """Raise `UserError` where a store may not be begun: files of others, or a finished store."""
+def check_output(out: Path, overwrite: bool) -> None:
+    """Raise `UserError` if a store may not be begun in `out`: it holds other files, or a finished store."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -39,13 +39,15 @@ def check_out(out: Path, overwrite: bool) -> None:
             raise UserError(
                 f"{out} holds a finished store: name another --out, or replace it with --overwrite"
             )
-    elif not (out / UNFINISHED_NAME).exists() and any(not is_part(path.name) for path in out.iterdir()):
+    elif not (out / UNFINISHED_NAME).exists() and any(
+        not is_partial_file(path.name) for path in out.iterdir()
+    ):
         raise UserError(f"{out} is neither empty nor a store: name another --out")
 
 
 @contextmanager
-def only_one(out: Path) -> Iterator[None]:
-    """Hold the folder; raise `UserError` where another process does. A kill lets go of it."""
+def lock_folder(out: Path) -> Iterator[None]:
+    """Lock the folder; raise `UserError` if another process holds the lock. A killed process releases it."""
     descriptor = open_descriptor(out, O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems have no locks
@@ -60,48 +62,48 @@ def only_one(out: Path) -> Iterator[None]:
         close(descriptor)
 
 
-def begin(out: Path, options: dict[str, object], files: Sequence[File], overwrite: bool) -> None:
-    """Make `out` ready for shards: new, or as an interrupted run of the same options and files left it.
+def begin_store(out: Path, options: dict[str, object], files: Sequence[File], overwrite: bool) -> None:
+    """Prepare `out` for shards; keep the finished shards of an interrupted run with the same options and files.
 
     Raises:
-        UserError: an interrupted run had other options or files (and `overwrite` is not set).
+        UserError: an interrupted run had other options or files, and `overwrite` is not set.
     """
     expected = {"options": options, "files": [[file.url, file.size, file.version] for file in files]}
     path = out / UNFINISHED_NAME
     if path.exists() and not (out / INDEX_NAME).exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         if found == expected:
-            _remove(out, is_part)
+            _remove(out, is_partial_file)
             return
         if not overwrite:
             raise UserError(
-                f"{out} is unfinished, and was begun otherwise: {_difference(found, expected)}; repeat "
-                "the earlier command, name another --out, or start afresh with --overwrite"
+                f"{out} is unfinished and was begun with other settings: {_describe_difference(found, expected)}; "
+                "repeat the earlier command, name another --out, or start over with --overwrite"
             )
-    # In this order a kill between two lines leaves the old store, or an unfinished one of the new options.
+    # In this order, a kill between two lines leaves the old store or an unfinished one with the new options.
     _remove(out, REPORT_FILE.fullmatch)
     write_json(path, expected)
     (out / INDEX_NAME).unlink(missing_ok=True)
     _remove(out, STORE_FILE.fullmatch)
-    _remove(out, is_part)
+    _remove(out, is_partial_file)
 
 
-def discard(out: Path) -> None:
-    """Remove an unfinished store that is of no use, and its folder if nothing else is in it."""
-    for is_ours in (REPORT_FILE.fullmatch, STORE_FILE.fullmatch, is_part):
-        _remove(out, is_ours)
+def discard_store(out: Path) -> None:
+    """Remove an unfinished store, and its folder if nothing else is in it."""
+    for is_match in (REPORT_FILE.fullmatch, STORE_FILE.fullmatch, is_partial_file):
+        _remove(out, is_match)
     (out / UNFINISHED_NAME).unlink()
     with suppress(OSError):
         out.rmdir()
 
 
-def join(out: Path, options: dict[str, object]) -> None:
-    """Begin a store, or join others who make it with the same options, from any machine at the same time.
+def join_store(out: Path, options: dict[str, object]) -> None:
+    """Begin a store, or join other processes that write it with the same options, possibly on other machines.
 
     Raises:
-        UserError: a finished store, or one begun with other options.
+        UserError: the store is finished, or was begun with other options.
     """
-    check_out(out, overwrite=False)
+    check_output(out, overwrite=False)
     path = out / UNFINISHED_NAME
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
@@ -109,7 +111,7 @@ def join(out: Path, options: dict[str, object]) -> None:
     found = read_options(out)
     if found != options:
         raise UserError(
-            f"{out} is unfinished, and was begun with {found}, not {options}: name another one or remove it"
+            f"{out} is unfinished and was begun with {found}, expected {options}: name another folder or remove it"
         )
 
 
@@ -118,23 +120,23 @@ def read_options(out: Path) -> dict[str, Any]:
     return json.loads((out / UNFINISHED_NAME).read_text(encoding="utf-8"))["options"]
 
 
-def leave(out: Path) -> None:
-    """Remove what is left once the store is finished."""
-    _remove(out, is_part)
+def remove_leftovers(out: Path) -> None:
+    """Remove temporary files of a finished store."""
+    _remove(out, is_partial_file)
     (out / UNFINISHED_NAME).unlink(missing_ok=True)
 
 
-def _remove(out: Path, is_ours: Callable[[str], object]) -> None:
+def _remove(out: Path, is_match: Callable[[str], object]) -> None:
     for path in out.iterdir():
-        if is_ours(path.name):
+        if is_match(path.name):
             path.unlink(missing_ok=True)
 
 
-def _difference(found: dict, expected: dict) -> str:
-    """Return the first thing that differs, in words."""
+def _describe_difference(found: dict, expected: dict) -> str:
+    """Return the first difference in words."""
     for name, value in expected["options"].items():
         if found["options"].get(name) != value:
-            return f"{name} was {found['options'].get(name)!r}, is {value!r}"
+            return f"{name} was {found['options'].get(name)!r}, is now {value!r}"
     before = {url: rest for url, *rest in found["files"]}
     now = {url: rest for url, *rest in expected["files"]}
     for url in before | now:
@@ -144,4 +146,4 @@ def _difference(found: dict, expected: dict) -> str:
             return f"the input {url} is new"
         if before[url] != now[url]:
             return f"the input {url} has changed since"
-    return "the inputs came in another order"
+    return "the inputs were in another order"
