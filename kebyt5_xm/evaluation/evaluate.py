@@ -43,7 +43,7 @@ from kebyt5_xm.model.network import teacher_forced, token_losses
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.model.saving import load_run
-from kebyt5_xm.trust import held_to_trust
+from kebyt5_xm.trust import check_trusted
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -63,7 +63,7 @@ class Evaluation:
 
         Raises `UserError` for what cannot be opened, and for classes of packages that are not trusted.
         """
-        held_to_trust(run.config, trusted_modules)
+        check_trusted(run.config, trusted_modules)
         where = usable_device(device)
         model = load_run(CrossModalT5, run, trusted_modules)
         with enough_memory(where, "end what else computes there"):

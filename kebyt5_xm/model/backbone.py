@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.pretrained import Pretrained, open_pretrained
-from kebyt5_xm.model.t5 import backbone_hash, load_state, refuse_absurd, t5_config, untied, without_weights
+from kebyt5_xm.model.t5 import backbone_hash, load_state, refuse_absurd, t5, t5_config, without_weights
 from kebyt5_xm.vocabulary import BYTE_OFFSET, EOS_ID, PAD_ID, VOCAB_SIZE
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Backbone:
     def _from_scratch(self) -> "T5ForConditionalGeneration":
         from torch import nn
 
-        model = untied(self.config())
+        model = t5(self.config())
         # transformers gives an untied head std 1 and so a first loss near 110 nats; T5 1.1 itself divides the
         # variance by the fan-in (mesh TensorFlow's dense layers; transformers #26441, t5x #1477).
         nn.init.normal_(model.lm_head.weight, std=model.config.d_model**-0.5)

@@ -21,7 +21,7 @@ from kebyt5_xm.model.packing import decode as decode_packed
 from kebyt5_xm.model.slot_bias import zero_bias_at_slots
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.splice import slot_positions, splice
-from kebyt5_xm.model.t5 import t5_config, untied
+from kebyt5_xm.model.t5 import t5, t5_config
 from kebyt5_xm.vocabulary import PAD_ID
 
 
@@ -107,7 +107,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         trusted_modules: Sequence[str] = (),
     ) -> None:
         super().__init__(config)
-        self.backbone = backbone or untied(t5_config(config.backbone))
+        self.backbone = backbone or t5(t5_config(config.backbone))
         if modalities is None:
             d_model = self.backbone.config.d_model
             modalities = build_modalities(config.modalities, d_model, trusted_modules)

@@ -25,7 +25,7 @@ from kebyt5_xm.model.runs.run import Run, lora_entries, model_tensors
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.t5 import refuse_absurd, saved_config, t5_config, without_weights
 from kebyt5_xm.model.tensor_files import check_fit, load_tensors, write_tensors
-from kebyt5_xm.trust import held_to_trust, somebody_elses
+from kebyt5_xm.trust import check_trusted, somebody_elses
 from kebyt5_xm.weight_files import ABOUT, CROSS_MODAL, WEIGHTS, read_tensors
 
 Model = TypeVar("Model", bound=CrossModalNetwork)
@@ -195,7 +195,7 @@ def _assemble(
     name: str,
     trusted_modules: Sequence[str],
 ) -> Model:
-    held_to_trust(config.modalities, trusted_modules)  # before anything is said of the weights
+    check_trusted(config.modalities, trusted_modules)  # before anything is said of the weights
     backbone = without_weights(t5_config(config.backbone))
     part = "backbone."
     check_fit(backbone, {k.removeprefix(part): t for k, t in tensors.items() if k.startswith(part)}, name)

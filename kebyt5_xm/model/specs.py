@@ -16,7 +16,7 @@ from torch import nn
 from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.trust import check_trusted, somebody_elses, with_current_names
+from kebyt5_xm.trust import check_class_trusted, somebody_elses, with_current_names
 
 T = TypeVar("T")
 Parts = tuple[Encoder, Adapter]
@@ -77,7 +77,7 @@ def _find(spec: Any, base: type[T], trusted_modules: Sequence[str], where: str) 
     class_path = spec.get("class_path") if isinstance(spec, dict) else None
     if not isinstance(class_path, str) or set(spec) - {"class_path", "init_args"}:
         raise UserError(f"{where} is {str(spec)[:80]!r}; expected a mapping of class_path and init_args")
-    check_trusted(class_path, trusted_modules, where)
+    check_class_trusted(class_path, trusted_modules, where)
     module_name, _, name = class_path.rpartition(".")
     try:
         module = importlib.import_module(module_name)

@@ -2,7 +2,7 @@
 
 transformers 5 forces `tie_word_embeddings` to true whenever a T5Config is constructed, and a model saved so
 is read by transformers 4 as tied, with scaled outputs. So configs come from `t5_config`, models from
-`untied`.
+`t5`.
 """
 
 import hashlib
@@ -93,7 +93,7 @@ def saved_config(config: "T5Config") -> dict[str, Any]:
     }
 
 
-def untied(config: "T5Config") -> "T5ForConditionalGeneration":
+def t5(config: "T5Config") -> "T5ForConditionalGeneration":
     """Return a T5 in which both stacks share the embedding and the head does not."""
     from transformers import T5ForConditionalGeneration
 
@@ -109,7 +109,7 @@ def without_weights(config: "T5Config") -> "T5ForConditionalGeneration":
     import torch
 
     with torch.device("meta"):
-        return untied(config)
+        return t5(config)
 
 
 def load_state(model: "T5ForConditionalGeneration", tensors: "dict[str, Tensor]", weights: str) -> None:
