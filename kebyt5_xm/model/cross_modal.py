@@ -13,9 +13,9 @@ from kebyt5_xm.model import asking
 from kebyt5_xm.model.hub_arguments import (
     LOAD_REMEDIES,
     SAVE_REMEDIES,
-    device_of,
-    dtype_of,
-    max_bytes,
+    parse_device_map,
+    parse_dtype,
+    parse_size,
     refuse_unknown,
 )
 from kebyt5_xm.model.network import CrossModalNetwork
@@ -78,7 +78,7 @@ class CrossModalT5(CrossModalNetwork):
                 "found safe_serialization=False, expected True: exports hold no pickles; leave it out"
             )
         if is_main_process:
-            save(self, Path(save_directory), state_dict=state_dict, max_bytes=max_bytes(max_shard_size))
+            save(self, Path(save_directory), state_dict=state_dict, max_bytes=parse_size(max_shard_size))
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -106,7 +106,7 @@ class CrossModalT5(CrossModalNetwork):
         Raises `UserError`; for a class that is not trusted, before anything of it is imported.
         """
         refuse_unknown("from_pretrained", others, LOAD_REMEDIES)
-        wanted, device = dtype_of(dtype, torch_dtype), device_of(device_map)
+        wanted, device = parse_dtype(dtype, torch_dtype), parse_device_map(device_map)
         model = load(cls, os.fspath(pretrained_model_name_or_path), trusted_modules, local_files_only)
         if wanted is not None:
             model = model.to(wanted)  # pyright: ignore[reportArgumentType]

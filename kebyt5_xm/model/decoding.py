@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from kebyt5_xm.data.inputs import Inputs
-from kebyt5_xm.model.network import CrossModalNetwork, teacher_forced
+from kebyt5_xm.model.network import CrossModalNetwork, teacher_force
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID
 
 CHECK_EVERY = 8
@@ -20,17 +20,17 @@ CHECK_EVERY = 8
 
 
 @torch.no_grad()
-def encoded(model: CrossModalNetwork, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+def encode(model: CrossModalNetwork, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
     """Return the encoder's states [B, S, D] of inputs, and their mask [B, S], None if all count.
 
     By a call of the whole model, as sharded weights want it; one id of the decoder is what that costs.
     """
-    output = teacher_forced(model, inputs, inputs.input_ids[:, :1])  # any label: the start id alone goes in
+    output = teacher_force(model, inputs, inputs.input_ids[:, :1])  # any label: the start id alone goes in
     return output.states, output.mask
 
 
 @torch.no_grad()
-def greedy(
+def greedy_decode(
     model: CrossModalNetwork,
     states: Tensor,
     attention_mask: Tensor | None,

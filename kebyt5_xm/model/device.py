@@ -10,7 +10,7 @@ import torch
 from kebyt5_xm.errors import UserError, first_line
 
 
-def usable_device(name: str) -> torch.device:
+def open_device(name: str) -> torch.device:
     """Return the device of that name, such as `cpu`, `cuda` or `cuda:1`. Raises `UserError` if it cannot be used."""
     try:
         device = torch.device(name)
@@ -24,7 +24,7 @@ def usable_device(name: str) -> torch.device:
 
 
 @contextmanager
-def enough_memory(device: torch.device, remedy: str) -> Iterator[None]:
+def explain_out_of_memory(device: torch.device, remedy: str) -> Iterator[None]:
     """Turn the end of the device's memory within the block into a `UserError` with the remedy."""
     try:
         yield

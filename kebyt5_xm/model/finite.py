@@ -13,7 +13,7 @@ NAMED = 3
 """Tensors that an error names."""
 
 
-def not_finite(tensors: "Mapping[str, Tensor]") -> list[str]:
+def non_finite_tensors(tensors: "Mapping[str, Tensor]") -> list[str]:
     """Return the names of the tensors that hold an infinity or a NaN. The device is waited for once."""
     import torch
 
@@ -35,7 +35,7 @@ def not_finite(tensors: "Mapping[str, Tensor]") -> list[str]:
     return bad
 
 
-def unsound_weights(module: "nn.Module") -> list[str]:
+def non_finite_weights(module: "nn.Module") -> list[str]:
     """Return the names of a model's parameters that are not finite, and of buffers that hold a NaN, on this rank.
 
     An infinity in a buffer may be meant, as in a mask. Of a sharded parameter, this rank's shard is looked at.
@@ -46,12 +46,12 @@ def unsound_weights(module: "nn.Module") -> list[str]:
         for name, buffer in module.named_buffers()
         if buffer.is_floating_point()
     }
-    return not_finite({**parameters, **buffers})
+    return non_finite_tensors({**parameters, **buffers})
 
 
-def refuse_not_finite(tensors: "Mapping[str, Tensor]", what: str) -> None:
+def refuse_non_finite(tensors: "Mapping[str, Tensor]", what: str) -> None:
     """Raise `UserError` if weights that are about to be written as `what` hold an infinity or a NaN."""
-    if bad := not_finite(tensors):
+    if bad := non_finite_tensors(tensors):
         raise UserError(
             f"{what} would hold {told(bad)} that are not finite, and is not written; take an earlier checkpoint of "
             "the run, and train on from it with a lower rate"
@@ -64,7 +64,7 @@ def told(names: list[str]) -> str:
     return f"{len(names)} tensors ({shown}{' and others' if len(names) > NAMED else ''})"
 
 
-def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+def finite_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return the figures that are finite: a loss of NaN is none."""
     values = {name: float(value) for name, value in metrics.items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.model.device import usable_device
+from kebyt5_xm.model.device import open_device
 from kebyt5_xm.weight_files import WEIGHTS
 
 LOAD_REMEDIES = {
@@ -54,7 +54,7 @@ def refuse_unknown(function: str, given: dict[str, Any], remedies: dict[str, str
         raise UserError(f"{function} does not take {name}={value!r:.60}; {remedy}")
 
 
-def dtype_of(dtype: Any, torch_dtype: Any) -> torch.dtype | None:
+def parse_dtype(dtype: Any, torch_dtype: Any) -> torch.dtype | None:
     """Return the precision that is asked for; None for that of the file. Raises `UserError`."""
     if dtype is not None and torch_dtype is not None and dtype != torch_dtype:
         raise UserError(
@@ -71,7 +71,7 @@ def dtype_of(dtype: Any, torch_dtype: Any) -> torch.dtype | None:
     return found
 
 
-def device_of(device_map: Any) -> torch.device | None:
+def parse_device_map(device_map: Any) -> torch.device | None:
     """Return the one device of a `device_map`; None if there is none. Raises `UserError`."""
     if device_map is None:
         return None
@@ -86,10 +86,10 @@ def device_of(device_map: Any) -> torch.device | None:
             f"found device_map={device_map!r:.60}, expected one device, such as 'cuda': a model is not spread over "
             "several"
         )
-    return usable_device(device_map)
+    return open_device(device_map)
 
 
-def max_bytes(max_shard_size: int | str | None) -> int | None:
+def parse_size(max_shard_size: int | str | None) -> int | None:
     """Return the bytes that a size such as "5GB" or "200MiB" means. Raises `UserError`."""
     if max_shard_size is None or isinstance(max_shard_size, int):
         return max_shard_size

@@ -19,7 +19,7 @@ from kebyt5_xm.encoder import Media
 from kebyt5_xm.errors import UserError
 
 
-def media_of(item: Any, limits: Limits | None = None) -> Media | None:
+def media_kind(item: Any, limits: Limits | None = None) -> Media | None:
     """Return the kind of an item; None where nothing tells."""
     if isinstance(item, os.PathLike):
         return _of_file(Path(item), limits)

@@ -22,9 +22,9 @@ from kebyt5_xm.data.sources.words import checked
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.vocabulary import EOS_ID, encode
 
-MOST_POSITIONS = 4096
+MAX_POSITIONS = 4096
 """Decoder positions of the labels that are scored in one row."""
-MOST_PAIRS = 1 << 24
+MAX_PAIRS = 1 << 24
 """Pairs of positions that attend to each other in one call of the decoder, over its rows: attention holds a number a
 head for each, which makes 0.8 GB with base's twelve heads in fp32."""
 
@@ -60,8 +60,8 @@ class LabelScorer:
         is true here is true on every rank: all ranks call the decoder equally often, as sharded weights want it.
         """
         num_rows, num_states = states.shape[:2]
-        most = MOST_POSITIONS
-        while most > 1 and not everywhere(num_rows * most * max(most, num_states) <= MOST_PAIRS):
+        most = MAX_POSITIONS
+        while most > 1 and not everywhere(num_rows * most * max(most, num_states) <= MAX_PAIRS):
             most //= 2
         scores = []
         for first, last in self._chunks(most):

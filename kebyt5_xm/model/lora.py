@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ADAPTER_NAME = "default"
 """peft's own name for the only LoRA of a model; it stands in the keys."""
 
-ADDED = (f"lora_A.{ADAPTER_NAME}.weight", f"lora_B.{ADAPTER_NAME}.weight")
+LORA_SUFFIXES = (f"lora_A.{ADAPTER_NAME}.weight", f"lora_B.{ADAPTER_NAME}.weight")
 """What LoRA adds below a module's own name: A [rank, in] and B [out, rank], by peft's names."""
 
 _READ_BY_THEIR_PARENT = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
@@ -58,7 +58,7 @@ def part_of(name: str) -> str:
     return words[0] if words[0] == "backbone" else ".".join(words[:3])
 
 
-def targets(model: nn.Module, entries: dict[str, LoRA]) -> dict[str, str]:
+def find_targets(model: nn.Module, entries: dict[str, LoRA]) -> dict[str, str]:
     """Return module name -> entry name for every Linear layer that LoRA goes into; the last match wins.
 
     Raises `UserError` for a pattern that matches nothing, nothing that can take LoRA, or nothing that a later entry
@@ -93,14 +93,16 @@ def targets(model: nn.Module, entries: dict[str, LoRA]) -> dict[str, str]:
     return found
 
 
-def merged(tensors: "dict[str, Tensor]", entries: dict[str, LoRA], prefix: str = "") -> "dict[str, Tensor]":
+def merge_updates(
+    tensors: "dict[str, Tensor]", entries: dict[str, LoRA], prefix: str = ""
+) -> "dict[str, Tensor]":
     """Return the tensors of a model with LoRA as those of the model without, its updates added to the weights.
 
     `entries` are those of the recipe; `prefix` is what the names of `tensors` lack in front. Computed in fp32, in the
     weights' dtype at the end.
     """
     result = without_lora(tensors)
-    for name, update in updates(tensors, entries, prefix).items():
+    for name, update in find_updates(tensors, entries, prefix).items():
         weight = tensors[f"{name}.weight"]
         delta = update.b.float() @ update.a.float() * (update.entry.alpha / update.entry.rank)
         result[f"{name}.weight"] = (weight.float() + delta).to(weight.dtype)
@@ -109,7 +111,7 @@ def merged(tensors: "dict[str, Tensor]", entries: dict[str, LoRA], prefix: str =
 
 def refuse_updates(names: Iterable[str]) -> None:
     """Raise `UserError` if names of tensors to be saved are those of a model with LoRA."""
-    if any(name.endswith(ADDED) for name in names):
+    if any(name.endswith(LORA_SUFFIXES) for name in names):
         raise UserError(
             "the model holds LoRA updates beside its weights; call kebyt5_xm.model.lora_layer.merge(model) first, or "
             "export the run"
@@ -127,26 +129,28 @@ class Update:
 
 def without_lora(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
     """Return the tensors that the model has without LoRA."""
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith(ADDED)}
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(LORA_SUFFIXES)}
 
 
-def updates(tensors: "dict[str, Tensor]", entries: dict[str, LoRA], prefix: str = "") -> dict[str, Update]:
+def find_updates(
+    tensors: "dict[str, Tensor]", entries: dict[str, LoRA], prefix: str = ""
+) -> dict[str, Update]:
     """Return module name -> its update for every module of a checkpoint that LoRA was put into.
 
     Raises `UserError` if the recipe's entries are not those of the checkpoint.
     """
     found = {}
     for key, a in tensors.items():
-        if not key.endswith(f".{ADDED[0]}"):
+        if not key.endswith(f".{LORA_SUFFIXES[0]}"):
             continue
-        name = key.removesuffix(f".{ADDED[0]}")
+        name = key.removesuffix(f".{LORA_SUFFIXES[0]}")
         matches = [entry for entry in entries.values() if fnmatchcase(prefix + name, entry.pattern)]
         if not matches or matches[-1].rank != len(a):
             raise UserError(
                 f"the checkpoint has a LoRA of rank {len(a)} in '{name}', but its run's config.yaml says "
                 f"{f'rank {matches[-1].rank}' if matches else 'nothing of one'}; keep both as training wrote them"
             )
-        found[name] = Update(matches[-1], a, tensors[f"{name}.{ADDED[1]}"])
+        found[name] = Update(matches[-1], a, tensors[f"{name}.{LORA_SUFFIXES[1]}"])
     return found
 
 

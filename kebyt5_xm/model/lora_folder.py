@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.finite import refuse_not_finite
-from kebyt5_xm.model.lora import Update, updates
+from kebyt5_xm.model.finite import refuse_non_finite
+from kebyt5_xm.model.lora import Update, find_updates
 from kebyt5_xm.model.runs.checkpoint_reading import BACKBONE_PREFIX, MODEL_PREFIX
 from kebyt5_xm.model.runs.run import Run, backbone_tensors, lora_entries
 from kebyt5_xm.weight_files import write_file
@@ -76,7 +76,7 @@ class BackboneLoRA:
         for name, update in self.updates.items():
             for letter, tensor in (("A", update.a), ("B", update.b)):
                 tensors[f"{_PEFT_PREFIX}{name}.lora_{letter}.weight"] = tensor.to(dtype).contiguous()
-        refuse_not_finite(tensors, f"'{folder}'")
+        refuse_non_finite(tensors, f"'{folder}'")
         write_file(tensors, folder / "adapter_model.safetensors")
 
 
@@ -91,5 +91,5 @@ def read(run: Run) -> BackboneLoRA:
     if not entries:
         raise UserError(f"--lora apart: the recipe of run '{run.path}' has no model.lora; export it as it is")
     tensors = backbone_tensors(run.checkpoint(), merge=False)
-    found = updates(tensors, entries, BACKBONE_PREFIX.removeprefix(MODEL_PREFIX))
+    found = find_updates(tensors, entries, BACKBONE_PREFIX.removeprefix(MODEL_PREFIX))
     return BackboneLoRA(tensors, found)

@@ -168,14 +168,14 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         """Return the root mean square of the byte embeddings as they were when it was last measured."""
         return self.config.byte_rms
 
-    def measure_bytes(self) -> float:
+    def measure_byte_rms(self) -> float:
         """Measure the root mean square of the byte embeddings anew, remember and return it."""
         self.config.byte_rms = float(self.backbone.shared.weight.detach().float().square().mean().sqrt())
         return self.config.byte_rms
 
     def calibrate(self) -> None:
         """Measure the byte embeddings and start every adapter's gain at their scale."""
-        rms = self.measure_bytes()
+        rms = self.measure_byte_rms()
         for name in self.modalities:
             self.modality(name).adapter.calibrate(rms)
 
@@ -262,7 +262,7 @@ class Outputs(NamedTuple):
     mask: Tensor | None
 
 
-def teacher_forced(
+def teacher_force(
     model: CrossModalNetwork,
     inputs: Inputs,
     labels: Tensor,

@@ -23,7 +23,7 @@ from kebyt5_xm.data.media.names import named_like
 from kebyt5_xm.data.media.opening import Limits, open_media
 from kebyt5_xm.encoder import length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.model.kinds import in_memory, is_picture, media_of, shown
+from kebyt5_xm.model.kinds import in_memory, is_picture, media_kind, shown
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.pretrained import open_pretrained
 from kebyt5_xm.model.saving import read_config
@@ -198,7 +198,7 @@ class CrossModalProcessor:
                     f"has {self._known()}"
                 )
             return segment
-        media = media_of(segment, self.limits)
+        media = media_kind(segment, self.limits)
         if media is None and isinstance(segment, os.PathLike) and len(self.interfaces) == 1:
             return Medium(next(iter(self.interfaces)), segment)
         kinds = [interface.media for interface in self.interfaces.values()]
@@ -228,7 +228,7 @@ class CrossModalProcessor:
         interface = self.interfaces[name]
         if isinstance(item, str | os.PathLike | bytes):
             item = open_media(item, interface.media, self.limits)
-        elif media_of(item) != interface.media and not (
+        elif media_kind(item) != interface.media and not (
             interface.media == "image" and isinstance(item, np.ndarray | torch.Tensor)
         ):
             raise UserError(

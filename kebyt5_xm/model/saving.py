@@ -135,7 +135,7 @@ def _load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str]) -> Mod
         denoising=run_denoising(run),
     )
     model = _assemble(cls, config, model_tensors(checkpoint), str(checkpoint), trusted_modules)
-    model.measure_bytes()
+    model.measure_byte_rms()
     patterns = [entry.pattern for entry in lora_entries(run).values()]
     for name in model.modalities:
         modality = model.modality(name)

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.finite import refuse_not_finite
+from kebyt5_xm.model.finite import refuse_non_finite
 from kebyt5_xm.model.lora import refuse_updates
 from kebyt5_xm.weight_files import write_file
 
 
-def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return the parameters and buffers as they are saved, each once under the first of its names."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
@@ -31,13 +31,13 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], name: str) -> No
     where it is to be one.
     """
     check_fit(module, tensors, name)
-    for key, tensor in own_tensors(module).items():
+    for key, tensor in unique_tensors(module).items():
         tensor.data = tensors[key].contiguous()
 
 
 def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     """Raise `UserError` unless `tensors` have the names, shapes and kinds of the module's own."""
-    own, names = own_tensors(module), set(module.state_dict())
+    own, names = unique_tensors(module), set(module.state_dict())
     problems = [f"{key} is missing" for key in own if key not in tensors]
     problems += [f"{key} is unknown" for key in tensors if key not in names]
     problems += [
@@ -76,7 +76,7 @@ def write_tensors(
     `given` are tensors to write in place of its own. Raises `UserError` if they are not of its names and shapes,
     and for more than `max_bytes`.
     """
-    own = own_tensors(module)
+    own = unique_tensors(module)
     if given is not None:
         check_fit(module, given, "state_dict")
         own = {key: given[key] for key in own}
@@ -87,7 +87,7 @@ def write_tensors(
         raise UserError(
             f"the weights are {size} bytes in one file, found a max_shard_size of {max_bytes}; leave it out"
         )
-    refuse_not_finite(state, f"'{path}'")
+    refuse_non_finite(state, f"'{path}'")
     # Parameters that are views of one memory, and not the same object, would be refused.
     memory = [tensor.untyped_storage().data_ptr() for tensor in state.values()]
     state = {

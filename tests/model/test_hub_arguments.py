@@ -9,7 +9,7 @@ from tiny_model import ROWS, tiny_model
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.hub_arguments import max_bytes
+from kebyt5_xm.model.hub_arguments import parse_size
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_local_files_only_asks_no_network(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_sizes_in_words() -> None:
-    assert [max_bytes(size) for size in (None, 7, "7B", "1.5KB", "2KiB", "5 GB")] == [
+    assert [parse_size(size) for size in (None, 7, "7B", "1.5KB", "2KiB", "5 GB")] == [
         None,
         7,
         7,

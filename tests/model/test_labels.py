@@ -11,7 +11,7 @@ from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.answering import Answering
 from kebyt5_xm.model import labels as labels_module
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.decoding import greedy
+from kebyt5_xm.model.decoding import greedy_decode
 from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.model.network import token_losses
 from kebyt5_xm.vocabulary import EOS_ID, encode
@@ -38,13 +38,13 @@ def by_definition(model: CrossModalT5, text: list[str]) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("most_positions", "most_pairs"), [(4096, 1 << 24), (9, 1 << 24), (4096, 3 * 11 * 80), (4096, 1)]
+    ("max_positions", "max_pairs"), [(4096, 1 << 24), (9, 1 << 24), (4096, 3 * 11 * 80), (4096, 1)]
 )
 def test_probabilities_are_those_of_the_labels_alone(
-    model, monkeypatch, most_positions: int, most_pairs: int
+    model, monkeypatch, max_positions: int, max_pairs: int
 ) -> None:
-    monkeypatch.setattr(labels_module, "MOST_POSITIONS", most_positions)
-    monkeypatch.setattr(labels_module, "MOST_PAIRS", most_pairs)
+    monkeypatch.setattr(labels_module, "MAX_POSITIONS", max_positions)
+    monkeypatch.setattr(labels_module, "MAX_PAIRS", max_pairs)
     inputs = model.processor(TEXTS)
     states = model.encode(**inputs).last_hidden_state
     with torch.no_grad():
@@ -70,7 +70,7 @@ class Largest(TorchDispatchMode):
 
 def test_memory_does_not_grow_with_the_square_of_all_labels(model, monkeypatch) -> None:
     """97 labels of 8 positions in 5 rows: 5 x 776 x 776 pairs at once would be 3 million."""
-    monkeypatch.setattr(labels_module, "MOST_PAIRS", 5 * 64 * 64)
+    monkeypatch.setattr(labels_module, "MAX_PAIRS", 5 * 64 * 64)
     scorer = LabelScorer([f"label{n:02}" for n in range(97)])
     states = torch.randn(5, 13, model.config.backbone["d_model"])
     with torch.no_grad(), Largest() as largest:
@@ -119,10 +119,10 @@ def test_greedy_writes_what_transformers_does(model) -> None:
     inputs = model.processor(TEXTS)
     states = model.encode(**inputs).last_hidden_state
     expected = model.generate(**inputs, max_new_tokens=11, do_sample=False)[:, 1:]
-    assert greedy(model, states, inputs["attention_mask"], 11).tolist() == expected.tolist()
+    assert greedy_decode(model, states, inputs["attention_mask"], 11).tolist() == expected.tolist()
     done = torch.tensor([False, True, False])
-    assert not greedy(model, states, inputs["attention_mask"], 11, done)[1].any()
-    assert greedy(model, states, inputs["attention_mask"], 11, torch.ones(3).bool()).shape == (3, 0)
+    assert not greedy_decode(model, states, inputs["attention_mask"], 11, done)[1].any()
+    assert greedy_decode(model, states, inputs["attention_mask"], 11, torch.ones(3).bool()).shape == (3, 0)
 
 
 def test_examples_are_answered_in_their_order(model) -> None:

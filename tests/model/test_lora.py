@@ -13,7 +13,7 @@ from kebyt5_xm.adapters import Linear
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.lora import ADDED, LoRA, merged
+from kebyt5_xm.model.lora import LORA_SUFFIXES, LoRA, merge_updates
 from kebyt5_xm.model.lora_layer import merge
 from kebyt5_xm.model.modality import Modality
 from kebyt5_xm.training.building import Building
@@ -50,7 +50,7 @@ def trained(model: CrossModalT5) -> CrossModalT5:
     """Give every update a value, as training would."""
     torch.manual_seed(7)
     for name, parameter in model.named_parameters():
-        if name.endswith(ADDED[1]):
+        if name.endswith(LORA_SUFFIXES[1]):
             nn.init.normal_(parameter, std=0.3)
     return model.eval()
 
@@ -70,9 +70,9 @@ def test_it_starts_as_the_model_without_and_leaves_every_key() -> None:
     assert len(added) == 2 * (
         2 * (3 + 2) + 2 + len(pictures)
     )  # A and B of q and v, of wo, of the image's layers
-    assert all(name.endswith(ADDED) for name in added)
+    assert all(name.endswith(LORA_SUFFIXES) for name in added)
     for names in ("state_dict", "named_parameters"):
-        own = [n for n in dict(getattr(with_lora, names)()) if not n.endswith(ADDED)]
+        own = [n for n in dict(getattr(with_lora, names)()) if not n.endswith(LORA_SUFFIXES)]
         assert own == list(dict(getattr(plain, names)()))
     assert all(with_lora.state_dict()[name].equal(tensor) for name, tensor in plain.state_dict().items())
     assert logits(with_lora.eval(), ROWS).equal(logits(plain.eval(), ROWS))
@@ -85,10 +85,10 @@ def test_merging_gives_the_same_outputs_and_the_hash_of_the_plain_backbone() -> 
     expected = logits(with_lora, ROWS)
     assert not torch.allclose(logits(plain.eval(), ROWS), expected, atol=1e-2)
 
-    plain.load_state_dict(merged(with_lora.state_dict(), EVERYWHERE))
+    plain.load_state_dict(merge_updates(with_lora.state_dict(), EVERYWHERE))
     torch.testing.assert_close(logits(plain, ROWS), expected, rtol=1e-4, atol=1e-4)
     part = {k.removeprefix("backbone."): v for k, v in with_lora.state_dict().items() if "backbone." in k}
-    for name, tensor in merged(part, EVERYWHERE, "backbone.").items():
+    for name, tensor in merge_updates(part, EVERYWHERE, "backbone.").items():
         assert tensor.equal(plain.backbone.state_dict()[name])
 
     merge(with_lora)
@@ -117,10 +117,10 @@ def test_what_lora_goes_into_is_frozen_and_the_other_parts_train() -> None:
     model = built({"attention": ATTENTION})
     grads = gradients(model)
     for name, parameter in model.named_parameters():
-        trains = name.endswith(ADDED) or not name.startswith("backbone.")
+        trains = name.endswith(LORA_SUFFIXES) or not name.startswith("backbone.")
         assert parameter.requires_grad is trains, name
         assert (name in grads) is trains, name
-    assert any(tensor.any() for name, tensor in grads.items() if name.endswith(ADDED[1]))
+    assert any(tensor.any() for name, tensor in grads.items() if name.endswith(LORA_SUFFIXES[1]))
 
 
 def test_a_frozen_encoder_with_lora_keeps_a_graph_and_stays_in_eval_mode() -> None:
@@ -130,8 +130,10 @@ def test_a_frozen_encoder_with_lora_keeps_a_graph_and_stays_in_eval_mode() -> No
     assert not encoder.training
     grads = gradients(model)
     inside = {name: p for name, p in model.named_parameters() if name.startswith("modalities.image.encoder.")}
-    assert {name for name in inside if name in grads} == {name for name in inside if name.endswith(ADDED)}
-    assert all(grads[name].any() for name in inside if name.endswith(ADDED))
+    assert {name for name in inside if name in grads} == {
+        name for name in inside if name.endswith(LORA_SUFFIXES)
+    }
+    assert all(grads[name].any() for name in inside if name.endswith(LORA_SUFFIXES))
 
 
 def test_groups_freeze_and_thaw() -> None:
@@ -141,7 +143,9 @@ def test_groups_freeze_and_thaw() -> None:
     }
     model = built({"attention": ATTENTION}, groups)
     for name, parameter in model.named_parameters():
-        expected = name.endswith(ADDED) or "layer_norm" in name or name.startswith("modalities.image.")
+        expected = (
+            name.endswith(LORA_SUFFIXES) or "layer_norm" in name or name.startswith("modalities.image.")
+        )
         assert parameter.requires_grad is expected, name
 
 
@@ -204,12 +208,12 @@ def test_values_out_of_range_are_refused() -> None:
 
 
 def test_layers_that_torch_reads_past_lora_are_refused() -> None:
-    from kebyt5_xm.model.lora import targets
+    from kebyt5_xm.model.lora import find_targets
 
     model = nn.ModuleDict({"fused": nn.TransformerEncoderLayer(6, 2, 7), "plain": nn.Linear(3, 5)})
-    assert targets(model, {"all": LoRA("*")}) == {"plain": "all"}
+    assert find_targets(model, {"all": LoRA("*")}) == {"plain": "all"}
     with pytest.raises(UserError, match="fused attention reads the weights"):
-        targets(model, {"all": LoRA("fused.*")})
+        find_targets(model, {"all": LoRA("fused.*")})
 
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1]], ids=["media", "text"])

@@ -16,7 +16,7 @@ from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config, SlotBias
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.network import teacher_forced, token_losses
+from kebyt5_xm.model.network import teacher_force, token_losses
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID
 
 SHAPE = {"d_model": 24, "d_kv": 6, "d_ff": 40, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
@@ -66,7 +66,7 @@ def batch(built: CrossModalT5, chosen: list[Example], rows: np.ndarray | None = 
 
 
 def losses(built: CrossModalT5, given: Batch) -> torch.Tensor:
-    logits = teacher_forced(built, given.inputs, given.labels).logits
+    logits = teacher_force(built, given.inputs, given.labels).logits
     return token_losses(logits, given.labels)
 
 

@@ -12,7 +12,7 @@ from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.media.opening import Limits, MediaError
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.kinds import media_of
+from kebyt5_xm.model.kinds import media_kind
 from kebyt5_xm.model.processor import CrossModalProcessor, Medium
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 
@@ -165,7 +165,7 @@ def test_the_kind_of_a_file_is_its_contents(model, tmp_path, monkeypatch):
     audio = audio.rename(tmp_path / "sound.png")
     assert model.processor([image, audio])["input_ids"].equal(expected["input_ids"])
     for suffix, kind in ((".webp", "image"), (".OGG", "audio"), (".npy", "array"), (".txt", None)):
-        assert media_of(tmp_path / f"gone{suffix}") == kind
+        assert media_kind(tmp_path / f"gone{suffix}") == kind
 
 
 def test_a_text_that_names_a_file_is_text_where_nothing_else_can_be_meant(model, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.data.sources.source import Selection, Source
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.network import teacher_forced
+from kebyt5_xm.model.network import teacher_force
 
 ROWS = 16
 """Examples of each source whose lengths are looked at."""
@@ -80,7 +80,7 @@ def logits(model: CrossModalT5, batch: Batch) -> Tensor:
     idle = {
         name: 1 for name in model.modalities if all(name != group.modality for group in batch.inputs.media)
     }
-    return teacher_forced(model, batch.inputs, batch.labels, idle).logits
+    return teacher_force(model, batch.inputs, batch.labels, idle).logits
 
 
 def check_samples(model: CrossModalT5, data: DataModule, examples: list[Example]) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from kebyt5_xm.durable import remove, replace_folder, temporary
 from kebyt5_xm.errors import UserError, first_line
-from kebyt5_xm.model.finite import told, unsound_weights
+from kebyt5_xm.model.finite import non_finite_weights, told
 from kebyt5_xm.model.runs.checkpoint_reading import FOLDER_STEP
 from kebyt5_xm.model.runs.digest import write_folder_digests
 
@@ -29,7 +29,7 @@ class DurableTrainer(pl.Trainer):
 
         Raises `UserError` if a weight is not finite, or if the disk does not take a folder; what was there stays.
         """
-        _refuse_not_finite(self, Path(filepath))
+        _refuse_non_finite(self, Path(filepath))
         if not writes_folders(self.strategy):  # but one file, which is `DurableCheckpointIO`'s
             super().save_checkpoint(filepath, *args, **options)
             return
@@ -49,8 +49,8 @@ class DurableTrainer(pl.Trainer):
                 raise failure
 
 
-def _refuse_not_finite(trainer: pl.Trainer, path: Path) -> None:
-    bad = unsound_weights(trainer.lightning_module)
+def _refuse_non_finite(trainer: pl.Trainer, path: Path) -> None:
+    bad = non_finite_weights(trainer.lightning_module)
     if trainer.world_size > 1:
         gathered: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(gathered, bad)

@@ -190,6 +190,6 @@ def _tensors(checkpoint: Path, wanted: str) -> "dict[str, Tensor]":
     stored = stored_tensors(checkpoint, wanted)
     if not any(".lora_A." in name for name in stored):
         return stored
-    from kebyt5_xm.model.lora import merged
+    from kebyt5_xm.model.lora import merge_updates
 
-    return merged(stored, lora_entries(resolve(checkpoint)), wanted.removeprefix(MODEL_PREFIX))
+    return merge_updates(stored, lora_entries(resolve(checkpoint)), wanted.removeprefix(MODEL_PREFIX))
