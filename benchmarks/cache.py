@@ -22,10 +22,9 @@ from kebyt5_xm.data.inputs import Example, MediaItem
 from kebyt5_xm.data.media.feature_cache import FeatureCache, Segment, media_key
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.model.backbone import Backbone
-from kebyt5_xm.model.cache_key import encoder_key
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.modality import interface
+from kebyt5_xm.model.modality import encoder_key, interface
 from kebyt5_xm.model.network import teacher_force, token_losses
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 

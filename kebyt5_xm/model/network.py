@@ -15,10 +15,8 @@ from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.data.inputs import Inputs, MediaGroup, Packing
 from kebyt5_xm.encoder import Encoded, Encoder, length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.model.attention import check_attention, decode_packed, zero_bias_at_slots
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
-from kebyt5_xm.model.packing import check_attention
-from kebyt5_xm.model.packing import decode as decode_packed
-from kebyt5_xm.model.slot_bias import zero_bias_at_slots
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.splice import slot_positions, splice
 from kebyt5_xm.model.t5 import t5, t5_config

@@ -16,13 +16,12 @@ from torch import Tensor
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
-from kebyt5_xm.model.bounded import at_most
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.origin import Origin, run_denoising
 from kebyt5_xm.model.pretrained import Pretrained, RunBackbone, open_pretrained
 from kebyt5_xm.model.runs.run import Run, lora_entries, model_tensors
-from kebyt5_xm.model.specs import build_modalities
+from kebyt5_xm.model.specs import build_modalities, limit_tensor_size
 from kebyt5_xm.model.t5 import refuse_absurd, saved_config, t5_config, without_weights
 from kebyt5_xm.model.tensor_files import check_fit, load_tensors, write_tensors
 from kebyt5_xm.trust import check_trusted, somebody_elses
@@ -103,7 +102,7 @@ def _load(cls: type[Model], found: Pretrained, trusted_modules: Sequence[str]) -
         return _load_run(cls, found.run, trusted_modules)
     if found.content.get("model_type") == CROSS_MODAL:
         return _load_saved(cls, found, trusted_modules)
-    backbone = Backbone(weights=found.name).built_from(found)
+    backbone = Backbone(weights=found.name).build_from(found)
     fields: dict[str, Any] = {"denoising": Origin.read(found.config).denoising}
     return cls(CrossModalT5Config(saved_config(backbone.config), **fields), backbone).eval()
 
@@ -200,7 +199,7 @@ def _assemble(
     part = "backbone."
     check_fit(backbone, {k.removeprefix(part): t for k, t in tensors.items() if k.startswith(part)}, name)
     largest = max(tensor.numel() for tensor in tensors.values())
-    with at_most(largest):
+    with limit_tensor_size(largest):
         modalities = build_modalities(config.modalities, backbone.config.d_model, trusted_modules)
     backbone.to_empty(device=torch.device("cpu"))  # no time is spent on random weights
     model = cls(config, backbone, modalities)

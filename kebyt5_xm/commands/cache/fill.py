@@ -19,8 +19,8 @@ from kebyt5_xm.data.media.reference import Span, contents
 from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.cache_key import cache_folder
 from kebyt5_xm.model.device import explain_out_of_memory, open_device
+from kebyt5_xm.model.modality import cache_folder
 
 GB = 1e9
 SEGMENT_BYTES = 1 << 30
