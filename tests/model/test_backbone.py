@@ -229,7 +229,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path, change, message):
     ("config", "message"),
     [
         ({"tie_word_embeddings": True}, "ties the head to the embedding"),
-        ({"model_type": "bert"}, "a 'bert' model's"),
+        ({"model_type": "bert"}, "of a 'bert' model"),
         ({"tokenizer_class": "T5Tokenizer"}, "with a T5Tokenizer"),
         ({"vocab_size": 250}, "vocabulary of 250"),
     ],
@@ -242,7 +242,7 @@ def test_configs_of_other_models_are_refused(tmp_path, config, message):
 def test_size_beside_weights_must_agree(tmp_path):
     folder = str(publish(tmp_path, {}, **SHAPES["small"], d_kv=64))
     assert Backbone(weights=folder, size="small").config().num_heads == 6
-    with pytest.raises(UserError, match=r"d_model 1536 \(theirs: 1472\)"):
+    with pytest.raises(UserError, match=r"d_model 1536 \(in the weights: 1472\)"):
         Backbone(weights=folder, size="base").config()
 
 

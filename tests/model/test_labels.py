@@ -87,7 +87,7 @@ def test_ranks_agree_on_how_many_labels_a_call_scores(model, monkeypatch) -> Non
     monkeypatch.setattr(
         LabelScorer,
         "_scores",
-        lambda self, m, s, a, chosen: calls.append(1) or s.new_zeros(len(s), len(chosen)),
+        lambda self, m, s, a, ids: calls.append(1) or s.new_zeros(len(s), len(ids)),
     )
     scorer, states = LabelScorer(LABELS), torch.zeros(3, 5, 7)
     scorer.log_probabilities(model, states, None)

@@ -77,7 +77,7 @@ def test_saved_beside_the_model(model, tmp_path):
     path.write_text(
         path.read_text().replace(model.processor.interfaces["image"].preprocessor.fingerprint(), "0")
     )
-    with pytest.warns(UserWarning, match="'image' is not what it was"):
+    with pytest.warns(UserWarning, match="'image' has changed since"):
         CrossModalProcessor.from_pretrained(tmp_path)
 
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_used_is_refused_with_the_remedy(model, tmp_path):
         (one, [("image", recording(1))], "'image' takes image, found a tuple"),
         (one, [Path(tmp_path / "broken.png")], "broken.png.*no readable image"),
         (one, [Path(tmp_path / "gone.png")], "gone.png: there is no such file"),
-        (two, [Path(tmp_path / "a.xyz")], "a.xyz' among the segments, of which the kind is not known"),
+        (two, [Path(tmp_path / "a.xyz")], "a.xyz' among the segments, whose kind is unknown"),
         (one, [17], "a int among the segments"),
         (one, [np.zeros(3)], "no modality takes array"),
         (one, [], "found an empty list, expected a text or a list of segments"),

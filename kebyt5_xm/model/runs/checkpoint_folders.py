@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from kebyt5_xm.durable import remove, replace_folder, temporary
 from kebyt5_xm.errors import UserError, first_line
-from kebyt5_xm.model.finite import non_finite_weights, told
+from kebyt5_xm.model.finite import describe_names, non_finite_weights
 from kebyt5_xm.model.runs.checkpoint_reading import FOLDER_STEP
 from kebyt5_xm.model.runs.digest import write_folder_digests
 
@@ -57,8 +57,8 @@ def _refuse_non_finite(trainer: pl.Trainer, path: Path) -> None:
         bad = list(dict.fromkeys(name for names in gathered for name in names))
     if bad:
         raise UserError(
-            f"step {trainer.global_step}: {told(bad)} are not finite, so that no checkpoint '{path}' is written; "
-            "earlier ones are untouched: continue with --ckpt_path last and a lower rate, or start again with one"
+            f"step {trainer.global_step}: {describe_names(bad)} are not finite, so '{path}' is not written; "
+            "earlier ones are untouched: lower the learning rate, and continue with --ckpt_path last or start again"
         )
 
 
