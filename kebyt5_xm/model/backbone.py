@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.pretrained import Pretrained, open_pretrained
-from kebyt5_xm.model.t5 import backbone_hash, load_state, refuse_absurd, t5, t5_config, without_weights
+from kebyt5_xm.model.t5 import backbone_hash, check_config, load_state, t5, t5_config, without_weights
 from kebyt5_xm.vocabulary import BYTE_OFFSET, EOS_ID, PAD_ID, VOCAB_SIZE
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Backbone:
                 f"weights '{self.weights}' are of a '{model}' model with a {tokenizer}; expected those of a "
                 "byte-level T5"
             )
-        refuse_absurd(fields, f"config.json of weights '{self.weights}'")
+        check_config(fields, f"config.json of weights '{self.weights}'")
         if fields.get("vocab_size", 0) < BYTE_OFFSET + 256:
             raise UserError(
                 f"weights '{self.weights}' have a vocabulary of {fields.get('vocab_size')}; expected "

@@ -290,10 +290,10 @@ class TestHub:
 
     def test_missing_model(self):
         with pytest.raises(
-            UserError, match=r"not a folder here, and config.json .*no network\?.* or give a folder"
+            UserError, match=r"not a local folder, and config.json .*no network\?.* or give a folder"
         ):
             Backbone(weights="runs/misspelt").config()
-        with pytest.raises(UserError, match="nor of the form of a hub id"):
+        with pytest.raises(UserError, match="nor a hub id"):
             Backbone(weights="./runs/misspelt").config()
 
     def test_network_that_is_down_is_waited_for_once(self, monkeypatch):
@@ -318,9 +318,9 @@ class TestHub:
                 "GatedRepoError",
                 r"gated: accept its conditions at https://huggingface.co/a/b, .*hf auth login",
             ),
-            ("RepositoryNotFoundError", "neither a folder here nor a model on the hub"),
+            ("RepositoryNotFoundError", "neither a local folder nor a model on the hub"),
             ("RemoteEntryNotFoundError", r"'a/b' holds no config.json"),
-            ("DisabledRepoError", "the hub did not give 'config.json' of 'a/b': down"),
+            ("DisabledRepoError", "cannot download 'config.json' of 'a/b' from the hub: down"),
         ],
     )
     def test_answers_of_the_hub(self, monkeypatch, name, message):

@@ -185,7 +185,7 @@ def test_generate_is_transformers_own():
     torch.manual_seed(0)
     drawn = [model.generate(**inputs, max_new_tokens=5, do_sample=True) for _ in range(2)]
     assert not drawn[0].equal(drawn[1])
-    with pytest.raises(UserError, match="attention_mask hides slots"):
+    with pytest.raises(UserError, match="attention_mask masks slots"):
         model.generate(**{**inputs, "attention_mask": inputs["input_ids"].ne(0)}, max_new_tokens=2)
 
 

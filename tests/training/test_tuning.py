@@ -133,7 +133,7 @@ def test_merged_and_apart_give_the_same_logits(folder: Path, tmp_path: Path) -> 
     assert (
         backbone_hash(Backbone(weights=str(folder / "lora")).build()) == expected
     )  # stage two starts merged
-    with pytest.raises(UserError, match="exported with its LoRA apart"):
+    with pytest.raises(UserError, match="exported with --lora apart"):
         CrossModalT5.from_pretrained(apart)
     with pytest.raises(UserError, match=r"has no model\.lora"):
         export_run(Run(folder / "base"), tmp_path / "none", lora_apart=True)
