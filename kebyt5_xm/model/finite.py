@@ -49,11 +49,11 @@ def non_finite_weights(module: "nn.Module") -> list[str]:
     return non_finite_tensors({**parameters, **buffers})
 
 
-def refuse_non_finite(tensors: "Mapping[str, Tensor]", what: str) -> None:
-    """Raise `UserError` if weights to be written as `what` hold an infinity or a NaN."""
+def refuse_non_finite(tensors: "Mapping[str, Tensor]", target: str) -> None:
+    """Raise `UserError` if weights to be written to `target` hold an infinity or a NaN."""
     if bad := non_finite_tensors(tensors):
         raise UserError(
-            f"{what} would hold {describe_names(bad)} that are not finite, and is not written; take an earlier "
+            f"{target} would hold {describe_names(bad)} that are not finite, and is not written; take an earlier "
             "checkpoint of the run, and continue training from it with a lower learning rate"
         )
 

@@ -225,7 +225,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         return output
 
     def shift_right(self, labels: Tensor) -> Tensor:
-        """Return the decoder inputs [B, T] of `labels` [B, T]: one step later, behind the start id."""
+        """Return the decoder inputs [B, T] of `labels` [B, T]: shifted by one, after the start id."""
         shifted = labels.new_full(labels.shape, PAD_ID)  # T5 starts with the pad id
         shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE_INDEX, PAD_ID)
         return shifted

@@ -1,4 +1,4 @@
-"""Answers from a closed list: probabilities against the definition."""
+"""Classification: probabilities of labels compared with their definition."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.model.network import token_losses
 from kebyt5_xm.vocabulary import EOS_ID, encode
 
-LABELS = ("긍정", "긍정적", "no", "부정")  # one is the beginning of another
+LABELS = ("긍정", "긍정적", "no", "부정")  # one is a prefix of another
 TEXTS = [["좋은 영화였다"], ["bad"], ["그저 그런, 길고 긴 이야기"]]
 
 
@@ -27,7 +27,7 @@ def model() -> CrossModalT5:
 
 
 def by_definition(model: CrossModalT5, text: list[str]) -> list[float]:
-    """The probability of each label, one label at a time, over that of all."""
+    """Return the probability of each label, computed one label at a time and normalised over all."""
     scores = []
     for label in LABELS:
         targets = torch.tensor([[*encode(label).tolist(), EOS_ID]])
@@ -40,9 +40,7 @@ def by_definition(model: CrossModalT5, text: list[str]) -> list[float]:
 @pytest.mark.parametrize(
     ("max_positions", "max_pairs"), [(4096, 1 << 24), (9, 1 << 24), (4096, 3 * 11 * 80), (4096, 1)]
 )
-def test_probabilities_are_those_of_the_labels_alone(
-    model, monkeypatch, max_positions: int, max_pairs: int
-) -> None:
+def test_probabilities_match_the_definition(model, monkeypatch, max_positions: int, max_pairs: int) -> None:
     monkeypatch.setattr(labels_module, "MAX_POSITIONS", max_positions)
     monkeypatch.setattr(labels_module, "MAX_PAIRS", max_pairs)
     inputs = model.processor(TEXTS)
@@ -54,7 +52,7 @@ def test_probabilities_are_those_of_the_labels_alone(
 
 
 class Largest(TorchDispatchMode):
-    """Keeps the number of elements of the largest tensor that is made."""
+    """Records the number of elements of the largest tensor that is created."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,13 +74,13 @@ def test_memory_does_not_grow_with_the_square_of_all_labels(model, monkeypatch) 
     with torch.no_grad(), Largest() as largest:
         found = scorer.log_probabilities(model, states, None)
     assert found.shape == (5, 97)
-    # One number a head for every pair is the largest; logits of 64 positions are 5 x 64 x 384.
+    # The largest tensor has one number per head for each pair; logits of 64 positions are 5 x 64 x 384.
     heads = model.config.backbone["num_heads"]
     assert largest.numel <= max(5 * 64 * 64 * heads, 5 * 64 * 384)
 
 
-def test_ranks_agree_on_how_many_labels_a_call_scores(model, monkeypatch) -> None:
-    """Sharded weights want as many calls on every rank: one with shorter inputs follows the others."""
+def test_ranks_agree_on_the_number_of_labels_per_call(model, monkeypatch) -> None:
+    """Sharded weights need as many calls on every rank: a rank with shorter inputs follows the others."""
     calls = []
     monkeypatch.setattr(
         LabelScorer,
@@ -94,7 +92,7 @@ def test_ranks_agree_on_how_many_labels_a_call_scores(model, monkeypatch) -> Non
     assert len(calls) == 1
     asked = iter([False] * 9)
     scorer.log_probabilities(model, states, None, everywhere=lambda here: next(asked, True))
-    # 4096 halved nine times is 8, and the labels take 7, 10, 3 and 7 positions: that of 10 goes row by row.
+    # 4096 halved nine times is 8, and the labels take 7, 10, 3 and 7 positions: that of 10 is scored row by row.
     assert len(calls) == 1 + (1 + 3 + 1 + 1)
 
 
@@ -110,12 +108,12 @@ def test_an_answer_is_the_most_probable_label(model) -> None:
 
 
 @pytest.mark.parametrize("labels", [["one"], ["a", "a"], ["a", ""], "ab"])
-def test_lists_that_are_none_are_refused(labels) -> None:
+def test_invalid_lists_of_labels_are_refused(labels) -> None:
     with pytest.raises(UserError, match="expected"):
         LabelScorer(labels)
 
 
-def test_greedy_writes_what_transformers_does(model) -> None:
+def test_greedy_decode_generates_the_ids_of_transformers(model) -> None:
     inputs = model.processor(TEXTS)
     states = model.encode(**inputs).last_hidden_state
     expected = model.generate(**inputs, max_new_tokens=11, do_sample=False)[:, 1:]
@@ -125,7 +123,7 @@ def test_greedy_writes_what_transformers_does(model) -> None:
     assert greedy_decode(model, states, inputs["attention_mask"], 11, torch.ones(3).bool()).shape == (3, 0)
 
 
-def test_examples_are_answered_in_their_order(model) -> None:
+def test_examples_are_answered_in_order(model) -> None:
     examples = [model.processor.example(text) for text in TEXTS]
     for labels in (None, LABELS):
         alone = [

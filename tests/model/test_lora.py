@@ -1,4 +1,4 @@
-"""LoRA: where it goes, that keys stay as they are, what trains beside it, and that merging changes no output."""
+"""LoRA: the layers it adapts, unchanged keys, the parameters that train, and that merging changes no output."""
 
 import copy
 from typing import Any
@@ -30,7 +30,7 @@ EVERYWHERE = {
 def building(
     lora: dict[str, LoRA] | None = None, groups: dict[str, Group] | None = None, **given: Any
 ) -> Building:
-    """A tiny model of text, images and speech; `given` are the backbone's, and `frozen_image`."""
+    """Return the parts of a tiny model of text, images and speech; `given` are the backbone's, and `frozen_image`."""
     frozen = given.pop("frozen_image", False)
     modalities = {
         "image": Modality(lambda: PatchEncoder((16, 24), 8, 12, frozen=frozen), Linear),
@@ -47,7 +47,7 @@ def built(*args: Any, seed: int = 3, **given: Any) -> CrossModalT5:
 
 
 def trained(model: CrossModalT5) -> CrossModalT5:
-    """Give every update a value, as training would."""
+    """Set every update to random values, as if trained."""
     torch.manual_seed(7)
     for name, parameter in model.named_parameters():
         if name.endswith(LORA_SUFFIXES[1]):
@@ -63,7 +63,7 @@ def gradients(model: CrossModalT5, rows: list[Any] = ROWS) -> dict[str, torch.Te
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_it_starts_as_the_model_without_and_leaves_every_key() -> None:
+def test_lora_starts_with_the_plain_models_outputs_and_keys() -> None:
     plain, with_lora = built(), built(EVERYWHERE)
     added = [name for name in with_lora.state_dict() if name not in plain.state_dict()]
     pictures = [m for m in plain.modality("image").modules() if isinstance(m, nn.Linear)]
@@ -98,7 +98,7 @@ def test_merging_gives_the_same_outputs_and_the_hash_of_the_plain_backbone() -> 
     torch.testing.assert_close(with_lora.state_dict(), plain.state_dict(), rtol=1e-6, atol=1e-6)
 
 
-def test_a_model_that_still_holds_updates_is_not_saved(tmp_path) -> None:
+def test_a_model_with_unmerged_updates_is_not_saved(tmp_path) -> None:
     model = built({"attention": ATTENTION})
     model.config.modalities = {
         name: {
@@ -113,7 +113,7 @@ def test_a_model_that_still_holds_updates_is_not_saved(tmp_path) -> None:
         backbone_hash(model.backbone)
 
 
-def test_what_lora_goes_into_is_frozen_and_the_other_parts_train() -> None:
+def test_parts_with_lora_are_frozen_and_the_others_train() -> None:
     model = built({"attention": ATTENTION})
     grads = gradients(model)
     for name, parameter in model.named_parameters():
@@ -136,7 +136,7 @@ def test_a_frozen_encoder_with_lora_keeps_a_graph_and_stays_in_eval_mode() -> No
     assert all(grads[name].any() for name in inside if name.endswith(LORA_SUFFIXES))
 
 
-def test_groups_freeze_and_thaw() -> None:
+def test_groups_freeze_and_unfreeze() -> None:
     groups = {
         "norms": Group("backbone.*layer_norm*", lr=0.1, frozen=False),
         "speech": Group("modalities.speech.*", frozen=True),
@@ -185,7 +185,9 @@ def test_groups_freeze_and_thaw() -> None:
         ),
     ],
 )
-def test_what_contradicts_or_does_nothing_is_refused(lora: Any, groups: Any, given: Any, words: str) -> None:
+def test_settings_that_contradict_or_do_nothing_are_refused(
+    lora: Any, groups: Any, given: Any, words: str
+) -> None:
     entries = [
         LoRA(entry) if isinstance(entry, str) else entry
         for entry in (lora if isinstance(lora, list) else [lora])
@@ -207,7 +209,7 @@ def test_values_out_of_range_are_refused() -> None:
             LoRA("x", **wrong)
 
 
-def test_layers_that_torch_reads_past_lora_are_refused() -> None:
+def test_layers_of_fused_modules_are_refused() -> None:
     from kebyt5_xm.model.lora import find_targets
 
     model = nn.ModuleDict({"fused": nn.TransformerEncoderLayer(6, 2, 7), "plain": nn.Linear(3, 5)})
@@ -221,7 +223,7 @@ def test_layers_that_torch_reads_past_lora_are_refused() -> None:
     "lora", [{}, {"attention": LoRA(ATTENTION.pattern, 3, dropout=0.2)}], ids=["full", "lora"]
 )
 def test_gradient_checkpointing_changes_no_gradient(lora: dict[str, LoRA], rows: list[Any]) -> None:
-    """Dropout included, under adapters that train; LoRA freezes the embeddings, so text brings no gradient along."""
+    """With dropout, under adapters that train; LoRA freezes the embeddings, so text has no gradient."""
     found, calls = [], []
     for on in (False, True):
         model = trained(built(lora, dropout=0.1, gradient_checkpointing=on))
@@ -247,8 +249,8 @@ def test_gradient_checkpointing_under_a_frozen_backbone() -> None:
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_weights_are_exchanged_under_a_layer_as_sharding_does() -> None:
-    """The layer computes with whatever parameter has its name now, and copies with it."""
+def test_a_layer_uses_weights_that_sharding_replaced() -> None:
+    """A layer uses the parameter that has its name now, and so does a copy of the layer."""
     model = built({"attention": ATTENTION})
     layer: Any = model.backbone.encoder.block[0].layer[0].SelfAttention.q
     x = torch.randn(5, layer.in_features)
