@@ -94,17 +94,14 @@ def load(
     google/byt5-small), a run, or one checkpoint of a run. Raises `UserError`.
     """
     with somebody_elses(trusted_modules):
-        return _load(cls, open_pretrained(source, local_files_only), trusted_modules)
-
-
-def _load(cls: type[Model], source: Pretrained, trusted_modules: Sequence[str]) -> Model:
-    if isinstance(source, RunBackbone):
-        return _load_run(cls, source.run, trusted_modules)
-    if source.content.get("model_type") == CROSS_MODAL:
-        return _load_saved(cls, source, trusted_modules)
-    backbone = Backbone(weights=source.name).build_from(source)
-    denoising = Origin.read(source.config).denoising
-    return cls(CrossModalT5Config(saved_config(backbone.config), denoising=denoising), backbone).eval()
+        opened = open_pretrained(source, local_files_only)
+        if isinstance(opened, RunBackbone):
+            return load_run(cls, opened.run, trusted_modules)
+        if opened.content.get("model_type") == CROSS_MODAL:
+            return _load_saved(cls, opened, trusted_modules)
+        backbone = Backbone(weights=opened.name).build_from(opened)
+        denoising = Origin.read(opened.config).denoising
+        return cls(CrossModalT5Config(saved_config(backbone.config), denoising=denoising), backbone).eval()
 
 
 def load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str] = ()) -> Model:
@@ -113,35 +110,33 @@ def load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str] = ()) ->
     Encoders are built as in the recipe, so pretrained weights are read from the same place as in training.
     """
     with somebody_elses(trusted_modules):
-        return _load_run(cls, run, trusted_modules)
-
-
-def _load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str]) -> Model:
-    recipe = run.config.get("model") or {}
-    checkpoint = run.checkpoint()
-    if (run.backbone / "config.json").is_file():
-        backbone = RunBackbone(run).config
-        check_config(backbone, f"'{run.backbone / 'config.json'}'")
-    else:
-        backbone = saved_config(Backbone(**recipe["backbone"]).config())
-    config = CrossModalT5Config(
-        backbone,
-        {
-            name: {key: modality[key] for key in ("encoder", "adapter")}
-            for name, modality in (recipe.get("modalities") or {}).items()
-        },
-        slot_bias=recipe.get("slot_bias") or "shared",
-        denoising=run_denoising(run),
-    )
-    model = _assemble(cls, config, model_tensors(checkpoint), str(checkpoint), trusted_modules)
-    model.measure_byte_rms()
-    patterns = [entry.pattern for entry in lora_entries(run).values()]
-    for name in model.modalities:
-        modality = model.modality(name)
-        initial_weights = ((recipe.get("modalities") or {}).get(name) or {}).get("weights")
-        names = [f"modalities.{name}.encoder.{part}" for part, _ in modality.encoder.named_modules()]
-        modality.own_encoder = initial_weights is not None or any(fnmatch.filter(names, p) for p in patterns)
-    return model
+        recipe = run.config.get("model") or {}
+        checkpoint = run.checkpoint()
+        if (run.backbone / "config.json").is_file():
+            backbone = RunBackbone(run).config
+            check_config(backbone, f"'{run.backbone / 'config.json'}'")
+        else:
+            backbone = saved_config(Backbone(**recipe["backbone"]).config())
+        config = CrossModalT5Config(
+            backbone,
+            {
+                name: {key: modality[key] for key in ("encoder", "adapter")}
+                for name, modality in (recipe.get("modalities") or {}).items()
+            },
+            slot_bias=recipe.get("slot_bias") or "shared",
+            denoising=run_denoising(run),
+        )
+        model = _assemble(cls, config, model_tensors(checkpoint), str(checkpoint), trusted_modules)
+        model.measure_byte_rms()
+        patterns = [entry.pattern for entry in lora_entries(run).values()]
+        for name in model.modalities:
+            modality = model.modality(name)
+            initial_weights = ((recipe.get("modalities") or {}).get(name) or {}).get("weights")
+            names = [f"modalities.{name}.encoder.{part}" for part, _ in modality.encoder.named_modules()]
+            modality.own_encoder = initial_weights is not None or any(
+                fnmatch.filter(names, p) for p in patterns
+            )
+        return model
 
 
 def read_config(source: str) -> dict[str, Any]:
