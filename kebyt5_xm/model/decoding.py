@@ -48,11 +48,11 @@ def greedy_decode(
         everywhere: takes this rank's truth value; returns whether it is true on every rank.
     """
     device, rows = states.device, len(states)
-    done = torch.zeros(rows, dtype=torch.bool, device=device) if done is None else done.to(device)
+    finished = torch.zeros(rows, dtype=torch.bool, device=device) if done is None else done.to(device)
     last = torch.full((rows, 1), PAD_ID, dtype=torch.long, device=device)  # T5 starts with the pad id
     generated, cache = [], None
     for length in range(max_length):
-        if length % CHECK_EVERY == 0 and everywhere(bool(done.all())):
+        if length % CHECK_EVERY == 0 and everywhere(bool(finished.all())):
             break
         output = model(
             encoder_outputs=BaseModelOutput(states),  # pyright: ignore[reportArgumentType]
@@ -62,7 +62,7 @@ def greedy_decode(
             use_cache=True,
         )
         cache = output.past_key_values
-        last = output.logits[:, -1:].argmax(-1).masked_fill(done[:, None], PAD_ID)
+        last = output.logits[:, -1:].argmax(-1).masked_fill(finished[:, None], PAD_ID)
         generated.append(last)
-        done = done | (last[:, 0] == EOS_ID)
+        finished = finished | (last[:, 0] == EOS_ID)
     return torch.cat(generated, dim=1) if generated else last[:, :0]
