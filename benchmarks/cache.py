@@ -22,11 +22,10 @@ from kebyt5_xm.data.inputs import Example, MediaItem
 from kebyt5_xm.data.media.feature_cache import FeatureCache, Segment, media_key
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.model.backbone import Backbone
-from kebyt5_xm.model.cache_key import encoder_key
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.modality import interface
-from kebyt5_xm.model.network import teacher_forced, token_losses
+from kebyt5_xm.model.modality import encoder_key, interface
+from kebyt5_xm.model.network import teacher_force, token_losses
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 
 MODELS = ("test_vit", "tf_efficientnet_lite0", "vit_small_patch16_224")
@@ -101,7 +100,7 @@ def step(model: CrossModalT5, media: MediaInterface, paths: list[Path]) -> None:
         target = np.append(encode("a caption of some thirty bytes"), EOS_ID).astype(np.int16)
         examples.append(Example(ids, target, (MediaItem("image", prepared, 0, count),)))
     batch = collate(examples, np.zeros(len(examples), dtype=np.int64), interfaces={"image": media}).to("cpu")
-    loss = token_losses(teacher_forced(model, batch.inputs, batch.labels).logits, batch.labels).mean()
+    loss = token_losses(teacher_force(model, batch.inputs, batch.labels).logits, batch.labels).mean()
     loss.backward()
     model.zero_grad(set_to_none=True)
 

@@ -17,7 +17,7 @@ from benchmarks.device import Device, Group
 from benchmarks.gpu_training import FULL, Size, backbone_of
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.decoding import greedy
+from kebyt5_xm.model.decoding import greedy_decode
 from kebyt5_xm.vocabulary import EOS_ID
 
 BATCHES = (1, 16)
@@ -52,7 +52,7 @@ def _figures(
     mask = torch.ones_like(inputs)
 
     def ours() -> Tensor:
-        return greedy(model, states, None, written)
+        return greedy_decode(model, states, None, written)
 
     def theirs() -> Tensor:
         ids = t5.generate(  # pyright: ignore[reportAttributeAccessIssue] - transformers' protocols

@@ -32,7 +32,7 @@ from kebyt5_xm.data.sources.source import Part
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.network import teacher_forced, token_losses
+from kebyt5_xm.model.network import teacher_force, token_losses
 from kebyt5_xm.vocabulary import PAD_ID
 
 Size = Literal["mini", "small", "base", "large"]
@@ -146,7 +146,7 @@ class Step:
 
 def our_loss(model: CrossModalT5, batch: Batch) -> Tensor:
     """Return a micro-batch's share of the mean loss over all targets of the step, as `Task` has it."""
-    logits = teacher_forced(model, batch.inputs, batch.labels).logits
+    logits = teacher_force(model, batch.inputs, batch.labels).logits
     return token_losses(logits, batch.labels).sum() / batch.progress.num_targets
 
 

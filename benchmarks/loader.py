@@ -36,7 +36,7 @@ from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.network import teacher_forced, token_losses
+from kebyt5_xm.model.network import teacher_force, token_losses
 
 NUM_ROWS = 20_000
 SHORTEST, LONGEST = 30, 1500
@@ -153,7 +153,7 @@ def useful_bytes_per_s(model: CrossModalT5, batches: list[Batch]) -> float:
     """Return the useful bytes of forward and backward passes over `batches` in a second."""
     started = time.perf_counter()
     for batch in (batch.to("cpu") for batch in batches):
-        logits = teacher_forced(model, batch.inputs, batch.labels).logits
+        logits = teacher_force(model, batch.inputs, batch.labels).logits
         token_losses(logits, batch.labels).sum().backward()
         model.zero_grad(set_to_none=True)
     return sum(batch.num_ids for batch in batches) / (time.perf_counter() - started)

@@ -19,7 +19,7 @@ from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.model.backbone import SHAPES, Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.network import teacher_forced, token_losses
+from kebyt5_xm.model.network import teacher_force, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW
 
 TINY = {"d_model": 128, "d_ff": 256, "num_heads": 4, "num_layers": 3, "num_decoder_layers": 2, "d_kv": 32}
@@ -56,7 +56,7 @@ class Step:
     def __call__(self) -> None:
         batch = self.batch
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
-            logits = teacher_forced(self.model, batch.inputs, batch.labels).logits
+            logits = teacher_force(self.model, batch.inputs, batch.labels).logits
         loss = token_losses(logits, batch.labels).sum() / batch.progress.num_targets
         loss.backward()
         self.optimizer.step()

@@ -130,7 +130,7 @@ def somebody_elses(trusted_modules: Sequence[str] = ()) -> Iterator[None]:
 # -- what recipes and config.json name --------------------------------------------------------------------
 
 
-def check_trusted(
+def check_class_trusted(
     class_path: str, trusted_modules: Sequence[str], where: str, always: Sequence[str] = TRUSTED
 ) -> None:
     """Raise `UserError` unless `class_path` lies in a trusted package."""
@@ -161,10 +161,10 @@ def _say_renamed(former: str) -> None:
     print(f"'{former}' is now '{RENAMED[former]}'; the new name is used", file=sys.stderr)
 
 
-def held_to_trust(recipe: dict[str, Any], trusted_modules: Sequence[str]) -> None:
-    """Raise `UserError` if a run's recipe names a class outside what is trusted; nothing is imported for it."""
+def check_trusted(recipe: dict[str, Any], trusted_modules: Sequence[str]) -> None:
+    """Raise `UserError` if a run's recipe names a class outside the trusted packages; import nothing."""
     for where, class_path in class_paths(recipe):
-        check_trusted(class_path, trusted_modules, where, (*TRUSTED, *LIBRARIES))
+        check_class_trusted(class_path, trusted_modules, where, (*TRUSTED, *LIBRARIES))
 
 
 def packages(recipe: dict[str, Any]) -> list[str]:

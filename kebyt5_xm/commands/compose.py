@@ -104,7 +104,7 @@ def compose(backbone: str, adapters: dict[str, Path], trusted_modules: Sequence[
         load_adapter(model, name, folder)
         if not (folder / "encoder.safetensors").is_file():
             _load_frozen_encoder(model, name, folder, contents[name]["modality"])
-    model.measure_bytes()
+    model.measure_byte_rms()
     return model.eval()
 
 
@@ -120,11 +120,11 @@ def _slot_bias(contents: dict[str, dict[str, Any]]) -> Any:
 
 def _load_frozen_encoder(model: "CrossModalT5", name: str, folder: Path, original: str) -> None:
     """Read an encoder's weights from the export around the folder of its adapter."""
-    from kebyt5_xm.model.tensor_files import load_tensors, own_tensors
+    from kebyt5_xm.model.tensor_files import load_tensors, unique_tensors
     from kebyt5_xm.weight_files import WEIGHTS, read_tensors
 
     encoder = model.modality(name).encoder
-    if not own_tensors(encoder):  # it has no weights: stored features
+    if not unique_tensors(encoder):  # it has no weights: stored features
         return
     path = folder.resolve().parents[1] / WEIGHTS
     prefix = f"modalities.{original}.encoder."

@@ -60,12 +60,12 @@ def run(args: argparse.Namespace) -> None:
         segments(args.prompt, given)  # says which place or file is too many, before any weight is read
 
     from kebyt5_xm.model.cross_modal import CrossModalT5
-    from kebyt5_xm.model.device import enough_memory, usable_device
+    from kebyt5_xm.model.device import explain_out_of_memory, open_device
 
-    device = usable_device(args.device)
+    device = open_device(args.device)
     model = CrossModalT5.from_pretrained(args.model, trusted_modules=args.trust)
     parts = fill_prompt(found, given, lambda name: _modality(model, name))
-    with enough_memory(device, "shorten the input, its length counts squared"):
+    with explain_out_of_memory(device, "shorten the input, its length counts squared"):
         model = model.to(device)  # pyright: ignore[reportArgumentType]
         if args.label:
             probabilities = model.classify(parts, args.label)

@@ -12,7 +12,7 @@ from kebyt5_xm.data.batch import collate_inputs
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.decoding import encoded, greedy
+from kebyt5_xm.model.decoding import encode, greedy_decode
 from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.vocabulary import decode_bytes
 
@@ -55,7 +55,7 @@ class Answering:
         """Return the answers for the encoder's states [B, S, D]; rows not `wanted` [B] get an arbitrary answer."""
         if self.labels is not None:
             return self._labels(self._scorer.log_probabilities(model, states, mask, self.everywhere))
-        ids = greedy(model, states, mask, self.max_length, ~wanted, self.everywhere)
+        ids = greedy_decode(model, states, mask, self.max_length, ~wanted, self.everywhere)
         return [self._text(row) for row in ids.cpu().numpy()]
 
     def respond(
@@ -71,7 +71,7 @@ class Answering:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             inputs = collate_inputs([examples[n] for n in chosen], interfaces).to(model.device)
-            states, mask = encoded(model, inputs)
+            states, mask = encode(model, inputs)
             wanted = torch.ones(len(chosen), dtype=torch.bool, device=model.device)
             written.update(zip(chosen, self.answers(model, states, mask, wanted), strict=True))
         return [written[n] for n in range(len(examples))]

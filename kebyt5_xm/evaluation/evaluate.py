@@ -37,12 +37,12 @@ from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.metrics import ExactMatch, score
 from kebyt5_xm.metrics.bootstrap import CONFIDENCE, RESAMPLES
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.device import device_name, enough_memory, usable_device
-from kebyt5_xm.model.network import teacher_forced, token_losses
+from kebyt5_xm.model.device import device_name, explain_out_of_memory, open_device
+from kebyt5_xm.model.network import teacher_force, token_losses
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.model.saving import load_run
-from kebyt5_xm.trust import held_to_trust
+from kebyt5_xm.trust import check_trusted
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -62,10 +62,10 @@ class Evaluation:
 
         Raises `UserError` if it cannot be loaded, and for classes of packages that are not trusted.
         """
-        held_to_trust(run.config, trusted_modules)
-        where = usable_device(device)
+        check_trusted(run.config, trusted_modules)
+        where = open_device(device)
         model = load_run(CrossModalT5, run, trusted_modules)
-        with enough_memory(where, "end what else computes there"):
+        with explain_out_of_memory(where, "end what else computes there"):
             model = model.to(where)  # pyright: ignore[reportArgumentType]
         interfaces = media_interfaces(model)
         data.prepare(interfaces)
@@ -89,7 +89,7 @@ class Evaluation:
             for number in range(len(data.validation)):
                 answering = judging.answering(number)
                 for batch in self.batches(number):
-                    output = teacher_forced(model, batch.inputs, batch.labels)
+                    output = teacher_force(model, batch.inputs, batch.labels)
                     tally.add(batch, token_losses(output.logits, batch.labels))
                     assert batch.row is not None
                     if answering is not None:

@@ -1,6 +1,6 @@
 """The model: T5, the splice, weights in and out, runs and checkpoints, the processor, decoding.
 
-`CrossModalT5` is importable from here, but loaded only when asked for: reading a run needs no transformers.
+`CrossModalT5` is importable from here, but loaded on first use: reading a run needs no transformers.
 """
 
 from typing import TYPE_CHECKING

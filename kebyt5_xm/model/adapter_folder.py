@@ -1,8 +1,8 @@
-"""One adapter alone as a folder, bound to the backbone that it was trained on.
+"""Saves and loads one adapter as a folder, bound to the backbone that it was trained on.
 
 FOLDER/adapter.json          classes and arguments, widths, hash of the backbone
 FOLDER/adapter.safetensors   the adapter's tensors
-FOLDER/encoder.safetensors   the encoder's, where they are its own (a frozen pretrained one comes from its library)
+FOLDER/encoder.safetensors   the encoder's tensors, left out if they are those of its library (frozen, pretrained)
 """
 
 import copy
@@ -23,7 +23,7 @@ from kebyt5_xm.weight_files import read_tensors
 
 
 def save_adapter(model: CrossModalNetwork, name: str, folder: str | Path) -> None:
-    """Write the adapter of modality `name` into `folder`, and its encoder too where that has weights of its own."""
+    """Write the adapter of modality `name` into `folder`, and its encoder unless it has its library's weights."""
     module, folder = model.modality(name), Path(folder)
     content = {
         "modality": name,
@@ -44,26 +44,28 @@ def save_adapter(model: CrossModalNetwork, name: str, folder: str | Path) -> Non
 def load_adapter(model: CrossModalNetwork, name: str, folder: str | Path) -> None:
     """Load what `save_adapter` wrote into modality `name` of a model with the same backbone.
 
-    Raises `UserError`, with both hashes, if the backbone is another: the adapter would speak to it in a
-    language that it never learned, without any error. Likewise for another class, width or shape.
+    Raises `UserError`, with both hashes, if the backbone differs: the adapter's vectors would be meaningless to it,
+    and nothing else would fail. Also for another class, width or shape.
     """
     module, folder = model.modality(name), Path(folder)
     content = read_content(folder)
     for key, part in (("encoder", module.encoder), ("adapter", module.adapter)):
         if key == "encoder" and not (folder / "encoder.safetensors").is_file():
             continue
-        theirs = content[key]["class_path"]
-        if theirs.rpartition(".")[2] != type(part).__name__:
+        class_path = content[key]["class_path"]
+        if class_path.rpartition(".")[2] != type(part).__name__:
             raise UserError(
-                f"the {key} in '{folder}' is a {theirs}, modality '{name}' has a {type(part).__name__}; give the "
+                f"the {key} in '{folder}' is a {class_path}, modality '{name}' has a {type(part).__name__}; give the "
                 "modality the same class and arguments, or leave its weights out"
             )
-    theirs = (content["in_dim"], content["d_model"])
-    ours = (module.adapter.in_dim, module.adapter.d_model)
-    if theirs != ours:
+    widths, expected = (
+        (content["in_dim"], content["d_model"]),
+        (module.adapter.in_dim, module.adapter.d_model),
+    )
+    if widths != expected:
         raise UserError(
-            f"the adapter in '{folder}' maps {theirs[0]} to {theirs[1]}, that of modality '{name}' {ours[0]} to "
-            f"{ours[1]}; give the encoder and the backbone it was trained with"
+            f"the adapter in '{folder}' maps {widths[0]} to {widths[1]}, that of modality '{name}' {expected[0]} to "
+            f"{expected[1]}; give the encoder and the backbone it was trained with"
         )
     slot_bias = content.get("slot_bias", model.config.slot_bias)
     if slot_bias != model.config.slot_bias:
@@ -71,11 +73,11 @@ def load_adapter(model: CrossModalNetwork, name: str, folder: str | Path) -> Non
             f"the adapter in '{folder}' was trained with model.slot_bias '{slot_bias}', this model has "
             f"'{model.config.slot_bias}'; set it to the adapter's"
         )
-    found = _hash_in(model.backbone, getattr(torch, content["backbone_dtype"]))
-    if found != content["backbone_hash"]:
+    actual_hash = _hash_in(model.backbone, getattr(torch, content["backbone_dtype"]))
+    if actual_hash != content["backbone_hash"]:
         raise UserError(
             f"the adapter in '{folder}' was trained on the backbone {content['backbone_hash']}, modality '{name}' "
-            f"would use it on {found}; start from the backbone it belongs to (model.backbone.weights), or leave "
+            f"would use it on {actual_hash}; start from the adapter's backbone (model.backbone.weights), or leave "
             "the modality's weights out"
         )
     files: list[tuple[str, nn.Module]] = [("adapter", module.adapter), ("encoder", module.encoder)]
@@ -91,37 +93,37 @@ def load_adapter(model: CrossModalNetwork, name: str, folder: str | Path) -> Non
 
 
 def read_content(folder: Path) -> dict[str, Any]:
-    """Return the content of adapter.json; raise `UserError` if `folder` is not that of an adapter."""
+    """Return the content of adapter.json; raise `UserError` if `folder` is not an adapter's folder."""
     path = folder / "adapter.json"
     if not path.is_file():
-        inside = [p.parent.name for p in folder.glob("adapters/*/adapter.json")]
+        names = [p.parent.name for p in folder.glob("adapters/*/adapter.json")]
         near = did_you_mean(folder.name, [p.parent.name for p in folder.parent.glob("*/adapter.json")])
         remedy = near or "; expected EXPORT/adapters/NAME, as `kebyt5-xm export` writes it"
-        if inside:
-            remedy = f"; expected one of its folders adapters/{{{','.join(sorted(inside))}}}"
-        raise UserError(f"'{folder}' holds no adapter.json, so it is not the folder of an adapter{remedy}")
+        if names:
+            remedy = f"; expected one of its folders adapters/{{{','.join(sorted(names))}}}"
+        raise UserError(f"'{folder}' holds no adapter.json, so it is not an adapter's folder{remedy}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # bytes that are no UTF-8 as well
+    except ValueError as error:  # also for bytes that are not UTF-8
         raise UserError(f"'{path}' is not JSON ({error}); it may be incomplete: fetch it again") from error
     if not isinstance(content, dict):
         raise UserError(f"'{path}' holds a {type(content).__name__}, expected a mapping; fetch it again")
     keys = ("modality", "encoder", "adapter", "in_dim", "d_model", "backbone_hash", "backbone_dtype")
-    if lacking := [key for key in keys if key not in content]:
-        raise UserError(f"'{path}' lacks {', '.join(lacking)}; it may be incomplete")
+    if missing := [key for key in keys if key not in content]:
+        raise UserError(f"'{path}' lacks {', '.join(missing)}; it may be incomplete")
     if not isinstance(getattr(torch, str(content["backbone_dtype"]), None), torch.dtype):
         raise UserError(
-            f"'{path}' says backbone_dtype '{content['backbone_dtype']}', expected one of torch's, such as float32; "
-            "keep it as the export wrote it"
+            f"'{path}' says backbone_dtype '{content['backbone_dtype']}', expected a dtype such as float32; restore "
+            "the file that the export wrote"
         )
     if content.get("slot_bias", "shared") not in get_args(SlotBias):
         raise UserError(
-            f"'{path}' says slot_bias '{content['slot_bias']}', expected {' or '.join(get_args(SlotBias))}; keep it "
-            "as the export wrote it"
+            f"'{path}' says slot_bias '{content['slot_bias']}', expected {' or '.join(get_args(SlotBias))}; "
+            "restore the file that the export wrote"
         )
     return content
 
 
 def _hash_in(backbone: Any, dtype: torch.dtype) -> str:
-    """Return the backbone's hash as saved in `dtype`: training turns a bfloat16 export into float32."""
+    """Return the hash of the backbone in `dtype`: training turns a bfloat16 export into float32."""
     return backbone_hash(backbone if backbone.dtype == dtype else copy.deepcopy(backbone).to(dtype))

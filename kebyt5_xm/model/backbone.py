@@ -1,4 +1,4 @@
-"""The backbone: transformers' own T5, in the family's four sizes or as its weights' config.json says."""
+"""The backbone: transformers' own T5, in one of four sizes or in the shape of the config.json of its weights."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.pretrained import Pretrained, open_pretrained
-from kebyt5_xm.model.t5 import backbone_hash, load_state, refuse_absurd, t5_config, untied, without_weights
+from kebyt5_xm.model.t5 import backbone_hash, check_config, load_state, t5, t5_config, without_weights
 from kebyt5_xm.vocabulary import BYTE_OFFSET, EOS_ID, PAD_ID, VOCAB_SIZE
 
 if TYPE_CHECKING:
@@ -40,24 +40,24 @@ ARCHITECTURE: dict[str, Any] = {
     "decoder_start_token_id": PAD_ID,
     "is_encoder_decoder": True,
 }
-"""What all sizes share: T5 1.1 over ByT5's vocabulary (the published config.json files)."""
+"""Fields that all sizes share: T5 1.1 over ByT5's vocabulary (the published config.json files)."""
 
 
 @dataclass
 class Backbone:
-    """Which T5 to train and where its weights come from: `model.backbone` in a recipe.
+    """The T5 to train and the source of its weights: `model.backbone` in a recipe.
 
     Args:
-        size: one of the family's sizes, trained from scratch.
-        weights: start from these: a hub id (`google/byt5-small`), a folder in the published layout, an
-            export, a run (its best checkpoint, else its last) or one checkpoint of a run. The shape is that
-            of its config.json; `size` or `shape` beside it must agree with it.
-        shape: d_model, d_ff, num_heads, num_layers, num_decoder_layers and d_kv (64 unless given). Replaces
-            entries of `size`; complete, it needs no `size`.
+        size: one of `SHAPES`, trained from scratch unless `weights` is given.
+        weights: initial weights: a hub id (`google/byt5-small`), a folder in the published layout, an
+            export, a run (its best checkpoint, else its last) or one checkpoint of a run. The shape comes from
+            its config.json; `size` and `shape`, if given too, must agree with it.
+        shape: d_model, d_ff, num_heads, num_layers, num_decoder_layers and d_kv (default 64). Overrides
+            entries of `size`; a complete `shape` needs no `size`.
         dropout: rate in both stacks. T5 1.1 and ByT5 were pretrained with 0; 0.1 is usual in fine-tuning.
         attention: transformers' implementation; `eager` keeps attention weights and is slower.
-        frozen: nothing of the backbone trains.
-        gradient_checkpointing: compute activations again in the backward pass, for less memory.
+        frozen: no parameter of the backbone trains.
+        gradient_checkpointing: recompute activations in the backward pass, for less memory.
 
     Raises `UserError` for a combination that cannot be built.
     """
@@ -71,16 +71,16 @@ class Backbone:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        given = self._given_shape()
-        lacking = [key for key in SHAPES["mini"] if key not in given]
-        if self.weights is None and lacking:
+        shape = self._requested_shape()
+        missing = [key for key in SHAPES["mini"] if key not in shape]
+        if self.weights is None and missing:
             raise UserError(
                 "the backbone has neither `size` nor `weights`, nor a complete `shape` (it lacks "
-                f"{', '.join(lacking)}); give one of them"
+                f"{', '.join(missing)}); give one of them"
             )
-        if given.get("num_decoder_layers", 0) > given.get("num_layers", math.inf):
+        if shape.get("num_decoder_layers", 0) > shape.get("num_layers", math.inf):
             raise UserError(  # transformers' generate makes its cache with as many layers as the encoder has
-                f"the backbone has {given['num_decoder_layers']} decoder layers over {given['num_layers']} encoder "
+                f"the backbone has {shape['num_decoder_layers']} decoder layers over {shape['num_layers']} encoder "
                 "layers, with which transformers cannot generate; expected no more than in the encoder"
             )
         if not 0 <= self.dropout < 1:
@@ -91,7 +91,8 @@ class Backbone:
                 "to false"
             )
 
-    def _given_shape(self) -> dict[str, int]:
+    def _requested_shape(self) -> dict[str, int]:
+        """Return the entries of `size` and `shape`."""
         if self.size is not None and self.size not in SHAPES:
             near = did_you_mean(self.size, SHAPES)
             raise UserError(f"no backbone size '{self.size}'; expected one of {', '.join(SHAPES)}{near}")
@@ -105,17 +106,19 @@ class Backbone:
         return {**(SHAPES[self.size] if self.size else {}), **(self.shape or {})}
 
     def config(self, source: Pretrained | None = None) -> "T5Config":
-        """Return the T5Config, reading config.json of `weights` and nothing else. Raises `UserError`.
+        """Return the T5Config; of `weights`, only config.json is read. Raises `UserError`.
 
-        `source` is what `weights` names, where it is open already.
+        `source` is the opened `weights`, if they are open already.
         """
-        given = self._given_shape()
-        fields = {**ARCHITECTURE, **given} if self.weights is None else self._pretrained_fields(source)
-        differing = [f"{k} {v} (theirs: {fields.get(k)})" for k, v in given.items() if v != fields.get(k)]
-        if differing:
+        shape = self._requested_shape()
+        fields = {**ARCHITECTURE, **shape} if self.weights is None else self._pretrained_fields(source)
+        differences = [
+            f"{k} {v} (in the weights: {fields.get(k)})" for k, v in shape.items() if v != fields.get(k)
+        ]
+        if differences:
             raise UserError(
-                f"weights '{self.weights}' are of another size than `size` and `shape` say: "
-                f"{', '.join(differing)}; leave `size` and `shape` out, or give other weights"
+                f"weights '{self.weights}' differ from `size` and `shape`: {', '.join(differences)}; leave `size` "
+                "and `shape` out, or give other weights"
             )
         config = t5_config({**fields, "dropout_rate": self.dropout})
         config._attn_implementation = self.attention
@@ -127,10 +130,10 @@ class Backbone:
         model, tokenizer = fields.get("model_type"), fields.get("tokenizer_class", "ByT5Tokenizer")
         if model != "t5" or tokenizer != "ByT5Tokenizer":
             raise UserError(
-                f"weights '{self.weights}' are a '{model}' model's with a {tokenizer}; expected those of a "
+                f"weights '{self.weights}' are of a '{model}' model with a {tokenizer}; expected those of a "
                 "byte-level T5"
             )
-        refuse_absurd(fields, f"config.json of weights '{self.weights}'")
+        check_config(fields, f"config.json of weights '{self.weights}'")
         if fields.get("vocab_size", 0) < BYTE_OFFSET + 256:
             raise UserError(
                 f"weights '{self.weights}' have a vocabulary of {fields.get('vocab_size')}; expected "
@@ -144,32 +147,31 @@ class Backbone:
         return fields
 
     def build(self) -> "T5ForConditionalGeneration":
-        """Return the model in fp32 and in training mode; randomness is torch's global generator's.
+        """Return the model in fp32 and in training mode; random weights come from torch's global generator.
 
-        Raises `UserError` for weights that cannot be had or do not fit.
+        Raises `UserError` for weights that cannot be read or do not fit.
         """
-        model = self._from_scratch() if self.weights is None else self._warm_started()
+        if self.weights is None:
+            model = self._build_from_scratch()
+        else:
+            model = self.build_from(open_pretrained(self.weights))
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         if self.frozen:
             model.requires_grad_(False)
         return model
 
-    def _from_scratch(self) -> "T5ForConditionalGeneration":
+    def _build_from_scratch(self) -> "T5ForConditionalGeneration":
         from torch import nn
 
-        model = untied(self.config())
+        model = t5(self.config())
         # transformers gives an untied head std 1 and so a first loss near 110 nats; T5 1.1 itself divides the
         # variance by the fan-in (mesh TensorFlow's dense layers; transformers #26441, t5x #1477).
         nn.init.normal_(model.lm_head.weight, std=model.config.d_model**-0.5)
         return model
 
-    def _warm_started(self) -> "T5ForConditionalGeneration":
-        assert self.weights is not None
-        return self.built_from(open_pretrained(self.weights))
-
-    def built_from(self, source: Pretrained) -> "T5ForConditionalGeneration":
-        """Return the model with the weights of `source`, which is what `weights` names."""
+    def build_from(self, source: Pretrained) -> "T5ForConditionalGeneration":
+        """Return the model with the weights of `source`, the opened `weights`."""
         assert self.weights is not None
         model = without_weights(self.config(source))
         load_state(model, source.tensors(), self.weights)

@@ -1,4 +1,4 @@
-"""The configuration of a `CrossModalT5`, as its config.json holds it."""
+"""The configuration of a `CrossModalT5`: the content of its config.json."""
 
 import re
 from collections.abc import Iterable
@@ -15,9 +15,10 @@ SlotBias = Literal["shared", "zero"]
 
 
 def check_modality_names(names: Iterable[str]) -> None:
-    """Raise `UserError` for a name that no modality may have.
+    """Raise `UserError` for a name that cannot be a modality's.
 
-    It is a part of tensors' names, where dots separate, and of paths, to which a stranger's must not lead elsewhere.
+    The name is a part of tensor names, which dots separate, and of paths, where a third-party name could lead out of
+    the folder.
     """
     for name in names:
         if not re.fullmatch(r"[\w-]+", name):
@@ -26,7 +27,7 @@ def check_modality_names(names: Iterable[str]) -> None:
             )
         if hasattr(nn.ModuleDict, name) or name == "training":
             raise UserError(
-                f"found the modality '{name}', a word that torch keeps for itself in a model; choose another name, "
+                f"found the modality '{name}', a name that torch reserves in a model; choose another name, "
                 f"such as '{name}_1'"
             )
 
@@ -38,9 +39,8 @@ class CrossModalT5Config(PreTrainedConfig):
         backbone: the fields of the T5Config.
         modalities: name -> {encoder, adapter}, each {class_path, init_args}, as in a recipe.
         slot_bias: relative position bias of slots, `shared` with text or `zero`.
-        denoising: the settings of span denoising the backbone was trained with, the sentinel convention
-            among them.
-        byte_rms: root mean square of the byte embeddings, against which the scale of slots is told.
+        denoising: the settings of span denoising that the backbone was trained with, including its sentinels.
+        byte_rms: root mean square of the byte embeddings; the scale of slot vectors is measured against it.
     """
 
     model_type = CROSS_MODAL
@@ -63,5 +63,5 @@ class CrossModalT5Config(PreTrainedConfig):
         super().__init__(**{"decoder_start_token_id": 0, "tie_word_embeddings": False, **kwargs})
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
-        """Return the T5's: `generate` asks it for the number of layers to cache and the vocabulary."""
+        """Return the T5's config, from which `generate` reads the number of layers to cache and the vocabulary."""
         return t5_config(self.backbone)

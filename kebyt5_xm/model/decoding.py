@@ -1,8 +1,8 @@
-"""Greedy decoding that runs alike under every strategy.
+"""Greedy decoding that works under every strategy.
 
-transformers' `generate` stops on each rank when that rank's rows are done; where weights are sharded, the others
-would then wait for it for ever. Here the ranks stop together, and every id is one call of the model itself, so that
-sharded weights are gathered as in training.
+transformers' `generate` stops on each rank when that rank's rows are done. If weights are sharded, the other ranks
+would then wait for ever. Here the ranks stop together, and every id is one call of the whole model, so sharded
+weights are gathered as in training.
 """
 
 from collections.abc import Callable
@@ -12,25 +12,27 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from kebyt5_xm.data.inputs import Inputs
-from kebyt5_xm.model.network import CrossModalNetwork, teacher_forced
+from kebyt5_xm.model.network import CrossModalNetwork, teacher_force
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID
 
 CHECK_EVERY = 8
-"""Ids between two looks at whether all rows are done: each look waits for the device, and for the other ranks."""
+"""Ids between two checks whether all rows are done: a check waits for the device, and for the other ranks."""
 
 
 @torch.no_grad()
-def encoded(model: CrossModalNetwork, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
-    """Return the encoder's states [B, S, D] of inputs, and their mask [B, S], None if all count.
+def encode(model: CrossModalNetwork, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+    """Return the encoder's states [B, S, D] and their mask [B, S], None if there is no padding.
 
-    By a call of the whole model, as sharded weights want it; one id of the decoder is what that costs.
+    Calls the whole model, since sharded weights need that; it costs one decoder position more.
     """
-    output = teacher_forced(model, inputs, inputs.input_ids[:, :1])  # any label: the start id alone goes in
+    output = teacher_force(
+        model, inputs, inputs.input_ids[:, :1]
+    )  # any label: the decoder sees the start id alone
     return output.states, output.mask
 
 
 @torch.no_grad()
-def greedy(
+def greedy_decode(
     model: CrossModalNetwork,
     states: Tensor,
     attention_mask: Tensor | None,
@@ -38,19 +40,19 @@ def greedy(
     done: Tensor | None = None,
     everywhere: Callable[[bool], bool] = bool,
 ) -> Tensor:
-    """Return the written ids [B, T], T at most `max_length`: the start id left out, PAD behind the end of sequence.
+    """Return the generated ids [B, T], T at most `max_length`, without the start id, PAD after the end of sequence.
 
     Args:
-        states: the encoder's, [B, S, D]; `attention_mask` [B, S] says which count.
-        done: [B] rows of which nothing is wanted.
-        everywhere: whether what is true here is true on every rank.
+        states: the encoder's, [B, S, D]; `attention_mask` [B, S] marks the valid ones.
+        done: [B] bool, True for rows to skip.
+        everywhere: takes this rank's truth value; returns whether it is true on every rank.
     """
     device, rows = states.device, len(states)
-    over = torch.zeros(rows, dtype=torch.bool, device=device) if done is None else done.to(device)
+    finished = torch.zeros(rows, dtype=torch.bool, device=device) if done is None else done.to(device)
     last = torch.full((rows, 1), PAD_ID, dtype=torch.long, device=device)  # T5 starts with the pad id
-    written, cache = [], None
+    generated, cache = [], None
     for length in range(max_length):
-        if length % CHECK_EVERY == 0 and everywhere(bool(over.all())):
+        if length % CHECK_EVERY == 0 and everywhere(bool(finished.all())):
             break
         output = model(
             encoder_outputs=BaseModelOutput(states),  # pyright: ignore[reportArgumentType]
@@ -60,7 +62,7 @@ def greedy(
             use_cache=True,
         )
         cache = output.past_key_values
-        last = output.logits[:, -1:].argmax(-1).masked_fill(over[:, None], PAD_ID)
-        written.append(last)
-        over = over | (last[:, 0] == EOS_ID)
-    return torch.cat(written, dim=1) if written else last[:, :0]
+        last = output.logits[:, -1:].argmax(-1).masked_fill(finished[:, None], PAD_ID)
+        generated.append(last)
+        finished = finished | (last[:, 0] == EOS_ID)
+    return torch.cat(generated, dim=1) if generated else last[:, :0]

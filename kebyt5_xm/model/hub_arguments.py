@@ -1,6 +1,6 @@
-"""What transformers' `from_pretrained` and `save_pretrained` take beside the folder, as far as it has a meaning here.
+"""Arguments of transformers' `from_pretrained` and `save_pretrained`.
 
-Code that was written for any model of transformers passes these. Each is done, or refused with what to use.
+Code that was written for any model of transformers passes these. Each is applied, or refused with a remedy.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.model.device import usable_device
+from kebyt5_xm.model.device import open_device
 from kebyt5_xm.weight_files import WEIGHTS
 
 LOAD_REMEDIES = {
@@ -34,7 +34,7 @@ LOAD_REMEDIES = {
 }
 
 WITHOUT_EFFECT = ("low_cpu_mem_usage", "use_safetensors", "resume_download", "_fast_init", "weights_only")
-"""What is so here in any case, where it is true or left out."""
+"""Arguments that are accepted when true: they describe what happens here anyway."""
 
 SAVE_REMEDIES = {
     "push_to_hub": "`hf upload NAME FOLDER` publishes the folder",
@@ -46,7 +46,7 @@ SAVE_REMEDIES = {
 
 
 def refuse_unknown(function: str, given: dict[str, Any], remedies: dict[str, str]) -> None:
-    """Raise `UserError` for the first of `given` that would have an effect."""
+    """Raise `UserError` for the first of the `given` arguments that asks for something unsupported."""
     for name, value in given.items():
         if value is None or value is False or (name in WITHOUT_EFFECT and value is True):
             continue
@@ -54,25 +54,27 @@ def refuse_unknown(function: str, given: dict[str, Any], remedies: dict[str, str
         raise UserError(f"{function} does not take {name}={value!r:.60}; {remedy}")
 
 
-def dtype_of(dtype: Any, torch_dtype: Any) -> torch.dtype | None:
-    """Return the precision that is asked for; None for that of the file. Raises `UserError`."""
+def parse_dtype(dtype: Any, torch_dtype: Any) -> torch.dtype | None:
+    """Return the requested dtype; None for the dtype of the file. Raises `UserError`."""
     if dtype is not None and torch_dtype is not None and dtype != torch_dtype:
         raise UserError(
-            f"found dtype={dtype!r} and torch_dtype={torch_dtype!r}, which are one; give one of them"
+            f"found dtype={dtype!r} and torch_dtype={torch_dtype!r}, which are the same argument; give one of them"
         )
-    asked = torch_dtype if dtype is None else dtype
-    if asked is None or asked == "auto":
+    requested = torch_dtype if dtype is None else dtype
+    if requested is None or requested == "auto":
         return None
-    found = getattr(torch, asked.removeprefix("torch."), None) if isinstance(asked, str) else asked
+    found = (
+        getattr(torch, requested.removeprefix("torch."), None) if isinstance(requested, str) else requested
+    )
     if found not in (torch.float32, torch.bfloat16):
         raise UserError(
-            f"found dtype={asked!r}, expected torch.bfloat16, torch.float32 or 'auto' (float16 overflows in a T5)"
+            f"found dtype={requested!r}, expected torch.bfloat16, torch.float32 or 'auto' (float16 overflows in a T5)"
         )
     return found
 
 
-def device_of(device_map: Any) -> torch.device | None:
-    """Return the one device of a `device_map`; None if there is none. Raises `UserError`."""
+def parse_device_map(device_map: Any) -> torch.device | None:
+    """Return the only device of a `device_map`; None for None. Raises `UserError`."""
     if device_map is None:
         return None
     if isinstance(device_map, dict) and list(device_map) == [""]:
@@ -86,11 +88,11 @@ def device_of(device_map: Any) -> torch.device | None:
             f"found device_map={device_map!r:.60}, expected one device, such as 'cuda': a model is not spread over "
             "several"
         )
-    return usable_device(device_map)
+    return open_device(device_map)
 
 
-def max_bytes(max_shard_size: int | str | None) -> int | None:
-    """Return the bytes that a size such as "5GB" or "200MiB" means. Raises `UserError`."""
+def parse_size(max_shard_size: int | str | None) -> int | None:
+    """Return a size such as "5GB" or "200MiB" in bytes. Raises `UserError`."""
     if max_shard_size is None or isinstance(max_shard_size, int):
         return max_shard_size
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B\s*", str(max_shard_size).upper())

@@ -1,6 +1,7 @@
-"""Of which kind a segment is that is no text, alike on every machine: a file by its content, the rest by its type.
+"""The kind of a segment that is not text: a file's by its content, another item's by its type.
 
-The kind of a file is that of the reader that takes it. A name counts only where no reader does.
+The kind of a file is that of the first reader that accepts it. Its name counts only if no reader does. So the kind is
+the same on every machine.
 """
 
 import os
@@ -19,10 +20,10 @@ from kebyt5_xm.encoder import Media
 from kebyt5_xm.errors import UserError
 
 
-def media_of(item: Any, limits: Limits | None = None) -> Media | None:
-    """Return the kind of an item; None where nothing tells."""
+def media_kind(item: Any, limits: Limits | None = None) -> Media | None:
+    """Return the kind of an item, or None if it is unknown."""
     if isinstance(item, os.PathLike):
-        return _of_file(Path(item), limits)
+        return _file_kind(Path(item), limits)
     if _is_recording(item):
         return "audio"
     if hasattr(item, "getexif") and hasattr(item, "size"):
@@ -30,31 +31,31 @@ def media_of(item: Any, limits: Limits | None = None) -> Media | None:
     return "array" if isinstance(item, np.ndarray | torch.Tensor) else None
 
 
-def in_memory(item: Any, media: Media) -> Any:
-    """Return an item that is no file as `open_media` would give it. Raises `MediaError`, `UserError`."""
+def convert_item(item: Any, media: Media) -> Any:
+    """Return an item in memory in the form that `open_media` returns. Raises `MediaError`, `UserError`."""
     if media == "audio":
         samples, rate = (item["array"], item["sampling_rate"]) if isinstance(item, Mapping) else item
         return as_mono(samples, rate)
     if media == "image":
-        return as_rgb(_picture(as_array(item)) if isinstance(item, np.ndarray | torch.Tensor) else item)
-    return np.asarray(as_array(item), dtype=np.float32)
+        return as_rgb(_to_image(_to_array(item)) if isinstance(item, np.ndarray | torch.Tensor) else item)
+    return np.asarray(_to_array(item), dtype=np.float32)
 
 
-def as_array(values: Any) -> NDArray[Any]:
-    """Return values as an array; a tensor from whichever device it is on, bfloat16 as float32."""
+def _to_array(values: Any) -> NDArray[Any]:
+    """Return values as an array; a tensor from any device, bfloat16 as float32."""
     if not isinstance(values, torch.Tensor):
         return np.asarray(values)
     values = values.detach().cpu()
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
-def is_picture(item: Any) -> bool:
-    """Say whether an array can only be an image: uint8 of the shape of one."""
-    return isinstance(item, np.ndarray | torch.Tensor) and _channels_last(as_array(item)) is not None
+def is_image_array(item: Any) -> bool:
+    """Return whether an array can only be an image: uint8 in the shape of one."""
+    return isinstance(item, np.ndarray | torch.Tensor) and _channels_last(_to_array(item)) is not None
 
 
-def shown(item: Any) -> str:
-    """Return an item as errors call it."""
+def describe(item: Any) -> str:
+    """Return an item's path, or its type and shape, for error messages."""
     if isinstance(item, os.PathLike | str):
         return f"'{os.fspath(item)}'"[:200]
     if isinstance(item, np.ndarray | torch.Tensor):
@@ -63,7 +64,7 @@ def shown(item: Any) -> str:
     return f"a {type(item).__name__}"
 
 
-def _of_file(path: Path, limits: Limits | None) -> Media | None:
+def _file_kind(path: Path, limits: Limits | None) -> Media | None:
     for media in get_args(Media):
         try:
             header(path, media, limits)
@@ -74,7 +75,7 @@ def _of_file(path: Path, limits: Limits | None) -> Media | None:
 
 
 def _is_recording(item: Any) -> bool:
-    if isinstance(item, Mapping):  # as a row of `datasets` has it
+    if isinstance(item, Mapping):  # the form of rows of `datasets`
         return {"array", "sampling_rate"} <= item.keys()
     if not (isinstance(item, tuple) and len(item) == 2):
         return False
@@ -87,20 +88,20 @@ def _is_recording(item: Any) -> bool:
     )
 
 
-def _picture(array: NDArray[Any]) -> Any:
+def _to_image(array: NDArray[Any]) -> Any:
     from PIL import Image
 
     pixels = _channels_last(array)
     if pixels is None:
         raise UserError(
             f"found an array ({array.dtype} {list(array.shape)}) for an image, expected uint8 [height, width], "
-            "[height, width, 3] or [3, height, width]; turn shares of 1 into it by (255 * x).round().astype('uint8')"
+            "[height, width, 3] or [3, height, width]; scale values from 0 to 1 by (255 * x).round().astype('uint8')"
         )
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def _channels_last(array: NDArray[Any]) -> NDArray[Any] | None:
-    """Return uint8 pixels as [height, width] or [height, width, 3 or 4]; None for what is no image beyond doubt."""
+    """Return uint8 pixels as [height, width] or [height, width, 3 or 4], or None if it may be no image."""
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
         return None
     if array.ndim == 2:

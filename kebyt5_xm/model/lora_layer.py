@@ -1,4 +1,4 @@
-"""peft's LoRA layer over a Linear layer that keeps its names, and putting it into a model in place."""
+"""peft's LoRA layer over a Linear layer whose keys stay the same; injects it into a model and merges it."""
 
 from typing import Any
 
@@ -20,11 +20,11 @@ except ImportError as error:
 
 
 class LoRALinear(lora.Linear):
-    """A Linear layer with a LoRA beside it: y = W x + b + B A dropout(x) alpha / rank.
+    """A Linear layer with LoRA: y = W x + b + B A dropout(x) alpha / rank.
 
-    peft holds the layer that it adapts as a child `base_layer`, and that word enters the keys. Here W and b stay this
-    module's own `weight` and `bias`, so checkpoints, optimizer groups and sharding see the names of the plain layer;
-    what is added are `lora_A.default.weight` and `lora_B.default.weight`.
+    peft holds the adapted layer as a child `base_layer`, and that name enters the keys. Here W and b stay this
+    module's `weight` and `bias`, so checkpoints, optimizer groups and sharding see the keys of the plain layer, and
+    `lora_A.default.weight` and `lora_B.default.weight` in addition.
     """
 
     def __init__(self, linear: nn.Linear, entry: LoRA) -> None:
@@ -37,12 +37,12 @@ class LoRALinear(lora.Linear):
 
     @property
     def base_layer(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What peft calls, and reads the weight of, as the layer that it adapts."""
-        return self._modules.get("base_layer") or _OwnWeights(self)
+        """The adapted layer, which peft calls and whose weight it reads."""
+        return self._modules.get("base_layer") or _PlainLayer(self)
 
 
-class _OwnWeights:
-    """The plain layer's part of a `LoRALinear`. It holds nothing: sharding exchanges the parameters under it."""
+class _PlainLayer:
+    """The plain layer of a `LoRALinear`. It reads the owner's parameters at each use: sharding replaces them."""
 
     def __init__(self, owner: LoRALinear) -> None:
         self._owner = owner
@@ -60,7 +60,7 @@ class _OwnWeights:
 
 
 def inject(model: nn.Module, places: dict[str, LoRA]) -> None:
-    """Put a LoRA into each named Linear layer of the model; B starts at zero, so nothing it computes changes."""
+    """Add LoRA to each named Linear layer of the model; B starts at zero, so the model's outputs stay the same."""
     for name, entry in places.items():
         parent_name, _, child = name.rpartition(".")
         parent, linear = model.get_submodule(parent_name), model.get_submodule(name)
@@ -70,7 +70,7 @@ def inject(model: nn.Module, places: dict[str, LoRA]) -> None:
 
 @torch.no_grad()
 def merge(model: nn.Module) -> None:
-    """Add every LoRA of the model to the weights under it and put plain Linear layers in their places."""
+    """Add every LoRA of the model to its weights, and replace its layers by plain Linear layers."""
     for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, LoRALinear)]:
         layer.merge()
         bias = layer._parameters["bias"]

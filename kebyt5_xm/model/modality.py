@@ -1,14 +1,19 @@
-"""A modality: a name, an encoder and an adapter, as a recipe gives them."""
+"""A modality as a recipe gives it (an encoder and an adapter), its data side, and the key of its feature cache."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from kebyt5_xm.adapters import Adapter
-from kebyt5_xm.data.media.feature_cache import FeatureCache
+from kebyt5_xm.data.media.feature_cache import DIGEST_BYTES, FeatureCache, tensor_bytes
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.encoder import Encoder
+from kebyt5_xm.errors import UserError
+
+_SETTING_TYPES = (bool, int, float, str, tuple, type(None))
 
 
 @dataclass
@@ -38,5 +43,31 @@ def interface(
 ) -> MediaInterface:
     """Return the data side of a modality."""
     with torch.device("meta"):
-        twin = adapter(encoder.out_dim, d_model)
-    return MediaInterface(encoder.media, encoder.preprocessor(), twin, cache)
+        meta_adapter = adapter(encoder.out_dim, d_model)
+    return MediaInterface(encoder.media, encoder.preprocessor(), meta_adapter, cache)
+
+
+def encoder_key(encoder: Encoder) -> str:
+    """Return a hash of the encoder's classes, plain settings (such as its layer), weights, buffers, preprocessing."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    digest.update(encoder.preprocessor().fingerprint().encode())
+    for name, module in encoder.named_modules():
+        settings = sorted(
+            (k, repr(v)) for k, v in vars(module).items() if isinstance(v, _SETTING_TYPES) and k != "training"
+        )
+        digest.update(f"{name} {type(module).__module__}.{type(module).__qualname__} {settings}".encode())
+    for name, tensor in encoder.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
+
+
+def cache_folder(cache: str | None, encoder: Encoder) -> Path:
+    """Return the folder of the encoder's features in a cache; raise `UserError` if the encoder is not frozen."""
+    assert cache is not None
+    if not encoder.frozen:
+        raise UserError(
+            f"a cache holds the features of a frozen encoder, but {type(encoder).__name__} trains; set `frozen: "
+            "true` in its init_args, or remove `cache`"
+        )
+    return Path(cache) / encoder_key(encoder)

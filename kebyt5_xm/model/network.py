@@ -1,4 +1,4 @@
-"""What computes: a T5 backbone and the modalities whose vectors enter its byte embeddings."""
+"""The network: a T5 backbone and the modalities whose vectors enter its byte embeddings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,13 +15,11 @@ from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.data.inputs import Inputs, MediaGroup, Packing
 from kebyt5_xm.encoder import Encoded, Encoder, length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.model.attention import check_attention, decode_packed, zero_bias_at_slots
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
-from kebyt5_xm.model.packing import check_attention
-from kebyt5_xm.model.packing import decode as decode_packed
-from kebyt5_xm.model.slot_bias import zero_bias_at_slots
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.splice import slot_positions, splice
-from kebyt5_xm.model.t5 import t5_config, untied
+from kebyt5_xm.model.t5 import t5, t5_config
 from kebyt5_xm.vocabulary import PAD_ID
 
 
@@ -39,27 +37,27 @@ class ModalityModule(nn.Module):
     def forward(self, prepared: Tensor, lengths: Tensor, encoded: bool = False) -> tuple[Tensor, Tensor]:
         """Return the vectors [N, M, D] of N media and their mask [N, M], valid ones first.
 
-        `prepared` is the encoder's input, or with `encoded` its features of earlier: [N, F, C], of which `lengths`
-        are valid, or a grid's [N, R, C, D].
+        `prepared` is the encoder's input. With `encoded` it is features from a cache: [N, F, C], the first `lengths`
+        valid, or a grid [N, R, C, D].
         """
         if not encoded:
-            return self._slots(self.encoder(prepared, lengths))
+            return self._adapt(self.encoder(prepared, lengths))
         if prepared.ndim == 4:
-            return self._slots(Encoded.full(prepared.flatten(1, 2), (prepared.shape[1], prepared.shape[2])))
-        return self._slots(Encoded(prepared, length_mask(lengths, prepared.shape[1])))
+            return self._adapt(Encoded.full(prepared.flatten(1, 2), (prepared.shape[1], prepared.shape[2])))
+        return self._adapt(Encoded(prepared, length_mask(lengths, prepared.shape[1])))
 
-    def _slots(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
+    def _adapt(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         return self.adapter(encoded.features, encoded.mask, encoded.grid)
 
     def dummy(self, device: torch.device) -> Tensor:
-        """Return a zero that depends on every weight here, for a rank that has no input."""
+        """Return a zero that depends on every weight of the modality, for a rank that has no input."""
         prepared, lengths = self.encoder.dummy()
-        vectors, _ = self(prepared.to(device), lengths.to(device))  # by the same calls, which ZeRO-3 compares
+        vectors, _ = self(prepared.to(device), lengths.to(device))  # the same calls: ZeRO-3 compares them
         return vectors.sum() * 0.0
 
 
 class CrossModalEncoder(nn.Module):
-    """Bytes and media in, the T5 encoder's states out: what `generate` calls once."""
+    """The encoder that `generate` calls once: bytes and media in, the T5 encoder's states out."""
 
     main_input_name = "input_ids"
 
@@ -78,20 +76,20 @@ class CrossModalEncoder(nn.Module):
         slots = slot_positions(input_ids.shape, media or [], input_ids.device)
         if attention_mask is not None and not attention_mask[slots].all():
             raise UserError(
-                "the attention_mask hides slots, where the id is PAD although something stands there; pass the "
-                "processor's: model.generate(**processor(segments))"
+                "the attention_mask masks slots: their id is PAD, but they hold a medium; pass the processor's mask: "
+                "model.generate(**processor(segments))"
             )
         return self._owner[0].encode(input_ids, attention_mask, media)
 
 
 class CrossModalNetwork(PreTrainedModel, GenerationMixin):
-    """An encoder-decoder over bytes and media. Without modalities it computes exactly what its backbone does.
+    """An encoder-decoder over bytes and media. Without modalities its outputs are exactly those of its backbone.
 
     Args:
-        config: what it is made of.
-        backbone: the T5; made from `config.backbone`, with random weights, if left out.
-        modalities: name -> encoder and adapter; made from `config.modalities` if left out.
-        trusted_modules: packages, beside this project's own, whose classes `config.modalities` may name.
+        config: the configuration of backbone and modalities.
+        backbone: the T5; built from `config.backbone` with random weights by default.
+        modalities: name -> encoder and adapter; built from `config.modalities` by default.
+        trusted_modules: packages, besides this project's own, whose classes `config.modalities` may name.
     """
 
     config_class = CrossModalT5Config
@@ -107,7 +105,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         trusted_modules: Sequence[str] = (),
     ) -> None:
         super().__init__(config)
-        self.backbone = backbone or untied(t5_config(config.backbone))
+        self.backbone = backbone or t5(t5_config(config.backbone))
         if modalities is None:
             d_model = self.backbone.config.d_model
             modalities = build_modalities(config.modalities, d_model, trusted_modules)
@@ -132,15 +130,15 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         """Return the encoder's states [B, S, D] for byte ids [B, S], PAD at every slot, and the media of the slots.
 
         `attention_mask` is [B, S], or [B, 1, S, S] bool where rows are packed.
-        `idle_modalities` says how many times a modality's encoder is to run on its dummy besides, so that it
-        runs equally often on every rank.
+        `idle_modalities` is how many more times each modality's encoder runs, on its dummy, so that it runs equally
+        often on every rank.
         """
         embedded = self.backbone.shared(input_ids)
         media = media or []
         idle = idle_modalities or {}
         for name in {**dict.fromkeys(group.modality for group in media), **idle}:
-            self.modality(name)  # refuses an unknown one
-        for name in self.modalities:  # in one order on every rank, dummies or not: sharded weights meet here
+            self.modality(name)  # raises for an unknown name
+        for name in self.modalities:  # the same order on every rank, since sharded weights are gathered here
             for group in media:
                 if group.modality == name:
                     vectors, mask = self.modality(name)(group.prepared, group.lengths, group.encoded)
@@ -165,17 +163,17 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         return module
 
     def byte_rms(self) -> float:
-        """Return the root mean square of the byte embeddings as they were when it was last measured."""
+        """Return the root mean square of the byte embeddings at its last measurement."""
         return self.config.byte_rms
 
-    def measure_bytes(self) -> float:
-        """Measure the root mean square of the byte embeddings anew, remember and return it."""
+    def measure_byte_rms(self) -> float:
+        """Measure the root mean square of the byte embeddings, store it in the config and return it."""
         self.config.byte_rms = float(self.backbone.shared.weight.detach().float().square().mean().sqrt())
         return self.config.byte_rms
 
     def calibrate(self) -> None:
-        """Measure the byte embeddings and start every adapter's gain at their scale."""
-        rms = self.measure_bytes()
+        """Measure the byte embeddings and set every adapter's gain to their scale."""
+        rms = self.measure_byte_rms()
         for name in self.modalities:
             self.modality(name).adapter.calibrate(rms)
 
@@ -196,9 +194,9 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
     ) -> Seq2SeqLMOutput:
         """Return transformers' Seq2SeqLMOutput: logits [B, T, V], the loss if `labels` [B, T] are given.
 
-        Give `input_ids` [B, S] with `media`, or the `encoder_outputs` of an earlier call; `attention_mask`
-        [B, S] belongs to either. `packing` says that rows hold several examples each, and then takes its place;
-        it goes with `decoder_input_ids` of its own `shift_right`, and gives no loss. The other arguments are T5's.
+        Pass `input_ids` [B, S] and `media`, or the `encoder_outputs` of an earlier call, with `attention_mask`
+        [B, S] in either case. If rows hold several examples each, pass their `packing` instead of the mask and
+        `decoder_input_ids` from `packing.shift_right`; there is no loss then. The other arguments are T5's.
         """
         if packing is not None:
             assert decoder_input_ids is not None
@@ -227,12 +225,12 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         return output
 
     def shift_right(self, labels: Tensor) -> Tensor:
-        """Return the decoder inputs [B, T] of `labels` [B, T]: one step later, behind the start id."""
+        """Return the decoder inputs [B, T] of `labels` [B, T]: shifted by one, after the start id."""
         shifted = labels.new_full(labels.shape, PAD_ID)  # T5 starts with the pad id
         shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE_INDEX, PAD_ID)
         return shifted
 
-    # -- what transformers asks for ---------------------------------------------------------------------
+    # -- interface of transformers ----------------------------------------------------------------------
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
         return CrossModalEncoder(self)
@@ -250,25 +248,25 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         return self.shift_right(labels)
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise `UserError`: the vocabulary is the bytes'."""
-        raise UserError("the vocabulary is that of the bytes and is not resized; slots need no tokens")
+        """Raise `UserError`: the vocabulary is fixed to bytes."""
+        raise UserError("the vocabulary is fixed to bytes and cannot be resized; slots need no tokens")
 
 
 class Outputs(NamedTuple):
-    """What one call of the model gives: logits [B, T, V], the encoder's states [B, S, D] and their mask [B, S]."""
+    """Outputs of one call: logits [B, T, V], the encoder's states [B, S, D] and their mask [B, S]."""
 
     logits: Tensor
     states: Tensor
     mask: Tensor | None
 
 
-def teacher_forced(
+def teacher_force(
     model: CrossModalNetwork,
     inputs: Inputs,
     labels: Tensor,
     idle_modalities: Mapping[str, int] | None = None,
 ) -> Outputs:
-    """Return what the model gives for inputs whose targets are `labels` [B, T], by one call of the model."""
+    """Return the model's outputs for inputs whose targets are `labels` [B, T], from one call of the model."""
     mask = inputs.attention_mask()
     output = model(
         input_ids=inputs.input_ids,
@@ -283,7 +281,7 @@ def teacher_forced(
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the negative log-likelihood [B, T] of every label in nats, fp32, zero where there is none."""
+    """Return the negative log-likelihood [B, T] of every label in nats, fp32; zero where it is `IGNORE_INDEX`."""
     return F.cross_entropy(
         logits.float().transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none"
     )

@@ -1,10 +1,10 @@
-"""What a run starts from, recorded at its start: the shape, and the licence and limits it inherits.
+"""Records, at the start of a run, the weights it starts from: their shape, licence and limits of use.
 
-An export carries these although the weights it started from may by then be gone or out of reach.
+Exports copy these, even if the original weights are no longer reachable by then.
 
     FOLDER/config.json   the backbone's config.json; under `kebyt5_xm`, the keys of `Origin`
-    FOLDER/NOTICE        the weights it descends from and their terms, where it was not trained from scratch
-    FOLDER/origin/       their model card and licence files, as they were
+    FOLDER/NOTICE        the original weights and their terms; absent if trained from scratch
+    FOLDER/origin/       copies of their model card and licence files
 """
 
 import json
@@ -23,9 +23,9 @@ from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.pretrained import HubModel, Pretrained, RunBackbone, open_pretrained
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
-from kebyt5_xm.model.specs import find_class
+from kebyt5_xm.model.specs import import_class
 from kebyt5_xm.model.t5 import saved_config
-from kebyt5_xm.trust import somebody_elses
+from kebyt5_xm.trust import somebody_elses, with_current_names
 from kebyt5_xm.weight_files import ABOUT
 
 TERMS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.txt")
@@ -34,12 +34,12 @@ TERMS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.
 
 @dataclass(frozen=True)
 class Origin:
-    """What the backbone of a run descends from.
+    """The weights that a run's backbone descends from.
 
     Attributes:
         started_from: hub ids, or names of local folders and runs, the nearest first; empty from scratch.
-        licence: as the nearest model card that states one names it.
-        denoising: the settings of the denoising that the weights were trained with, if it is known.
+        licence: the licence in the nearest model card that states one.
+        denoising: the settings of denoising that the weights were trained with; empty if unknown.
     """
 
     started_from: list[str]
@@ -48,17 +48,17 @@ class Origin:
 
     @classmethod
     def read(cls, config: dict[str, Any]) -> "Origin":
-        """Return what the content of a config.json says under `kebyt5_xm`."""
-        own = config.get(ABOUT)
-        own = own if isinstance(own, dict) else {}
-        return cls(own.get("started_from") or [], own.get("licence"), own.get("denoising") or {})
+        """Return the origin in a config.json, from its key `kebyt5_xm`."""
+        about = config.get(ABOUT)
+        about = about if isinstance(about, dict) else {}
+        return cls(about.get("started_from") or [], about.get("licence"), about.get("denoising") or {})
 
 
 def record(backbone: Backbone, folder: Path) -> None:
-    """Write what the backbone starts from into `folder`; a folder that is already written stays as it is.
+    """Write the backbone's origin into `folder`, unless it was written before.
 
-    Training calls this at its start, on one rank, with RUN/backbone. Raises `UserError` where
-    `backbone.config()` does; terms that cannot be fetched are said to be so in NOTICE.
+    Training calls this at its start, on one rank, with RUN/backbone. Raises `UserError` as `backbone.config()` does.
+    If terms cannot be fetched, NOTICE says so.
     """
     if (folder / "config.json").exists():
         return
@@ -66,10 +66,10 @@ def record(backbone: Backbone, folder: Path) -> None:
     origin = Origin([], None, {})
     if backbone.weights is not None:
         source = open_pretrained(backbone.weights)
-        theirs = Origin.read(source.config)
-        card = _carry_terms(source, folder)
+        parent = Origin.read(source.config)
+        card = _download_terms(source, folder)
         name = _name(source)
-        origin = Origin([name, *theirs.started_from], theirs.licence or card.get("license"), theirs.denoising)
+        origin = Origin([name, *parent.started_from], parent.licence or card.get("license"), parent.denoising)
         (folder / "NOTICE").write_text(_notice(source, name, card, folder), encoding="utf-8")
     fields = saved_config(backbone.config()) | {ABOUT: asdict(origin)}
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
@@ -87,51 +87,51 @@ def _name(source: Pretrained) -> str:
 
 
 def copy_terms(folder: Path, out: Path) -> None:
-    """Copy NOTICE and origin/ of a recorded folder, where there are any, into an export."""
+    """Copy NOTICE and origin/, if present, from a folder of `record` into an export."""
     if (folder / "NOTICE").exists():
-        refuse_foreign(folder / "NOTICE", folder)
+        refuse_outside(folder / "NOTICE", folder)
         shutil.copy(folder / "NOTICE", out / "NOTICE")
     if (folder / "origin").exists():
         for path in (folder / "origin", *(folder / "origin").rglob("*")):
-            refuse_foreign(path, folder)
+            refuse_outside(path, folder)
         shutil.copytree(folder / "origin", out / "origin")
 
 
-def _carry_terms(source: Pretrained, folder: Path) -> dict[str, Any]:
+def _download_terms(source: Pretrained, folder: Path) -> dict[str, Any]:
     """Copy the files of terms into `folder`/origin; return the front matter of the source's own model card.
 
-    What this project wrote keeps the files of its origin in origin/, and those are the ones to carry on.
+    If the source was written by this project, its origin/ is copied and the result is empty.
     """
-    ours = ABOUT in source.config
+    is_from_here = ABOUT in source.config
     for name in TERMS:
-        path = _file_if_any(source, f"origin/{name}" if ours else name)
+        path = _file_if_any(source, f"origin/{name}" if is_from_here else name)
         if path is not None:
             (folder / "origin").mkdir(exist_ok=True)
             shutil.copyfile(path, folder / "origin" / name)
-    return {} if ours else _front_matter(folder / "origin" / "README.md")
+    return {} if is_from_here else _front_matter(folder / "origin" / "README.md")
 
 
-def refuse_foreign(path: Path, folder: Path) -> None:
-    """Raise `UserError` for a link out of `folder`: a copy of it would publish another file of this machine.
+def refuse_outside(path: Path, folder: Path) -> None:
+    """Raise `UserError` for a link out of `folder`: copying it would publish another file of this machine.
 
-    The hub's cache links to its own blobs, beside the folder of the revision.
+    Allowed is the hub's cache, which links to its own blobs, next to the folder of the revision.
     """
     real, root = path.resolve(), folder.resolve()
     within = root.parents[1] if root.parent.name == "snapshots" else root
     if not real.is_relative_to(within):
         raise UserError(
-            f"'{path}' is a link to '{real}', out of the folder of its model, and would be copied into an export; "
-            "remove it, or put the file itself there"
+            f"'{path}' is a link to '{real}', outside its model's folder, and would be copied into an export; "
+            "remove it, or replace it with the file itself"
         )
 
 
 def _file_if_any(source: Pretrained, name: str) -> Path | None:
     try:
         path = source.file(name)
-    except UserError:  # the weights may be in the cache while their terms are out of reach
+    except UserError:  # the weights may be in the cache while their terms are unreachable
         return None
     if path is not None:
-        refuse_foreign(path, path.parents[name.count("/")])
+        refuse_outside(path, path.parents[name.count("/")])
     return path
 
 
@@ -179,7 +179,7 @@ def run_denoising(run: Run, trusted_modules: Sequence[str] = ()) -> dict[str, An
         for name, spec in (run.config.get("data", {}).get("sources") or {}).items():
             where = f"data.sources.{name}"
             try:
-                source = find_class(spec, Source, trusted_modules, where)
+                source = import_class(with_current_names(spec), Source, trusted_modules, where)
             except UserError:
                 continue
             init_args = spec.get("init_args") or {}

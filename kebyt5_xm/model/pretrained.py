@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: a hub model, a local folder in the published layout, or a run."""
+"""Sources of a backbone's weights: a hub model, a local folder in the published layout, or a run."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kebyt5_xm.errors import UserError, first_line
-from kebyt5_xm.model.runs import run
+from kebyt5_xm.model.runs.run import Run, backbone_tensors, resolve
 from kebyt5_xm.weight_files import ABOUT, CROSS_MODAL, WEIGHT_FILES, read_tensors, shards
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class Pretrained(ABC):
-    """A backbone's config.json, its tensors, and the files that say under which licence it may be used."""
+    """A backbone's config.json, its tensors, and the files that state its licence."""
 
     name: str
-    """As the user gave it."""
+    """The folder, hub id or run, as the user wrote it."""
 
     @abstractmethod
     def file(self, name: str) -> Path | None:
-        """Return the local path of a file of that name, or None if there is none."""
+        """Return the local path of the file `name`, or None if there is none."""
 
     @abstractmethod
     def tensors(self) -> "dict[str, Tensor]":
@@ -33,10 +33,10 @@ class Pretrained(ABC):
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """The content of config.json, whatever model it is of. Raises `UserError`."""
+        """The content of config.json, for any type of model. Raises `UserError`."""
         path = self.file("config.json")
         if path is None:
-            raise self.lacks("config.json")
+            raise self.missing_error("config.json")
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
@@ -51,15 +51,15 @@ class Pretrained(ABC):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The backbone's config.json: that of a CrossModalT5 holds it. Raises `UserError`."""
+        """The backbone's config.json; in that of a CrossModalT5 it is a part. Raises `UserError`."""
         content = self.content
         if content.get("model_type") != CROSS_MODAL:
             return content
         backbone, about = content.get("backbone"), content.get(ABOUT)
         return {**(backbone if isinstance(backbone, dict) else {}), ABOUT: about}
 
-    def lacks(self, file: str) -> UserError:
-        """Return the error to raise where `file` is needed and missing."""
+    def missing_error(self, file: str) -> UserError:
+        """Return the error to raise if a required `file` is missing."""
         return UserError(f"'{self.name}' holds no {file}; expected a T5 model in transformers' layout")
 
 
@@ -79,7 +79,7 @@ class LocalFolder(Pretrained):
 
 
 class HubModel(Pretrained):
-    """A model on the hub; what is in the local cache is taken from there without asking the network."""
+    """A model on the hub; files in the local cache are used without network access."""
 
     def __init__(self, repo_id: str, local_files_only: bool = False) -> None:
         self.name = repo_id
@@ -102,7 +102,7 @@ class HubModel(Pretrained):
             ) from error
         except errors.RepositoryNotFoundError as error:
             raise UserError(
-                f"'{self.name}' is neither a folder here nor a model on the hub that you may see; check the "
+                f"'{self.name}' is neither a local folder nor a model on the hub that you can access; check the "
                 "spelling, or log in with `hf auth login` if it is private"
             ) from error
         except errors.LocalEntryNotFoundError:
@@ -111,15 +111,17 @@ class HubModel(Pretrained):
         except errors.EntryNotFoundError:
             return None
         except errors.HfHubHTTPError as error:
-            raise UserError(f"the hub did not give '{name}' of '{self.name}': {first_line(error)}") from error
+            raise UserError(
+                f"cannot download '{name}' of '{self.name}' from the hub: {first_line(error)}"
+            ) from error
 
-    def lacks(self, file: str) -> UserError:
+    def missing_error(self, file: str) -> UserError:
         if not self._unreachable:
-            return super().lacks(file)
+            return super().missing_error(file)
         return UserError(
-            f"'{self.name}' is not a folder here, and {file} of the hub model of that name is neither in "
+            f"'{self.name}' is not a local folder, and {file} of the hub model of that name is neither in "
             f"the local cache nor could it be downloaded (no network?); run `hf download {self.name}` "
-            "beforehand, or give a folder"
+            "first, or give a folder"
         )
 
     def tensors(self) -> "dict[str, Tensor]":
@@ -129,36 +131,36 @@ class HubModel(Pretrained):
 class RunBackbone(LocalFolder):
     """The backbone of a run's chosen, best or last checkpoint."""
 
-    def __init__(self, found: run.Run) -> None:
-        super().__init__(found.backbone)
-        self.name = str(found.chosen or found.path)
-        self.run = found
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.backbone)
+        self.name = str(run.chosen or run.path)
+        self.run = run
 
-    def lacks(self, file: str) -> UserError:
+    def missing_error(self, file: str) -> UserError:
         return UserError(
             f"'{self.path}' holds no {file}, which training writes at its start; the run is incomplete"
         )
 
     def tensors(self) -> "dict[str, Tensor]":
-        return run.backbone_tensors(self.run.checkpoint())
+        return backbone_tensors(self.run.checkpoint())
 
 
 def open_pretrained(weights: str, local_files_only: bool = False) -> Pretrained:
-    """Return what `weights` names: a run or a checkpoint of one, a local folder, or else a hub id.
+    """Return the source that `weights` names: a run or a checkpoint of one, a local folder, or else a hub id.
 
-    Nothing is read or downloaded yet; with `local_files_only` nothing will be downloaded. Raises `UserError` for
-    what can be none of these.
+    Nothing is read or downloaded yet; with `local_files_only` nothing will be downloaded. Raises `UserError` if
+    `weights` is none of these.
     """
     path = Path(weights).expanduser()
     if (path / "lora" / "adapter_config.json").is_file():
         raise UserError(
-            f"'{weights}' was exported with its LoRA apart, and its weights are those under the LoRA; export the run "
-            "without --lora apart to use it here, or load it with peft"
+            f"'{weights}' was exported with --lora apart, so its weights lack the LoRA; export the run without that "
+            "option to use it here, or load it with peft"
         )
     if (path / "config.json").is_file():
         return LocalFolder(path)
     if (path / "config.yaml").is_file() or (path.name.endswith(".ckpt") and path.exists()):
-        return RunBackbone(run.resolve(path))
+        return RunBackbone(resolve(path))
     if path.exists():
         raise UserError(
             f"'{weights}' holds neither config.json, as a model folder does, nor config.yaml, as a run does"
@@ -166,8 +168,8 @@ def open_pretrained(weights: str, local_files_only: bool = False) -> Pretrained:
     if _HUB_ID.fullmatch(weights):
         return HubModel(weights, local_files_only)
     raise UserError(
-        f"weights '{weights}' is not a folder, a run or a checkpoint here, nor of the form of a hub id "
-        "(owner/name, such as google/byt5-small)"
+        f"weights '{weights}' is neither an existing folder, run or checkpoint, nor a hub id (owner/name, such as "
+        "google/byt5-small)"
     )
 
 
@@ -175,8 +177,8 @@ def _read_weights(source: Pretrained) -> "dict[str, Tensor]":
     tensors = _read_all_weights(source)
     if source.content.get("model_type") != CROSS_MODAL:
         return tensors
-    part = "backbone."
-    return {key.removeprefix(part): tensor for key, tensor in tensors.items() if key.startswith(part)}
+    prefix = "backbone."
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def _read_all_weights(source: Pretrained) -> "dict[str, Tensor]":
@@ -187,11 +189,11 @@ def _read_all_weights(source: Pretrained) -> "dict[str, Tensor]":
             return {
                 key: tensor for shard in shards(index) for key, tensor in _read_shard(source, shard).items()
             }
-    raise source.lacks(" or ".join(WEIGHT_FILES))
+    raise source.missing_error(" or ".join(WEIGHT_FILES))
 
 
 def _read_shard(source: Pretrained, name: str) -> "dict[str, Tensor]":
     path = source.file(name)
     if path is None:
-        raise source.lacks(name)
+        raise source.missing_error(name)
     return read_tensors(path)

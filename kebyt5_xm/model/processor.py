@@ -1,4 +1,4 @@
-"""From text, images and recordings, as a person has them, to the inputs of a model.
+"""Turns text, images and recordings into the inputs of a model.
 
 processor(["이 그림은? ", Path("a.png"), "\\n답: "])          one example
 processor([[image, " ko:"], [(waveform, 16000), " ko:"]])  a batch
@@ -23,7 +23,7 @@ from kebyt5_xm.data.media.names import named_like
 from kebyt5_xm.data.media.opening import Limits, open_media
 from kebyt5_xm.encoder import length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.model.kinds import in_memory, is_picture, media_of, shown
+from kebyt5_xm.model.kinds import convert_item, describe, is_image_array, media_kind
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.pretrained import open_pretrained
 from kebyt5_xm.model.saving import read_config
@@ -33,15 +33,15 @@ from kebyt5_xm.vocabulary import PAD_ID, encode
 
 CONFIG = "processor_config.json"
 
-LONGEST_NAME = 4096
+MAX_PATH_BYTES = 4096
 """Bytes of a path on Linux (PATH_MAX)."""
 
 
 @dataclass(frozen=True)
 class Medium:
-    """One input of a named modality, where its kind alone would not say which: also written (modality, item).
+    """One input of a named modality, needed if several modalities take its kind; a tuple (modality, item) does too.
 
-    `item` is a path (here a plain string will do), a file's bytes, a PIL image, (waveform, sample rate) or an array.
+    `item` is a path (also as a `str`), a file's bytes, a PIL image, (waveform, sample rate) or an array.
     """
 
     modality: str
@@ -49,14 +49,14 @@ class Medium:
 
 
 Segment = Any
-"""Text as `str`; a file as `Path`; an image of Pillow, uint8 pixels; (waveform, rate in Hz); an array; a `Medium`."""
+"""Text as `str`; a file as `Path`; a PIL image; uint8 pixels; (waveform, sample rate in Hz); an array; a `Medium`."""
 
 Segments = str | list[Segment]
-"""One example: its segments in order, or a text alone."""
+"""One example: its segments in order, or one text."""
 
 
 class Processed(dict[str, Any]):
-    """What `model(...)` and `model.generate(...)` take, as `**inputs`."""
+    """Keyword arguments of `model(...)` and `model.generate(...)`."""
 
     def to(self, device: torch.device | str) -> "Processed":
         """Return the inputs on `device`."""
@@ -66,11 +66,11 @@ class Processed(dict[str, Any]):
 
 
 class CrossModalProcessor:
-    """Turns segments into ids, prepared media and the places of their slots, exactly as training does.
+    """Turns segments into ids, prepared media and the positions of their slots, exactly as training does.
 
     Args:
-        interfaces: what is known of each modality.
-        limits: largest media that are opened.
+        interfaces: the data side of each modality, by name.
+        limits: limits on the size of media that are opened.
     """
 
     def __init__(self, interfaces: dict[str, MediaInterface], limits: Limits | None = None) -> None:
@@ -79,7 +79,7 @@ class CrossModalProcessor:
 
     @classmethod
     def of(cls, model: CrossModalNetwork, limits: Limits | None = None) -> "CrossModalProcessor":
-        """Return the processor of a model that is at hand."""
+        """Return the processor of a loaded model."""
         modules = {name: model.modality(name) for name in model.modalities}
         return cls(
             {
@@ -99,7 +99,7 @@ class CrossModalProcessor:
     ) -> "CrossModalProcessor":
         """Return the processor of a saved model without reading its weights.
 
-        With the model at hand, `of` costs nothing. Raises `UserError` as `CrossModalT5.from_pretrained` does.
+        For a loaded model use `of`, which costs nothing. Raises `UserError` as `CrossModalT5.from_pretrained` does.
         """
         content = read_config(os.fspath(folder))
         parts = build_modalities(content["modalities"], content["backbone"]["d_model"], trusted_modules)
@@ -111,14 +111,14 @@ class CrossModalProcessor:
             limits,
         )
         if path := open_pretrained(os.fspath(folder)).file(CONFIG):
-            processor._compare(json.loads(path.read_text(encoding="utf-8")).get("preprocessing", {}))
+            processor._warn_of_changes(json.loads(path.read_text(encoding="utf-8")).get("preprocessing", {}))
         return processor
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write processor_config.json beside the model's config.json, which holds the rest.
+        """Write processor_config.json into the folder of the model's config.json, which holds the rest.
 
-        It has a hash of each modality's preprocessing, by which `from_pretrained` knows whether it still is what
-        the model was trained with: a library may change its own.
+        It holds a hash of each modality's preprocessing. With it `from_pretrained` notices if the preprocessing has
+        changed since training, as a new version of a library may change it.
         """
         content = {
             "processor_class": type(self).__name__,
@@ -126,31 +126,30 @@ class CrossModalProcessor:
         }
         Path(folder, CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
-    def _compare(self, preprocessing: dict[str, str]) -> None:
-        for name, theirs in preprocessing.items():
-            if name in self.interfaces and self.interfaces[name].preprocessor.fingerprint() != theirs:
+    def _warn_of_changes(self, preprocessing: dict[str, str]) -> None:
+        for name, fingerprint in preprocessing.items():
+            if name in self.interfaces and self.interfaces[name].preprocessor.fingerprint() != fingerprint:
                 warnings.warn(
-                    f"the preprocessing of modality '{name}' is not what it was when the model was saved (other "
-                    "versions of its libraries?); its answers may be worse",
+                    f"the preprocessing of modality '{name}' has changed since the model was saved (other versions "
+                    "of its libraries?); answers may be worse",
                     stacklevel=3,
                 )
 
     @staticmethod
     def is_batch(segments: "Segments | Sequence[Segments]") -> bool:
-        """Say whether `segments` is a batch: a list of lists."""
+        """Return whether `segments` is a batch: a list of lists."""
         return isinstance(segments, list) and bool(segments) and all(isinstance(s, list) for s in segments)
 
     def __call__(self, segments: "Segments | Sequence[Segments]") -> Processed:
         """Return `input_ids` [B, S] (PAD at slots), `attention_mask` [B, S] and `media`.
 
-        Takes one list of segments, or a batch: a list of such lists. A plain string is text; one that is the name of
-        a file is refused, since it was meant as a path. A medium goes to the one modality of its kind; where there
-        are several, `Medium` or (name, item) says which. Raises `UserError`: for a medium that no modality takes, a
-        file that cannot be used (`MediaError`),
-        a recording too short for one feature.
+        Takes one list of segments, or a batch: a list of such lists. A plain string is text; a string that is the
+        name of a file is refused, since it was probably meant as a path. A medium goes to the only modality of its
+        kind; if there are several, `Medium` or (name, item) chooses. Raises `UserError` for a medium that no modality
+        takes, a file that cannot be used (`MediaError`) and a recording too short for one feature.
         """
         rows: list[Any] = [*segments] if self.is_batch(segments) else [segments]
-        with somebody_elses():  # what decodes is imported now, and the model may be a stranger's
+        with somebody_elses():  # decoders are imported here, and the model may be third-party
             examples = [self.example([row] if isinstance(row, str) else row) for row in rows]
         inputs = collate_inputs(examples, self.interfaces).to("cpu")  # widens the ids
         mask = length_mask(inputs.lengths, inputs.input_ids.shape[1]).long()
@@ -159,7 +158,7 @@ class CrossModalProcessor:
     def example(self, segments: list[Segment]) -> Example:
         """Return the example of one list of segments, without a target."""
         if not isinstance(segments, list) or not segments:
-            found = "an empty list" if isinstance(segments, list) else shown(segments)
+            found = "an empty list" if isinstance(segments, list) else describe(segments)
             raise UserError(
                 f"found {found}, expected a text or a list of segments: [image, 'text', (waveform, sample rate)]"
             )
@@ -177,48 +176,48 @@ class CrossModalProcessor:
         return Example.without_target(ids, media)
 
     def _refuse_file_name(self, text: str) -> None:
-        """Raise `UserError` for a text that was meant as a path."""
+        """Raise `UserError` for a text that was probably meant as a path."""
         kind = named_like(text)
-        if kind is None or "\n" in text or len(os.fsencode(text.encode(errors="ignore"))) > LONGEST_NAME:
+        if kind is None or "\n" in text or len(os.fsencode(text.encode(errors="ignore"))) > MAX_PATH_BYTES:
             return
         if os.path.isfile(text) or (self.interfaces and not any(c.isspace() for c in text)):
             raise UserError(
-                f"found the text '{text}', the name of a file, expected Path('{text}') for what is in the file; if "
-                "the name itself is meant, write it into one text with what stands around it"
+                f"found the text '{text}', the name of a file, expected Path('{text}') for the file's content; for "
+                "the name itself, put it into one text with the words around it"
             )
 
     def _medium(self, segment: Segment) -> Medium:
-        """Return the segment with its modality, found by its kind unless it is named."""
+        """Return the segment with its modality: the named one, or the only one of its kind."""
         if isinstance(segment, tuple) and len(segment) == 2 and isinstance(segment[0], str):
             segment = Medium(*segment)
         if isinstance(segment, Medium):
             if segment.modality not in self.interfaces:
                 raise UserError(
                     f"no modality '{segment.modality}'{did_you_mean(segment.modality, self.interfaces)}; the model "
-                    f"has {self._known()}"
+                    f"has {self._describe_modalities()}"
                 )
             return segment
-        media = media_of(segment, self.limits)
+        media = media_kind(segment, self.limits)
         if media is None and isinstance(segment, os.PathLike) and len(self.interfaces) == 1:
             return Medium(next(iter(self.interfaces)), segment)
         kinds = [interface.media for interface in self.interfaces.values()]
-        if media == "array" and media not in kinds and "image" in kinds and is_picture(segment):
+        if media == "array" and media not in kinds and "image" in kinds and is_image_array(segment):
             media = "image"
         if media is None:
             raise UserError(
-                f"found {shown(segment)} among the segments, of which the kind is not known; expected text, a Path "
+                f"found {describe(segment)} among the segments, whose kind is unknown; expected text, a Path "
                 "of an image or recording, a PIL image, (waveform, sample rate) in this order, an array, or "
                 "(modality, item); a batch is a list of lists"
             )
         fitting = [name for name, interface in self.interfaces.items() if interface.media == media]
         if not fitting:
             raise UserError(
-                f"found {shown(segment)}, but no modality takes {media}; the model has {self._known()}: leave it "
-                "out, or use a model that was trained with such a modality"
+                f"found {describe(segment)}, but no modality takes {media}; the model has "
+                f"{self._describe_modalities()}: leave it out, or use a model that was trained with such a modality"
             )
         if len(fitting) > 1:
             raise UserError(
-                f"found {shown(segment)}, which the modalities {' and '.join(fitting)} both take; say which: "
+                f"found {describe(segment)}, which the modalities {' and '.join(fitting)} both take; choose one: "
                 f"('{fitting[0]}', item)"
             )
         return Medium(fitting[0], segment)
@@ -228,21 +227,21 @@ class CrossModalProcessor:
         interface = self.interfaces[name]
         if isinstance(item, str | os.PathLike | bytes):
             item = open_media(item, interface.media, self.limits)
-        elif media_of(item) != interface.media and not (
+        elif media_kind(item) != interface.media and not (
             interface.media == "image" and isinstance(item, np.ndarray | torch.Tensor)
         ):
             raise UserError(
-                f"modality '{name}' takes {interface.media}, found {shown(item)}; give a path of one, or another "
-                f"modality ({self._known()})"
+                f"modality '{name}' takes {interface.media}, found {describe(item)}; give one, its path, or another "
+                f"modality ({self._describe_modalities()})"
             )
         else:
-            item = in_memory(item, interface.media)
+            item = convert_item(item, interface.media)
         try:
             return interface.prepare(item)
         except BadSample:
             raise
-        except UserError as error:  # too short for one feature, say
-            raise UserError(f"modality '{name}' cannot take {shown(medium.item)}: {error}") from error
+        except UserError as error:  # for example, too short for one feature
+            raise UserError(f"modality '{name}' cannot take {describe(medium.item)}: {error}") from error
 
-    def _known(self) -> str:
+    def _describe_modalities(self) -> str:
         return ", ".join(f"'{name}' ({i.media})" for name, i in self.interfaces.items()) or "none, only text"

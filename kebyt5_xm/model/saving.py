@@ -1,4 +1,4 @@
-"""A `CrossModalT5` as a folder, and back: config.json and model.safetensors, nothing that runs code.
+"""Saves a `CrossModalT5` as a folder and loads it: config.json and model.safetensors, no pickles.
 
 FOLDER/config.json        the T5's config, each modality's classes and arguments, and the settings
 FOLDER/model.safetensors  every tensor once
@@ -16,32 +16,31 @@ from torch import Tensor
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
-from kebyt5_xm.model.bounded import at_most
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.origin import Origin, run_denoising
 from kebyt5_xm.model.pretrained import Pretrained, RunBackbone, open_pretrained
 from kebyt5_xm.model.runs.run import Run, lora_entries, model_tensors
-from kebyt5_xm.model.specs import build_modalities
-from kebyt5_xm.model.t5 import refuse_absurd, saved_config, t5_config, without_weights
+from kebyt5_xm.model.specs import build_modalities, limit_tensor_size
+from kebyt5_xm.model.t5 import check_config, saved_config, t5_config, without_weights
 from kebyt5_xm.model.tensor_files import check_fit, load_tensors, write_tensors
-from kebyt5_xm.trust import held_to_trust, somebody_elses
+from kebyt5_xm.trust import check_trusted, somebody_elses
 from kebyt5_xm.weight_files import ABOUT, CROSS_MODAL, WEIGHTS, read_tensors
 
 Model = TypeVar("Model", bound=CrossModalNetwork)
 
-SAVED = ("backbone", "modalities", "slot_bias", "denoising", "byte_rms")
-"""The keys of config.json that make a CrossModalT5Config."""
+CONFIG_KEYS = ("backbone", "modalities", "slot_bias", "denoising", "byte_rms")
+"""Keys of config.json that are arguments of CrossModalT5Config."""
 
 
 def offline_spec(model: CrossModalNetwork, name: str) -> dict[str, Any]:
-    """Return {encoder, adapter} of a modality, such that building them needs no hub and no file."""
+    """Return {encoder, adapter} of a modality, changed so that building them needs no hub and no file."""
     module = model.modality(name)
     spec = model.config.modalities.get(name)
     if spec is None:
         raise UserError(
-            f"the model's config does not say of which classes modality '{name}' is; give {{'encoder': {{class_path, "
-            "init_args}, 'adapter': ...}} under its name to CrossModalT5Config(modalities=...), or export the run"
+            f"the model's config lacks the classes of modality '{name}'; give {{'encoder': {{class_path, "
+            "init_args}, 'adapter': ...} under its name to CrossModalT5Config(modalities=...), or export the run"
         )
     parts = {}
     for key, part in (("encoder", module.encoder), ("adapter", module.adapter)):
@@ -63,7 +62,7 @@ def save(
     state_dict: Mapping[str, Tensor] | None = None,
     max_bytes: int | None = None,
 ) -> None:
-    """Write config.json and model.safetensors; `about` is kept in config.json under `kebyt5_xm`.
+    """Write config.json, with `about` under its key `kebyt5_xm`, and model.safetensors.
 
     `state_dict` and `max_bytes` are as for `write_tensors`.
     """
@@ -89,72 +88,67 @@ def save(
 def load(
     cls: type[Model], source: str, trusted_modules: Sequence[str] = (), local_files_only: bool = False
 ) -> Model:
-    """Return the model of class `cls`, in eval mode on the CPU, that `source` names.
+    """Return the model that `source` names, of class `cls`, in eval mode on the CPU.
 
-    That is a folder that `save` wrote (or one on the hub), a byte-level T5 (an export of a text-only run, or
+    `source` is a folder that `save` wrote (or one on the hub), a byte-level T5 (an export of a text-only run, or
     google/byt5-small), a run, or one checkpoint of a run. Raises `UserError`.
     """
     with somebody_elses(trusted_modules):
-        return _load(cls, open_pretrained(source, local_files_only), trusted_modules)
-
-
-def _load(cls: type[Model], found: Pretrained, trusted_modules: Sequence[str]) -> Model:
-    if isinstance(found, RunBackbone):
-        return _load_run(cls, found.run, trusted_modules)
-    if found.content.get("model_type") == CROSS_MODAL:
-        return _load_saved(cls, found, trusted_modules)
-    backbone = Backbone(weights=found.name).built_from(found)
-    fields: dict[str, Any] = {"denoising": Origin.read(found.config).denoising}
-    return cls(CrossModalT5Config(saved_config(backbone.config), **fields), backbone).eval()
+        opened = open_pretrained(source, local_files_only)
+        if isinstance(opened, RunBackbone):
+            return load_run(cls, opened.run, trusted_modules)
+        if opened.content.get("model_type") == CROSS_MODAL:
+            return _load_saved(cls, opened, trusted_modules)
+        backbone = Backbone(weights=opened.name).build_from(opened)
+        denoising = Origin.read(opened.config).denoising
+        return cls(CrossModalT5Config(saved_config(backbone.config), denoising=denoising), backbone).eval()
 
 
 def load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str] = ()) -> Model:
     """Return the model of a run's chosen, best or last checkpoint, in eval mode on the CPU.
 
-    Encoders are built as the recipe says, so pretrained ones are read from where training had them.
+    Encoders are built as in the recipe, so pretrained weights are read from the same place as in training.
     """
     with somebody_elses(trusted_modules):
-        return _load_run(cls, run, trusted_modules)
-
-
-def _load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str]) -> Model:
-    recipe = run.config.get("model") or {}
-    checkpoint = run.checkpoint()
-    if (run.backbone / "config.json").is_file():
-        backbone = RunBackbone(run).config
-        refuse_absurd(backbone, f"'{run.backbone / 'config.json'}'")
-    else:
-        backbone = saved_config(Backbone(**recipe["backbone"]).config())
-    config = CrossModalT5Config(
-        backbone,
-        {
-            name: {key: modality[key] for key in ("encoder", "adapter")}
-            for name, modality in (recipe.get("modalities") or {}).items()
-        },
-        slot_bias=recipe.get("slot_bias") or "shared",
-        denoising=run_denoising(run, trusted_modules),
-    )
-    model = _assemble(cls, config, model_tensors(checkpoint), str(checkpoint), trusted_modules)
-    model.measure_bytes()
-    patterns = [entry.pattern for entry in lora_entries(run).values()]
-    for name in model.modalities:
-        modality = model.modality(name)
-        begun = ((recipe.get("modalities") or {}).get(name) or {}).get("weights")
-        inside = [f"modalities.{name}.encoder.{part}" for part, _ in modality.encoder.named_modules()]
-        modality.own_encoder = begun is not None or any(fnmatch.filter(inside, p) for p in patterns)
-    return model
+        recipe = run.config.get("model") or {}
+        checkpoint = run.checkpoint()
+        if (run.backbone / "config.json").is_file():
+            backbone = RunBackbone(run).config
+            check_config(backbone, f"'{run.backbone / 'config.json'}'")
+        else:
+            backbone = saved_config(Backbone(**recipe["backbone"]).config())
+        config = CrossModalT5Config(
+            backbone,
+            {
+                name: {key: modality[key] for key in ("encoder", "adapter")}
+                for name, modality in (recipe.get("modalities") or {}).items()
+            },
+            slot_bias=recipe.get("slot_bias") or "shared",
+            denoising=run_denoising(run, trusted_modules),
+        )
+        model = _assemble(cls, config, model_tensors(checkpoint), str(checkpoint), trusted_modules)
+        model.measure_byte_rms()
+        patterns = [entry.pattern for entry in lora_entries(run).values()]
+        for name in model.modalities:
+            modality = model.modality(name)
+            initial_weights = ((recipe.get("modalities") or {}).get(name) or {}).get("weights")
+            names = [f"modalities.{name}.encoder.{part}" for part, _ in modality.encoder.named_modules()]
+            modality.own_encoder = initial_weights is not None or any(
+                fnmatch.filter(names, p) for p in patterns
+            )
+        return model
 
 
 def read_config(source: str) -> dict[str, Any]:
-    """Return the content of config.json of a saved `CrossModalT5`. Raises `UserError` if it is of another."""
-    return _content(open_pretrained(source))
+    """Return the content of config.json of a saved `CrossModalT5`. Raises `UserError` for another model's."""
+    return _read_config(open_pretrained(source))
 
 
-def _content(source: Pretrained) -> dict[str, Any]:
-    lacking = [key for key in SAVED if key not in source.content]
-    if lacking:
+def _read_config(source: Pretrained) -> dict[str, Any]:
+    missing = [key for key in CONFIG_KEYS if key not in source.content]
+    if missing:
         raise UserError(
-            f"config.json of '{source.name}' lacks {', '.join(lacking)}; expected that of a saved CrossModalT5"
+            f"config.json of '{source.name}' lacks {', '.join(missing)}; expected that of a saved CrossModalT5"
         )
     content, parts = source.content, source.content["modalities"]
     wrong = {
@@ -165,13 +159,13 @@ def _content(source: Pretrained) -> dict[str, Any]:
         "denoising": not isinstance(content["denoising"], dict | None),
         "byte_rms": not _is_positive(content["byte_rms"]),
     }
-    for key in (key for key in SAVED if wrong[key]):
+    for key in (key for key in CONFIG_KEYS if wrong[key]):
         raise UserError(
-            f"config.json of '{source.name}' says {key}: {str(content[key])[:80]!r}, as no saved CrossModalT5 does; "
+            f"config.json of '{source.name}' says {key}: {str(content[key])[:80]!r}, unlike any saved CrossModalT5; "
             "fetch it again"
         )
     check_modality_names(parts)
-    refuse_absurd(content["backbone"], f"config.json of '{source.name}'")
+    check_config(content["backbone"], f"config.json of '{source.name}'")
     return content
 
 
@@ -180,11 +174,11 @@ def _is_positive(value: Any) -> bool:
 
 
 def _load_saved(cls: type[Model], source: Pretrained, trusted_modules: Sequence[str]) -> Model:
-    content = _content(source)
-    config = CrossModalT5Config(**{key: content[key] for key in SAVED})
+    content = _read_config(source)
+    config = CrossModalT5Config(**{key: content[key] for key in CONFIG_KEYS})
     path = source.file(WEIGHTS)
     if path is None:
-        raise source.lacks(WEIGHTS)
+        raise source.missing_error(WEIGHTS)
     return _assemble(cls, config, read_tensors(path), source.name, trusted_modules)
 
 
@@ -195,14 +189,16 @@ def _assemble(
     name: str,
     trusted_modules: Sequence[str],
 ) -> Model:
-    held_to_trust(config.modalities, trusted_modules)  # before anything is said of the weights
+    check_trusted(
+        config.modalities, trusted_modules
+    )  # first, so that errors about the weights do not hide it
     backbone = without_weights(t5_config(config.backbone))
-    part = "backbone."
-    check_fit(backbone, {k.removeprefix(part): t for k, t in tensors.items() if k.startswith(part)}, name)
+    prefix = "backbone."
+    check_fit(backbone, {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}, name)
     largest = max(tensor.numel() for tensor in tensors.values())
-    with at_most(largest):
+    with limit_tensor_size(largest):
         modalities = build_modalities(config.modalities, backbone.config.d_model, trusted_modules)
-    backbone.to_empty(device=torch.device("cpu"))  # no time is spent on random weights
+    backbone.to_empty(device=torch.device("cpu"))  # spends no time on random weights
     model = cls(config, backbone, modalities)
     load_tensors(model, tensors, name)
     return model.eval()

@@ -1,4 +1,4 @@
-"""The splice: adapter vectors take their places in the embedded byte sequence.
+"""The splice: writes adapter vectors at their slots in the embedded byte sequence.
 
 One function, used by training and by generation. Shape suffixes: B rows, S encoder positions, D d_model,
 N items of one encoder call, M slots of an item (padded).
@@ -14,8 +14,8 @@ from kebyt5_xm.errors import UserError
 def splice(embedded: Tensor, vectors: Tensor, mask: Tensor, group: MediaGroup) -> Tensor:
     """Return `embedded` [B, S, D] with `vectors` [N, M, D] written at the slots of `group`.
 
-    `mask` [N, M] tells the valid vectors, which stand first. Raises `UserError` with row and modality where an
-    item has not exactly as many vectors as slots: it is never clamped.
+    `mask` [N, M] marks the valid vectors, which come first. Raises `UserError` with row and modality if an item's
+    number of vectors is not its number of slots; vectors are never cut.
     """
     found = mask.sum(1)
     if not torch.equal(found, group.count.to(found)):

@@ -1,8 +1,7 @@
 """transformers' own T5 with a head that is never tied to the embedding: its config and its state.
 
-transformers 5 forces `tie_word_embeddings` to true whenever a T5Config is constructed, and a model saved so
-is read by transformers 4 as tied, with scaled outputs. So configs come from `t5_config`, models from
-`untied`.
+transformers 5 sets `tie_word_embeddings` to true in every new T5Config. transformers 4 reads a model saved with it as
+tied, with scaled outputs. So configs come from `t5_config`, models from `t5`.
 """
 
 import hashlib
@@ -15,10 +14,10 @@ if TYPE_CHECKING:
     from transformers import T5Config, T5ForConditionalGeneration
 
 EMBEDDING_ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-"""Other names of `shared.weight`, present in some files and absent from others."""
+"""Other names of `shared.weight`, present in some files."""
 
-_NEVER_USED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-"""Left in files of early transformers versions; cross-attention has no relative bias."""
+_UNUSED_TENSOR = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+"""Present in files of early transformers versions; cross-attention has no relative bias."""
 
 SAVED_FIELDS = (
     *("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads"),
@@ -26,13 +25,13 @@ SAVED_FIELDS = (
     *("feed_forward_proj", "dropout_rate", "initializer_factor", "use_cache"),
     *("pad_token_id", "eos_token_id", "decoder_start_token_id"),
 )
-"""What config.json says of a T5: the keys of the published files."""
+"""Keys of a T5's config.json, as in the published files."""
 
-LARGEST = {"num_layers": 1024, "num_decoder_layers": 1024, "layer_norm_epsilon": 1.0, "dropout_rate": 1.0}
-"""Largest values that are taken of a config.json; our own choice, far beyond every T5 (T5 11B: d_ff 65,536)."""
+MAX_VALUES = {"num_layers": 1024, "num_decoder_layers": 1024, "layer_norm_epsilon": 1.0, "dropout_rate": 1.0}
+"""Largest accepted values of a config.json; our own choice, far above every T5 (T5 11B: d_ff 65,536)."""
 
-LARGEST_SIZE = 1 << 20
-"""The same of all other sizes."""
+MAX_SIZE = 1 << 20
+"""Largest accepted value of all other sizes."""
 
 _SIZES = SAVED_FIELDS[: SAVED_FIELDS.index("layer_norm_epsilon")]
 
@@ -40,38 +39,34 @@ _SIZES = SAVED_FIELDS[: SAVED_FIELDS.index("layer_norm_epsilon")]
 def t5_config(fields: dict[str, Any]) -> "T5Config":
     """Return a T5Config with an untied head from the content of a config.json.
 
-    Only `SAVED_FIELDS` are taken: not where the file came from, its dtype, or code that it names. Raises `UserError`
-    for sizes that no T5 has.
+    Uses `SAVED_FIELDS` alone: not the file's origin, its dtype, or code that it names. Raises `UserError` for values
+    that no T5 has.
     """
     from transformers import T5Config
 
-    refuse_absurd(fields, "config.json")
-    kept = {key: fields[key] for key in SAVED_FIELDS if key in fields}
-    config = T5Config.from_dict({**kept, "tie_word_embeddings": False})
+    check_config(fields, "config.json")
+    known = {key: fields[key] for key in SAVED_FIELDS if key in fields}
+    config = T5Config.from_dict({**known, "tie_word_embeddings": False})
     config.tie_word_embeddings = False
     return config
 
 
-def refuse_absurd(fields: dict[str, Any], where: str) -> None:
-    """Raise `UserError` for sizes that no T5 has, before anything is made of them. `where` is for the message."""
+def check_config(fields: dict[str, Any], where: str) -> None:
+    """Raise `UserError` for values that no T5 has, before anything is allocated; `where` names the config.json."""
     for key in _SIZES:
-        value, largest = fields.get(key, 1), LARGEST.get(key, LARGEST_SIZE)
+        value, max_value = fields.get(key, 1), MAX_VALUES.get(key, MAX_SIZE)
         if key == "num_decoder_layers" and value is None:  # as many as the encoder's
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-            raise UserError(f"{where} says {key}: {value!r:.40}; expected a whole number from 1 to {largest}")
-    for key in ("layer_norm_epsilon", "dropout_rate", "initializer_factor"):
-        value = fields.get(key, 0.5)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not 0 <= value <= LARGEST.get(key, 1e6)
-        ):
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= max_value:
             raise UserError(
-                f"{where} says {key}: {value!r:.40}; expected a number from 0 to {LARGEST.get(key, 1e6)}"
+                f"{where} says {key}: {value!r:.40}; expected a whole number from 1 to {max_value}"
             )
+    for key in ("layer_norm_epsilon", "dropout_rate", "initializer_factor"):
+        value, max_value = fields.get(key, 0.5), MAX_VALUES.get(key, 1e6)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= max_value:
+            raise UserError(f"{where} says {key}: {value!r:.40}; expected a number from 0 to {max_value}")
     for key in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
-        value, end = fields.get(key, 0), fields.get("vocab_size", LARGEST_SIZE)
+        value, end = fields.get(key, 0), fields.get("vocab_size", MAX_SIZE)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < end:
             raise UserError(f"{where} says {key}: {value!r:.40}; expected an id below vocab_size")
     projection = fields.get("feed_forward_proj", "relu")
@@ -82,7 +77,7 @@ def refuse_absurd(fields: dict[str, Any], where: str) -> None:
 
 
 def saved_config(config: "T5Config") -> dict[str, Any]:
-    """Return the content of a config.json that transformers 4 and 5 read alike, untied."""
+    """Return the content of a config.json that transformers 4 and 5 both read with an untied head."""
     return {
         "architectures": ["T5ForConditionalGeneration"],
         "model_type": "t5",
@@ -93,34 +88,34 @@ def saved_config(config: "T5Config") -> dict[str, Any]:
     }
 
 
-def untied(config: "T5Config") -> "T5ForConditionalGeneration":
+def t5(config: "T5Config") -> "T5ForConditionalGeneration":
     """Return a T5 in which both stacks share the embedding and the head does not."""
     from transformers import T5ForConditionalGeneration
 
     assert not config.tie_word_embeddings, "make the config with t5_config"
     model = T5ForConditionalGeneration(config)
-    model.set_input_embeddings(model.shared)  # untied, transformers gives each stack an embedding of its own
+    model.set_input_embeddings(model.shared)  # transformers gives each stack its own if untied
     assert model.lm_head.weight is not model.shared.weight
     return model
 
 
 def without_weights(config: "T5Config") -> "T5ForConditionalGeneration":
-    """Return the same on the meta device: names and shapes, no memory."""
+    """Return the T5 of `t5` on the meta device: names and shapes, no memory."""
     import torch
 
     with torch.device("meta"):
-        return untied(config)
+        return t5(config)
 
 
 def load_state(model: "T5ForConditionalGeneration", tensors: "dict[str, Tensor]", weights: str) -> None:
-    """Put a checkpoint's tensors, as fp32 copies, in the place of the model's own.
+    """Replace the model's tensors by fp32 copies of a checkpoint's.
 
-    The embedding may have any of its names. `weights` is what the user calls the checkpoint. Raises
-    `UserError` if a tensor is missing, unknown or of another shape, or if the embedding's copies differ.
+    The embedding may have any of its names. `weights` is the checkpoint's name in errors. Raises `UserError` if a
+    tensor is missing, unknown or of another shape, or if the embedding's copies differ.
     """
     import torch
 
-    tensors = _embedding_once(tensors, weights)
+    tensors = _drop_aliases(tensors, weights)
     _check_fit(tensors, saved_state(model), weights)
     tensors = {name: tensor.to(torch.float32, copy=True).contiguous() for name, tensor in tensors.items()}
     tensors |= dict.fromkeys(EMBEDDING_ALIASES, tensors["shared.weight"])
@@ -128,9 +123,9 @@ def load_state(model: "T5ForConditionalGeneration", tensors: "dict[str, Tensor]"
 
 
 def saved_state(model: "T5ForConditionalGeneration") -> "dict[str, Tensor]":
-    """Return the state as it is saved: every tensor once, the embedding as `shared.weight`, by name.
+    """Return the state to save: every tensor once, in order of names, the embedding as `shared.weight`.
 
-    Raises `UserError` for a model with LoRA, whose weights are not what it computes with.
+    Raises `UserError` for a model with LoRA that is not merged.
     """
     from kebyt5_xm.model.lora import refuse_updates
 
@@ -150,14 +145,15 @@ def backbone_hash(model: "T5ForConditionalGeneration") -> str:
     return digest.hexdigest()
 
 
-def _embedding_once(tensors: "dict[str, Tensor]", weights: str) -> "dict[str, Tensor]":
-    tensors = {name: tensor for name, tensor in tensors.items() if name != _NEVER_USED}
+def _drop_aliases(tensors: "dict[str, Tensor]", weights: str) -> "dict[str, Tensor]":
+    """Return the tensors with the embedding as `shared.weight` alone, without `_UNUSED_TENSOR`."""
+    tensors = {name: tensor for name, tensor in tensors.items() if name != _UNUSED_TENSOR}
     aliases = {name: tensors.pop(name) for name in EMBEDDING_ALIASES if name in tensors}
     for name, tensor in aliases.items():
         if not tensors.setdefault("shared.weight", tensor).equal(tensor):
             raise UserError(
-                f"weights '{weights}' have another embedding in {name} than elsewhere; expected one for both "
-                "stacks, as in every T5"
+                f"weights '{weights}' have another embedding in {name} than in shared.weight; expected one for "
+                "both stacks, as in every T5"
             )
     return tensors
 
@@ -174,5 +170,5 @@ def _check_fit(tensors: "dict[str, Tensor]", expected: "dict[str, Tensor]", weig
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(
             f"the tensors of weights '{weights}' do not fit their config.json: "
-            f"{'; '.join(problems[:3])}{more}; expected both of one model"
+            f"{'; '.join(problems[:3])}{more}; expected both from one model"
         )

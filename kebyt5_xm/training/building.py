@@ -11,11 +11,10 @@ from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.adapter_folder import load_adapter
 from kebyt5_xm.model.backbone import Backbone
-from kebyt5_xm.model.cache_key import cache_folder
 from kebyt5_xm.model.configuration import CrossModalT5Config, SlotBias
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.lora import LoRA, part_of
-from kebyt5_xm.model.modality import Modality, interface
+from kebyt5_xm.model.modality import Modality, cache_folder, interface
 from kebyt5_xm.model.t5 import without_weights
 from kebyt5_xm.training import groups as parameter_groups
 from kebyt5_xm.training.continued import continued

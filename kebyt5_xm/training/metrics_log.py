@@ -14,7 +14,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from kebyt5_xm.model.finite import figures
+from kebyt5_xm.model.finite import finite_figures
 
 FIELDS = ("step", "metric", "value")
 
@@ -58,7 +58,9 @@ class MetricsLog(Logger):
             if new:
                 writer.writerow(FIELDS)
             writer.writerows(
-                (trained, name, repr(value)) for name, value in figures(metrics).items() if name != "epoch"
+                (trained, name, repr(value))
+                for name, value in finite_figures(metrics).items()
+                if name != "epoch"
             )
 
     @rank_zero_only

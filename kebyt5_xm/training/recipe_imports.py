@@ -14,8 +14,8 @@ from kebyt5_xm.trust import (
     LIBRARIES,
     TRUSTED,
     check_encoders,
+    check_trusted,
     class_paths,
-    held_to_trust,
     look_here_last,
     trust,
 )
@@ -41,7 +41,7 @@ def recipes_imports(
     """
     of_runs = [path for path in paths if is_of_run(path)]
     for path in of_runs:
-        held_to_trust(load(path), trusted_modules)
+        check_trusted(load(path), trusted_modules)
     own = [path for path in paths if path not in of_runs]
     leave_working_folder()
     if own or not paths:

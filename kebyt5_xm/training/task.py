@@ -25,7 +25,7 @@ from kebyt5_xm.model.configuration import SlotBias
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.lora import LoRA
 from kebyt5_xm.model.modality import Modality
-from kebyt5_xm.model.network import Outputs, teacher_forced, token_losses
+from kebyt5_xm.model.network import Outputs, teacher_force, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
 from kebyt5_xm.training import groups as parameter_groups
 from kebyt5_xm.training import resuming
@@ -167,7 +167,7 @@ class Task(pl.LightningModule):
         return token_losses(self._output(batch).logits, batch.labels)
 
     def _output(self, batch: Batch) -> Outputs:
-        return teacher_forced(self._model, batch.inputs, batch.labels, self._idle_modalities(batch))
+        return teacher_force(self._model, batch.inputs, batch.labels, self._idle_modalities(batch))
 
     def _idle_modalities(self, batch: Batch) -> dict[str, int]:
         """Return how often each encoder must run on its dummy so that all ranks run it equally often.

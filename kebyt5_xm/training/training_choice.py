@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.lora import ADDED, LoRA, part_of, targets
+from kebyt5_xm.model.lora import LORA_SUFFIXES, LoRA, find_targets, part_of
 from kebyt5_xm.training.groups import Group
 
 
@@ -51,7 +51,7 @@ def decide(
 
     Raises `UserError` for a pattern of `lora` without a layer to go into, and for choices that contradict each other.
     """
-    places = targets(model, lora)
+    places = find_targets(model, lora)
     frozen_parts = {"backbone"} if backbone_frozen else set()
     frozen_parts |= {f"modalities.{n}.encoder" for n in model.modalities if model.modality(n).encoder.frozen}
     for place, name in places.items():
@@ -111,4 +111,4 @@ def _thawed(
 
 
 def _added(lora: dict[str, LoRA]) -> list[str]:
-    return [f"{place}.{added}" for place in lora for added in ADDED]
+    return [f"{place}.{added}" for place in lora for added in LORA_SUFFIXES]

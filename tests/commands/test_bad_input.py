@@ -184,7 +184,10 @@ CASES: dict[str, tuple[Change, list[str]]] = {
     "newer store": (newer_store, [f"version {VERSION + 1}", f"up to {VERSION}", "upgrade"]),
     "truncated store": (truncated_store, [".bytes", "expected", "damaged"]),
     "store shorter than one example": (short_store, ["ko", "shorter than one example"]),
-    "checkpoint of another size": (other_size, ["theirs", "another size", "d_model 32 (theirs: 37)"]),
+    "checkpoint of another size": (
+        other_size,
+        ["in the weights", "differ from `size` and `shape`", "d_model 32 (in the weights: 37)"],
+    ),
     "missing hub file": (hub, ["someone/absent-byt5", "hf download someone/absent-byt5"]),
     "option of the trainer that is said elsewhere": (
         set_in(lambda recipe: recipe["trainer"], "max_epochs", 3),

@@ -21,7 +21,7 @@ from kebyt5_xm.commands.cache import fill
 from kebyt5_xm.data.media.bad_sample import MediaError
 from kebyt5_xm.data.media.feature_cache import CacheMiss, FeatureCache, Segment
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.cache_key import encoder_key
+from kebyt5_xm.model.modality import encoder_key
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training.configured import configured
 from kebyt5_xm.training.recipes import overlay
@@ -246,7 +246,7 @@ def test_a_full_disk_leaves_whole_segments_and_the_next_filling_goes_on(
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
-        ({"frozen": False}, [], "PatchEncoder learns; set `frozen: true`"),
+        ({"frozen": False}, [], "PatchEncoder trains; set `frozen: true`"),
         ({}, ["--max-gb", "1e-7"], "more than --max-gb 1e-07; raise it"),
         ({}, ["--shard", "3/3"], "found --shard 3/3, expected I/N"),
         ({}, ["--batch-size", "0"], "found --batch-size 0"),

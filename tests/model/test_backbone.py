@@ -1,4 +1,4 @@
-"""The backbone: its sizes, where its weights come from, and that every tensor stays where it belongs."""
+"""The backbone: its sizes, the sources of its weights, and that every tensor keeps its name."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import SHAPES, Backbone, backbone_hash
 from kebyt5_xm.model.pretrained import HubModel
-from kebyt5_xm.model.t5 import EMBEDDING_ALIASES, saved_state, untied, without_weights
+from kebyt5_xm.model.t5 import EMBEDDING_ALIASES, saved_state, t5, without_weights
 
 SHAPE = {"d_model": 13, "d_ff": 17, "num_heads": 3, "num_layers": 5, "num_decoder_layers": 2, "d_kv": 7}
 
@@ -36,7 +36,7 @@ CONFIG = {
 
 
 def distinct_tensors() -> dict[str, torch.Tensor]:
-    """Tensors of the shape above under the published names, no two alike, small enough to compute with."""
+    """Return tensors of the shape above under the published names, all different, small enough to compute with."""
     shapes = {
         name: t.shape for name, t in saved_state(without_weights(Backbone(shape=SHAPE).config())).items()
     }
@@ -76,7 +76,7 @@ def test_from_scratch():
     assert config._attn_implementation == model.decoder.config._attn_implementation == "eager"
     assert model.encoder.embed_tokens.weight is model.decoder.embed_tokens.weight is model.shared.weight
     assert model.lm_head.weight is not model.shared.weight
-    # A fresh model knows nothing: its first loss is near that of 384 equal choices (5.95 nats), not near 110.
+    # The first loss of random weights is near that of 384 equal choices (5.95 nats), not near 110.
     ids = torch.randint(3, 259, (2, 11))
     assert model.training
     assert 5.5 < model(input_ids=ids, labels=ids).loss.item() < 7
@@ -96,7 +96,7 @@ def test_transformers_own_saving_keeps_the_head_untied(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 @pytest.mark.parametrize("aliases", [(), EMBEDDING_ALIASES])
-def test_warm_start_trains_and_saves_every_tensor_in_its_place(tmp_path, suffix, aliases):
+def test_warm_start_trains_and_saves_every_tensor_under_its_name(tmp_path, suffix, aliases):
     from kebyt5_xm.commands.export.export import export_backbone
 
     tensors = distinct_tensors()
@@ -110,7 +110,7 @@ def test_warm_start_trains_and_saves_every_tensor_in_its_place(tmp_path, suffix,
     assert model.config.dropout_rate == 0
     assert model.training
 
-    # One step of SGD on three tensors that are easily taken for one another; the others must not move.
+    # One step of SGD on three tensors that are easily confused; the others must not change.
     moved = ("shared.weight", "lm_head.weight", "decoder.block.1.layer.1.EncDecAttention.k.weight")
     optimizer = torch.optim.SGD([p for n, p in model.named_parameters() if n in moved], lr=0.5)
     ids = torch.randint(3, 259, (2, 11), generator=torch.Generator().manual_seed(5))
@@ -160,7 +160,7 @@ def test_config_needs_no_weights_and_takes_the_checkpoints_shape(tmp_path):
         Backbone(weights=str(folder)).build()
 
 
-def test_switches_are_applied():
+def test_frozen_and_gradient_checkpointing_are_applied():
     model = Backbone(shape=SHAPE, frozen=True, gradient_checkpointing=True).build()
     assert model.is_activation_checkpointing
     assert not any(p.requires_grad for p in model.parameters())
@@ -170,7 +170,7 @@ def test_switches_are_applied():
     assert embedded.grad.abs().sum() > 0
 
 
-def test_hash_changes_with_values_places_and_dtype():
+def test_hash_changes_with_values_names_and_dtype():
     torch.manual_seed(11)
     model = Backbone(shape=SHAPE).build()
     first = backbone_hash(model)
@@ -229,7 +229,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path, change, message):
     ("config", "message"),
     [
         ({"tie_word_embeddings": True}, "ties the head to the embedding"),
-        ({"model_type": "bert"}, "a 'bert' model's"),
+        ({"model_type": "bert"}, "of a 'bert' model"),
         ({"tokenizer_class": "T5Tokenizer"}, "with a T5Tokenizer"),
         ({"vocab_size": 250}, "vocabulary of 250"),
     ],
@@ -239,14 +239,14 @@ def test_configs_of_other_models_are_refused(tmp_path, config, message):
         Backbone(weights=str(publish(tmp_path, {}, **config))).config()
 
 
-def test_size_beside_weights_must_agree(tmp_path):
+def test_size_must_agree_with_weights(tmp_path):
     folder = str(publish(tmp_path, {}, **SHAPES["small"], d_kv=64))
     assert Backbone(weights=folder, size="small").config().num_heads == 6
-    with pytest.raises(UserError, match=r"d_model 1536 \(theirs: 1472\)"):
+    with pytest.raises(UserError, match=r"d_model 1536 \(in the weights: 1472\)"):
         Backbone(weights=folder, size="base").config()
 
 
-def test_broken_weight_files_are_one_clear_line(tmp_path):
+def test_broken_weight_files_give_one_clear_line(tmp_path):
     folder = publish(tmp_path, distinct_tensors())
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-97])
@@ -265,7 +265,7 @@ def test_broken_weight_files_are_one_clear_line(tmp_path):
 
 
 class TestHub:
-    """The hub, with a cache of its own and no network."""
+    """The hub, with a separate cache and no network."""
 
     @pytest.fixture(autouse=True)
     def offline(self, tmp_path, monkeypatch):
@@ -290,13 +290,13 @@ class TestHub:
 
     def test_missing_model(self):
         with pytest.raises(
-            UserError, match=r"not a folder here, and config.json .*no network\?.* or give a folder"
+            UserError, match=r"not a local folder, and config.json .*no network\?.* or give a folder"
         ):
             Backbone(weights="runs/misspelt").config()
-        with pytest.raises(UserError, match="nor of the form of a hub id"):
+        with pytest.raises(UserError, match="nor a hub id"):
             Backbone(weights="./runs/misspelt").config()
 
-    def test_network_that_is_down_is_waited_for_once(self, monkeypatch):
+    def test_an_unreachable_network_is_tried_once(self, monkeypatch):
         import huggingface_hub
         from huggingface_hub import errors
 
@@ -308,7 +308,7 @@ class TestHub:
 
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
         with pytest.raises(UserError, match="no network"):
-            HubModel("a/b").tensors()  # four files would do
+            HubModel("a/b").tensors()  # each of four files would be accepted
         assert asked == ["model.safetensors"]
 
     @pytest.mark.parametrize(
@@ -318,12 +318,12 @@ class TestHub:
                 "GatedRepoError",
                 r"gated: accept its conditions at https://huggingface.co/a/b, .*hf auth login",
             ),
-            ("RepositoryNotFoundError", "neither a folder here nor a model on the hub"),
+            ("RepositoryNotFoundError", "neither a local folder nor a model on the hub"),
             ("RemoteEntryNotFoundError", r"'a/b' holds no config.json"),
-            ("DisabledRepoError", "the hub did not give 'config.json' of 'a/b': down"),
+            ("DisabledRepoError", "cannot download 'config.json' of 'a/b' from the hub: down"),
         ],
     )
-    def test_answers_of_the_hub(self, monkeypatch, name, message):
+    def test_errors_of_the_hub(self, monkeypatch, name, message):
         import huggingface_hub
         from huggingface_hub import errors
 
@@ -342,4 +342,4 @@ def test_a_tied_config_cannot_be_built():
     from transformers import T5Config
 
     with pytest.raises(AssertionError, match="t5_config"):
-        untied(T5Config(**SHAPE))
+        t5(T5Config(**SHAPE))

@@ -1,4 +1,4 @@
-"""A run that goes on from an older checkpoint holds one life; what is set aside is whole, whenever a kill comes."""
+"""Continuing from an older checkpoint moves later steps to RUN/abandoned, completely even after a kill."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ from kebyt5_xm.model.runs.digest import is_damaged
 from kebyt5_xm.model.runs.run import Run, backbone_tensors
 
 OLD, BACK = 11, 5
-"""The steps of the run's end, and of the checkpoint from which it goes on."""
+"""The last step of the run, and the step of the checkpoint that it continues from."""
 
 
 def write_run(run: Path) -> Path:
@@ -50,7 +50,7 @@ def files(run: Path) -> set[str]:
     return {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
 
 
-def test_what_came_later_is_a_run_of_its_own(tmp_path: Path) -> None:
+def test_later_steps_become_a_run_that_commands_can_read(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     set_aside(run, BACK)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"step=5.ckpt", "step=5.ckpt.digest"}
@@ -77,7 +77,7 @@ def test_what_came_later_is_a_run_of_its_own(tmp_path: Path) -> None:
     refuse_abandoned(aside.last, aside.path)
 
 
-def test_a_second_branch_has_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_a_second_branch_gets_another_folder(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     set_aside(run, 7)
     set_aside(run, BACK)
@@ -85,7 +85,7 @@ def test_a_second_branch_has_a_folder_of_its_own(tmp_path: Path) -> None:
     assert last == ["step=11.ckpt", "step=7.ckpt"]
 
 
-def test_rows_without_a_checkpoint_are_kept_apart(tmp_path: Path) -> None:
+def test_rows_without_a_checkpoint_go_to_logs(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (run / "results.json").unlink()
     with (run / "metrics.csv").open("a") as file:
@@ -97,7 +97,7 @@ def test_rows_without_a_checkpoint_are_kept_apart(tmp_path: Path) -> None:
 
 
 def move_and_die(run: str, call: int) -> None:
-    """Set aside, and be killed right before the `call`-th change of a folder."""
+    """Call `set_aside`; the process is killed right before the `call`-th change of a folder."""
     die_before(call, "rename", "replace", "unlink", "mkdir")
     set_aside(Path(run), BACK)
 
@@ -113,7 +113,7 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
         process.join(60)
         code = process.exitcode
         assert not is_damaged(Run(run).last)
-        if Run(run).last.name == "step=11.ckpt":  # then nothing has happened to what belongs to it
+        if Run(run).last.name == "step=11.ckpt":  # not moved yet, so its files are unchanged
             assert OLD in steps_of(run)
             assert (run / "results.json").exists()
         held = {
@@ -143,8 +143,8 @@ def steps_of(run: Path) -> set[int]:
 
 
 @pytest.mark.slow
-def test_the_living_branch_is_the_one_that_is_read(tmp_path: Path) -> None:
-    """The run goes on from step 5 of 7 at another rate: without a kill, and killed after step 6 and continued."""
+def test_the_newest_branch_is_read(tmp_path: Path) -> None:
+    """Continue from step 5 of 7 at another learning rate: without a kill, and killed after step 6 and resumed."""
     tiny_run.write_stores(tmp_path)
     recipes = {}
     for name in ("whole", "killed"):

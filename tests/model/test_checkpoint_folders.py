@@ -1,4 +1,4 @@
-"""Checkpoint folders, which several ranks write: whole or absent, and noticed when they are damaged."""
+"""Checkpoint folders, which several ranks write: complete or absent, and damage is detected."""
 
 import signal
 from pathlib import Path
@@ -25,7 +25,7 @@ FOLDERS = {
     "zero2": STRATEGIES["zero2"],
 }
 CALLS = 40
-"""More than a save of a folder makes."""
+"""More calls than one save of a folder makes."""
 
 
 def write(folder: Path, value: int) -> None:
@@ -40,7 +40,7 @@ def value_of(folder: Path) -> set[str]:
 
 
 def replace_and_die(path: Path, call: int) -> None:
-    """Write another folder and let it take the name, and be killed right before the `call`-th call that matters."""
+    """Write a folder and rename it to `path`; the process is killed right before the `call`-th of these calls."""
     die_before(call, "fsync", "replace", "rename", "unlink", "rmdir")
     place = path.with_name(f".{path.name}-7")
     write(place, 2)
@@ -48,7 +48,7 @@ def replace_and_die(path: Path, call: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_leaves_a_whole_folder(tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_leaves_a_complete_folder(tmp_path: Path) -> None:
     seen = []
     for call in range(1, CALLS):
         folder = tmp_path / str(call)
@@ -69,11 +69,11 @@ def test_a_kill_at_any_moment_leaves_a_whole_folder(tmp_path: Path) -> None:
             break
         assert process.exitcode == -signal.SIGKILL
     assert process.exitcode == 0, f"more than {CALLS} calls"
-    # The old one, for a moment the old one put aside, the new one.
+    # The old folder, for a moment the old folder under its backup name, the new folder.
     assert list(dict.fromkeys(seen)) == [("1", True), ("1", False), ("2", True)]
 
 
-def test_a_damaged_folder_is_noticed(tmp_path: Path) -> None:
+def test_a_damaged_folder_is_detected(tmp_path: Path) -> None:
     def damaged(harm: Any) -> bool:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.ckpt"
         write(path, 3)
@@ -90,7 +90,7 @@ def test_a_damaged_folder_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_damaged_newest_folder_is_passed_over(
+def test_a_damaged_newest_folder_is_skipped(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny_run.write_stores(tmp_path)
@@ -109,20 +109,20 @@ def test_a_damaged_newest_folder_is_passed_over(
     raw[len(raw) // 2] ^= 1
     largest.write_bytes(raw)
     assert run.last == folder / "step=6.ckpt"
-    assert "damaged, so passed over: step=7.ckpt" in caplog.text
+    assert "skips damaged checkpoints: step=7.ckpt" in caplog.text
     with pytest.raises(UserError, match=r"step=7.ckpt' is damaged"):
         backbone_tensors(folder / "step=7.ckpt")
     assert train(["fit", "-c", recipe, "--ckpt_path", "last"], log, ranks=2) == [0, 0], log.read_text()[
         -3000:
     ]
-    assert "damaged, so passed over: step=7.ckpt" in log.read_text()
+    assert "skips damaged checkpoints: step=7.ckpt" in log.read_text()
     assert losses(run) == pytest.approx(expected, rel=1e-5)
     for key, tensor in backbone_tensors(run.last).items():
         assert tensor.numpy() == pytest.approx(tensors[key].numpy(), rel=1e-3, abs=1e-4), key
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_all_ranks_and_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_full_disk_stops_all_ranks_and_leaves_the_old_folder(tmp_path: Path) -> None:
     tiny_run.write_stores(tmp_path)
     full = {"class_path": "killing.FullDisk", "init_args": {"step": 3}}
     contents = tiny_run.recipe(tmp_path, "run", strategy=FOLDERS["fsdp2"], devices=2, callbacks=[full])

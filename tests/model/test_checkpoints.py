@@ -1,4 +1,4 @@
-"""Checkpoints survive kills at every moment of a save and full disks; damaged ones are noticed and passed over."""
+"""Checkpoints survive kills at any moment of a save and full disks; damaged ones are detected and skipped."""
 
 import errno
 import os
@@ -22,9 +22,9 @@ from kebyt5_xm.model.runs.digest import digest_path, is_damaged
 from kebyt5_xm.model.runs.run import Run
 
 CALLS = 8
-"""Of `os.fsync` and `os.replace` in one save, and one more: nothing is killed then."""
+"""Calls of `os.fsync` and `os.replace` in one save, and one more, so that the last process is not killed."""
 BEFORE_RENAME = 4
-"""Of these, the calls until the new checkpoint has its name."""
+"""Calls until the new checkpoint has its name."""
 KILLS = 60 if os.environ.get("KEBYT5_XM_SOAK") else 10
 
 
@@ -33,12 +33,12 @@ def content(value: int) -> dict[str, Any]:
 
 
 def save_and_die(path: str, value: int, call: int) -> None:
-    """Save, and be killed right before the `call`-th of the calls that make a save durable."""
+    """Save; the process is killed right before the `call`-th of the calls that make a save durable."""
     die_before(call, "fsync", "replace")
     DurableCheckpointIO().save_checkpoint(content(value), path)
 
 
-def test_a_strategy_continues_what_it_can_read(tmp_path: Path) -> None:
+def test_a_strategy_refuses_checkpoints_that_it_cannot_read(tmp_path: Path) -> None:
     paths = {kind: tmp_path / f"{kind.name}.ckpt" for kind in Kind}
     paths[Kind.FILE].touch()
     for kind, file in ((Kind.SHARDED, ".metadata"), (Kind.DEEPSPEED, "latest")):
@@ -60,7 +60,7 @@ def test_a_strategy_continues_what_it_can_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_of_a_save_leaves_a_complete_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
     DurableCheckpointIO().save_checkpoint(content(100), path)
     there = 100
@@ -85,7 +85,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path
     }
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "step=2.ckpt"
     DurableCheckpointIO().save_checkpoint(content(2), path)
 
@@ -101,7 +101,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     assert read_checkpoint(path)["global_step"] == 2
 
 
-def test_a_flipped_bit_is_noticed_and_a_missing_digest_is_not_held_against_a_file(tmp_path: Path) -> None:
+def test_a_flipped_bit_is_detected_and_a_missing_digest_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "step=3.ckpt"
     DurableCheckpointIO().save_checkpoint(content(3), path)
     raw = bytearray(path.read_bytes())
@@ -115,7 +115,7 @@ def test_a_flipped_bit_is_noticed_and_a_missing_digest_is_not_held_against_a_fil
 
 
 @pytest.mark.slow
-def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_newest_checkpoint_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tiny_run.write_stores(tmp_path)
     contents = tiny_run.recipe(tmp_path, "run")
     recipe = tiny_run.write_recipe(tmp_path, "recipe", contents)
@@ -126,13 +126,13 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, caplog: pyte
     newest, before = folder / "step=7.ckpt", folder / "step=6.ckpt"
     newest.write_bytes(newest.read_bytes()[:-997])
     assert Run(tmp_path / "run").last == before
-    assert "damaged, so passed over: step=7.ckpt" in caplog.text
+    assert "skips damaged checkpoints: step=7.ckpt" in caplog.text
     assert train(["fit", "-c", recipe, "--ckpt_path", str(newest)], log) == [2]
     assert "is damaged: its bytes" in log.read_text()
     assert train(["fit", "-c", recipe, "--ckpt_path", "last"], log) == [0], log.read_text()
-    assert "damaged, so passed over: step=7.ckpt" in log.read_text()
+    assert "skips damaged checkpoints: step=7.ckpt" in log.read_text()
     assert train_losses(tmp_path / "run") == expected
-    assert not is_damaged(newest), "written anew"
+    assert not is_damaged(newest), "written again"
     for path in (newest, before):
         path.write_bytes(b"")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""transformers' own arguments of from_pretrained and save_pretrained: done, or refused with what to use."""
+"""transformers' arguments of from_pretrained and save_pretrained: applied, or refused with a remedy."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from tiny_model import ROWS, tiny_model
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.hub_arguments import max_bytes
+from kebyt5_xm.model.hub_arguments import parse_size
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def model() -> CrossModalT5:
     return tiny_model()
 
 
-def test_save_pretrained_as_a_trainer_calls_it(model: CrossModalT5, tmp_path: Path) -> None:
+def test_save_pretrained_accepts_the_arguments_of_a_trainer(model: CrossModalT5, tmp_path: Path) -> None:
     gathered = {name: tensor + 1 for name, tensor in model.state_dict().items()}
     model.save_pretrained(
         tmp_path / "a",
@@ -46,7 +46,7 @@ def test_save_pretrained_as_a_trainer_calls_it(model: CrossModalT5, tmp_path: Pa
     assert not list(tmp_path.glob("c/*.safetensors"))
 
 
-def test_from_pretrained_as_for_any_model(model: CrossModalT5, tmp_path: Path) -> None:
+def test_from_pretrained_accepts_transformers_arguments(model: CrossModalT5, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     for arguments, dtype in (
         ({"dtype": torch.bfloat16}, torch.bfloat16),
@@ -79,7 +79,7 @@ def test_from_pretrained_as_for_any_model(model: CrossModalT5, tmp_path: Path) -
         model.resize_token_embeddings(400)
 
 
-def test_local_files_only_asks_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_files_only_uses_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
 
     def download(repo_id: str, name: str, local_files_only: bool = False) -> str:
@@ -95,8 +95,8 @@ def test_local_files_only_asks_no_network(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(asked)
 
 
-def test_sizes_in_words() -> None:
-    assert [max_bytes(size) for size in (None, 7, "7B", "1.5KB", "2KiB", "5 GB")] == [
+def test_sizes_with_units() -> None:
+    assert [parse_size(size) for size in (None, 7, "7B", "1.5KB", "2KiB", "5 GB")] == [
         None,
         7,
         7,
@@ -117,8 +117,8 @@ ABSURD = {
 }
 
 
-def test_a_config_of_absurd_values_is_one_line(model: CrossModalT5, tmp_path: Path) -> None:
-    """Before anything is allocated: a stranger's config.json may say anything."""
+def test_a_config_of_absurd_values_gives_one_line(model: CrossModalT5, tmp_path: Path) -> None:
+    """A third-party config.json may hold any value; it is refused before anything is allocated."""
     model.save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     content = json.loads(path.read_text())
@@ -155,7 +155,7 @@ def test_a_config_of_absurd_values_is_one_line(model: CrossModalT5, tmp_path: Pa
         )
 
 
-def test_weights_of_another_kind_are_one_line(model: CrossModalT5, tmp_path: Path) -> None:
+def test_weights_of_another_dtype_or_shape_give_one_line(model: CrossModalT5, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     model.save_pretrained(tmp_path)

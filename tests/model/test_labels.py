@@ -1,4 +1,4 @@
-"""Answers from a closed list: probabilities against the definition."""
+"""Classification: probabilities of labels compared with their definition."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.answering import Answering
 from kebyt5_xm.model import labels as labels_module
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.decoding import greedy
+from kebyt5_xm.model.decoding import greedy_decode
 from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.model.network import token_losses
 from kebyt5_xm.vocabulary import EOS_ID, encode
 
-LABELS = ("긍정", "긍정적", "no", "부정")  # one is the beginning of another
+LABELS = ("긍정", "긍정적", "no", "부정")  # one is a prefix of another
 TEXTS = [["좋은 영화였다"], ["bad"], ["그저 그런, 길고 긴 이야기"]]
 
 
@@ -27,7 +27,7 @@ def model() -> CrossModalT5:
 
 
 def by_definition(model: CrossModalT5, text: list[str]) -> list[float]:
-    """The probability of each label, one label at a time, over that of all."""
+    """Return the probability of each label, computed one label at a time and normalised over all."""
     scores = []
     for label in LABELS:
         targets = torch.tensor([[*encode(label).tolist(), EOS_ID]])
@@ -38,13 +38,11 @@ def by_definition(model: CrossModalT5, text: list[str]) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("most_positions", "most_pairs"), [(4096, 1 << 24), (9, 1 << 24), (4096, 3 * 11 * 80), (4096, 1)]
+    ("max_positions", "max_pairs"), [(4096, 1 << 24), (9, 1 << 24), (4096, 3 * 11 * 80), (4096, 1)]
 )
-def test_probabilities_are_those_of_the_labels_alone(
-    model, monkeypatch, most_positions: int, most_pairs: int
-) -> None:
-    monkeypatch.setattr(labels_module, "MOST_POSITIONS", most_positions)
-    monkeypatch.setattr(labels_module, "MOST_PAIRS", most_pairs)
+def test_probabilities_match_the_definition(model, monkeypatch, max_positions: int, max_pairs: int) -> None:
+    monkeypatch.setattr(labels_module, "MAX_POSITIONS", max_positions)
+    monkeypatch.setattr(labels_module, "MAX_PAIRS", max_pairs)
     inputs = model.processor(TEXTS)
     states = model.encode(**inputs).last_hidden_state
     with torch.no_grad():
@@ -54,7 +52,7 @@ def test_probabilities_are_those_of_the_labels_alone(
 
 
 class Largest(TorchDispatchMode):
-    """Keeps the number of elements of the largest tensor that is made."""
+    """Records the number of elements of the largest tensor that is created."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,31 +68,31 @@ class Largest(TorchDispatchMode):
 
 def test_memory_does_not_grow_with_the_square_of_all_labels(model, monkeypatch) -> None:
     """97 labels of 8 positions in 5 rows: 5 x 776 x 776 pairs at once would be 3 million."""
-    monkeypatch.setattr(labels_module, "MOST_PAIRS", 5 * 64 * 64)
+    monkeypatch.setattr(labels_module, "MAX_PAIRS", 5 * 64 * 64)
     scorer = LabelScorer([f"label{n:02}" for n in range(97)])
     states = torch.randn(5, 13, model.config.backbone["d_model"])
     with torch.no_grad(), Largest() as largest:
         found = scorer.log_probabilities(model, states, None)
     assert found.shape == (5, 97)
-    # One number a head for every pair is the largest; logits of 64 positions are 5 x 64 x 384.
+    # The largest tensor has one number per head for each pair; logits of 64 positions are 5 x 64 x 384.
     heads = model.config.backbone["num_heads"]
     assert largest.numel <= max(5 * 64 * 64 * heads, 5 * 64 * 384)
 
 
-def test_ranks_agree_on_how_many_labels_a_call_scores(model, monkeypatch) -> None:
-    """Sharded weights want as many calls on every rank: one with shorter inputs follows the others."""
+def test_ranks_agree_on_the_number_of_labels_per_call(model, monkeypatch) -> None:
+    """Sharded weights need as many calls on every rank: a rank with shorter inputs follows the others."""
     calls = []
     monkeypatch.setattr(
         LabelScorer,
         "_scores",
-        lambda self, m, s, a, chosen: calls.append(1) or s.new_zeros(len(s), len(chosen)),
+        lambda self, m, s, a, ids: calls.append(1) or s.new_zeros(len(s), len(ids)),
     )
     scorer, states = LabelScorer(LABELS), torch.zeros(3, 5, 7)
     scorer.log_probabilities(model, states, None)
     assert len(calls) == 1
     asked = iter([False] * 9)
     scorer.log_probabilities(model, states, None, everywhere=lambda here: next(asked, True))
-    # 4096 halved nine times is 8, and the labels take 7, 10, 3 and 7 positions: that of 10 goes row by row.
+    # 4096 halved nine times is 8, and the labels take 7, 10, 3 and 7 positions: that of 10 is scored row by row.
     assert len(calls) == 1 + (1 + 3 + 1 + 1)
 
 
@@ -110,22 +108,22 @@ def test_an_answer_is_the_most_probable_label(model) -> None:
 
 
 @pytest.mark.parametrize("labels", [["one"], ["a", "a"], ["a", ""], "ab"])
-def test_lists_that_are_none_are_refused(labels) -> None:
+def test_invalid_lists_of_labels_are_refused(labels) -> None:
     with pytest.raises(UserError, match="expected"):
         LabelScorer(labels)
 
 
-def test_greedy_writes_what_transformers_does(model) -> None:
+def test_greedy_decode_generates_the_ids_of_transformers(model) -> None:
     inputs = model.processor(TEXTS)
     states = model.encode(**inputs).last_hidden_state
     expected = model.generate(**inputs, max_new_tokens=11, do_sample=False)[:, 1:]
-    assert greedy(model, states, inputs["attention_mask"], 11).tolist() == expected.tolist()
+    assert greedy_decode(model, states, inputs["attention_mask"], 11).tolist() == expected.tolist()
     done = torch.tensor([False, True, False])
-    assert not greedy(model, states, inputs["attention_mask"], 11, done)[1].any()
-    assert greedy(model, states, inputs["attention_mask"], 11, torch.ones(3).bool()).shape == (3, 0)
+    assert not greedy_decode(model, states, inputs["attention_mask"], 11, done)[1].any()
+    assert greedy_decode(model, states, inputs["attention_mask"], 11, torch.ones(3).bool()).shape == (3, 0)
 
 
-def test_examples_are_answered_in_their_order(model) -> None:
+def test_examples_are_answered_in_order(model) -> None:
     examples = [model.processor.example(text) for text in TEXTS]
     for labels in (None, LABELS):
         alone = [

@@ -1,4 +1,4 @@
-"""LoRA: where it goes, that keys stay as they are, what trains beside it, and that merging changes no output."""
+"""LoRA: the layers it adapts, unchanged keys, the parameters that train, and that merging changes no output."""
 
 import copy
 from typing import Any
@@ -13,7 +13,7 @@ from kebyt5_xm.adapters import Linear
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.lora import ADDED, LoRA, merged
+from kebyt5_xm.model.lora import LORA_SUFFIXES, LoRA, merge_updates
 from kebyt5_xm.model.lora_layer import merge
 from kebyt5_xm.model.modality import Modality
 from kebyt5_xm.training.building import Building
@@ -30,7 +30,7 @@ EVERYWHERE = {
 def building(
     lora: dict[str, LoRA] | None = None, groups: dict[str, Group] | None = None, **given: Any
 ) -> Building:
-    """A tiny model of text, images and speech; `given` are the backbone's, and `frozen_image`."""
+    """Return the parts of a tiny model of text, images and speech; `given` are the backbone's, and `frozen_image`."""
     frozen = given.pop("frozen_image", False)
     modalities = {
         "image": Modality(lambda: PatchEncoder((16, 24), 8, 12, frozen=frozen), Linear),
@@ -47,10 +47,10 @@ def built(*args: Any, seed: int = 3, **given: Any) -> CrossModalT5:
 
 
 def trained(model: CrossModalT5) -> CrossModalT5:
-    """Give every update a value, as training would."""
+    """Set every update to random values, as if trained."""
     torch.manual_seed(7)
     for name, parameter in model.named_parameters():
-        if name.endswith(ADDED[1]):
+        if name.endswith(LORA_SUFFIXES[1]):
             nn.init.normal_(parameter, std=0.3)
     return model.eval()
 
@@ -63,16 +63,16 @@ def gradients(model: CrossModalT5, rows: list[Any] = ROWS) -> dict[str, torch.Te
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_it_starts_as_the_model_without_and_leaves_every_key() -> None:
+def test_lora_starts_with_the_plain_models_outputs_and_keys() -> None:
     plain, with_lora = built(), built(EVERYWHERE)
     added = [name for name in with_lora.state_dict() if name not in plain.state_dict()]
     pictures = [m for m in plain.modality("image").modules() if isinstance(m, nn.Linear)]
     assert len(added) == 2 * (
         2 * (3 + 2) + 2 + len(pictures)
     )  # A and B of q and v, of wo, of the image's layers
-    assert all(name.endswith(ADDED) for name in added)
+    assert all(name.endswith(LORA_SUFFIXES) for name in added)
     for names in ("state_dict", "named_parameters"):
-        own = [n for n in dict(getattr(with_lora, names)()) if not n.endswith(ADDED)]
+        own = [n for n in dict(getattr(with_lora, names)()) if not n.endswith(LORA_SUFFIXES)]
         assert own == list(dict(getattr(plain, names)()))
     assert all(with_lora.state_dict()[name].equal(tensor) for name, tensor in plain.state_dict().items())
     assert logits(with_lora.eval(), ROWS).equal(logits(plain.eval(), ROWS))
@@ -85,10 +85,10 @@ def test_merging_gives_the_same_outputs_and_the_hash_of_the_plain_backbone() -> 
     expected = logits(with_lora, ROWS)
     assert not torch.allclose(logits(plain.eval(), ROWS), expected, atol=1e-2)
 
-    plain.load_state_dict(merged(with_lora.state_dict(), EVERYWHERE))
+    plain.load_state_dict(merge_updates(with_lora.state_dict(), EVERYWHERE))
     torch.testing.assert_close(logits(plain, ROWS), expected, rtol=1e-4, atol=1e-4)
     part = {k.removeprefix("backbone."): v for k, v in with_lora.state_dict().items() if "backbone." in k}
-    for name, tensor in merged(part, EVERYWHERE, "backbone.").items():
+    for name, tensor in merge_updates(part, EVERYWHERE, "backbone.").items():
         assert tensor.equal(plain.backbone.state_dict()[name])
 
     merge(with_lora)
@@ -98,7 +98,7 @@ def test_merging_gives_the_same_outputs_and_the_hash_of_the_plain_backbone() -> 
     torch.testing.assert_close(with_lora.state_dict(), plain.state_dict(), rtol=1e-6, atol=1e-6)
 
 
-def test_a_model_that_still_holds_updates_is_not_saved(tmp_path) -> None:
+def test_a_model_with_unmerged_updates_is_not_saved(tmp_path) -> None:
     model = built({"attention": ATTENTION})
     model.config.modalities = {
         name: {
@@ -113,14 +113,14 @@ def test_a_model_that_still_holds_updates_is_not_saved(tmp_path) -> None:
         backbone_hash(model.backbone)
 
 
-def test_what_lora_goes_into_is_frozen_and_the_other_parts_train() -> None:
+def test_parts_with_lora_are_frozen_and_the_others_train() -> None:
     model = built({"attention": ATTENTION})
     grads = gradients(model)
     for name, parameter in model.named_parameters():
-        trains = name.endswith(ADDED) or not name.startswith("backbone.")
+        trains = name.endswith(LORA_SUFFIXES) or not name.startswith("backbone.")
         assert parameter.requires_grad is trains, name
         assert (name in grads) is trains, name
-    assert any(tensor.any() for name, tensor in grads.items() if name.endswith(ADDED[1]))
+    assert any(tensor.any() for name, tensor in grads.items() if name.endswith(LORA_SUFFIXES[1]))
 
 
 def test_a_frozen_encoder_with_lora_keeps_a_graph_and_stays_in_eval_mode() -> None:
@@ -130,18 +130,22 @@ def test_a_frozen_encoder_with_lora_keeps_a_graph_and_stays_in_eval_mode() -> No
     assert not encoder.training
     grads = gradients(model)
     inside = {name: p for name, p in model.named_parameters() if name.startswith("modalities.image.encoder.")}
-    assert {name for name in inside if name in grads} == {name for name in inside if name.endswith(ADDED)}
-    assert all(grads[name].any() for name in inside if name.endswith(ADDED))
+    assert {name for name in inside if name in grads} == {
+        name for name in inside if name.endswith(LORA_SUFFIXES)
+    }
+    assert all(grads[name].any() for name in inside if name.endswith(LORA_SUFFIXES))
 
 
-def test_groups_freeze_and_thaw() -> None:
+def test_groups_freeze_and_unfreeze() -> None:
     groups = {
         "norms": Group("backbone.*layer_norm*", lr=0.1, frozen=False),
         "speech": Group("modalities.speech.*", frozen=True),
     }
     model = built({"attention": ATTENTION}, groups)
     for name, parameter in model.named_parameters():
-        expected = name.endswith(ADDED) or "layer_norm" in name or name.startswith("modalities.image.")
+        expected = (
+            name.endswith(LORA_SUFFIXES) or "layer_norm" in name or name.startswith("modalities.image.")
+        )
         assert parameter.requires_grad is expected, name
 
 
@@ -181,7 +185,9 @@ def test_groups_freeze_and_thaw() -> None:
         ),
     ],
 )
-def test_what_contradicts_or_does_nothing_is_refused(lora: Any, groups: Any, given: Any, words: str) -> None:
+def test_settings_that_contradict_or_do_nothing_are_refused(
+    lora: Any, groups: Any, given: Any, words: str
+) -> None:
     entries = [
         LoRA(entry) if isinstance(entry, str) else entry
         for entry in (lora if isinstance(lora, list) else [lora])
@@ -203,13 +209,13 @@ def test_values_out_of_range_are_refused() -> None:
             LoRA("x", **wrong)
 
 
-def test_layers_that_torch_reads_past_lora_are_refused() -> None:
-    from kebyt5_xm.model.lora import targets
+def test_layers_of_fused_modules_are_refused() -> None:
+    from kebyt5_xm.model.lora import find_targets
 
     model = nn.ModuleDict({"fused": nn.TransformerEncoderLayer(6, 2, 7), "plain": nn.Linear(3, 5)})
-    assert targets(model, {"all": LoRA("*")}) == {"plain": "all"}
+    assert find_targets(model, {"all": LoRA("*")}) == {"plain": "all"}
     with pytest.raises(UserError, match="fused attention reads the weights"):
-        targets(model, {"all": LoRA("fused.*")})
+        find_targets(model, {"all": LoRA("fused.*")})
 
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1]], ids=["media", "text"])
@@ -217,7 +223,7 @@ def test_layers_that_torch_reads_past_lora_are_refused() -> None:
     "lora", [{}, {"attention": LoRA(ATTENTION.pattern, 3, dropout=0.2)}], ids=["full", "lora"]
 )
 def test_gradient_checkpointing_changes_no_gradient(lora: dict[str, LoRA], rows: list[Any]) -> None:
-    """Dropout included, under adapters that train; LoRA freezes the embeddings, so text brings no gradient along."""
+    """With dropout, under adapters that train; LoRA freezes the embeddings, so text has no gradient."""
     found, calls = [], []
     for on in (False, True):
         model = trained(built(lora, dropout=0.1, gradient_checkpointing=on))
@@ -243,8 +249,8 @@ def test_gradient_checkpointing_under_a_frozen_backbone() -> None:
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_weights_are_exchanged_under_a_layer_as_sharding_does() -> None:
-    """The layer computes with whatever parameter has its name now, and copies with it."""
+def test_a_layer_uses_weights_that_sharding_replaced() -> None:
+    """A layer uses the parameter that has its name now, and so does a copy of the layer."""
     model = built({"attention": ATTENTION})
     layer: Any = model.backbone.encoder.block[0].layer[0].SelfAttention.q
     x = torch.randn(5, layer.in_features)

@@ -1,4 +1,4 @@
-"""CrossModalT5: saved and loaded exactly, spliced rightly, the same in a batch as alone."""
+"""CrossModalT5: saved and loaded exactly, spliced correctly, the same outputs in a batch as for single rows."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from kebyt5_xm.model.network import token_losses
 
 
 class FromFile(PatchEncoder):
-    """An encoder of a stranger's that reads a file when it is made."""
+    """A third-party encoder that reads a file in its constructor."""
 
     def __init__(self, path: str | None, frozen: bool = False, crop: tuple[int, int] | None = None) -> None:
         super().__init__(16, 8, 12, frozen=frozen)
@@ -58,7 +58,7 @@ def test_saved_and_loaded_exactly(tmp_path, slot_bias, dtype):
     )
 
 
-def test_a_strangers_encoder_is_stored_so_that_it_needs_no_file(tmp_path):
+def test_a_third_party_encoder_is_saved_so_that_it_needs_no_file(tmp_path):
     weights = tmp_path / "pretrained"
     weights.write_text("weights")
     encoder = {"class_path": "test_model.FromFile", "init_args": {"path": str(weights), "frozen": True}}
@@ -75,7 +75,7 @@ def test_a_strangers_encoder_is_stored_so_that_it_needs_no_file(tmp_path):
         model.save_pretrained(tmp_path / "again")
 
 
-def test_what_is_not_trusted_is_not_imported(tmp_path, monkeypatch):
+def test_untrusted_modules_are_not_imported(tmp_path, monkeypatch):
     (tmp_path / "evilmod.py").write_text(
         f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Encoder: pass\n"
     )
@@ -124,7 +124,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         CrossModalT5.from_pretrained(tmp_path)
 
 
-def test_text_alone_is_exactly_the_backbone():
+def test_without_modalities_outputs_equal_the_backbones():
     model = tiny_model()
     inputs = model.processor([[row] for row in ("나라 말이", "x", "中国")])
     labels = LABELS.repeat(3, 1)
@@ -136,12 +136,12 @@ def test_text_alone_is_exactly_the_backbone():
     written = model.generate(**inputs, **options)
     assert written.equal(model.backbone.generate(**text, **options))
 
-    zero = tiny_model(slot_bias="zero")  # another kernel call, so equal to tolerance: fp32, logits near 10
+    zero = tiny_model(slot_bias="zero")  # another kernel, so equal to tolerance: fp32, logits near 10
     assert theirs.logits.allclose(zero(**text, labels=labels).logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("slot_bias", ["shared", "zero"])
-def test_a_batch_gives_what_its_rows_give_alone(slot_bias):
+def test_a_batch_gives_the_outputs_of_its_single_rows(slot_bias):
     model = tiny_model(slot_bias=slot_bias)
     together = logits(model, ROWS)
     for row, segments in enumerate(ROWS):
@@ -158,7 +158,7 @@ def test_a_batch_gives_what_its_rows_give_alone(slot_bias):
     assert answers == [model.answer(segments, max_new_tokens=13) for segments in ROWS]
 
 
-def test_generate_is_transformers_own():
+def test_generate_works_as_in_transformers():
     model = tiny_model()
     inputs = model.processor(ROWS)
     lengths: list[int] = []
@@ -185,12 +185,12 @@ def test_generate_is_transformers_own():
     torch.manual_seed(0)
     drawn = [model.generate(**inputs, max_new_tokens=5, do_sample=True) for _ in range(2)]
     assert not drawn[0].equal(drawn[1])
-    with pytest.raises(UserError, match="attention_mask hides slots"):
+    with pytest.raises(UserError, match="attention_mask masks slots"):
         model.generate(**{**inputs, "attention_mask": inputs["input_ids"].ne(0)}, max_new_tokens=2)
 
 
 def reference_states(model: CrossModalT5, embedded: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-    """T5's encoder by hand for one row [S, D], the bias zero where `slots` [S] is involved."""
+    """Compute T5's encoder by hand for one row [S, D], the bias zero where `slots` [S] is involved."""
     stack = model.backbone.encoder
     first = stack.block[0].layer[0].SelfAttention
     bias = first.compute_bias(len(embedded), len(embedded))[0].clone()  # [H, S, S]
@@ -226,7 +226,7 @@ def test_slot_bias_zero_ignores_distance_at_slots_and_nowhere_else():
     )
 
 
-def test_gradients_reach_what_trains_and_nothing_that_is_frozen():
+def test_only_trainable_parameters_get_gradients():
     model = tiny_model().train()
     frozen = model.modality("image").encoder.freeze()
     inputs = model.processor(ROWS)
@@ -239,7 +239,7 @@ def test_gradients_reach_what_trains_and_nothing_that_is_frozen():
             assert parameter.grad.any(), name
     assert not frozen.training
 
-    frozen.requires_grad_(True)  # what a bare model.requires_grad_() does
+    frozen.requires_grad_(True)  # as a plain model.requires_grad_() does
     for name, keeps in (("image", False), ("speech", True)):
         group = next(group for group in inputs["media"] if group.modality == name)
         saved: list[torch.Tensor] = []
@@ -251,7 +251,7 @@ def test_gradients_reach_what_trains_and_nothing_that_is_frozen():
         assert (encoded.features.grad_fn is not None) is keeps
 
 
-def test_label_padding_enters_neither_loss_nor_gradient():
+def test_label_padding_affects_neither_loss_nor_gradient():
     model = tiny_model()
     inputs = model.processor(ROWS[3])
     padded = torch.nn.functional.pad(LABELS, (0, 5), value=IGNORE_INDEX)
@@ -265,7 +265,7 @@ def test_label_padding_enters_neither_loss_nor_gradient():
     assert not token_losses(torch.randn(1, padded.shape[1], 384), padded)[padded == IGNORE_INDEX].any()
 
 
-def test_a_count_that_lies_is_refused_with_row_and_modality():
+def test_a_wrong_slot_count_is_refused_with_row_and_modality():
     model = tiny_model()
     inputs = model.processor(ROWS)
     group = next(group for group in inputs["media"] if group.modality == "speech")
@@ -277,7 +277,7 @@ def test_a_count_that_lies_is_refused_with_row_and_modality():
         model(**inputs, labels=LABELS.expand(len(ROWS), -1))
 
 
-def test_an_adapter_alone_belongs_to_its_backbone(tmp_path):
+def test_a_saved_adapter_fits_its_backbone_only(tmp_path):
     model = tiny_model()
     model.modality("speech").encoder.freeze()
     for name in SPECS:
@@ -307,7 +307,7 @@ def test_an_adapter_alone_belongs_to_its_backbone(tmp_path):
     assert widened.modality("image").adapter.gain.dtype == torch.float32
 
 
-def test_config_alone_builds_and_transformers_reads_it(tmp_path):
+def test_a_config_builds_the_model_and_transformers_reads_it(tmp_path):
     model = tiny_model()
     model.save_pretrained(tmp_path)
     config = CrossModalT5Config.from_pretrained(tmp_path)
@@ -316,8 +316,8 @@ def test_config_alone_builds_and_transformers_reads_it(tmp_path):
     assert logits(built.eval(), [recording(1)]).shape == (1, 4, 384)
 
 
-def test_weights_may_be_read_by_whom_the_folder_says_and_are_synced(tmp_path, monkeypatch):
-    """safetensors makes a file of its own, for its owner alone."""
+def test_weight_files_follow_the_umask_and_are_synced(tmp_path, monkeypatch):
+    """safetensors itself creates a file that only its owner can read."""
     synced = []
     sync = weight_files.sync
     monkeypatch.setattr(weight_files, "sync", lambda path: (synced.append(path.stat().st_size), sync(path)))

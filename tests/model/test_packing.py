@@ -1,4 +1,4 @@
-"""Packed rows compute what their examples compute alone, and nothing crosses from one to another."""
+"""Packed rows give the outputs of their single examples; examples of a row do not affect each other."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config, SlotBias
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.network import teacher_forced, token_losses
+from kebyt5_xm.model.network import teacher_force, token_losses
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID
 
 SHAPE = {"d_model": 24, "d_kv": 6, "d_ff": 40, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
@@ -66,12 +66,12 @@ def batch(built: CrossModalT5, chosen: list[Example], rows: np.ndarray | None = 
 
 
 def losses(built: CrossModalT5, given: Batch) -> torch.Tensor:
-    logits = teacher_forced(built, given.inputs, given.labels).logits
+    logits = teacher_force(built, given.inputs, given.labels).logits
     return token_losses(logits, given.labels)
 
 
 @pytest.mark.parametrize("slot_bias", ["shared", "zero"])
-def test_packed_losses_and_gradients_equal_those_of_rows_alone(slot_bias: SlotBias) -> None:
+def test_packed_losses_and_gradients_equal_those_of_single_rows(slot_bias: SlotBias) -> None:
     built = model(slot_bias)
     packed = batch(built, examples(), ROWS)
     assert packed.inputs.input_ids.shape == (2, 37)
@@ -90,7 +90,7 @@ def test_packed_losses_and_gradients_equal_those_of_rows_alone(slot_bias: SlotBi
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_padding_is_told_by_what_is_padded() -> None:
+def test_padding_is_counted_by_input() -> None:
     built = model()
     packed, padded = (batch(built, examples(), rows) for rows in (ROWS, None))
     used, targets = (sum(size) for size in zip(*SIZES, strict=True))
@@ -122,7 +122,7 @@ def test_no_gradient_crosses_a_boundary() -> None:
     assert (targets.grad[~second] == 0).all()
 
 
-def test_what_stands_beside_an_example_changes_nothing() -> None:
+def test_other_examples_of_a_row_change_nothing() -> None:
     built = model()
     first = losses(built, batch(built, examples(), ROWS))
     others = examples()
@@ -132,7 +132,7 @@ def test_what_stands_beside_an_example_changes_nothing() -> None:
     assert not torch.equal(first[0, :5], second[0, :5])
 
 
-def test_losses_are_told_apart_by_part_within_a_row() -> None:
+def test_losses_within_a_row_are_counted_by_part() -> None:
     built = model()
     packed = batch(built, examples(), ROWS)
     tally = Tally(len(SIZES), torch.device("cpu"))

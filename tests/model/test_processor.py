@@ -1,4 +1,4 @@
-"""CrossModalProcessor: the same ids, media and slots as training makes, and errors that help."""
+"""CrossModalProcessor: the same ids, media and slots as in training, and helpful errors."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.media.opening import Limits, MediaError
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.kinds import media_of
+from kebyt5_xm.model.kinds import media_kind
 from kebyt5_xm.model.processor import CrossModalProcessor, Medium
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 
@@ -22,7 +22,7 @@ def model() -> CrossModalT5:
     return tiny_model()
 
 
-def test_an_example_is_what_training_makes_of_it(model, tmp_path):
+def test_an_example_equals_that_of_training(model, tmp_path):
     write_files(tmp_path)
     row = {"picture": ["a.png", "a.png"], "sound": "b.wav", "language": "日本"}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
@@ -64,7 +64,7 @@ def test_inputs_of_a_batch(model):
     assert ids.device.type == "cpu"
 
 
-def test_saved_beside_the_model(model, tmp_path):
+def test_a_saved_processor_is_loaded_without_weights(model, tmp_path):
     model.save_pretrained(tmp_path)
     model.processor.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()  # no weight is needed
@@ -77,11 +77,11 @@ def test_saved_beside_the_model(model, tmp_path):
     path.write_text(
         path.read_text().replace(model.processor.interfaces["image"].preprocessor.fingerprint(), "0")
     )
-    with pytest.warns(UserWarning, match="'image' is not what it was"):
+    with pytest.warns(UserWarning, match="'image' has changed since"):
         CrossModalProcessor.from_pretrained(tmp_path)
 
 
-def test_what_cannot_be_used_is_refused_with_the_remedy(model, tmp_path):
+def test_unusable_segments_are_refused_with_a_remedy(model, tmp_path):
     two = tiny_model({**SPECS, "page": SPECS["image"]}).processor
     one = tiny_model({"image": SPECS["image"]}).processor
     text = tiny_model({}).processor
@@ -94,7 +94,7 @@ def test_what_cannot_be_used_is_refused_with_the_remedy(model, tmp_path):
         (one, [("image", recording(1))], "'image' takes image, found a tuple"),
         (one, [Path(tmp_path / "broken.png")], "broken.png.*no readable image"),
         (one, [Path(tmp_path / "gone.png")], "gone.png: there is no such file"),
-        (two, [Path(tmp_path / "a.xyz")], "a.xyz' among the segments, of which the kind is not known"),
+        (two, [Path(tmp_path / "a.xyz")], "a.xyz' among the segments, whose kind is unknown"),
         (one, [17], "a int among the segments"),
         (one, [np.zeros(3)], "no modality takes array"),
         (one, [], "found an empty list, expected a text or a list of segments"),
@@ -137,7 +137,7 @@ def test_too_short_for_one_feature_names_the_modality(tmp_path):
     assert group.count.tolist() == [3]
 
 
-def test_what_is_in_memory_is_taken_in_every_form_of_it(model):
+def test_media_in_memory_are_accepted_in_every_form(model):
     pixels = np.asarray(picture(5))  # [19, 23, 3]
     expected = model.processor([picture(5), " ko:"])
     channels_first = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
@@ -153,8 +153,8 @@ def test_what_is_in_memory_is_taken_in_every_form_of_it(model):
     assert model.processor([(tensor.bfloat16(), rate)])["input_ids"].equal(expected["input_ids"])
 
 
-def test_the_kind_of_a_file_is_its_contents(model, tmp_path, monkeypatch):
-    """Not its name's, and not the machine's: some have no /etc/mime.types."""
+def test_the_kind_of_a_file_comes_from_its_content(model, tmp_path, monkeypatch):
+    """Neither from its name nor from the machine: some machines have no /etc/mime.types."""
     monkeypatch.setattr("mimetypes.guess_type", lambda *args: pytest.fail("asks the machine"))
     image, audio = write_files(tmp_path)
     expected = model.processor([image, audio])
@@ -165,10 +165,10 @@ def test_the_kind_of_a_file_is_its_contents(model, tmp_path, monkeypatch):
     audio = audio.rename(tmp_path / "sound.png")
     assert model.processor([image, audio])["input_ids"].equal(expected["input_ids"])
     for suffix, kind in ((".webp", "image"), (".OGG", "audio"), (".npy", "array"), (".txt", None)):
-        assert media_of(tmp_path / f"gone{suffix}") == kind
+        assert media_kind(tmp_path / f"gone{suffix}") == kind
 
 
-def test_a_text_that_names_a_file_is_text_where_nothing_else_can_be_meant(model, tmp_path, monkeypatch):
+def test_a_file_name_is_text_only_if_it_cannot_mean_the_file(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ko").mkdir()
     (tmp_path / "word").write_text("x")

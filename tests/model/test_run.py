@@ -1,4 +1,4 @@
-"""Run directories: which checkpoint an argument means, and reading what training leaves behind."""
+"""Run directories: the checkpoint that an argument means, and reading the files that training writes."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def run(tmp_path) -> Run:
     return Run(path)
 
 
-def test_best_else_last_unless_one_is_chosen(run):
+def test_the_chosen_checkpoint_else_the_best_else_the_last(run):
     with pytest.raises(UserError, match="no checkpoint yet"):
         run.checkpoint()
     with pytest.raises(UserError, match="no best checkpoint yet"):
@@ -54,13 +54,13 @@ def test_best_else_last_unless_one_is_chosen(run):
     assert [checkpoint_step(path) for path in (best, newest)] == [89, 103]
 
 
-def test_what_was_not_written_to_its_end_is_passed_over_without_a_digest_too(run, caplog):
+def test_incomplete_checkpoints_without_a_digest_are_skipped(run, caplog):
     folder = run.path / "checkpoints"
     whole, cut = save(folder / "step=97.ckpt", 97), save(folder / "step=101.ckpt", 101)
     cut.write_bytes(cut.read_bytes()[:-307])
     (folder / "step=103.ckpt").mkdir()
     assert run.last == whole
-    assert "damaged, so passed over: step=103.ckpt, step=101.ckpt" in caplog.text
+    assert "skips damaged checkpoints: step=103.ckpt, step=101.ckpt" in caplog.text
 
 
 def test_relative_path_of_a_checkpoint_finds_its_run(run, monkeypatch):
@@ -69,14 +69,14 @@ def test_relative_path_of_a_checkpoint_finds_its_run(run, monkeypatch):
     assert resolve("best.ckpt").path == run.path
 
 
-def test_what_is_no_run_is_refused(tmp_path):
+def test_other_paths_than_runs_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"'.*nothing' is not a directory"):
         resolve(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"holds no config.yaml; expected a run directory"):
         resolve(tmp_path)
 
 
-def test_only_the_backbone_is_taken_from_a_checkpoint(run):
+def test_only_the_backbones_tensors_are_returned(run):
     tensors = backbone_tensors(save(run.path / "checkpoints" / "best.ckpt", 5))
     torch.testing.assert_close(tensors, TENSORS, rtol=0, atol=0)
 
@@ -125,7 +125,7 @@ import sys
 import torch
 import deepspeed
 from deepspeed.ops import __compatible_ops__
-__compatible_ops__["deepspeed_shm_comm"] = False  # else it is compiled, for minutes
+__compatible_ops__["deepspeed_shm_comm"] = False  # otherwise it is compiled, for minutes
 
 class Task(torch.nn.Module):
     def __init__(self):

@@ -17,7 +17,7 @@ from torch import nn
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.plain_values import plain
-from kebyt5_xm.model.finite import figures, not_finite, refuse_not_finite, unsound_weights
+from kebyt5_xm.model.finite import finite_figures, non_finite_tensors, non_finite_weights, refuse_non_finite
 from kebyt5_xm.model.runs.run import Run, backbone_tensors
 from kebyt5_xm.model.tensor_files import write_tensors
 from kebyt5_xm.training.callbacks.checkpoints import Best
@@ -51,18 +51,18 @@ def incidents(run: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 def test_tensors_that_are_not_finite_are_named_and_not_written(tmp_path: Path, bad: float) -> None:
     tensors = {"good": torch.ones(3), "number": torch.ones(2, dtype=torch.long), "none": torch.empty(0)}
-    assert not_finite(tensors) == []
+    assert non_finite_tensors(tensors) == []
     tensors["half"] = torch.tensor([1.0, bad], dtype=torch.bfloat16)
-    assert not_finite(tensors) == ["half"]
+    assert non_finite_tensors(tensors) == ["half"]
     with pytest.raises(
         UserError, match=r"would hold 1 tensors \(half\) that are not finite, and is not written"
     ):
-        refuse_not_finite(tensors, "export 'x'")
+        refuse_non_finite(tensors, "export 'x'")
     module = nn.Linear(2, 3)
     write_tensors(module, tmp_path / "model.safetensors")
     with torch.no_grad():
         module.bias[1] = bad
-    assert unsound_weights(module) == ["bias"]
+    assert non_finite_weights(module) == ["bias"]
     with pytest.raises(UserError, match=r"model.safetensors' would hold 1 tensors \(bias\)"):
         write_tensors(module, tmp_path / "model.safetensors")
     assert load_file(tmp_path / "model.safetensors")["bias"].isfinite().all(), "what was there stays"
@@ -71,9 +71,9 @@ def test_tensors_that_are_not_finite_are_named_and_not_written(tmp_path: Path, b
 def test_an_infinity_in_a_buffer_may_be_meant_and_a_nan_is_not() -> None:
     module = nn.Module()
     module.register_buffer("mask", torch.tensor([0.0, -math.inf]))
-    assert unsound_weights(module) == []
+    assert non_finite_weights(module) == []
     module.register_buffer("mean", torch.tensor([0.0, math.nan]))
-    assert unsound_weights(module) == ["mean"]
+    assert non_finite_weights(module) == ["mean"]
 
 
 def stepped(
@@ -136,7 +136,7 @@ def test_a_finite_loss_is_left_as_it_is() -> None:
 
 
 def test_what_is_no_figure_is_not_logged_nor_read(tmp_path: Path) -> None:
-    assert figures({"a": 1, "b": math.nan, "c": math.inf}) == {"a": 1.0}
+    assert finite_figures({"a": 1, "b": math.nan, "c": math.inf}) == {"a": 1.0}
     log = MetricsLog(tmp_path)
     log.log_metrics({"train/loss": math.nan, "lr/default": 0.5}, 6)
     assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,metric,value", "7,lr/default,0.5"]

@@ -18,7 +18,7 @@ from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.adapter_folder import read_content
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.lora import ADDED
+from kebyt5_xm.model.lora import LORA_SUFFIXES
 from kebyt5_xm.model.runs.run import Run, backbone_tensors
 from kebyt5_xm.training.recipes import overlay
 
@@ -59,11 +59,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_checkpoint_has_the_keys_of_the_backbone_and_lora_beside_them(folder: Path) -> None:
     base, run = tensors(Run(folder / "base").last), tensors(Run(folder / "lora").last)
-    assert [key for key in run if not key.endswith(ADDED)] == list(base)
+    assert [key for key in run if not key.endswith(LORA_SUFFIXES)] == list(base)
     start = tensors(Run(folder / "base").checkpoint())
     changed = {key for key in base if not run[key].equal(start[key])}
     assert changed == {key for key in base if "decoder" in key and "layer_norm" in key}
-    assert all(tensor.any() for key, tensor in run.items() if key.endswith(ADDED))
+    assert all(tensor.any() for key, tensor in run.items() if key.endswith(LORA_SUFFIXES))
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_merged_and_apart_give_the_same_logits(folder: Path, tmp_path: Path) -> 
     assert (
         backbone_hash(Backbone(weights=str(folder / "lora")).build()) == expected
     )  # stage two starts merged
-    with pytest.raises(UserError, match="exported with its LoRA apart"):
+    with pytest.raises(UserError, match="exported with --lora apart"):
         CrossModalT5.from_pretrained(apart)
     with pytest.raises(UserError, match=r"has no model\.lora"):
         export_run(Run(folder / "base"), tmp_path / "none", lora_apart=True)

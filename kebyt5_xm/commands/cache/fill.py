@@ -18,8 +18,8 @@ from kebyt5_xm.data.media.reference import contents
 from kebyt5_xm.data.sources.prompts import MediaReference
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.cache_key import cache_folder
-from kebyt5_xm.model.device import enough_memory, usable_device
+from kebyt5_xm.model.device import explain_out_of_memory, open_device
+from kebyt5_xm.model.modality import cache_folder
 
 GB = 1e9
 SEGMENT_BYTES = 1 << 30
@@ -41,7 +41,7 @@ def fill(
     part, parts = _shard(shard)
     if batch_size < 1:
         raise UserError(f"found --batch-size {batch_size}, expected 1 or more")
-    where = usable_device(device)
+    where = open_device(device)
     task, data = configured(paths, False, trusted_modules)
     interfaces = task.interfaces(read_caches=False)
     data.connect(interfaces)
@@ -51,7 +51,7 @@ def fill(
     for name in cached:
         folder = cache_folder(task.modalities[name].cache, task.building.encoder(name))
         media = partial(_media, data, name, part, parts)
-        with enough_memory(where, "lower --batch-size"):
+        with explain_out_of_memory(where, "lower --batch-size"):
             report = _fill_one(
                 folder, task.building.encoder(name), interfaces[name], media, batch_size, where, max_gb
             )

@@ -13,8 +13,8 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.feature_cache import FeatureCache
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.cache_key import cache_folder
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.modality import cache_folder
 
 GB = 1e9
 WORTH_SHARE = 0.1

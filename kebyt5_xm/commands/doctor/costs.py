@@ -12,7 +12,7 @@ from kebyt5_xm.commands.doctor.flops import media_flops, step_flops
 from kebyt5_xm.commands.doctor.samples import logits
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.lora import ADDED
+from kebyt5_xm.model.lora import LORA_SUFFIXES
 from kebyt5_xm.model.network import token_losses
 from kebyt5_xm.training.memory import optimizer_bytes
 from kebyt5_xm.training.task import OptimizerFactory
@@ -65,9 +65,8 @@ def training_pass(model: CrossModalT5, batch: Batch) -> Pass:
         for name, p in parameters.items()
         if p.requires_grad
         and not name.startswith(absent)
-        and not name.endswith(
-            ADDED[0]
-        )  # LoRA's A gets a gradient from the second step on, when B is not zero
+        # LoRA's A has no gradient in the first step, when B is zero
+        and not name.endswith(LORA_SUFFIXES[0])
         and (p.grad is None or not p.grad.any())
     ]
     leaking = [name for name, p in parameters.items() if not p.requires_grad and p.grad is not None]

@@ -14,7 +14,7 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.sources.source import Source
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.network import teacher_forced
+from kebyt5_xm.model.network import teacher_force
 
 ROWS = 16
 """Examples of each source whose lengths are checked."""
@@ -68,7 +68,7 @@ def logits(model: CrossModalT5, batch: Batch) -> Tensor:
     idle = {
         name: 1 for name in model.modalities if all(name != group.modality for group in batch.inputs.media)
     }
-    return teacher_forced(model, batch.inputs, batch.labels, idle).logits
+    return teacher_force(model, batch.inputs, batch.labels, idle).logits
 
 
 def check_samples(model: CrossModalT5, data: DataModule, examples: list[Example]) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from kebyt5_xm.errors import UserError
 from kebyt5_xm.model import lora_folder
 from kebyt5_xm.model import origin as origins
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
-from kebyt5_xm.model.finite import refuse_not_finite
+from kebyt5_xm.model.finite import refuse_non_finite
 from kebyt5_xm.model.lora import without_lora
 from kebyt5_xm.model.origin import Origin, run_denoising
 from kebyt5_xm.model.pretrained import RunBackbone
@@ -184,7 +184,7 @@ def export_backbone(
         ):
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         state = {name: tensor.cpu().contiguous() for name, tensor in saved_state(model).items()}
-        refuse_not_finite(state, f"export '{out}'")
+        refuse_non_finite(state, f"export '{out}'")
         write_file(state, folder / WEIGHTS)
         (folder / "README.md").write_text(card, encoding="utf-8")
         if origin is not None:

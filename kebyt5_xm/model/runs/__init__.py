@@ -1,1 +1,1 @@
-"""Runs and checkpoints: what training leaves behind, and how it is read."""
+"""Run directories and checkpoints: writing and reading them."""

@@ -1,10 +1,10 @@
-"""A run that goes on from an older checkpoint: what came after that one is set aside, so that one life is left.
+"""Continuing a run from an older checkpoint: moves the files of later steps to RUN/abandoned.
 
-What a run directory then holds is the history of its newest checkpoint and nothing else, so the highest step is the
-newest in time. With checkpoints, what is set aside is a run directory of its own, which commands read as any other:
+The run directory then holds the history of its newest checkpoint alone, so the highest step is the newest in time.
+If there are checkpoints of later steps, the moved files are a run directory too, which commands read like any other:
 
     RUN/abandoned/N/     checkpoints/, the recipe, metrics.csv up to its end, samples/, predictions/, results.json ...
-    RUN/abandoned/logs/  rows and tables of steps that were trained, but of which no checkpoint is left
+    RUN/abandoned/logs/  rows and tables of later steps that have no checkpoint
 """
 
 import json
@@ -24,15 +24,18 @@ from kebyt5_xm.model.runs.digest import digest_path
 
 FOLDER = "abandoned"
 LOGS = "logs"
-OF_ROWS = ("metrics.csv", "skipped.jsonl", "incidents.jsonl")
-OF_STEPS = ("samples/step=*.md", "predictions/step=*.jsonl")
-OF_AN_END = ("results.json", "evaluation.json")
-"""Files with a key `step` or `steps`."""
-OF_AN_EVALUATION = ("predictions.jsonl", "report.html")
+ROW_FILES = ("metrics.csv", "skipped.jsonl", "incidents.jsonl")
+"""Files with a step in each row."""
+STEP_FILES = ("samples/step=*.md", "predictions/step=*.jsonl")
+"""Files of one step."""
+FINAL_FILES = ("results.json", "evaluation.json")
+"""Files of the last step, with a key `step` or `steps`."""
+EVALUATION_FILES = ("predictions.jsonl", "report.html")
+"""Files of the last step without such a key."""
 
 
 class SetAside(pl.Callback):
-    """Sets aside what the run holds of steps after the one that it goes on from, when it trains."""
+    """Calls `set_aside` when training starts, with the step that the run continues from."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -44,22 +47,20 @@ class SetAside(pl.Callback):
 
 
 def refuse_abandoned(checkpoint: Path, run: Path) -> None:
-    """Raise `UserError` if a checkpoint of an abandoned life of `run` would be continued among the present one."""
-    inside = checkpoint.resolve()
-    abandoned = (run / FOLDER).resolve()
-    if abandoned in inside.parents:
-        own = inside.parents[1]
+    """Raise `UserError` if `checkpoint` lies in RUN/abandoned, since `run` itself cannot continue from it."""
+    path = checkpoint.resolve()
+    if (run / FOLDER).resolve() in path.parents:
         raise UserError(
-            f"checkpoint '{checkpoint}' was set aside when run '{run}' went on from an older one; continue it in its "
-            f"own folder, with --run_dir {own}"
+            f"checkpoint '{checkpoint}' was set aside when run '{run}' continued from an older one; continue it in "
+            f"its own folder, with --run_dir {path.parents[1]}"
         )
 
 
 def set_aside(run: Path, step: int) -> None:
-    """Move what `run` holds of steps after `step` into its folder `abandoned`.
+    """Move the files of steps after `step` from `run` to its folder `abandoned`.
 
-    Checkpoints first, the newest last: a kill in between leaves a run that ends with one of its checkpoints, and what
-    is still behind that is set aside when it goes on.
+    Checkpoints first, the newest last: after a kill in between, the run still ends with a checkpoint, and the rest is
+    moved when it continues.
     """
     checkpoints = run / "checkpoints"
     remove_unfinished(checkpoints)
@@ -72,50 +73,50 @@ def set_aside(run: Path, step: int) -> None:
     moved = [path for _, path in later]
     if best.exists() and (checkpoint_step(best) or 0) > step:
         moved.insert(0, best)
-    rows = [run / name for name in OF_ROWS if _has_later_rows(run / name, step)]
-    files = [path for pattern in OF_STEPS for path in run.glob(pattern) if _step(path) > step]
-    ends = [run / name for name in OF_AN_END if _ended_at(run / name) > step]
-    if ends:
-        files += [*ends, *(run / name for name in OF_AN_EVALUATION if (run / name).exists())]
-    if not (moved or rows or files):
+    row_files = [run / name for name in ROW_FILES if _has_later_rows(run / name, step)]
+    files = [path for pattern in STEP_FILES for path in run.glob(pattern) if _step_in_name(path) > step]
+    final = [run / name for name in FINAL_FILES if _step_in_json(run / name) > step]
+    if final:
+        files += [*final, *(run / name for name in EVALUATION_FILES if (run / name).exists())]
+    if not (moved or row_files or files):
         return
-    place = _place(run, bool(moved))
-    place.mkdir(parents=True, exist_ok=True)
+    target = _target_folder(run, bool(moved))
+    target.mkdir(parents=True, exist_ok=True)
     if moved:
-        for name in ("config.yaml", *OF_ROWS):
+        for name in ("config.yaml", *ROW_FILES):
             if (run / name).is_file():
-                _copy(run / name, place / name)
+                _copy(run / name, target / name)
         if (run / "backbone").is_dir():
-            shutil.copytree(run / "backbone", place / "backbone", dirs_exist_ok=True)
+            shutil.copytree(run / "backbone", target / "backbone", dirs_exist_ok=True)
         for path in moved:
-            _move(path, place / "checkpoints" / path.name)
+            _move(path, target / "checkpoints" / path.name)
     for path in files:
-        _move(path, place / path.relative_to(run))
-    for path in rows:
-        _cut(path, step, None if moved else place / path.name)
+        _move(path, target / path.relative_to(run))
+    for path in row_files:
+        _cut_rows(path, step, None if moved else target / path.name)
     if moved:
         rank_zero_info(
-            f"step {step} is continued, and what came after it is set aside in {place}, a run that can be "
-            "exported and continued there"
+            f"continues from step {step}; later steps are set aside in {target}, a run that can be exported and "
+            "continued there"
         )
 
 
-def _place(run: Path, with_checkpoints: bool) -> Path:
-    """Return where to move to: a new folder, or the last one where a kill came before its first checkpoint."""
-    if not with_checkpoints:
+def _target_folder(run: Path, has_checkpoints: bool) -> Path:
+    """Return the folder to move to: a new one, or the last one if a kill came before its first checkpoint."""
+    if not has_checkpoints:
         return run / FOLDER / LOGS
     numbers = [int(path.name) for path in (run / FOLDER).glob("*") if path.name.isdecimal()]
-    newest = run / FOLDER / str(max(numbers, default=1))
-    taken = any((newest / "checkpoints").glob("*.ckpt"))
-    return run / FOLDER / str(max(numbers) + 1) if taken else newest
+    last = run / FOLDER / str(max(numbers, default=1))
+    is_used = any((last / "checkpoints").glob("*.ckpt"))
+    return run / FOLDER / str(max(numbers) + 1) if is_used else last
 
 
-def _step(path: Path) -> int:
+def _step_in_name(path: Path) -> int:
     text = path.stem.removeprefix("step=")
     return int(text) if text.isdecimal() else -1
 
 
-def _ended_at(path: Path) -> int:
+def _step_in_json(path: Path) -> int:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return int(content.get("steps") or content.get("step") or -1)
@@ -124,15 +125,15 @@ def _ended_at(path: Path) -> int:
 
 
 def _row_step(path: Path) -> Callable[[str], int]:
-    """Return what tells the step of a line of the file; -1 for a header, and for a line that a kill cut short."""
+    """Return a function from a line of the file to its step, -1 for a header or a line that a kill cut short."""
 
-    def of(line: str) -> int:
+    def step_of(line: str) -> int:
         try:
             return int(line.partition(",")[0] if path.suffix == ".csv" else json.loads(line)["step"])
         except (ValueError, TypeError, KeyError):
             return -1
 
-    return of
+    return step_of
 
 
 def _has_later_rows(path: Path, step: int) -> bool:
@@ -143,20 +144,20 @@ def _has_later_rows(path: Path, step: int) -> bool:
         return any(step_of(line) > step for line in file)
 
 
-def _cut(path: Path, step: int, aside: Path | None) -> None:
-    """Leave out of a file the rows of later steps, and append them to `aside`, if they are not elsewhere already."""
+def _cut_rows(path: Path, step: int, target: Path | None) -> None:
+    """Remove the rows of later steps from a file; append them to `target`, unless it is None."""
     step_of = _row_step(path)
-    kept, cut = [], []
+    earlier, later = [], []
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         for line in file:
-            (cut if step_of(line) > step else kept).append(line)
-    if aside is not None:
-        with aside.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.writelines(cut)
+            (later if step_of(line) > step else earlier).append(line)
+    if target is not None:
+        with target.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.writelines(later)
             file.flush()
             os.fsync(file.fileno())
     with durably(path) as file:
-        file.write("".join(kept).encode("utf-8", "surrogateescape"))
+        file.write("".join(earlier).encode("utf-8", "surrogateescape"))
 
 
 def _copy(path: Path, to: Path) -> None:
@@ -165,7 +166,7 @@ def _copy(path: Path, to: Path) -> None:
 
 
 def _move(path: Path, to: Path) -> None:
-    """Rename a file or a folder, its digest first, so that it is never without."""
+    """Rename a file or a folder; its digest is copied first, so that it always has one."""
     to.parent.mkdir(parents=True, exist_ok=True)
     digest = digest_path(path)
     if digest.is_file():

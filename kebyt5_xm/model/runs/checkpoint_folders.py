@@ -1,7 +1,7 @@
-"""Checkpoint folders, as DeepSpeed and sharded FSDP2 write them: whole or absent, with digests of their files.
+"""Writes checkpoint folders of DeepSpeed and sharded FSDP2: complete or not at all, with digests of their files.
 
-All ranks write into a folder under another name. When all are done, the first rank hashes its files, lists the
-digests in it, syncs it and lets it take its name. So a run's folder must be one that all ranks see.
+All ranks write into a folder with a temporary name. When all are done, the first rank hashes its files, writes their
+digests into it, syncs it and renames it. So all ranks must see the same run directory.
 """
 
 from collections.abc import Iterator
@@ -16,54 +16,54 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from kebyt5_xm.durable import remove, replace_folder, temporary
 from kebyt5_xm.errors import UserError, first_line
-from kebyt5_xm.model.finite import told, unsound_weights
+from kebyt5_xm.model.finite import describe_names, non_finite_weights
 from kebyt5_xm.model.runs.checkpoint_reading import FOLDER_STEP
 from kebyt5_xm.model.runs.digest import write_folder_digests
 
 
 class DurableTrainer(pl.Trainer):
-    """Lightning's trainer, but that the folder of a checkpoint appears whole or not at all."""
+    """Lightning's trainer, except that a checkpoint's folder appears complete or not at all."""
 
     def save_checkpoint(self, filepath: Any, *args: Any, **options: Any) -> None:
         """Save as Lightning does, on all ranks.
 
-        Raises `UserError` if a weight is not finite, or if the disk does not take a folder; what was there stays.
+        Raises `UserError` if a weight is not finite, or if a folder cannot be written; an old folder stays.
         """
-        _refuse_not_finite(self, Path(filepath))
-        if not writes_folders(self.strategy):  # but one file, which is `DurableCheckpointIO`'s
+        _refuse_non_finite(self, Path(filepath))
+        if not writes_folders(self.strategy):  # but one file: see `DurableCheckpointIO`
             super().save_checkpoint(filepath, *args, **options)
             return
         path = Path(filepath)
-        with _unfinished(path, self.strategy) as place:
-            super().save_checkpoint(place, *args, **options)
+        with _temporary_folder(path, self.strategy) as folder:
+            super().save_checkpoint(folder, *args, **options)
             failure = None
             if self.is_global_zero:
                 try:
-                    (place / FOLDER_STEP).write_text(str(self.global_step), encoding="ascii")
-                    write_folder_digests(place)
-                    replace_folder(place, path)
+                    (folder / FOLDER_STEP).write_text(str(self.global_step), encoding="ascii")
+                    write_folder_digests(folder)
+                    replace_folder(folder, path)
                 except OSError as error:
                     failure = error
-            failure = self.strategy.broadcast(failure)  # for which the other ranks wait
+            failure = self.strategy.broadcast(failure)  # the other ranks wait here
             if failure is not None:
                 raise failure
 
 
-def _refuse_not_finite(trainer: pl.Trainer, path: Path) -> None:
-    bad = unsound_weights(trainer.lightning_module)
+def _refuse_non_finite(trainer: pl.Trainer, path: Path) -> None:
+    bad = non_finite_weights(trainer.lightning_module)
     if trainer.world_size > 1:
         gathered: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(gathered, bad)
         bad = list(dict.fromkeys(name for names in gathered for name in names))
     if bad:
         raise UserError(
-            f"step {trainer.global_step}: {told(bad)} are not finite, so that no checkpoint '{path}' is written; "
-            "earlier ones are untouched: continue with --ckpt_path last and a lower rate, or start again with one"
+            f"step {trainer.global_step}: {describe_names(bad)} are not finite, so '{path}' is not written; "
+            "earlier ones are untouched: lower the learning rate, and continue with --ckpt_path last or start again"
         )
 
 
 def writes_folders(strategy: Strategy) -> bool:
-    """Say whether a checkpoint of this strategy is a folder to which every rank adds files."""
+    """Return whether a checkpoint of this strategy is a folder that every rank writes files into."""
     if isinstance(strategy, ModelParallelStrategy):
         return strategy._save_distributed_checkpoint
     if isinstance(strategy, FSDPStrategy):
@@ -72,14 +72,14 @@ def writes_folders(strategy: Strategy) -> bool:
 
 
 @contextmanager
-def _unfinished(path: Path, strategy: Strategy) -> Iterator[Path]:
-    """Yield the folder that all ranks write to instead of `path`, and remove it where the block raises."""
-    place = path.with_name(strategy.broadcast(temporary(path).name))
+def _temporary_folder(path: Path, strategy: Strategy) -> Iterator[Path]:
+    """Yield the folder that all ranks write to instead of `path`; remove it if the block raises."""
+    folder = path.with_name(strategy.broadcast(temporary(path).name))
     try:
-        yield place
+        yield folder
     except (OSError, RuntimeError, CheckpointException) as error:  # torch's zip writer raises a RuntimeError
         if strategy.is_global_zero:
-            remove(place)
+            remove(folder)
         cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
         raise UserError(
             f"cannot write the checkpoint '{path}': {first_line(cause)}; earlier ones are "

@@ -1,8 +1,8 @@
-"""Checkpoint files that survive kills and full disks, and tell when they are damaged.
+"""Writes checkpoint files that survive kills and full disks, with a digest that reveals damage.
 
-A file is written under another name in its own folder, synced and renamed, so what has a checkpoint's name is whole.
-(Lightning 2.6 writes elsewhere and copies, which a kill can cut short.) Its digest lies beside it, because neither
-the file system nor `torch.load` notices a flipped bit.
+A file is written under a temporary name in its folder, synced and renamed, so a file with a checkpoint's name is
+complete. (Lightning 2.6 writes to another folder and copies, and a kill can interrupt the copy.) The digest, a second
+file NAME.digest, is needed because neither the file system nor `torch.load` notices a flipped bit.
 """
 
 from pathlib import Path
@@ -19,10 +19,10 @@ from kebyt5_xm.model.runs.digest import digest_path, digests_of
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Lightning's plugin for strategies that write one file; `checkpoint_folders` has the others."""
+    """Lightning's plugin for strategies that write one file; for the others see `checkpoint_folders`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write the file, all or nothing. Raises `UserError` if the disk does not take it; what was there stays."""
+        """Write the file, complete or not at all. Raises `UserError` if that fails; an old file stays."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -30,7 +30,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 digest = file_digest(Path(file.name))
-                # The old digest too: a kill before the rename leaves the old file in its place.
+                # The old digest too: after a kill before the rename, the old file is still there.
                 _write_digests(path, [digest, *digests_of(path)])
             sync(path.parent)
             _write_digests(path, [digest])
@@ -48,26 +48,26 @@ class DurableCheckpointIO(TorchCheckpointIO):
 def check_readable(path: Path, strategy: Strategy) -> None:
     """Raise `UserError` if `strategy` cannot continue from the checkpoint at `path`."""
     if isinstance(strategy, DeepSpeedStrategy):
-        read = {Kind.DEEPSPEED}
+        readable = {Kind.DEEPSPEED}
     elif isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
-        read = {Kind.FILE, Kind.SHARDED}
+        readable = {Kind.FILE, Kind.SHARDED}
     else:
-        read = {Kind.FILE}
+        readable = {Kind.FILE}
     found = kind_of(path)
-    if found not in read:
+    if found not in readable:
         raise UserError(
-            f"checkpoint '{path}' is {found}, and {type(strategy).__name__} reads {' or '.join(sorted(read))}; "
+            f"checkpoint '{path}' is {found}, and {type(strategy).__name__} reads {' or '.join(sorted(readable))}; "
             "continue it with the trainer.strategy that wrote it, or start another run from its weights with "
             f"--model.backbone.weights {path}"
         )
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what kills have left half-written in a folder of checkpoints, and give back what they kept aside."""
-    for aside in folder.glob(f".*.ckpt-*{ASIDE}"):
-        path = aside.with_name(aside.name[1:].rpartition("-")[0])
+    """Delete incomplete files and folders that kills left among checkpoints, and rename backups back."""
+    for backup in folder.glob(f".*.ckpt-*{ASIDE}"):
+        path = backup.with_name(backup.name[1:].rpartition("-")[0])
         if not path.exists():
-            aside.rename(path)
+            backup.rename(path)
     for path in folder.glob(".*.ckpt-*"):
         remove(path)
 

@@ -1,6 +1,6 @@
-"""Digests of a checkpoint, which tell whether its bytes are those that were written.
+"""Digests of checkpoints, which reveal whether their bytes have changed.
 
-Of a file the digest lies beside it (NAME.digest); of a folder those of its files lie within (digests.json).
+A file's digest is in a second file, NAME.digest; the digests of a folder's files are in its digests.json.
 """
 
 import json
@@ -9,16 +9,16 @@ from functools import cache
 from pathlib import Path
 
 from kebyt5_xm.durable import durably, file_digest
-from kebyt5_xm.model.runs.launch import once
+from kebyt5_xm.model.runs.launch import once_per_machine
 
 DIGEST_SUFFIX = ".digest"
 FOLDER_DIGESTS = "digests.json"
 THREADS = 8
-"""That hash at once: a file system gives more to several readers, and hashing leaves Python's lock."""
+"""Threads that hash: file systems are faster with several readers, and hashing releases Python's lock."""
 
 
 def is_damaged(path: Path) -> bool:
-    """Say whether a checkpoint, a file or a folder, is not what was written; without digests it is taken as it is."""
+    """Return whether the bytes of a checkpoint, a file or a folder, have changed; False if it has no digests."""
     if path.is_dir():
         return _is_folder_damaged(path)
     digests = digests_of(path)
@@ -40,7 +40,7 @@ def _is_folder_damaged(path: Path) -> bool:
 
 
 def write_folder_digests(path: Path) -> None:
-    """List the digests of all files of a folder in it."""
+    """Write the digests of all files of a folder into its digests.json."""
     files = sorted(file for file in path.rglob("*") if file.is_file())
     with ThreadPoolExecutor(THREADS) as pool:
         digests = dict(
@@ -59,18 +59,19 @@ def _digest(path: Path) -> str:
 def _digest_at(path: Path, size: int, time: int) -> str:
     """Return the digest of a file of this size and time.
 
-    A checkpoint that is chosen, then read, is hashed once, and by one of the ranks on a machine.
+    A checkpoint is hashed once, although it is checked when it is chosen and when it is read, and on each machine by
+    one rank.
     """
-    return once(f"digest {path.absolute()} {size} {time}", lambda: file_digest(path))
+    return once_per_machine(f"digest {path.absolute()} {size} {time}", lambda: file_digest(path))
 
 
 def digest_path(path: Path) -> Path:
-    """Return where the digest of a checkpoint file lies."""
+    """Return the path of a checkpoint file's digest."""
     return path.with_name(path.name + DIGEST_SUFFIX)
 
 
 def digests_of(path: Path) -> list[str]:
-    """Return the digests that a checkpoint may have: its own, and where a kill came between, its predecessor's."""
+    """Return the valid digests of a checkpoint file: its own, and after a kill also that of the file it replaces."""
     try:
         return digest_path(path).read_text(encoding="ascii").split()
     except FileNotFoundError:

@@ -1,12 +1,12 @@
-"""A run directory: what training leaves behind, and how to read it.
+"""Reads a run directory, which training writes.
 
 RUN/config.yaml            the merged recipe, which reproduces the run
-RUN/backbone/              what the run started from: config.json, licence and notices (see `origin`)
+RUN/backbone/              origin of the weights: config.json, licence and notices (see `origin`)
 RUN/checkpoints/best.ckpt  the best by the monitored metric
 RUN/checkpoints/step=N.ckpt
 RUN/metrics.csv  RUN/tensorboard/  RUN/samples/STEP.md  RUN/results.json
 RUN/incidents.jsonl         steps and validations that were not finite (see `incidents`)
-RUN/abandoned/              what came after a checkpoint from which the run went on (see `branches`)
+RUN/abandoned/              files of later steps, moved when the run continued from an older one (see `branches`)
 """
 
 import csv
@@ -39,7 +39,7 @@ class Run:
 
     Args:
         path: the directory.
-        chosen: one checkpoint of it, to be used instead of the best.
+        chosen: one of its checkpoints, to use instead of the best.
 
     Raises `UserError` if `path` is not a run directory.
     """
@@ -50,7 +50,7 @@ class Run:
         if not (self.path / "config.yaml").is_file():
             found = "holds no config.yaml" if self.path.is_dir() else "is not a directory"
             raise UserError(
-                f"'{self.path}' {found}; expected a run directory, as `train.py fit --run_dir` leaves it"
+                f"'{self.path}' {found}; expected a run directory, as `train.py fit --run_dir` writes it"
             )
 
     @cached_property
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def backbone(self) -> Path:
-        """The folder of what the run started from."""
+        """The folder with the config.json and the licence of the weights that the run started from."""
         return self.path / "backbone"
 
     @property
@@ -74,9 +74,9 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """The sound checkpoint of the highest step; `UserError` if there is none.
+        """The undamaged checkpoint of the highest step; `UserError` if there is none.
 
-        A damaged newer one is passed over with a warning.
+        Skips a damaged newer one with a warning.
         """
         steps = {
             int(match[1]): path
@@ -84,17 +84,17 @@ class Run:
             if (match := STEP.fullmatch(path.name))
         }
         if not steps:
-            raise UserError(f"run '{self.path}' has no checkpoint yet; let it train until it has written one")
+            raise UserError(f"run '{self.path}' has no checkpoint yet; train it until it writes one")
         damaged: list[str] = []
         for _, path in sorted(steps.items(), reverse=True):
-            if _is_whole(path) and not is_damaged(path):
+            if _is_complete(path) and not is_damaged(path):
                 if damaged:
-                    _LOG.warning("damaged, so passed over: %s; %s is used", ", ".join(damaged), path)
+                    _LOG.warning("skips damaged checkpoints: %s; uses %s", ", ".join(damaged), path)
                 return path
             damaged.append(path.name)
         raise UserError(
-            f"every checkpoint of run '{self.path}' is damaged ({', '.join(damaged)}); look after the disk, and "
-            "start anew"
+            f"every checkpoint of run '{self.path}' is damaged ({', '.join(damaged)}); check the disk, and start "
+            "another run"
         )
 
     def checkpoint(self) -> Path:
@@ -107,7 +107,7 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """Return the rows {step, metric, value} of metrics.csv in the order in which they were logged.
 
-        A step that was trained again after a kill has several rows; the last is the one that counts.
+        A step that was trained again after a kill has several rows; the last is valid.
         """
         path = self.path / "metrics.csv"
         if not path.is_file():
@@ -126,13 +126,13 @@ class Run:
     def validation(self, step: int | None = None) -> tuple[int, dict[str, dict[str, float]]]:
         """Return the step of the last validation at or before `step`, and its figures by held-out part.
 
-        The part `all` is all of them together. Figures are `loss`, `bits_per_byte` and the entropies of the
-        same bytes (`uniform`, `unigram`, `bigram`). The parts are empty if there was no validation.
+        The part `all` has the figures of all parts together. Figures are `loss`, `bits_per_byte` and the entropies of
+        the same bytes (`uniform`, `unigram`, `bigram`). The parts are empty if there was no validation.
         """
         found: dict[str, dict[str, float]] = {}
         at = 0
         rows = [row for row in self.metrics() if step is None or row["step"] <= step]
-        for row in sorted(rows, key=lambda row: row["step"]):  # stable: of rows of one step the last counts
+        for row in sorted(rows, key=lambda row: row["step"]):  # stable: the last row of a step is valid
             kind, _, rest = row["metric"].partition("/")
             figure, _, part = rest.partition("/")
             if kind in ("val", "baseline"):
@@ -146,16 +146,13 @@ class Run:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _is_whole(path: Path) -> bool:
-    """Say whether a checkpoint was written to its end, as far as one without digests tells."""
+def _is_complete(path: Path) -> bool:
+    """Return whether a checkpoint without digests seems complete."""
     return zipfile.is_zipfile(path) if path.is_file() else any(path.iterdir())
 
 
 def resolve(argument: str | Path) -> Run:
-    """Return the run that a RUN argument names: a run directory, or one checkpoint within it.
-
-    Of a directory, `checkpoint()` is the best checkpoint, else the last. Raises `UserError`.
-    """
+    """Return the run that a RUN argument names: a run directory, or one of its checkpoints. Raises `UserError`."""
     path = Path(argument)
     if path.name.endswith(".ckpt") and path.exists():
         return Run(path.absolute().parents[1], chosen=path)
@@ -165,31 +162,33 @@ def resolve(argument: str | Path) -> Run:
 def backbone_tensors(checkpoint: Path, merge: bool = True) -> "dict[str, Tensor]":
     """Return the backbone's tensors of a checkpoint, on the CPU, under transformers' names.
 
-    What LoRA trained is merged into the weights, unless its tensors are to stay beside them.
-    `checkpoint` is a file, or the directory that DeepSpeed or a sharded FSDP2 run writes. A file is opened
-    without running code from it; directories hold pickles of these libraries, so open only your own. Raises
-    `UserError` for a file that cannot be read or that holds no backbone.
+    LoRA is merged into the weights; with `merge` false its tensors are returned too. `checkpoint` is a file, or the
+    directory that DeepSpeed or a sharded FSDP2 run writes. A file is opened without running code from it; a
+    directory's pickles only if they name nothing but classes of these libraries. Raises `UserError` for a checkpoint
+    that cannot be read or holds no backbone.
     """
-    return _tensors(checkpoint, BACKBONE_PREFIX) if merge else stored_tensors(checkpoint, BACKBONE_PREFIX)
+    return (
+        _merged_tensors(checkpoint, BACKBONE_PREFIX) if merge else stored_tensors(checkpoint, BACKBONE_PREFIX)
+    )
 
 
 def model_tensors(checkpoint: Path) -> "dict[str, Tensor]":
     """Return all tensors of the model in a checkpoint, by the names of `CrossModalT5`, LoRA merged."""
-    return _tensors(checkpoint, MODEL_PREFIX)
+    return _merged_tensors(checkpoint, MODEL_PREFIX)
 
 
-def lora_entries(found: Run) -> "dict[str, LoRA]":
+def lora_entries(run: Run) -> "dict[str, LoRA]":
     """Return `model.lora` of a run's recipe."""
     from kebyt5_xm.model.lora import LoRA
 
-    recorded = (found.config.get("model") or {}).get("lora") or {}
-    return {name: LoRA(**entry) for name, entry in recorded.items()}
+    entries = (run.config.get("model") or {}).get("lora") or {}
+    return {name: LoRA(**entry) for name, entry in entries.items()}
 
 
-def _tensors(checkpoint: Path, wanted: str) -> "dict[str, Tensor]":
-    stored = stored_tensors(checkpoint, wanted)
+def _merged_tensors(checkpoint: Path, prefix: str) -> "dict[str, Tensor]":
+    stored = stored_tensors(checkpoint, prefix)
     if not any(".lora_A." in name for name in stored):
         return stored
-    from kebyt5_xm.model.lora import merged
+    from kebyt5_xm.model.lora import merge_updates
 
-    return merged(stored, lora_entries(resolve(checkpoint)), wanted.removeprefix(MODEL_PREFIX))
+    return merge_updates(stored, lora_entries(resolve(checkpoint)), prefix.removeprefix(MODEL_PREFIX))

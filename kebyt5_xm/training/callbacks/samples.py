@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.decoding import encoded, greedy
+from kebyt5_xm.model.decoding import encode, greedy_decode
 from kebyt5_xm.vocabulary import render
 
 
@@ -36,7 +36,7 @@ class SampleTable(pl.Callback):
         for number, name in enumerate(self.data.validation.names):
             batch = self.data.validation.first(number, self.per_part).to(pl_module.device)
             with torch.no_grad(), trainer.precision_plugin.forward_context():
-                written = greedy(model, *encoded(model, batch.inputs), self.max_length)
+                written = greedy_decode(model, *encode(model, batch.inputs), self.max_length)
             for row in range(len(written)):
                 reference = batch.labels[row][batch.labels[row] != IGNORE_INDEX][: self.max_length]
                 cells = [
