@@ -30,8 +30,8 @@ from kebyt5_xm.training.callbacks.progress import ProgressBar, Throughput
 from kebyt5_xm.training.callbacks.samples import SampleTable
 from kebyt5_xm.training.callbacks.skips import Skips
 from kebyt5_xm.training.callbacks.termination import SaveOnTerminate, Terminated
-from kebyt5_xm.training.configured import run_data
 from kebyt5_xm.training.continued import changes, check_changes, told
+from kebyt5_xm.training.from_recipes import build_run_data
 from kebyt5_xm.training.lost_rank import is_of_lost_rank, lost_rank
 from kebyt5_xm.training.metrics_log import MetricsLog
 from kebyt5_xm.training.quiet import quiet
@@ -169,7 +169,7 @@ class TrainingCLI(RecipeCLI):
 
         run = Run(self._chosen["run_dir"])
         device, trusted = str(self.trainer.strategy.root_device), packages(run.config)
-        write_report(run, evaluate(run, run_data(run, trusted), device, trusted).medium)
+        write_report(run, evaluate(run, build_run_data(run, trusted), device, trusted).medium)
 
     def _loggers(self, run: Path) -> list[Logger]:
         path = self._chosen.get("ckpt_path")

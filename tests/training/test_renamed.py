@@ -13,7 +13,7 @@ from kebyt5_xm.data import Denoising, Manifest
 from kebyt5_xm.model import CrossModalT5
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training import recipes
-from kebyt5_xm.training.configured import configured
+from kebyt5_xm.training.from_recipes import build_task
 
 OLD_RUN = """
 # Lightning 2.6.6
@@ -53,7 +53,7 @@ def test_a_run_of_before_is_read(
     Path("rows.jsonl").write_text('{"q": "1", "a": "2"}\n', encoding="utf-8")
     path = tmp_path / "config.yaml"
     path.write_text(OLD_RUN, encoding="utf-8")
-    task, data = configured([str(path)], random_weights=True)
+    task, data = build_task([str(path)], random_weights=True)
     assert isinstance(data.sources["rows"], Manifest)
     assert isinstance(data.sources["text"], Denoising)
     assert task.backbone.shape is not None

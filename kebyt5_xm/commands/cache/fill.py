@@ -40,13 +40,13 @@ def fill(
     trusted_modules: Sequence[str] = (),
 ) -> Iterator[str]:
     """Fill the cache of every modality that has one, and yield a line about each. Raises `UserError`."""
-    from kebyt5_xm.training.configured import configured
+    from kebyt5_xm.training.from_recipes import build_task
 
     part, parts = _shard(shard)
     if batch_size < 1:
         raise UserError(f"found --batch-size {batch_size}, expected 1 or more")
     where = usable_device(device)
-    task, data = configured(paths, False, trusted_modules)
+    task, data = build_task(paths, False, trusted_modules)
     interfaces = task.interfaces(read_caches=False)
     data.connect(interfaces)
     cached = [name for name, modality in task.modalities.items() if modality.cache is not None]

@@ -14,8 +14,8 @@ from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.training import trainer_options
-from kebyt5_xm.training.configured import configured_run
 from kebyt5_xm.training.fit_checks import check_monitor, optimization
+from kebyt5_xm.training.from_recipes import build_with_config
 from kebyt5_xm.training.task import Task
 
 
@@ -25,7 +25,7 @@ def examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[st
 
 
 def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[str]) -> Iterator[Finding]:
-    task, data, recipe = configured_run(paths, random_weights, trusted_modules)
+    task, data, recipe = build_with_config(paths, random_weights, trusted_modules)
     trainer = recipe["trainer"]
     trainer_options.check(trainer)
     max_steps = trainer["max_steps"]

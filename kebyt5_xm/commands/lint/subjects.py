@@ -68,10 +68,10 @@ def of_recipes(paths: Sequence[str], trusted_modules: Sequence[str] = ()) -> Ite
     """Yield the tables and stores of the sources in the merged recipes at `paths`, held-out ones too."""
     if not paths:
         return
-    from kebyt5_xm.training.configured import configured_data
+    from kebyt5_xm.training.from_recipes import build_data
 
     # What the encoders would make of the files, not what a cache may hold of them already.
-    for name, source in configured_data(list(paths), trusted_modules).sources.items():
+    for name, source in build_data(list(paths), trusted_modules).sources.items():
         if isinstance(source, Manifest):
             yield from _of_manifest(name, source)
         elif isinstance(source, Denoising):

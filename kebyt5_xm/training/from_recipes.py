@@ -32,14 +32,14 @@ ANY_WIDTH = 55_440
 """Stands for the width of a backbone that is not there: every number of heads to 12 and also 16 divides it."""
 
 
-def configured(
+def build_task(
     paths: list[str], random_weights: bool, trusted_modules: Sequence[str] = (), ask_hub: bool = True
 ) -> tuple[Task, DataModule]:
-    """Return the task and the data of `configured_run`."""
-    return configured_run(paths, random_weights, trusted_modules, ask_hub)[:2]
+    """Return the task and the data of `build_with_config`."""
+    return build_with_config(paths, random_weights, trusted_modules, ask_hub)[:2]
 
 
-def configured_run(
+def build_with_config(
     paths: list[str], random_weights: bool, trusted_modules: Sequence[str] = (), ask_hub: bool = True
 ) -> tuple[Task, DataModule, Any]:
     """Return what the merged recipes at `paths` configure; raises `UserError`, or exits with 2 as `train.py`.
@@ -88,19 +88,19 @@ def _parameters(class_path: str) -> set[str]:
         return set()  # the parser will say so
 
 
-def configured_data(paths: list[str], trusted_modules: Sequence[str] = ()) -> DataModule:
+def build_data(paths: list[str], trusted_modules: Sequence[str] = ()) -> DataModule:
     """Return the connected data of the recipes, for what reads data alone: no weights, no cache, no hub.
 
-    How wide a backbone on a hub is decides nothing of the data. Raises `UserError` as `configured`.
+    How wide a backbone on a hub is decides nothing of the data. Raises `UserError` as `build_task`.
     """
-    task, data = configured(paths, True, trusted_modules, ask_hub=False)
+    task, data = build_task(paths, True, trusted_modules, ask_hub=False)
     data.connect(task.interfaces(read_caches=False))
     return data
 
 
-def run_data(run: Run, trusted_modules: Sequence[str] = ()) -> DataModule:
+def build_run_data(run: Run, trusted_modules: Sequence[str] = ()) -> DataModule:
     """Return the data of a run, as its RUN/config.yaml says; not connected to a model yet. Raises `UserError`."""
-    return configured([str(run.path / "config.yaml")], False, trusted_modules)[1]
+    return build_task([str(run.path / "config.yaml")], False, trusted_modules)[1]
 
 
 def _random(backbone: Backbone, ask_hub: bool) -> Backbone:
