@@ -23,7 +23,7 @@ from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.training_choice import TrainingChoice, decide
 
 
-class Building:
+class ModelBuilder:
     """What a recipe says of the model, checked before anything heavy is loaded, and built once.
 
     The arguments are those of `kebyt5_xm.training.task.Task` of the same names. Encoders are made when
@@ -44,19 +44,19 @@ class Building:
         self.groups = groups
         self.lora = lora
         self._caches: dict[str, FeatureCache] = {}
-        self._goes_on = False
+        self._is_resumed = False
 
-    def go_on(self, recorded: Path) -> None:
+    def resume(self, recorded: Path) -> None:
         """Build the model of a run that goes on from a checkpoint with all weights; `recorded` is RUN/backbone."""
         self.backbone = continued(self.backbone, recorded)
-        self._goes_on = True
+        self._is_resumed = True
 
     def build(self) -> CrossModalT5:
         """Return the model with its weights, in training mode. Raises `UserError` where they cannot be had."""
         model = self._compose(self.backbone.build())
         model.calibrate()
         for name, modality in self.modalities.items():
-            if modality.weights is not None and not self._goes_on:
+            if modality.weights is not None and not self._is_resumed:
                 load_adapter(model, name, modality.weights)
         self._decide(model).apply(model)
         model.train()  # modules begin in training mode unasked; here encoders hold part of themselves back

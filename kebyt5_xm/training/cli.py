@@ -156,7 +156,7 @@ class TrainingCLI(RecipeCLI):
         """Raise `UserError` if the strategy cannot continue from the checkpoint."""
         if path := self._chosen.get("ckpt_path"):
             check_readable(Path(path), self.trainer.strategy)
-            self.built[0].building.go_on(Path(path).absolute().parent.parent / "backbone")
+            self.built[0].builder.resume(Path(path).absolute().parent.parent / "backbone")
 
     before_validate = before_fit
 

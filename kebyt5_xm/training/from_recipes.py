@@ -57,7 +57,7 @@ def build_with_config(
         reader = _Reader(["fit", "--config", str(path)], paths, save_config_callback=None)
     task, data = reader.built
     if random_weights:
-        task.building.backbone = _random(task.backbone, ask_hub)
+        task.builder.backbone = _random(task.backbone, ask_hub)
     return task, data, reader.config["fit"]
 
 

@@ -29,7 +29,7 @@ from kebyt5_xm.model.network import Outputs, teacher_forced, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
 from kebyt5_xm.training import groups as parameter_groups
 from kebyt5_xm.training import resuming
-from kebyt5_xm.training.building import Building
+from kebyt5_xm.training.building import ModelBuilder
 from kebyt5_xm.training.fit_checks import optimization
 from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.memory import memory, sharding
@@ -71,7 +71,7 @@ class Task(pl.LightningModule):
         lora: dict[str, LoRA] | None = None,
     ) -> None:
         super().__init__()
-        self.building = Building(backbone, modalities or {}, slot_bias, groups or {}, lora or {})
+        self.builder = ModelBuilder(backbone, modalities or {}, slot_bias, groups or {}, lora or {})
         self.optimizer: OptimizerFactory = optimizer or RMSScaledAdamW
         self.schedule = schedule
         self.model: CrossModalT5 | None = None
@@ -98,22 +98,22 @@ class Task(pl.LightningModule):
                     f"model.modalities.{name}.cache: ZeRO 3 shards the encoder, which then must run equally often on "
                     "all ranks; take the cache out, or use ZeRO 2, DDP or FSDP2"
                 )
-        self.building.check()
-        self.model = self.building.build()
+        self.builder.check()
+        self.model = self.builder.build()
 
     @property
     def backbone(self) -> Backbone:
         """Size or weights of the T5."""
-        return self.building.backbone
+        return self.builder.backbone
 
     @property
     def modalities(self) -> dict[str, Modality]:
         """What enters beside text."""
-        return self.building.modalities
+        return self.builder.modalities
 
     def interfaces(self, read_caches: bool = True) -> dict[str, MediaInterface]:
         """Return what the data side must know of each modality: see `kebyt5_xm.training.building`."""
-        return self.building.interfaces(read_caches)
+        return self.builder.interfaces(read_caches)
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:

@@ -53,11 +53,11 @@ def fill(
     if not cached:
         raise UserError("no modality has a cache; give one: model.modalities.NAME.cache: FOLDER")
     for name in cached:
-        folder = cache_folder(task.modalities[name].cache, task.building.encoder(name))
+        folder = cache_folder(task.modalities[name].cache, task.builder.encoder(name))
         media = partial(_media, data, name, part, parts)
         with enough_memory(where, "lower --batch-size"):
             report = _fill_one(
-                folder, task.building.encoder(name), interfaces[name], media, batch_size, where, max_gb
+                folder, task.builder.encoder(name), interfaces[name], media, batch_size, where, max_gb
             )
         yield f"{name}: {report}"
 

@@ -34,18 +34,18 @@ def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[s
     check_monitor(recipe["monitor"], data)
     trains = False
     try:
-        task.building.check()
+        task.builder.check()
     except UserError as error:
         yield Finding(
             "what trains", "FAILED", str(error), "change model.groups, model.lora, or what is frozen"
         )
     else:
         trains = True
-        groups = ", ".join(task.building.groups) or "none, all at the optimizer's own rate"
-        updates = f"; LoRA: {', '.join(task.building.lora)}" if task.building.lora else ""
+        groups = ", ".join(task.builder.groups) or "none, all at the optimizer's own rate"
+        updates = f"; LoRA: {', '.join(task.builder.lora)}" if task.builder.lora else ""
         yield Finding("what trains", "ok", f"groups: {groups}{updates}")
     try:
-        model = task.building.build()
+        model = task.builder.build()
     except UserError as error:
         hint = "" if random_weights else "; --random-weights tries the shape without them"
         raise UserError(f"{error}{hint}") from error
