@@ -74,7 +74,7 @@ class ModelBuilder:
                 "nothing trains: model.backbone.frozen is true, or groups with `frozen: true` hold all there is; set "
                 "one to false"
             )
-        parameter_groups.by_layer(self.groups, parameters)
+        parameter_groups.split_by_layer(self.groups, parameters)
         for place in choice.lora:
             part, _, name = part_of(place).removesuffix(".encoder").partition(".")
             if part == "modalities" and name in self.modalities and self.modalities[name].cache is not None:

@@ -35,9 +35,9 @@ from kebyt5_xm.training.from_recipes import build_run_data
 from kebyt5_xm.training.lost_rank import is_of_lost_rank, lost_rank
 from kebyt5_xm.training.metrics_log import MetricsLog
 from kebyt5_xm.training.quiet import quiet
-from kebyt5_xm.training.recipe_check import config_paths, trusted_in
+from kebyt5_xm.training.recipe_check import split_config_paths, split_trusted
 from kebyt5_xm.training.recipe_cli import RecipeCLI
-from kebyt5_xm.training.recipe_imports import recipes_imports
+from kebyt5_xm.training.recipe_imports import limit_imports
 from kebyt5_xm.training.results import ResultsWriter
 from kebyt5_xm.training.save_recipe import SaveRecipe, as_recorded, taken
 from kebyt5_xm.training.tensorboard import NoTrace, tensorboard
@@ -61,23 +61,23 @@ class TrainingCLI(RecipeCLI):
                 print(f"{name:<{max(map(len, figures))}}  {value:.4f}")
 
     @property
-    def _chosen(self) -> Any:
+    def _subcommand_config(self) -> Any:
         """The configuration of the subcommand that runs."""
         assert self.subcommand is not None
         return self.config[self.subcommand]
 
     def before_instantiate_classes(self) -> None:
-        config = self._chosen
+        config = self._subcommand_config
         trainer_options.check(config["trainer"])
         run = Path(config["run_dir"])
         if run.exists() and not run.is_dir():
             raise UserError(f"run_dir '{run}' is a file; name another directory with --run_dir")
         if config.get("ckpt_path"):
-            path = self._checkpoint(run, config["ckpt_path"])
+            path = self._find_checkpoint(run, config["ckpt_path"])
             config["ckpt_path"] = str(path)
             if self.subcommand == "fit":
                 refuse_abandoned(path, run)
-                self._tell_changes(run)
+                self._print_changes(run)
         elif self.subcommand == "fit" and (run / "config.yaml").exists():
             raise taken(run)
         elif self.subcommand == "validate" and not config["model"]["backbone"]["weights"]:
@@ -86,17 +86,17 @@ class TrainingCLI(RecipeCLI):
                 "a checkpoint, or weights in model.backbone"
             )
 
-    def _tell_changes(self, run: Path) -> None:
+    def _print_changes(self, run: Path) -> None:
         """Say what the recipe has changed since the last start. Raises `UserError` for what would do nothing."""
         if not (run / "config.yaml").is_file():
             return
-        given = as_recorded(self._parser(self.subcommand), self._chosen)
+        given = as_recorded(self._parser(self.subcommand), self._subcommand_config)
         found = changes(Run(run).config, yaml.safe_load(given))
         check_changes(found)
         if found:
             rank_zero_info(f"continues with other options than it was started with last: {told(found)}")
 
-    def _checkpoint(self, run: Path, name: str) -> Path:
+    def _find_checkpoint(self, run: Path, name: str) -> Path:
         """Return the checkpoint that `--ckpt_path` names, after a look into it; raise `UserError` for none."""
         path = {"last": lambda: Run(run).last, "best": lambda: Run(run).best}.get(name, lambda: Path(name))()
         if not path.exists():
@@ -107,7 +107,7 @@ class TrainingCLI(RecipeCLI):
         return path
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        config = self._chosen
+        config = self._subcommand_config
         run = Path(config["run_dir"])
         fitting = self.subcommand == "fit"
         task, data = self.built
@@ -137,8 +137,8 @@ class TrainingCLI(RecipeCLI):
         try:
             trainer = super().instantiate_trainer(
                 default_root_dir=str(run),
-                logger=[*self._loggers(run), *self._listed("trainer.logger")] if fitting else False,
-                callbacks=[*self._listed("trainer.callbacks"), *callbacks],
+                logger=[*self._make_loggers(run), *self._get_list("trainer.logger")] if fitting else False,
+                callbacks=[*self._get_list("trainer.callbacks"), *callbacks],
                 enable_model_summary=False,  # the table of optimizer groups says it better
                 enable_checkpointing=fitting,
                 **kwargs,
@@ -154,7 +154,7 @@ class TrainingCLI(RecipeCLI):
 
     def before_fit(self) -> None:
         """Raise `UserError` if the strategy cannot continue from the checkpoint."""
-        if path := self._chosen.get("ckpt_path"):
+        if path := self._subcommand_config.get("ckpt_path"):
             check_readable(Path(path), self.trainer.strategy)
             self.built[0].builder.resume(Path(path).absolute().parent.parent / "backbone")
 
@@ -162,20 +162,20 @@ class TrainingCLI(RecipeCLI):
 
     def after_fit(self) -> None:
         """Evaluate the run's best checkpoint and write its report, if the recipe says so."""
-        if not (self._chosen["report"] and self.trainer.is_global_zero):
+        if not (self._subcommand_config["report"] and self.trainer.is_global_zero):
             return
         from kebyt5_xm.evaluation.evaluate import evaluate
         from kebyt5_xm.evaluation.report import write_report
 
-        run = Run(self._chosen["run_dir"])
+        run = Run(self._subcommand_config["run_dir"])
         device, trusted = str(self.trainer.strategy.root_device), packages(run.config)
         write_report(run, evaluate(run, build_run_data(run, trusted), device, trusted).medium)
 
-    def _loggers(self, run: Path) -> list[Logger]:
-        path = self._chosen.get("ckpt_path")
+    def _make_loggers(self, run: Path) -> list[Logger]:
+        path = self._subcommand_config.get("ckpt_path")
         return [tensorboard(run, checkpoint_step(Path(path)) if path else None), MetricsLog(run)]
 
-    def _listed(self, key: str) -> list[Any]:
+    def _get_list(self, key: str) -> list[Any]:
         """Return what the recipe gives under `key` as a list; true, false and null give nothing."""
         value = self._get(self.config_init, key)
         return value if isinstance(value, list) else [] if value in (None, True, False) else [value]
@@ -195,11 +195,11 @@ def main(args: list[str]) -> None:
 def _run(args: list[str]) -> None:
     """Run `train.py`; what libraries raise for something the user can mend is raised as a `UserError`."""
     try:
-        trusted, args = trusted_in(args)
-        paths = config_paths(args)[0]
-        with recipes_imports(paths, trusted, args), tempfile.TemporaryDirectory() as folder:
+        trusted, args = split_trusted(args)
+        paths = split_config_paths(args)[0]
+        with limit_imports(paths, trusted, args), tempfile.TemporaryDirectory() as folder:
             TrainingCLI(
-                merged_arguments(args, Path(folder)),
+                merge_arguments(args, Path(folder)),
                 paths,
                 trainer_class=DurableTrainer,
                 save_config_callback=SaveRecipe,
@@ -224,11 +224,11 @@ def _run(args: list[str]) -> None:
         raise
 
 
-def merged_arguments(args: list[str], folder: Path) -> list[str]:
+def merge_arguments(args: list[str], folder: Path) -> list[str]:
     """Replace all `-c/--config FILE` in `args` by one merged file in `folder`, put first."""
-    paths, rest = config_paths(args)
+    paths, rest = split_config_paths(args)
     if not paths:
         return rest
     merged = folder / "merged.yaml"
-    merged.write_text(recipes.written(recipes.merge(paths)), encoding="utf-8")
+    merged.write_text(recipes.to_yaml(recipes.merge(paths)), encoding="utf-8")
     return [*rest[:1], "--config", str(merged), *rest[1:]]

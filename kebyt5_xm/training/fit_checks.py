@@ -35,7 +35,7 @@ def check_monitor(monitor: str, data: "DataModule") -> None:
 
 def optimization(task: "Task", model: nn.Module, max_steps: int) -> tuple[Optimizer, LRScheduler | None]:
     """Return the optimizer and the schedule of a run over `model`. Raises `UserError` for what they cannot be."""
-    entries = parameter_groups.optimizer_groups(task.builder.groups, model.named_parameters())
+    entries = parameter_groups.make_optimizer_groups(task.builder.groups, model.named_parameters())
     try:
         optimizer = task.optimizer(entries)
     except UserError:

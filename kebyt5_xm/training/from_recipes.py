@@ -14,7 +14,7 @@ from kebyt5_xm.model.backbone import SHAPES, Backbone
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training import recipes
 from kebyt5_xm.training.recipe_cli import RecipeCLI
-from kebyt5_xm.training.recipe_imports import recipes_imports
+from kebyt5_xm.training.recipe_imports import limit_imports
 from kebyt5_xm.training.task import Task
 
 
@@ -49,11 +49,11 @@ def build_with_config(
     config.json.
     """
     merged = recipes.merge(paths)
-    with recipes_imports(paths, trusted_modules), tempfile.TemporaryDirectory() as folder:
+    with limit_imports(paths, trusted_modules), tempfile.TemporaryDirectory() as folder:
         if random_weights:
             merged = _without_pretrained_encoders(merged)
         path = Path(folder) / "merged.yaml"
-        path.write_text(recipes.written(merged), encoding="utf-8")
+        path.write_text(recipes.to_yaml(merged), encoding="utf-8")
         reader = _Reader(["fit", "--config", str(path)], paths, save_config_callback=None)
     task, data = reader.built
     if random_weights:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.training.layer_decay import places
+from kebyt5_xm.training.layer_decay import find_places
 
 
 @dataclass
@@ -86,7 +86,7 @@ def assign(groups: dict[str, Group], parameters: Iterable[tuple[str, bool]]) -> 
     return {name: names for name, names in assigned.items() if names}
 
 
-def by_layer(
+def split_by_layer(
     groups: dict[str, Group], parameters: Iterable[tuple[str, bool]]
 ) -> list[tuple[str, str, float, list[str]]]:
     """Return (optimizer group, group, factor of its learning rate, parameter names), as `assign` and decays say.
@@ -101,7 +101,7 @@ def by_layer(
         if decay is None:
             found.append((name, name, 1.0, members))
             continue
-        place_of = places([parameter for parameter, _ in parameters])
+        place_of = find_places([parameter for parameter, _ in parameters])
         if not any(place_of[member] for member in members):
             raise UserError(
                 f"model.groups.{name}: layer_decay is {decay}, but nothing that '{groups[name].pattern}' matches "
@@ -116,11 +116,11 @@ def by_layer(
     return found
 
 
-def optimizer_groups(groups: dict[str, Group], named: Iterable[tuple[str, Tensor]]) -> list[dict]:
+def make_optimizer_groups(groups: dict[str, Group], named: Iterable[tuple[str, Tensor]]) -> list[dict]:
     """Return the parameter groups to hand to a torch optimizer, each with its `name`; then call `scale_rates`."""
     tensors = dict(named)
     result = []
-    for label, name, scale, parameters in by_layer(
+    for label, name, scale, parameters in split_by_layer(
         groups, [(n, t.requires_grad) for n, t in tensors.items()]
     ):
         entry: dict = {"name": label, "params": [tensors[parameter] for parameter in parameters]}
@@ -138,7 +138,7 @@ def scale_rates(optimizer: Optimizer) -> None:
         group["lr"] *= group.pop(_SCALE, 1.0)
 
 
-def table(param_groups: list[dict], num_frozen: int) -> str:
+def format_table(param_groups: list[dict], num_frozen: int) -> str:
     """Return the printed table of an optimizer's real groups, and which share of the model trains."""
     names = [group.get("name", DEFAULT) for group in param_groups]
     width = max(20, *(len(name) + 2 for name in names))

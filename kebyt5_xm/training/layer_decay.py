@@ -22,7 +22,7 @@ class Place:
     above: int
 
 
-def places(names: Sequence[str]) -> dict[str, Place | None]:
+def find_places(names: Sequence[str]) -> dict[str, Place | None]:
     """Return the place of every parameter of a model, names in its own order; None where there is no stack."""
     blocks = {name: (match[1], int(match[2])) for name in names if (match := _BLOCK.match(name))}
     first: dict[str, int] = {}

@@ -38,7 +38,7 @@ def sharding(strategy: Any) -> Sharding:
     return Sharding(*(ranks if stage >= needed else 1 for needed in (3, 2, 1)), fp32_copies=True)
 
 
-def memory(
+def estimate_memory(
     model: nn.Module, optimizer: Callable[[Iterable], Optimizer], shared: Sharding = Sharding()
 ) -> str:
     """Return the printed estimate of one rank's memory by kind; the optimizer's state is measured."""

@@ -19,7 +19,7 @@ from kebyt5_xm.model.finite import figures
 FIELDS = ("step", "metric", "value")
 
 
-def is_logged(trainer: pl.Trainer) -> bool:
+def is_log_step(trainer: pl.Trainer) -> bool:
     """Say whether the step that has just ended is one whose figures are logged: every n-th, and the last."""
     every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
     return (every > 0 and trainer.global_step % every == 0) or trainer.global_step == trainer.max_steps

@@ -12,7 +12,7 @@ from jsonargparse import set_dumper, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.training.recipe_check import place_of_value
+from kebyt5_xm.training.recipe_check import locate_value
 from kebyt5_xm.training.recipe_yaml import dump_values, load_option
 
 # jsonargparse 4.53 writes the text `1e3` without quotes and reads it as a number, in RUN/config.yaml too.
@@ -80,7 +80,7 @@ class Parser(LightningArgumentParser):
         if unknown := _UNKNOWN.search(message):
             key, value = next(word for word in unknown.groups() if word), None
         try:
-            place = place_of_value(list(self.recipes), key, value and value["value"]) if key else ""
+            place = locate_value(list(self.recipes), key, value and value["value"]) if key else ""
         except UserError:
             return ""
         path = next((path for path in self.recipes if place.startswith(path)), "")

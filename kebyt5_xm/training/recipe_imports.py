@@ -23,14 +23,14 @@ from kebyt5_xm.trust import (
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
-def is_of_run(path: str | Path) -> bool:
+def is_run_recipe(path: str | Path) -> bool:
     """Say whether a recipe is one that a run keeps, and so perhaps a stranger's."""
     path = Path(path)
     return path.name == "config.yaml" or (path.parent / "checkpoints").is_dir()
 
 
 @contextmanager
-def recipes_imports(
+def limit_imports(
     paths: Sequence[str], trusted_modules: Sequence[str] = (), words: Sequence[str] = ()
 ) -> Iterator[None]:
     """Hold what the recipes at `paths` may import, before and while jsonargparse reads them.
@@ -39,7 +39,7 @@ def recipes_imports(
     put, since data workers import what the recipe names. Raises `UserError` for a run's recipe that names a class
     outside what is trusted.
     """
-    of_runs = [path for path in paths if is_of_run(path)]
+    of_runs = [path for path in paths if is_run_recipe(path)]
     for path in of_runs:
         held_to_trust(load(path), trusted_modules)
     own = [path for path in paths if path not in of_runs]

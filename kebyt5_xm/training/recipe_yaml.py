@@ -28,11 +28,11 @@ _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9_]+)[eE][-+]?[0-9]
 """Numbers to everyone but YAML 1.1, which asks for a point and a sign: `1e-3`, `1.5e3`."""
 
 
-MOST_VALUES = 100_000
+MAX_VALUES = 100_000
 """Of a recipe with its aliases written out. Our own choice: nine lines of aliases of aliases are a billion."""
 
 
-class Plain(str):
+class Unquoted(str):
     """A value that is written without quotes and is a number or a boolean in YAML: `1.0`, `no`."""
 
 
@@ -44,10 +44,10 @@ _SafeDumper.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+
 
 
 class _Dumper(_SafeDumper):
-    """Writes a `Plain` as it was written, and every other text in quotes."""
+    """Writes an `Unquoted` as it was written, and every other text in quotes."""
 
 
-def _plain(dumper: yaml.SafeDumper, text: Plain) -> yaml.Node:
+def _plain(dumper: yaml.SafeDumper, text: Unquoted) -> yaml.Node:
     tag = dumper.resolve(yaml.ScalarNode, str(text), (True, False))
     return dumper.represent_scalar(tag, str(text))
 
@@ -56,7 +56,7 @@ def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     return dumper.represent_scalar(_STR, text, style='"')
 
 
-_Dumper.add_representer(Plain, _plain)
+_Dumper.add_representer(Unquoted, _plain)
 _Dumper.add_representer(str, _quoted)
 
 
@@ -114,25 +114,25 @@ class _Reader:
 
     def mapping(self, node: yaml.MappingNode, at: KeyPath) -> dict[str, Any]:
         if node in self._open:
-            raise self._refused(node, "an alias of what it stands in", "write the block out")
+            raise self._error(node, "an alias of what it stands in", "write the block out")
         self._open.append(node)
         if node.tag != "tag:yaml.org,2002:map":
-            raise self._refused(node, f"the tag {node.tag}", "take it out")
+            raise self._error(node, f"the tag {node.tag}", "take it out")
         result: dict[str, Any] = {}
-        own: dict[str, int] = {}
+        key_lines: dict[str, int] = {}
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
                 for merged in self._merged(value_node, at):
                     result = {**merged, **result}
                 continue
             key = self._key(key_node)
-            if key in own:
+            if key in key_lines:
                 raise UserError(
                     f"'{self.path}' line {key_node.start_mark.line + 1} has the key '{key}' a second time (first in "
-                    f"line {own[key]}); expected it once in {'.'.join(at) or 'the file'}: merge the two, or take "
+                    f"line {key_lines[key]}); expected it once in {'.'.join(at) or 'the file'}: merge the two, or take "
                     "one out"
                 )
-            own[key] = self.lines[(*at, key)] = key_node.start_mark.line + 1
+            key_lines[key] = self.lines[(*at, key)] = key_node.start_mark.line + 1
             result.pop(key, None)  # what `<<` brought
             result[key] = self._value(value_node, (*at, key))
         self._open.pop()
@@ -142,13 +142,13 @@ class _Reader:
         """Yield the mappings behind a `<<`, those that win first."""
         for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if not isinstance(item, yaml.MappingNode):
-                raise self._refused(node, "'<<' before something that is no mapping", "quote the key")
+                raise self._error(node, "'<<' before something that is no mapping", "quote the key")
             yield self.mapping(item, at)
 
     def _key(self, node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode):
             kind = "list" if isinstance(node, yaml.SequenceNode) else "mapping"
-            raise self._refused(
+            raise self._error(
                 node, f"a {kind} as a key", "use a text as the key, in quotes if it has brackets"
             )
         # Names in two Unicode forms look alike, and an overlay would miss what it is laid over.
@@ -156,13 +156,13 @@ class _Reader:
 
     def _value(self, node: yaml.Node, at: KeyPath) -> Any:
         self._count += 1
-        if self._count > MOST_VALUES:
-            raise self._refused(node, f"more than {MOST_VALUES} values behind its aliases", "write them out")
+        if self._count > MAX_VALUES:
+            raise self._error(node, f"more than {MAX_VALUES} values behind its aliases", "write them out")
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, at)
         if isinstance(node, yaml.SequenceNode):
             if node in self._open:
-                raise self._refused(node, "an alias of what it stands in", "write the list out")
+                raise self._error(node, "an alias of what it stands in", "write the list out")
             self._open.append(node)
             items = [self._value(item, (*at, str(number))) for number, item in enumerate(node.value)]
             self._open.pop()
@@ -171,12 +171,12 @@ class _Reader:
         if node.tag == _NULL:
             return None
         if node.tag in _NOT_TEXT or (node.style is None and _EXPONENT.fullmatch(node.value)):
-            return Plain(node.value)
+            return Unquoted(node.value)
         if node.tag in _TEXT:
             return node.value
-        raise self._refused(node, f"the tag {node.tag}", "take it out, and quote the value if it is a text")
+        raise self._error(node, f"the tag {node.tag}", "take it out, and quote the value if it is a text")
 
-    def _refused(self, node: yaml.Node, found: str, remedy: str) -> UserError:
+    def _error(self, node: yaml.Node, found: str, remedy: str) -> UserError:
         return UserError(f"'{self.path}' line {node.start_mark.line + 1} has {found}; {remedy}")
 
 
@@ -209,12 +209,12 @@ def load_option(text: str) -> Any:
     return text if _BARE.fullmatch(text) else yaml.load(text, Loader=_TextKeys)
 
 
-def native(value: Any) -> Any:
+def to_native(value: Any) -> Any:
     """Return a value of a recipe with its unquoted numbers and booleans as what YAML makes of them."""
     if isinstance(value, Mapping):
-        return {key: native(item) for key, item in value.items()}
+        return {key: to_native(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [native(item) for item in value]
-    if not isinstance(value, Plain):
+        return [to_native(item) for item in value]
+    if not isinstance(value, Unquoted):
         return value
     return float(value) if _EXPONENT.fullmatch(value) else yaml.safe_load(value)

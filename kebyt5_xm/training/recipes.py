@@ -14,7 +14,7 @@ from typing import Any
 
 from kebyt5_xm.data.media.names import expand_recipe
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.training.recipe_yaml import KeyPath, Plain, dump, read
+from kebyt5_xm.training.recipe_yaml import KeyPath, Unquoted, dump, read
 from kebyt5_xm.trust import add_trust_argument
 
 Recipe = dict[str, Any]
@@ -94,7 +94,7 @@ def _without_nulls(tree: Any, at: tuple[str, ...] = ()) -> Any:
     }
 
 
-def written(recipe: Recipe) -> str:
+def to_yaml(recipe: Recipe) -> str:
     """Return a merged recipe as YAML in which the parser finds every value as it was written.
 
     What goes to classes of ours is text, and their types decide what it means, as on the command line. To the trainer
@@ -103,14 +103,14 @@ def written(recipe: Recipe) -> str:
     model = recipe.get("model")
     if model is None or (isinstance(model, dict) and model.get("optimizer") is None):
         recipe = {**recipe, "model": {**(model or {}), "optimizer": {"class_path": OPTIMIZER}}}
-    return dump(_texts(recipe, True))
+    return dump(_to_text(recipe, True))
 
 
-def _texts(value: Any, ours: bool) -> Any:
+def _to_text(value: Any, ours: bool) -> Any:
     if isinstance(value, dict):
         named = value.get("class_path")
         return {
-            name: _texts(
+            name: _to_text(
                 item,
                 str(named or "").startswith("kebyt5_xm.")
                 if name == "init_args"
@@ -119,8 +119,8 @@ def _texts(value: Any, ours: bool) -> Any:
             for name, item in value.items()
         }
     if isinstance(value, list):
-        return [_texts(item, ours) for item in value]
-    return str(value) if ours and isinstance(value, Plain) else value
+        return [_to_text(item, ours) for item in value]
+    return str(value) if ours and isinstance(value, Unquoted) else value
 
 
 def overlay(below: Recipe, above: Recipe) -> Recipe:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-MOST_HOPS = 20
+MAX_HOPS = 20
 """Imports that are followed from one module to the next; more are a circle."""
 
 
@@ -24,48 +24,50 @@ class Missing:
     known: tuple[str, ...] = ()
 
 
-def missing(class_path: str) -> Missing | None:
+def find_missing(class_path: str) -> Missing | None:
     """Say why a class path names nothing; None if it names something, or if that cannot be told."""
-    found = _found(class_path)
+    found = _find_definition(class_path)
     return found if isinstance(found, Missing) else None
 
 
-def options(class_path: str) -> tuple[str, ...] | None:
+def read_options(class_path: str) -> tuple[str, ...] | None:
     """Return the names of the arguments of a class or function, or None if they cannot be told."""
-    found = _found(class_path)
-    return None if found is None or isinstance(found, Missing) else _options(*found, MOST_HOPS)
+    found = _find_definition(class_path)
+    return None if found is None or isinstance(found, Missing) else _read_options(*found, MAX_HOPS)
 
 
-def _found(class_path: str) -> tuple[str, ast.stmt] | Missing | None:
+def _find_definition(class_path: str) -> tuple[str, ast.stmt] | Missing | None:
     """Return the module and the definition that a class path names."""
     module, _, name = class_path.rpartition(".")
-    return _look_up(module, name, MOST_HOPS) if module else None
+    return _look_up(module, name, MAX_HOPS) if module else None
 
 
 def _look_up(module: str, name: str, hops: int) -> tuple[str, ast.stmt] | Missing | None:
-    spec = _spec(module)
+    spec = _find_spec(module)
     if isinstance(spec, Missing):
         return spec
-    tree = _tree(spec.origin) if spec is not None else None
+    tree = _parse(spec.origin) if spec is not None else None
     if tree is None or not hops:
         return None
-    names, is_open = _names(tree, is_ours=module.partition(".")[0] == "kebyt5_xm")
+    names, is_open = _read_names(tree, is_ours=module.partition(".")[0] == "kebyt5_xm")
     found = names.get(name)
     if isinstance(found, ast.ImportFrom):
-        source = _source_of(found, module, is_package=spec is not None and spec.submodule_search_locations)
+        source = _source_module(
+            found, module, is_package=spec is not None and spec.submodule_search_locations
+        )
         original = next(alias.name for alias in found.names if (alias.asname or alias.name) == name)
         target = _look_up(source, original, hops - 1)
         # It may be a module, or have been made at run time.
         return None if isinstance(target, Missing) else target
     if isinstance(found, ast.ClassDef | ast.FunctionDef):
         return module, found
-    if found is not None or is_open or not isinstance(_spec(f"{module}.{name}"), Missing):
+    if found is not None or is_open or not isinstance(_find_spec(f"{module}.{name}"), Missing):
         return None
     return Missing(f"module '{module}' has no attribute '{name}'", name, tuple(names))
 
 
 @cache
-def _spec(module: str) -> importlib.machinery.ModuleSpec | Missing | None:
+def _find_spec(module: str) -> importlib.machinery.ModuleSpec | Missing | None:
     """Return where a module is; None if that cannot be told."""
     top, *rest = module.split(".")
     here = Path.cwd() / top
@@ -84,22 +86,22 @@ def _spec(module: str) -> importlib.machinery.ModuleSpec | Missing | None:
             return None  # a class within a module
         within = importlib.machinery.PathFinder.find_spec(path, list(folders))
         if within is None:
-            tree = _tree(spec.origin)
-            names, is_open = ({}, True) if tree is None else _names(tree, is_ours=top == "kebyt5_xm")
+            tree = _parse(spec.origin)
+            names, is_open = ({}, True) if tree is None else _read_names(tree, is_ours=top == "kebyt5_xm")
             if is_open or name in names:
                 return None
-            return Missing(f"No module named '{path}'", name, _modules(list(folders)))
+            return Missing(f"No module named '{path}'", name, _list_modules(list(folders)))
         spec = within
     return spec
 
 
-def _modules(folders: list[str]) -> tuple[str, ...]:
+def _list_modules(folders: list[str]) -> tuple[str, ...]:
     found = {p for folder in folders for p in Path(folder).glob("*") if p.suffix == ".py" or p.is_dir()}
     return tuple(sorted({p.stem for p in found} - {"__init__", "__pycache__"}))
 
 
 @cache
-def _tree(origin: str | None) -> ast.Module | None:
+def _parse(origin: str | None) -> ast.Module | None:
     if origin is None or not origin.endswith(".py"):
         return None
     try:
@@ -108,7 +110,7 @@ def _tree(origin: str | None) -> ast.Module | None:
         return None
 
 
-def _names(tree: ast.Module, is_ours: bool = False) -> tuple[dict[str, ast.stmt], bool]:
+def _read_names(tree: ast.Module, is_ours: bool = False) -> tuple[dict[str, ast.stmt], bool]:
     """Return the names that a module defines, and whether it may have others; ours say all they have."""
     names: dict[str, ast.stmt] = {}
     is_open = False
@@ -139,7 +141,7 @@ def _names(tree: ast.Module, is_ours: bool = False) -> tuple[dict[str, ast.stmt]
     return names, is_open
 
 
-def _source_of(statement: ast.ImportFrom, module: str, is_package: object) -> str:
+def _source_module(statement: ast.ImportFrom, module: str, is_package: object) -> str:
     if not statement.level:
         return statement.module or ""
     words = module.split(".")
@@ -147,22 +149,24 @@ def _source_of(statement: ast.ImportFrom, module: str, is_package: object) -> st
     return ".".join([*above, *([statement.module] if statement.module else [])])
 
 
-def _options(module: str, found: ast.stmt, hops: int) -> tuple[str, ...] | None:
+def _read_options(module: str, found: ast.stmt, hops: int) -> tuple[str, ...] | None:
     if isinstance(found, ast.FunctionDef):
-        return _arguments(found.args)
+        return _argument_names(found.args)
     if not isinstance(found, ast.ClassDef) or found.keywords or not hops:
         return None
     decorators = [ast.unparse(d).partition("(")[0].rpartition(".")[2] for d in found.decorator_list]
     for statement in found.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-            arguments = _arguments(statement.args)
+            arguments = _argument_names(statement.args)
             return arguments[1:] if arguments else None
     inherited: list[tuple[str, ...] | None] = []
     for base in found.bases:
         if isinstance(base, ast.Name) and base.id in ("ABC", "object"):
             continue
         there = _look_up(module, base.id, hops - 1) if isinstance(base, ast.Name) else None
-        inherited.append(None if there is None or isinstance(there, Missing) else _options(*there, hops - 1))
+        inherited.append(
+            None if there is None or isinstance(there, Missing) else _read_options(*there, hops - 1)
+        )
     if None in inherited or decorators not in ([], ["dataclass"]):
         return None
     above = tuple(name for names in inherited[:1] for name in names or ())
@@ -174,7 +178,7 @@ def _options(module: str, found: ast.stmt, hops: int) -> tuple[str, ...] | None:
     return above
 
 
-def _arguments(arguments: ast.arguments) -> tuple[str, ...] | None:
+def _argument_names(arguments: ast.arguments) -> tuple[str, ...] | None:
     if arguments.kwarg is not None or arguments.vararg is not None:
         return None
     return tuple(a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs))

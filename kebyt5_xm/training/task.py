@@ -32,8 +32,8 @@ from kebyt5_xm.training import resuming
 from kebyt5_xm.training.building import ModelBuilder
 from kebyt5_xm.training.fit_checks import optimization
 from kebyt5_xm.training.groups import Group
-from kebyt5_xm.training.memory import memory, sharding
-from kebyt5_xm.training.metrics_log import is_logged
+from kebyt5_xm.training.memory import estimate_memory, sharding
+from kebyt5_xm.training.metrics_log import is_log_step
 from kebyt5_xm.training.resuming import Given
 from kebyt5_xm.training.sharding import shard
 from kebyt5_xm.training.step_watch import StepWatch
@@ -127,8 +127,8 @@ class Task(pl.LightningModule):
                 "partitions; use torch.optim.AdamW, or DDP or FSDP2 instead of DeepSpeed"
             )
         frozen = sum(p.numel() for p in self._model.parameters() if not p.requires_grad)
-        rank_zero_info(parameter_groups.table(optimizer.param_groups, frozen))
-        rank_zero_info(memory(self._model, self.optimizer, sharding(self.trainer.strategy)))
+        rank_zero_info(parameter_groups.format_table(optimizer.param_groups, frozen))
+        rank_zero_info(estimate_memory(self._model, self.optimizer, sharding(self.trainer.strategy)))
         names = {id(parameter): name for name, parameter in self._model.named_parameters()}
         self._given = Given.of(optimizer, names, schedule)
         self._check_given(schedule)
@@ -231,7 +231,7 @@ class Task(pl.LightningModule):
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # it does both itself
             return
         norm = self.watch.judge(optimizer)
-        if not self.watch.finite:
+        if not self.watch.is_finite:
             return
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             self.watch.clip(optimizer, gradient_clip_val, norm)
@@ -243,7 +243,7 @@ class Task(pl.LightningModule):
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             zero = self.trainer.strategy.model.optimizer  # pyright: ignore
             norm = getattr(zero, "_global_grad_norm", 0.0) or 0.0
-            self.watch.judged_elsewhere(not getattr(zero, "overflow", False), float(norm))
+            self.watch.record(not getattr(zero, "overflow", False), float(norm))
         # Here, not at the batch's end: callbacks that save a checkpoint run before the module's own hook.
         self._data.course.advance(*self._position)
 
@@ -257,7 +257,9 @@ class Task(pl.LightningModule):
         accumulation = self.trainer.accumulate_grad_batches
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             accumulation **= 2  # DeepSpeed divides once more; AdamW hides it, gradient clipping does not
-        loss = self.watch.loss(losses, self.trainer.world_size * accumulation / batch.progress.num_targets)
+        loss = self.watch.add_loss(
+            losses, self.trainer.world_size * accumulation / batch.progress.num_targets
+        )
         # Text alone teaches adapters on a frozen backbone nothing, and a loss without a graph would be refused.
         return loss if loss.requires_grad else loss.requires_grad_()
 
@@ -268,7 +270,7 @@ class Task(pl.LightningModule):
             raise RuntimeError(
                 f"trained {self.global_step} steps, but the plan says {batch.progress.next_step}"
             )
-        if is_logged(self.trainer):
+        if is_log_step(self.trainer):
             self._log_step(batch.progress.step)
 
     def _log_step(self, step: int) -> None:

@@ -33,23 +33,23 @@ HALF = ("16", "16-true", "16-mixed", "transformer-engine-float16")
 """The names under which Lightning 2.6 has fp16, an integer among them, and Transformer Engine with fp16 weights."""
 
 
-def check(trainer: Mapping[str, Any], whole: bool = True) -> None:
+def check(trainer: Mapping[str, Any], is_complete: bool = True) -> None:
     """Raise `UserError` for an option of `trainer` that would be passed over, end a run too early, or use fp16.
 
-    `whole` says that the parser has filled all options in; of a recipe that is not parsed yet only those that are
+    `is_complete` says that the parser has filled all options in; of a recipe that is not parsed yet only those that are
     there are looked at.
     """
     for name, (harmless, instead) in REFUSED.items():
-        if not whole and name not in trainer:
+        if not is_complete and name not in trainer:
             continue
         value = trainer.get(name)
         if not any(type(value) is type(other) and value == other for other in harmless):
             near = [other for other in harmless if other == value]
-            kind = f" ({_typed(value)}, not {_typed(near[0])})" if near else ""
+            kind = f" ({_with_type(value)}, not {_with_type(near[0])})" if near else ""
             raise UserError(
                 f"found trainer.{name} {value}{kind}, which means nothing here: {instead}; leave it out"
             )
-    if found := next(_half(trainer), None):
+    if found := next(_find_fp16(trainer), None):
         raise UserError(
             f"found {found}, but fp16 overflows in T5's feed-forward layers and the loss becomes NaN; expected "
             "bf16-mixed, bf16-true or 32-true"
@@ -58,14 +58,14 @@ def check(trainer: Mapping[str, Any], whole: bool = True) -> None:
 
 def check_precision(precision: str) -> None:
     """Raise `UserError` if a trainer has come to compute in fp16, by a plugin's default or the environment."""
-    check({"precision": precision}, whole=False)
+    check({"precision": precision}, is_complete=False)
 
 
-def _typed(value: object) -> str:
+def _with_type(value: object) -> str:
     return f"{type(value).__name__} {value}"
 
 
-def _half(trainer: Mapping[str, Any]) -> Iterator[str]:
+def _find_fp16(trainer: Mapping[str, Any]) -> Iterator[str]:
     """Yield every place where fp16 is asked for: the precision, a plugin's, DeepSpeed's own configuration."""
     precision = trainer.get("precision")
     if str(precision) in HALF and not isinstance(precision, bool):

@@ -88,7 +88,7 @@ def stepped(
     watch = StepWatch()
     watch.begin()
     for part in losses.split(2):
-        watch.loss(part, 0.5)
+        watch.add_loss(part, 0.5)
     weight.grad = torch.full((5,), gradient)
     watch.judge(optimizer)
     optimizer.step()
@@ -112,7 +112,7 @@ def test_a_step_changes_weights_only_if_loss_and_gradient_are_finite(
     losses = torch.ones(3, 7)
     losses[2, 4] = loss
     watch, (before, after) = stepped(losses, gradient)
-    assert watch.finite is finite
+    assert watch.is_finite is finite
     assert before.equal(after) is not finite, "neither momentum nor decay moves a weight"
     assert watch.bad_rows() == [[], [0] if not math.isfinite(loss) else []]
 
@@ -124,15 +124,15 @@ def test_a_loss_that_is_not_finite_has_a_gradient_that_is_not() -> None:
     assert own.isinf().all()
     (plainly,) = torch.autograd.grad(own.sum(), logits, retain_graph=True)
     assert plainly.isfinite().all(), "without the watch nothing would be noticed"
-    StepWatch().loss(own, 1.0).backward()
+    StepWatch().add_loss(own, 1.0).backward()
     assert logits.grad is not None
     assert logits.grad.isnan().any()
 
 
 def test_a_finite_loss_is_left_as_it_is() -> None:
     losses = torch.rand(5, 7, requires_grad=True)
-    assert StepWatch().loss(losses, 0.3).equal(losses.sum() * 0.3)
-    assert torch.autograd.grad(StepWatch().loss(losses, 0.3), losses)[0].equal(torch.full((5, 7), 0.3))
+    assert StepWatch().add_loss(losses, 0.3).equal(losses.sum() * 0.3)
+    assert torch.autograd.grad(StepWatch().add_loss(losses, 0.3), losses)[0].equal(torch.full((5, 7), 0.3))
 
 
 def test_what_is_no_figure_is_not_logged_nor_read(tmp_path: Path) -> None:

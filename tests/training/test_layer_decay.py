@@ -7,8 +7,8 @@ from torch import nn
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.t5 import without_weights
-from kebyt5_xm.training.groups import Group, optimizer_groups, scale_rates
-from kebyt5_xm.training.layer_decay import places
+from kebyt5_xm.training.groups import Group, make_optimizer_groups, scale_rates
+from kebyt5_xm.training.layer_decay import find_places
 
 SHAPE = {"d_model": 7, "d_ff": 11, "num_heads": 2, "num_layers": 3, "num_decoder_layers": 2, "d_kv": 5}
 BACKBONE = [
@@ -34,7 +34,7 @@ def rates(
     """Return learning rate by optimizer group, and by parameter."""
     named = [(name, nn.Parameter(torch.zeros(3))) for name in names]
     group = Group(pattern, lr=lr, layer_decay=decay)
-    optimizer = torch.optim.AdamW(optimizer_groups({"tower": group}, named), lr=2.0)
+    optimizer = torch.optim.AdamW(make_optimizer_groups({"tower": group}, named), lr=2.0)
     scale_rates(optimizer)
     assert sum(len(entry["params"]) for entry in optimizer.param_groups) == len(names)
     return {entry["name"]: entry["lr"] for entry in optimizer.param_groups}
@@ -50,7 +50,7 @@ def test_both_stacks_of_the_backbone() -> None:
         "tower/decoder.block.0": 0.5,
         "tower/decoder.block.1": 1.0,
     }
-    place = places(BACKBONE)
+    place = find_places(BACKBONE)
     assert place["backbone.shared.weight"].above == 3  # pyright: ignore[reportOptionalMemberAccess]
     for name in ("encoder.final_layer_norm", "decoder.final_layer_norm", "lm_head"):
         assert place[f"backbone.{name}.weight"].above == 0  # pyright: ignore[reportOptionalMemberAccess]
@@ -94,7 +94,7 @@ def test_a_frozen_group_takes_no_rate() -> None:
 def test_blocks_of_an_adapter_have_the_full_rate() -> None:
     """`PerceiverResampler` has numbered blocks of its own, after those of the encoder."""
     adapter = [f"modalities.image.adapter.blocks.{n}.output.weight" for n in range(3)]
-    place = places(TIMM + adapter)
+    place = find_places(TIMM + adapter)
     assert {place[name].above for name in adapter} == {0}  # pyright: ignore[reportOptionalMemberAccess]
     assert place[TIMM[2]].above == 11  # pyright: ignore[reportOptionalMemberAccess]
     assert rates("modalities.*", TIMM + adapter, decay=0.5)["tower"] == 1.0

@@ -112,7 +112,7 @@ def test_every_recipe_passes(path: Path) -> None:
 
 
 def test_the_blocks_have_options_that_can_be_read_off_the_source() -> None:
-    assert [owner for owner in BLOCKS.values() if not signatures.options(owner)] == []
+    assert [owner for owner in BLOCKS.values() if not signatures.read_options(owner)] == []
 
 
 def test_options_read_off_the_source_are_those_of_the_class() -> None:
@@ -121,10 +121,10 @@ def test_options_read_off_the_source_are_those_of_the_class() -> None:
     from kebyt5_xm.data import Manifest
     from kebyt5_xm.training.groups import Group
 
-    assert list(signatures.options("kebyt5_xm.data.Manifest") or ()) == list(
+    assert list(signatures.read_options("kebyt5_xm.data.Manifest") or ()) == list(
         inspect.signature(Manifest).parameters
     )
-    assert list(signatures.options("kebyt5_xm.training.groups.Group") or ()) == list(
+    assert list(signatures.read_options("kebyt5_xm.training.groups.Group") or ()) == list(
         inspect.signature(Group).parameters
     )
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_told_is_left_to_the_parser(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     for name in ("Open", "Below", "Made", "Twice", "Plain", "join", "absent"):
         path = f"mine_to_check.{name}"
-        assert (signatures.missing(path), signatures.options(path)) == (None, None)
+        assert (signatures.find_missing(path), signatures.read_options(path)) == (None, None)
 
 
 def test_a_misspelt_key_is_told_before_torch_is_imported(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_an_option_is_refused_by_value_and_type(option: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"trainer.{option}"):
-        trainer_options.check({option: value}, whole=False)
+        trainer_options.check({option: value}, is_complete=False)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_an_option_is_refused_by_value_and_type(option: str, value: Any) -> None
     ],
 )
 def test_an_option_that_changes_nothing_is_let_be(option: str, value: Any) -> None:
-    trainer_options.check({option: value}, whole=False)
+    trainer_options.check({option: value}, is_complete=False)
 
 
 def test_every_precision_of_lightning_is_known() -> None:

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.training.recipe_yaml import dump, native
-from kebyt5_xm.training.recipes import load, merge, overlay, written
+from kebyt5_xm.training.recipe_yaml import dump, to_native
+from kebyt5_xm.training.recipes import load, merge, overlay, to_yaml
 
 
 def write(folder: Path, name: str, recipe: dict) -> str:
@@ -140,8 +140,8 @@ def test_a_value_is_its_written_text_until_its_type_is_known(tmp_path: Path) -> 
     assert parsed[:2] == [False, True]
     assert parsed[5:8] == [1, 1.0, 16]
     assert parsed[-2:] == ["3", "4"]
-    assert native(values)[0] is False
-    assert native(values)[10] == 1000.0
+    assert to_native(values)[0] is False
+    assert to_native(values)[10] == 1000.0
 
 
 def test_only_those_who_may_ask_for_no_type_are_given_numbers(tmp_path: Path) -> None:
@@ -152,9 +152,9 @@ def test_only_those_who_may_ask_for_no_type_are_given_numbers(tmp_path: Path) ->
         "data: {sources: {s: {class_path: kebyt5_xm.data.Manifest, init_args: {target: 1.0, labels: [no, 1e3]}}}}\n",
         encoding="utf-8",
     )
-    parsed = yaml.safe_load(written(merge([str(path)])))
+    parsed = yaml.safe_load(to_yaml(merge([str(path)])))
     assert parsed["trainer"] == {"max_steps": 7, "plugins": [{"class_path": "a.B", "init_args": {"x": 1}}]}
-    assert '"lr": 1e-3\n' in written(merge([str(path)]))
+    assert '"lr": 1e-3\n' in to_yaml(merge([str(path)]))
     assert parsed["data"]["sources"]["s"]["init_args"] == {"target": "1.0", "labels": ["no", "1e3"]}
 
 

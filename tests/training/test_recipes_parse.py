@@ -68,7 +68,7 @@ def files(words: list[str]) -> list[str]:
 
 def parse(parser: Any, words: list[str], folder: Path) -> Any:
     try:
-        return parser.parse_args(training.merged_arguments(words, folder))[words[0]]
+        return parser.parse_args(training.merge_arguments(words, folder))[words[0]]
     except SystemExit:
         pytest.fail(f"train.py {' '.join(words)} is refused; its message is on stderr")
 
@@ -215,7 +215,7 @@ def test_a_value_of_the_wrong_type_is_told_with_its_place(
     recipes = Parser.of(files).recipes
     monkeypatch.setattr(type(parser), "recipes", recipes)
     with pytest.raises(SystemExit):
-        parser.parse_args(training.merged_arguments(["fit", "-c", files[0], "-c", files[1]], tmp_path))
+        parser.parse_args(training.merge_arguments(["fit", "-c", files[0], "-c", files[1]], tmp_path))
     assert re.search(rf"error: .*wrong\.yaml line 2: .*{message}", capsys.readouterr().err)
 
 

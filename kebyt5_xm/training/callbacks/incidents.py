@@ -23,18 +23,18 @@ from kebyt5_xm.training.callbacks.checkpoints import Newest
 from kebyt5_xm.training.task import Task
 
 FILE = "incidents.jsonl"
-MOST_ROWS = 16
+MAX_ROWS = 16
 """Rows of a step that are listed."""
 
 
 class Incidents(pl.Callback):
     """Records what is not finite, and stops the run, saved, after `most` such steps in a row. Raises `UserError`."""
 
-    def __init__(self, run: Path, most: int, newest: Newest, task: Task, data: DataModule) -> None:
-        if most < 1:
-            raise UserError(f"max_bad_steps is {most}; expected 1 or more")
+    def __init__(self, run: Path, max_bad_steps: int, newest: Newest, task: Task, data: DataModule) -> None:
+        if max_bad_steps < 1:
+            raise UserError(f"max_bad_steps is {max_bad_steps}; expected 1 or more")
         self.path = run / FILE
-        self.most = most
+        self.max_bad_steps = max_bad_steps
         self.newest = newest
         self.task, self.data = task, data
         self._in_a_row = 0
@@ -56,19 +56,19 @@ class Incidents(pl.Callback):
         if not batch.progress.ends_step:
             return
         watch = self.task.watch
-        if watch.finite:
+        if watch.is_finite:
             self._in_a_row = 0
             return
         self._in_a_row += 1
-        loss, sources, rows = _found(trainer, self.task, self.data)
+        loss, sources, rows = _collect(trainer, self.task, self.data)
         norm = watch.gradient_norm
         self._write(
             trainer,
             {
                 "step": trainer.global_step,
                 "what": "step",
-                "loss": _word(loss),
-                "gradient_norm": _word(norm),
+                "loss": _json_value(loss),
+                "gradient_norm": _json_value(norm),
                 "sources": sources,
                 "rows": rows,
             },
@@ -77,11 +77,11 @@ class Incidents(pl.Callback):
             f"step {trainer.global_step}: loss {loss:.4g} and gradient norm {norm:.4g} are not both finite (sources "
             f"{', '.join(sources)}), so that it has changed no weight; see {self.path}"
         )
-        if self._in_a_row < self.most:
+        if self._in_a_row < self.max_bad_steps:
             rank_zero_info(found)
             return
         self.newest.save(trainer, prune=False)
-        again = "" if self.most == 1 else f" for {self.most} steps in a row"
+        again = "" if self.max_bad_steps == 1 else f" for {self.max_bad_steps} steps in a row"
         raise UserError(
             f"{found}; the run is stopped{again} and saved: lower the rates or mend the rows, and continue with "
             "--ckpt_path last, or raise max_bad_steps"
@@ -112,7 +112,7 @@ class Incidents(pl.Callback):
                 os.fsync(file.fileno())
 
 
-def _found(
+def _collect(
     trainer: pl.Trainer, task: Task, data: DataModule
 ) -> tuple[float, list[str], list[dict[str, Any]]]:
     """Return the loss of the step, and the sources and rows of the examples whose losses are not finite.
@@ -130,7 +130,7 @@ def _found(
         gathered: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(gathered, rows)
         rows = [row for some in gathered for row in some]
-    return whole.loss, sources, rows[:MOST_ROWS]
+    return whole.loss, sources, rows[:MAX_ROWS]
 
 
 def _rows(
@@ -151,5 +151,5 @@ def _rows(
     return found
 
 
-def _word(value: float) -> float | str:
+def _json_value(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.training.metrics_log import is_logged
+from kebyt5_xm.training.metrics_log import is_log_step
 
 
 class Throughput(pl.Callback):
@@ -46,7 +46,7 @@ class Throughput(pl.Callback):
         batch_idx: int,
     ) -> None:
         self.ids += batch.num_ids * trainer.world_size
-        if not batch.progress.ends_step or not is_logged(trainer):
+        if not batch.progress.ends_step or not is_log_step(trainer):
             return
         self._stop_clock()
         rate = self.ids / self.seconds

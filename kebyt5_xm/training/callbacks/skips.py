@@ -10,9 +10,9 @@ from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.bad_sample import Skip, json_line
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.training.metrics_log import is_logged
+from kebyt5_xm.training.metrics_log import is_log_step
 
-LEAST_DRAWN = 1000
+MIN_DRAWN = 1000
 """A source's share is judged as if at least so many of its examples had been drawn, so that one bad file among
 the first ten does not end a run. Our own choice."""
 
@@ -49,7 +49,7 @@ class Skips(pl.Callback):
                 batch.progress.step,
                 [(self.data.training.names[part], skip) for part, skip in batch.skipped],
             )
-        if batch.progress.ends_step and is_logged(trainer):
+        if batch.progress.ends_step and is_log_step(trainer):
             self._judge(trainer, batch.progress.step)
 
     def on_validation_batch_end(
@@ -90,7 +90,7 @@ class Skips(pl.Callback):
         for logger in trainer.loggers if metrics else []:
             logger.log_metrics(metrics, step)
         for name, (skipped, drawn) in self.totals.items():
-            if skipped > self.data.max_skipped * max(drawn, LEAST_DRAWN):
+            if skipped > self.data.max_skipped * max(drawn, MIN_DRAWN):
                 run = Path(trainer.default_root_dir)
                 saved = any((run / "checkpoints").glob("step=*.ckpt"))
                 again = "continue with --ckpt_path last" if saved else "start again with another --run_dir"

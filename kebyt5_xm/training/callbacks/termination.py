@@ -14,7 +14,7 @@ import torch
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.training.callbacks.checkpoints import Newest
 
-WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+SIGNAL_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class Terminated(Exception):
@@ -22,7 +22,7 @@ class Terminated(Exception):
 
     def __init__(self, number: int, step: int) -> None:
         super().__init__(
-            f"{WORDS[signal.Signals(number)]}: saved at step {step}; continue with --ckpt_path last"
+            f"{SIGNAL_WORDS[signal.Signals(number)]}: saved at step {step}; continue with --ckpt_path last"
         )
         self.exit_code = 128 + number
         """What a shell reports of a process that the signal has ended."""
@@ -37,12 +37,12 @@ class SaveOnTerminate(pl.Callback):
     def __init__(self, newest: Newest) -> None:
         self.newest = newest
         self._received = 0
-        self._tells = False
+        self._prints = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._tells = trainer.is_global_zero
+        self._prints = trainer.is_global_zero
         # Instead of Lightning's, which are set by now.
-        self._before = {number: signal.signal(number, self._receive) for number in WORDS}
+        self._before = {number: signal.signal(number, self._receive) for number in SIGNAL_WORDS}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for number, handler in self._before.items():
@@ -50,10 +50,10 @@ class SaveOnTerminate(pl.Callback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received = number
-        for other in WORDS:
+        for other in SIGNAL_WORDS:
             signal.signal(other, signal.SIG_DFL)
-        if self._tells:  # not by `print`, which may be what was broken off
-            word = WORDS[signal.Signals(number)]
+        if self._prints:  # not by `print`, which may be what was broken off
+            word = SIGNAL_WORDS[signal.Signals(number)]
             os.write(2, f"\n{word}: saving at the end of this step; once more ends it at once\n".encode())
 
     def on_train_batch_start(
