@@ -18,8 +18,8 @@ from kebyt5_xm.model.lora import LoRA, part_of
 from kebyt5_xm.model.modality import Modality, interface
 from kebyt5_xm.model.t5 import without_weights
 from kebyt5_xm.training import groups as parameter_groups
-from kebyt5_xm.training.continued import continued
 from kebyt5_xm.training.groups import Group
+from kebyt5_xm.training.resuming import resume_backbone
 from kebyt5_xm.training.training_choice import TrainingChoice, decide
 
 
@@ -48,7 +48,7 @@ class ModelBuilder:
 
     def resume(self, recorded: Path) -> None:
         """Build the model of a run that goes on from a checkpoint with all weights; `recorded` is RUN/backbone."""
-        self.backbone = continued(self.backbone, recorded)
+        self.backbone = resume_backbone(self.backbone, recorded)
         self._is_resumed = True
 
     def build(self) -> CrossModalT5:

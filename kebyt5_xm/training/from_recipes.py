@@ -55,7 +55,7 @@ def build_with_config(
         path = Path(folder) / "merged.yaml"
         path.write_text(recipes.to_yaml(merged), encoding="utf-8")
         reader = _Reader(["fit", "--config", str(path)], paths, save_config_callback=None)
-    task, data = reader.built
+    task, data = reader.task_and_data
     if random_weights:
         task.builder.backbone = _random(task.backbone, ask_hub)
     return task, data, reader.config["fit"]

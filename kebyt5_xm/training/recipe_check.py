@@ -38,7 +38,7 @@ BLOCKS: dict[tuple[str, ...], str] = {
     ("data",): "kebyt5_xm.data.datamodule.DataModule",
     ("data", "budget"): "kebyt5_xm.data.order.steps.Budget",
     ("data", "sources", "*", "init_args", "limits"): "kebyt5_xm.data.media.reference.Limits",
-    ("forgetting",): "kebyt5_xm.training.callbacks.forgetting_gate.Forgetting",
+    ("forgetting",): "kebyt5_xm.training.callbacks.forgetting.Forgetting",
     ("trainer",): "lightning.pytorch.trainer.trainer.Trainer",
 }
 """The blocks whose class is not named in them, and the class that they are the arguments of."""

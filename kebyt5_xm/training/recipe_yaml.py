@@ -129,8 +129,8 @@ class _Reader:
             if key in key_lines:
                 raise UserError(
                     f"'{self.path}' line {key_node.start_mark.line + 1} has the key '{key}' a second time (first in "
-                    f"line {key_lines[key]}); expected it once in {'.'.join(at) or 'the file'}: merge the two, or take "
-                    "one out"
+                    f"line {key_lines[key]}); expected it once in {'.'.join(at) or 'the file'}: merge the two, or "
+                    "take one out"
                 )
             key_lines[key] = self.lines[(*at, key)] = key_node.start_mark.line + 1
             result.pop(key, None)  # what `<<` brought

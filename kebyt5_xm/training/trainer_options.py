@@ -34,10 +34,9 @@ HALF = ("16", "16-true", "16-mixed", "transformer-engine-float16")
 
 
 def check(trainer: Mapping[str, Any], is_complete: bool = True) -> None:
-    """Raise `UserError` for an option of `trainer` that would be passed over, end a run too early, or use fp16.
+    """Raise `UserError` for an option of `trainer` that would be ignored, end a run too early, or use fp16.
 
-    `is_complete` says that the parser has filled all options in; of a recipe that is not parsed yet only those that are
-    there are looked at.
+    `is_complete` says that the parser has filled in all options. Otherwise only the given options are checked.
     """
     for name, (harmless, instead) in REFUSED.items():
         if not is_complete and name not in trainer:

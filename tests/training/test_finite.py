@@ -21,7 +21,7 @@ from kebyt5_xm.model.finite import figures, not_finite, refuse_not_finite, unsou
 from kebyt5_xm.model.runs.run import Run, backbone_tensors
 from kebyt5_xm.model.tensor_files import write_tensors
 from kebyt5_xm.training.callbacks.checkpoints import Best
-from kebyt5_xm.training.metrics_log import MetricsLog
+from kebyt5_xm.training.loggers import MetricsLog
 from kebyt5_xm.training.step_watch import StepWatch
 
 

@@ -17,8 +17,7 @@ from kebyt5_xm.data.order.steps import Budget
 from kebyt5_xm.data.sources.source import Part
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.runs.run import Run
-from kebyt5_xm.training.callbacks.forgetting import ForgettingMeter
-from kebyt5_xm.training.callbacks.forgetting_gate import Forgetting
+from kebyt5_xm.training.callbacks.forgetting import Forgetting, ForgettingMeter
 from kebyt5_xm.training.recipes import overlay
 
 STEPS = 8

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from kebyt5_xm.optimizers import RMSScaledAdamW
-from kebyt5_xm.training.memory import Sharding, estimate_memory
+from kebyt5_xm.training.memory import estimate_memory
+from kebyt5_xm.training.sharding import Sharding
 
 ROWS, COLUMNS, FROZEN = 5003, 7001, 11_003
 

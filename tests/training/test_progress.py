@@ -10,8 +10,7 @@ from kebyt5_xm.data.batch import Progress
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training.callbacks import progress
 from kebyt5_xm.training.callbacks.progress import ProgressBar, Throughput
-from kebyt5_xm.training.metrics_log import MetricsLog
-from kebyt5_xm.training.tensorboard import FOLDER, tensorboard
+from kebyt5_xm.training.loggers import TENSORBOARD_FOLDER, MetricsLog, make_tensorboard_logger
 
 
 class Clock:
@@ -97,12 +96,12 @@ def test_tensorboard_counts_steps_as_the_run_does_and_drops_those_of_an_abandone
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for resumed, steps in ((None, range(5)), (3, range(3, 5))):
-        logger = tensorboard(tmp_path, resumed)
+        logger = make_tensorboard_logger(tmp_path, resumed)
         for step in steps:
             logger.log_metrics({"train/loss": float(step if resumed is None else -step)}, step)
         logger.finalize("success")
         logger.experiment.close()
-    events = EventAccumulator(str(tmp_path / FOLDER))
+    events = EventAccumulator(str(tmp_path / TENSORBOARD_FOLDER))
     events.Reload()
     assert [(point.step, point.value) for point in events.Scalars("train/loss")] == [
         (1, 0.0),

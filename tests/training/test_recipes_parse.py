@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from kebyt5_xm.training import cli as training
-from kebyt5_xm.training.callbacks.forgetting_gate import Forgetting
+from kebyt5_xm.training.callbacks.forgetting import Forgetting
 from kebyt5_xm.training.from_recipes import build_task
 from kebyt5_xm.training.parser import Parser
 from kebyt5_xm.training.recipe_check import TOP
@@ -263,5 +263,5 @@ def test_an_optimizer_has_its_own_defaults_not_those_of_ours(optimizer, rate, de
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's own calls of jsonargparse
         task, _ = build_task([str(path)], False)
-    (group,) = task.optimizer([torch.nn.Parameter(torch.ones(2, 3))]).param_groups
+    (group,) = task.optimization.optimizer([torch.nn.Parameter(torch.ones(2, 3))]).param_groups
     assert (group["lr"], group["weight_decay"]) == (rate, decay)

@@ -19,8 +19,7 @@ from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.runs.run import Run, backbone_tensors
 from kebyt5_xm.schedules import Constant, Cosine, InverseSquareRoot
 from kebyt5_xm.training import resuming
-from kebyt5_xm.training.continued import changes, check_changes, told
-from kebyt5_xm.training.resuming import Given
+from kebyt5_xm.training.resuming import OptimizerOptions, check_changes, describe_changes, find_changes
 
 DONE, TOTAL = 5, 11
 
@@ -31,7 +30,7 @@ def made(
     shape: dict[str, Any] | None = None,
     groups: tuple[int, ...] = (2, 1),
     **options: Any,
-) -> tuple[Optimizer, LRScheduler | None, Given]:
+) -> tuple[Optimizer, LRScheduler | None, OptimizerOptions]:
     """Return what a recipe gives: an optimizer of two groups, a schedule, and what is recorded of them."""
     torch.manual_seed(3)
     parameters = [nn.Parameter(torch.ones(3)) for _ in range(3)]
@@ -41,9 +40,9 @@ def made(
     entries = [{"name": "a", "params": parameters[:cut]}, {"name": "b", "params": parameters[cut:], **own}]
     made = optimizer(entries, **{"lr": 0.3, **options})
     if schedule is None:
-        return made, None, Given.of(made, names, None)
+        return made, None, OptimizerOptions.of(made, names, None)
     scheduled = schedule(made, **(shape if shape is not None else {"total_steps": TOTAL, "warmup_steps": 2}))
-    return made, scheduled, Given.of(made, names, scheduled)
+    return made, scheduled, OptimizerOptions.of(made, names, scheduled)
 
 
 def train(optimizer: Optimizer, schedule: LRScheduler | None, steps: int) -> NDArray[np.float64]:
@@ -62,20 +61,20 @@ def train(optimizer: Optimizer, schedule: LRScheduler | None, steps: int) -> NDA
 
 def resumed(before: dict[str, Any], now: dict[str, Any]) -> tuple[Optimizer, NDArray[np.float64], list[str]]:
     """Train `DONE` steps by one recipe, go on by another as Lightning does, and return what that one had and did."""
-    optimizer, schedule, given = made(**before)
+    optimizer, schedule, options = made(**before)
     train(optimizer, schedule, DONE)
     state = copy.deepcopy(optimizer.state_dict())
     schedule_state = copy.deepcopy(schedule.state_dict()) if schedule is not None else None
-    old = Given.read(json.loads(json.dumps(given.as_dict())))
-    optimizer, schedule, given = made(**now)
-    resuming.check(old, given, schedule)
+    old = OptimizerOptions(**json.loads(json.dumps(options.as_dict())))
+    optimizer, schedule, options = made(**now)
+    resuming.check_options(old, options, schedule)
     optimizer.load_state_dict(state)
     if schedule is not None and schedule_state is not None:
         schedule.load_state_dict(schedule_state)
-    told = resuming.apply(old, given, optimizer, schedule, DONE)
+    described = resuming.apply_options(old, options, optimizer, schedule, DONE)
     values = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-    optimizer.told = values  # pyright: ignore[reportAttributeAccessIssue]
-    return optimizer, train(optimizer, schedule, TOTAL - DONE), told
+    optimizer.restored_groups = values  # pyright: ignore[reportAttributeAccessIssue]
+    return optimizer, train(optimizer, schedule, TOTAL - DONE), described
 
 
 def rates_of(recipe: dict[str, Any]) -> NDArray[np.float64]:
@@ -113,7 +112,7 @@ def test_what_a_recipe_changes_holds_from_the_next_step_on(
     optimizer, rates, found = resumed({}, now)
     assert rates == pytest.approx(rates_of(now))
     expected, _, _ = made(**now)
-    for group, fresh in zip(optimizer.told, expected.param_groups, strict=True):  # pyright: ignore
+    for group, fresh in zip(optimizer.restored_groups, expected.param_groups, strict=True):  # pyright: ignore
         for key in ("weight_decay", "betas", "eps"):
             assert group[key] == fresh[key], key
             assert type(group[key]) is type(fresh[key])
@@ -168,7 +167,7 @@ def test_a_checkpoint_that_does_not_say_what_it_was_given_is_read_off_its_optimi
     optimizer, schedule, _ = made()
     train(optimizer, schedule, DONE)
     _, _, now = made(lr=0.001, weight_decay=0.3)
-    before = resuming.restored(optimizer, now)
+    before = resuming.read_options(optimizer, now)
     assert [(group["lr"], group["weight_decay"]) for group in before.groups] == [(0.3, 0.01)] * 2
 
 
@@ -183,8 +182,8 @@ def test_changes_of_a_recipe_are_told_and_starting_weights_refused() -> None:
         "model": {"backbone": {"weights": "x", "dropout": 0.1}},
         "trainer": {"max_steps": None},
     }
-    found = changes(before, now)
-    assert told(found) == "model.backbone.dropout: 0.0 -> 0.1; trainer.max_steps: 5 -> null"
+    found = find_changes(before, now)
+    assert describe_changes(found) == "model.backbone.dropout: 0.0 -> 0.1; trainer.max_steps: 5 -> null"
     check_changes(found)
     for key in ("backbone.weights", "modalities.image.weights"):
         with pytest.raises(

@@ -14,7 +14,7 @@ from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.training import trainer_options
-from kebyt5_xm.training.fit_checks import check_monitor, optimization
+from kebyt5_xm.training.callbacks.checkpoints import check_monitor
 from kebyt5_xm.training.from_recipes import build_with_config
 from kebyt5_xm.training.task import Task
 
@@ -83,14 +83,14 @@ def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[s
     if not optimizes:  # its state is part of the estimate
         return
     micro_batch, global_batch = _sizes(data)
-    yield from estimates(model, done, batch, task.optimizer, micro_batch, global_batch)
+    yield from estimates(model, done, batch, task.optimization.optimizer, micro_batch, global_batch)
 
 
 def _optimization(task: Task, model: CrossModalT5, max_steps: int) -> Finding:
     """Return the finding on the optimizer and the schedule, made as training makes them."""
     check = "optimizer"
     try:
-        optimizer, schedule = optimization(task, model, max_steps)
+        optimizer, schedule = task.optimization.build(model, max_steps)
     except UserError as error:
         return Finding(check, "FAILED", str(error), "change model.optimizer, model.schedule or model.groups")
     rates = sorted({float(group.get("initial_lr", group.get("lr", 0.0))) for group in optimizer.param_groups})

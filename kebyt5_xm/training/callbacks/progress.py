@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.training.metrics_log import is_log_step
+from kebyt5_xm.training.loggers import is_log_step
 
 
 class Throughput(pl.Callback):

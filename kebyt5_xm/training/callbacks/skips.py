@@ -10,7 +10,7 @@ from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.bad_sample import Skip, json_line
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.training.metrics_log import is_log_step
+from kebyt5_xm.training.loggers import is_log_step
 
 MIN_DRAWN = 1000
 """A source's share is judged as if at least so many of its examples had been drawn, so that one bad file among
