@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import tiny_media
 import tiny_run
-from strategies import STRATEGIES
-from tiny_run import fit
+from tiny_run import STRATEGIES, fit
 
 from kebyt5_xm.data import DataModule, Manifest
 from kebyt5_xm.errors import UserError

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import tiny_run
 import torch
-from resumable import fit_and_log as fit
 from safetensors.torch import load_file
-from strategies import STRATEGIES
-from tiny_run import train_losses
+from tiny_run import STRATEGIES, train_losses
+from tiny_run import fit_and_read_log as fit
 from torch import nn
 
 from kebyt5_xm.errors import UserError

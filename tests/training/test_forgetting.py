@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tiny_media
 import tiny_run
-from resumable import fit
+from tiny_run import fit_to_log as fit
 from tiny_run import train_losses
 
 from kebyt5_xm.data.batch import Progress

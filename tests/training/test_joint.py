@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import tiny_media
 import tiny_run
-from strategies import STRATEGIES
-from tiny_run import fit, log_of, losses, tensors, train_losses
+from tiny_run import STRATEGIES, fit, log_of, losses, tensors, train_losses
 
 from kebyt5_xm.data import Denoising, Manifest
 from kebyt5_xm.data.order.plan import Plan

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import tiny_run
 from processes import train
-from resumable import fit, recipe
+from tiny_run import fit_to_log as fit
+from tiny_run import resumable_recipe as recipe
 from tiny_run import train_losses
 
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import resumable
 import tiny_run
 import torch
 from numpy.typing import NDArray
@@ -199,20 +198,20 @@ def test_changes_of_a_recipe_are_told_and_starting_weights_refused() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resuming")
     tiny_run.write_stores(folder)
-    assert resumable.fit(folder, tiny_run.recipe(folder, "first")) == [0], (folder / "log").read_text()
+    assert tiny_run.fit_to_log(folder, tiny_run.recipe(folder, "first")) == [0], (folder / "log").read_text()
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero2"])
 def test_a_rate_given_on_resume_is_the_one_that_is_used(folder: Path, strategy: str) -> None:
-    from strategies import STRATEGIES
+    from tiny_run import STRATEGIES
 
     contents = tiny_run.recipe(folder, strategy, strategy=STRATEGIES[strategy], devices=1)
-    assert resumable.fit(folder, contents, ranks=1) == [0]
+    assert tiny_run.fit_to_log(folder, contents, ranks=1) == [0]
     contents["trainer"]["max_steps"] = tiny_run.STEPS + 2
     contents["model"]["optimizer"]["init_args"] |= {"lr": 0.0004, "weight_decay": 0.2}
-    assert resumable.fit(folder, contents, "--ckpt_path", "last") == [0], (folder / "log").read_text()
+    assert tiny_run.fit_to_log(folder, contents, "--ckpt_path", "last") == [0], (folder / "log").read_text()
     log = (folder / "log").read_text()
     assert "default: lr 0.003 -> 0.0004; default: weight_decay 0" in log
     rates = {
@@ -229,16 +228,16 @@ def test_the_starting_weights_may_be_gone(folder: Path) -> None:
     contents = tiny_run.recipe(folder, "second")
     contents["model"]["backbone"] = {"weights": str(folder / "first")}
     contents["trainer"]["max_steps"] = 4
-    assert resumable.fit(folder, contents) == [0], (folder / "log").read_text()
+    assert tiny_run.fit_to_log(folder, contents) == [0], (folder / "log").read_text()
     started = json.loads((folder / "second" / "backbone" / "config.json").read_text())["kebyt5_xm"][
         "started_from"
     ]
     assert started == ["first, step 7"], "not best.ckpt"
     first = (folder / "first").rename(folder / "moved")
     try:
-        assert resumable.fit(folder, contents, "--ckpt_path", "last", "--trainer.max_steps", "5") == [0]
+        assert tiny_run.fit_to_log(folder, contents, "--ckpt_path", "last", "--trainer.max_steps", "5") == [0]
         other = {**contents, "model": {**contents["model"], "backbone": {"weights": str(first)}}}
-        assert resumable.fit(folder, other, "--ckpt_path", "last") == [2]
+        assert tiny_run.fit_to_log(folder, other, "--ckpt_path", "last") == [2]
         assert "model.backbone.weights is " in (folder / "log").read_text()
     finally:
         first.rename(folder / "first")

@@ -9,7 +9,7 @@ import pytest
 import tiny_media
 import tiny_run
 import torch
-from resumable import fit_and_log as fit
+from tiny_run import fit_and_read_log as fit
 
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training.callbacks.skips import Skips

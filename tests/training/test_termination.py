@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import tiny_run
-from resumable import fit_and_log as fit
+from tiny_run import fit_and_read_log as fit
 from tiny_run import train_losses
 
 from kebyt5_xm.model.runs.run import Run

@@ -9,8 +9,7 @@ import tiny_media
 import tiny_run
 import torch
 from exported import load_with_5
-from strategies import STRATEGIES
-from tiny_run import fit, log_of, losses, tensors, train_losses
+from tiny_run import STRATEGIES, fit, log_of, losses, tensors, train_losses
 
 from kebyt5_xm.commands.export import export
 from kebyt5_xm.commands.export.export import export_run
