@@ -1,7 +1,7 @@
-"""What can be said of recipes before anything is imported: files, keys, class paths, options, each with its place.
+"""Checks files, keys, class paths and options of recipes before the slow imports; errors name file and line.
 
-Torch, transformers and Lightning take ten seconds and more to import; a misspelt key should not. What is not found
-here, such as a value of the wrong type, the parser finds.
+Torch, transformers and Lightning take ten seconds and more to import; an error for a misspelt key should not. The
+parser finds the other errors later, such as a value of the wrong type.
 """
 
 import difflib
@@ -27,7 +27,7 @@ TOP = (
     "ckpt_path",
     "weights_only",
 )
-"""The keys of a recipe; a test holds them against the parser's."""
+"""The top-level keys of a recipe; a test compares them with the parser."""
 
 BLOCKS: dict[tuple[str, ...], str] = {
     ("model",): "kebyt5_xm.training.task.Task",
@@ -41,7 +41,7 @@ BLOCKS: dict[tuple[str, ...], str] = {
     ("forgetting",): "kebyt5_xm.training.callbacks.forgetting.Forgetting",
     ("trainer",): "lightning.pytorch.trainer.trainer.Trainer",
 }
-"""The blocks whose class is not named in them, and the class that they are the arguments of."""
+"""Blocks without a `class_path` -> the class whose arguments they hold."""
 
 CLASSES = (
     ("model", "modalities", "*", "encoder"),
@@ -50,13 +50,13 @@ CLASSES = (
     ("model", "schedule"),
     ("data", "sources", "*"),
 )
-"""The blocks that must be a class and its arguments."""
+"""Blocks that must have a `class_path`."""
 
 _CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 
 def check(paths: Sequence[str]) -> None:
-    """Raise `UserError` for what is wrong with the recipes at `paths`, merged, with the file and the line."""
+    """Raise `UserError` for the first error in the merged recipes at `paths`, with file and line."""
     merged = recipes.merge(list(paths))
     for at, problem in _find_problems(merged, ()):
         raise UserError(f"{locate(paths, at)}{problem}")
@@ -71,7 +71,7 @@ def check(paths: Sequence[str]) -> None:
 
 
 def check_arguments(args: Sequence[str]) -> None:
-    """Do the same for what stands behind `-c` and `--config` in the arguments of `train.py`, and for its options."""
+    """Check the recipes and the names of the options in the arguments of `train.py` in the same way."""
     if args[:1] not in (["fit"], ["validate"]):
         return
     paths, rest = split_config_paths(split_trusted(args)[1])
@@ -98,17 +98,17 @@ def _check_option(keys: KeyPath) -> None:
 
 
 def split_config_paths(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the files behind every `-c` and `--config` in the arguments of `train.py`, and the other arguments."""
+    """Return the values of all `-c` and `--config` in the arguments of `train.py`, and the other arguments."""
     return _split_options(args, ("-c", "--config"))
 
 
 def split_trusted(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the packages behind every `--trust` likewise."""
+    """Return the values of all `--trust`, and the other arguments."""
     return _split_options(args, ("--trust",))
 
 
 def _split_options(args: Sequence[str], options: Collection[str]) -> tuple[list[str], list[str]]:
-    """Return the values of these options, which stand behind them or an equals sign, and the other arguments."""
+    """Return the values of `options`, given as `--option value` or `--option=value`, and the other arguments."""
     values, rest = [], []
     remaining = iter(args)
     for word in remaining:
@@ -116,7 +116,7 @@ def _split_options(args: Sequence[str], options: Collection[str]) -> tuple[list[
         if option in options:
             value = value if equals else next(remaining, "")
             if not value:
-                raise UserError(f"found {option} with nothing behind it, expected a value: add it")
+                raise UserError(f"found {option} without a value; expected one after it")
             values.append(value)
         else:
             rest.append(word)
@@ -124,7 +124,7 @@ def _split_options(args: Sequence[str], options: Collection[str]) -> tuple[list[
 
 
 def locate(paths: Sequence[str], at: KeyPath) -> str:
-    """Return `FILE line N: KEY.PATH: ` of the last of the files that has the key, or `KEY.PATH: ` if none has."""
+    """Return `FILE line N: KEY.PATH: ` for the last file that has the key, or `KEY.PATH: ` if none has."""
     key = f"{'.'.join(at)}: "
     for path in reversed(paths):
         line = read(path)[1].get(at)
@@ -134,7 +134,7 @@ def locate(paths: Sequence[str], at: KeyPath) -> str:
 
 
 def locate_value(paths: Sequence[str], key: str, value: str | None) -> str:
-    """Return the place of the only key that ends in `key`, with this value if given; "" for none or several."""
+    """Return the place of the only key path that ends in `key` and has `value`, if given; "" for none or several."""
     ending = tuple(key.split("."))
     found = [
         at
@@ -157,9 +157,9 @@ def _leaves(value: Any, at: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
 def _find_problems(value: Any, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if not isinstance(value, dict):
         mappings = (*BLOCKS, *(name for name in recipes.NAMED if "*" not in name))
-        given = value is not None and recipes.matches(at, mappings)
-        if given or at in (("model",), ("data",)):
-            yield at, f"found {to_native(value)!r}, expected a mapping, `key: value` line by line"
+        is_wrong = value is not None and recipes.matches(at, mappings)
+        if is_wrong or at in (("model",), ("data",)):
+            yield at, f"found {to_native(value)!r}, expected a mapping, with `key: value` on every line"
         for number, item in enumerate(value if isinstance(value, list) else ()):
             yield from _find_problems(item, (*at, str(number)))
         return
@@ -169,7 +169,7 @@ def _find_problems(value: Any, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _check_keys(block: dict[str, Any], at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the keys of one mapping that nobody asks for, and a class path that names nothing."""
+    """Yield the unknown keys of one mapping, and a `class_path` that cannot be imported."""
     if not at:
         yield from _unknown_keys(block, at, TOP, "a recipe")
         return
@@ -210,7 +210,7 @@ def _unknown_keys(
 
 
 def _suggest_place(key: str) -> str:
-    """Return the suggestion for a key that stands at the wrong place, or an empty string."""
+    """Return a suggestion for a key that belongs into another block, or an empty string."""
     homes = {
         option: ".".join((*at, option))
         for at, owner in BLOCKS.items()

@@ -68,17 +68,15 @@ class OptimizerOptions:
 
 def check_options(before: OptimizerOptions, now: OptimizerOptions, schedule: LRScheduler | None) -> None:
     """Raise `UserError` for a change that the checkpoint's state cannot follow; `schedule` is the recipe's."""
-    remedy = (
-        "continue with the checkpoint's own, or start a new run from its weights with model.backbone.weights"
-    )
+    remedy = "continue with the checkpoint's options, or start a new run from its weights with model.backbone.weights"
     if before.optimizer != now.optimizer:
         raise UserError(
             f"model.optimizer is {now.optimizer}, the checkpoint holds the state of a {before.optimizer}; {remedy}"
         )
     if [group["members"] for group in before.groups] != [group["members"] for group in now.groups]:
         raise UserError(
-            "the checkpoint's optimizer has other groups than the recipe's: model.groups, or what is frozen, gives "
-            f"them other parameters; {remedy}"
+            "the checkpoint's optimizer has other groups than the recipe's: model.groups, or the frozen parameters, "
+            f"have changed; {remedy}"
         )
     if before.schedule != now.schedule and schedule is not None and not isinstance(schedule, Schedule):
         raise UserError(

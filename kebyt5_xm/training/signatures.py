@@ -1,7 +1,7 @@
-"""What a class path names and which options it takes, read from source files: nothing is imported.
+"""Finds the class of a class path and its options by reading source files, without imports.
 
-An import of torch or Lightning takes seconds, and runs code; a misspelt option should be told before both. What the
-source does not tell with certainty (a `**kwargs`, a star import, a compiled module) is left to the parser.
+Importing torch or Lightning takes seconds and runs code; a misspelt option should be reported before. Whatever the
+source does not show with certainty (`**kwargs`, a star import, a compiled module) is left to the parser.
 """
 
 import ast
@@ -12,12 +12,12 @@ from functools import cache
 from pathlib import Path
 
 MAX_HOPS = 20
-"""Imports that are followed from one module to the next; more are a circle."""
+"""Imports that are followed from one module to the next; more than these are a circle."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Why a class path names nothing. `known` are the names that stand where it looks."""
+    """Why a class path cannot be imported. `known` are the names at the place where `name` is missing."""
 
     cause: str
     name: str = ""
@@ -25,19 +25,19 @@ class Missing:
 
 
 def find_missing(class_path: str) -> Missing | None:
-    """Say why a class path names nothing; None if it names something, or if that cannot be told."""
+    """Return why a class path cannot be imported; None if it can, or if the source does not show it."""
     found = _find_definition(class_path)
     return found if isinstance(found, Missing) else None
 
 
 def read_options(class_path: str) -> tuple[str, ...] | None:
-    """Return the names of the arguments of a class or function, or None if they cannot be told."""
+    """Return the names of the arguments of a class or function; None if the source does not show them."""
     found = _find_definition(class_path)
     return None if found is None or isinstance(found, Missing) else _read_options(*found, MAX_HOPS)
 
 
 def _find_definition(class_path: str) -> tuple[str, ast.stmt] | Missing | None:
-    """Return the module and the definition that a class path names."""
+    """Return the module and the definition of a class path; None if the source does not show them."""
     module, _, name = class_path.rpartition(".")
     return _look_up(module, name, MAX_HOPS) if module else None
 
@@ -57,7 +57,7 @@ def _look_up(module: str, name: str, hops: int) -> tuple[str, ast.stmt] | Missin
         )
         original = next(alias.name for alias in found.names if (alias.asname or alias.name) == name)
         target = _look_up(source, original, hops - 1)
-        # It may be a module, or have been made at run time.
+        # The name may be a module, or defined at run time.
         return None if isinstance(target, Missing) else target
     if isinstance(found, ast.ClassDef | ast.FunctionDef):
         return module, found
@@ -68,7 +68,7 @@ def _look_up(module: str, name: str, hops: int) -> tuple[str, ast.stmt] | Missin
 
 @cache
 def _find_spec(module: str) -> importlib.machinery.ModuleSpec | Missing | None:
-    """Return where a module is; None if that cannot be told."""
+    """Return the spec of a module; None if it cannot be found without imports."""
     top, *rest = module.split(".")
     here = Path.cwd() / top
     try:
@@ -77,7 +77,7 @@ def _find_spec(module: str) -> importlib.machinery.ModuleSpec | Missing | None:
         return None
     if spec is None:
         if here.is_dir() or here.with_suffix(".py").is_file():
-            return None  # beside the recipe; whether it may be imported is not decided here
+            return None  # in the working folder; `recipe_imports` decides whether it may be imported
         return Missing(f"No module named '{top}'")
     for number, name in enumerate(rest, 1):
         folders = spec.submodule_search_locations
@@ -111,20 +111,20 @@ def _parse(origin: str | None) -> ast.Module | None:
 
 
 def _read_names(tree: ast.Module, is_ours: bool = False) -> tuple[dict[str, ast.stmt], bool]:
-    """Return the names that a module defines, and whether it may have others; ours say all they have."""
+    """Return the names that a module defines, and whether it may have others. This project's modules have none."""
     names: dict[str, ast.stmt] = {}
     is_open = False
-    waiting: list[ast.stmt] = list(tree.body)
-    while waiting:
-        statement = waiting.pop()
+    statements: list[ast.stmt] = list(tree.body)
+    while statements:
+        statement = statements.pop()
         for block in ("body", "orelse", "finalbody"):
             if not isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                waiting += getattr(statement, block, [])
+                statements += getattr(statement, block, [])
         for handler in getattr(statement, "handlers", []):
-            waiting += handler.body
+            statements += handler.body
         if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            twice = statement.name in names  # for two versions of a library, or @overload
-            names[statement.name] = ast.Pass() if twice else statement
+            is_repeated = statement.name in names  # for two versions of a library, or @overload
+            names[statement.name] = ast.Pass() if is_repeated else statement
             is_open |= statement.name == "__getattr__" and not is_ours
         elif isinstance(statement, ast.Import | ast.ImportFrom):
             for alias in statement.names:
@@ -163,9 +163,11 @@ def _read_options(module: str, found: ast.stmt, hops: int) -> tuple[str, ...] | 
     for base in found.bases:
         if isinstance(base, ast.Name) and base.id in ("ABC", "object"):
             continue
-        there = _look_up(module, base.id, hops - 1) if isinstance(base, ast.Name) else None
+        definition = _look_up(module, base.id, hops - 1) if isinstance(base, ast.Name) else None
         inherited.append(
-            None if there is None or isinstance(there, Missing) else _read_options(*there, hops - 1)
+            None
+            if definition is None or isinstance(definition, Missing)
+            else _read_options(*definition, hops - 1)
         )
     if None in inherited or decorators not in ([], ["dataclass"]):
         return None

@@ -1,7 +1,7 @@
-"""Whether an optimizer step may change the weights: only if its loss and the norm of its gradient are finite.
+"""Decides whether an optimizer step may change the weights: only if its loss and gradient norm are finite.
 
-The loss is made part of the gradient: where it is not finite on one rank, that rank's gradient is NaN, and so is the
-norm over all ranks. All ranks then decide alike without a word more between them.
+If the loss of one rank is not finite, that rank's gradient is made NaN, so the norm over all ranks is NaN too. All
+ranks thus decide alike without further communication.
 """
 
 import math
@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 
 
 class StepWatch:
-    """Watches one optimizer step after the other, on every rank.
+    """Checks one optimizer step after another, on every rank.
 
     Attributes:
-        is_finite: whether the last step that was judged was finite, and so has changed the weights.
+        is_finite: true if the last step was finite, and so has changed the weights.
         gradient_norm: its norm over all ranks, before clipping.
     """
 
@@ -27,27 +27,27 @@ class StepWatch:
         self._losses: list[Tensor] = []  # of each micro-batch, [row]
 
     def begin(self) -> None:
-        """Begin a step."""
+        """Start a step."""
         self.is_finite, self.gradient_norm = True, 0.0
         self._losses.clear()
 
     def add_loss(self, losses: Tensor, factor: float) -> Tensor:
-        """Return the sum of a micro-batch's losses [row, T] x factor; if it is not finite, its gradient is NaN."""
+        """Return factor x the sum of a micro-batch's losses [row, T]. If that is not finite, its gradient is NaN."""
         self._losses.append(losses.detach().sum(dim=1))
         loss = losses.sum() * factor
         return loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan)
 
     def judge(self, optimizer: Optimizer) -> Tensor:
-        """Decide on the step; one that is not finite loses its gradients, so that optimizers pass over all weights.
+        """Return the norm [] of the gradient over all ranks, and decide on the step.
 
-        Returns the norm [] of the gradient over all ranks.
+        A step that is not finite loses its gradients, so the optimizer skips all weights.
         """
         gradients = [
             p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
         ]
         norm = get_total_norm(gradients)
         total_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        # A loss without a graph, of text on a frozen backbone, has no gradient to tell of it.
+        # The loss of text on a frozen backbone has no graph, so no gradient shows that it is not finite.
         local_loss = torch.stack([losses.sum() for losses in self._losses]).sum().to(total_norm.device)
         self.gradient_norm, loss = torch.stack([total_norm.float(), local_loss.float()]).tolist()
         is_single = not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
@@ -59,12 +59,12 @@ class StepWatch:
         return norm
 
     def clip(self, optimizer: Optimizer, max_norm: float, norm: Tensor) -> None:
-        """Scale the gradients so that their norm, which is known, is at most `max_norm`."""
+        """Scale the gradients, whose norm is `norm`, to a norm of at most `max_norm`."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         clip_grads_with_norm_(parameters, max_norm, norm)
 
     def record(self, is_finite: bool, gradient_norm: float) -> None:
-        """Take note of a step that DeepSpeed has judged itself."""
+        """Record the decision of DeepSpeed, which decides on its steps itself."""
         self.is_finite, self.gradient_norm = is_finite, gradient_norm
 
     def bad_rows(self) -> list[list[int]]:

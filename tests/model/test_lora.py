@@ -163,7 +163,7 @@ def test_groups_freeze_and_thaw() -> None:
             ATTENTION,
             {"g": Group("*.q.weight", frozen=False)},
             {},
-            "puts an update beside 'backbone.*q.weight'",
+            "adds an update to 'backbone.*q.weight'",
         ),
         (ATTENTION, {"g": Group("backbone.*", frozen=True)}, {}, "which model.lora adds to be trained"),
         (

@@ -1,4 +1,4 @@
-"""Optimizer groups: the last match wins, and a pattern that can do nothing is refused."""
+"""Optimizer groups: the last match wins, and a pattern without effect is refused."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_patterns_without_effect_are_refused(pattern: str, words: str) -> None:
         assign({"g": Group(pattern)}, PARAMETERS)
 
 
-def test_a_group_overrides_only_what_it_says() -> None:
+def test_a_group_overrides_only_its_options() -> None:
     named = [
         ("a.weight", torch.nn.Parameter(torch.zeros(3))),
         ("b.weight", torch.nn.Parameter(torch.zeros(5, 7))),

@@ -56,7 +56,7 @@ def test_both_stacks_of_the_backbone() -> None:
         assert place[f"backbone.{name}.weight"].above == 0  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def test_stacks_of_encoders_and_the_optimizers_own_rate() -> None:
+def test_stacks_of_encoders_and_the_default_rate_of_the_optimizer() -> None:
     names = BACKBONE + TIMM + WAV2VEC2
     found = rates("modalities.*", names, decay=0.9, lr=None)
     assert found.pop("default") == 2.0  # the backbone
@@ -69,7 +69,7 @@ def test_stacks_of_encoders_and_the_optimizers_own_rate() -> None:
     assert found == pytest.approx({**blocks, **layers, **below, "tower": 2.0})
 
 
-def test_depth_is_the_models_even_where_a_pattern_takes_a_part() -> None:
+def test_depth_is_that_of_the_model_for_a_pattern_of_some_blocks() -> None:
     assert rates("backbone.encoder.block.[01].*", BACKBONE)["tower/encoder.block.0"] == 0.25
 
 
@@ -86,13 +86,13 @@ def test_a_decay_without_a_stack_is_refused() -> None:
         rates("*", ["modalities.image.encoder.mlp.0.weight", "modalities.image.adapter.weight"])
 
 
-def test_a_frozen_group_takes_no_rate() -> None:
+def test_a_frozen_group_with_a_rate_is_refused() -> None:
     with pytest.raises(UserError, match="frozen and has a learning rate or a decay"):
         Group("*", lr=0.1, frozen=True)
 
 
 def test_blocks_of_an_adapter_have_the_full_rate() -> None:
-    """`PerceiverResampler` has numbered blocks of its own, after those of the encoder."""
+    """`PerceiverResampler` has numbered blocks too, after those of the encoder."""
     adapter = [f"modalities.image.adapter.blocks.{n}.output.weight" for n in range(3)]
     place = find_places(TIMM + adapter)
     assert {place[name].above for name in adapter} == {0}  # pyright: ignore[reportOptionalMemberAccess]

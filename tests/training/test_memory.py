@@ -1,4 +1,4 @@
-"""The estimate of memory by kind: the optimizer's state is what it really keeps."""
+"""The estimate of memory by kind of tensor; the optimizer's state is its real state."""
 
 from functools import partial
 from typing import Any

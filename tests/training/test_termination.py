@@ -1,4 +1,4 @@
-"""SIGTERM or SIGINT to any rank or to all: saved within the step, and the run goes on as if never stopped."""
+"""SIGTERM or SIGINT to one rank or to all: the run is saved within the step, and continues as if never stopped."""
 
 from pathlib import Path
 from typing import Any

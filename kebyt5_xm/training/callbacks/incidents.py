@@ -1,9 +1,9 @@
-"""Steps and validations that are not finite: a row each in RUN/incidents.jsonl, and the end of a run that has them.
+"""Steps and validations that are not finite: RUN/incidents.jsonl lists them, and too many such steps stop the run.
 
     {"step", "what": "step", "loss", "gradient_norm", "sources", "rows": [{"source", "path", "line"}]}
     {"step", "what": "validation", "parts": [held-out parts without a finite loss]}
 
-Figures that are not finite are words there (`nan`, `inf`), since JSON has none.
+Values that are not finite are written as texts (`nan`, `inf`), since JSON has no numbers for them.
 """
 
 import math
@@ -24,11 +24,14 @@ from kebyt5_xm.training.task import Task
 
 FILE = "incidents.jsonl"
 MAX_ROWS = 16
-"""Rows of a step that are listed."""
+"""Rows that are listed for a step."""
 
 
 class Incidents(pl.Callback):
-    """Records what is not finite, and stops the run, saved, after `most` such steps in a row. Raises `UserError`."""
+    """Records steps and validations that are not finite.
+
+    After `max_bad_steps` such steps in a row, it saves the run and raises `UserError`.
+    """
 
     def __init__(self, run: Path, max_bad_steps: int, newest: Newest, task: Task, data: DataModule) -> None:
         if max_bad_steps < 1:
@@ -75,7 +78,7 @@ class Incidents(pl.Callback):
         )
         found = (
             f"step {trainer.global_step}: loss {loss:.4g} and gradient norm {norm:.4g} are not both finite (sources "
-            f"{', '.join(sources)}), so that it has changed no weight; see {self.path}"
+            f"{', '.join(sources)}), so it has changed no weight; see {self.path}"
         )
         if self._in_a_row < self.max_bad_steps:
             rank_zero_info(found)
@@ -99,7 +102,7 @@ class Incidents(pl.Callback):
         if parts:
             self._write(trainer, {"step": trainer.global_step, "what": "validation", "parts": parts})
             rank_zero_info(
-                f"step {trainer.global_step}: the held-out loss of {', '.join(parts)} is not finite, and never the "
+                f"step {trainer.global_step}: the held-out loss of {', '.join(parts)} is not finite, so never the "
                 f"best; see {self.path}"
             )
 
@@ -117,7 +120,7 @@ def _collect(
 ) -> tuple[float, list[str], list[dict[str, Any]]]:
     """Return the loss of the step, and the sources and rows of the examples whose losses are not finite.
 
-    Where the losses of all examples are finite and only the gradient is not, all sources of the step are told.
+    If only the gradient is not finite, all sources of the step are returned, and no rows.
     """
     parts, whole = task.tally.totals(trainer.strategy)
     names = data.training.names
@@ -136,7 +139,7 @@ def _collect(
 def _rows(
     data: DataModule, start: int, bad: list[list[int]], rank: int, world_size: int
 ) -> list[dict[str, Any]]:
-    """Return source, file and line of the examples in the bad rows of a rank's micro-batches of a step."""
+    """Return source, file and line of the examples in the bad rows of a rank's micro-batches."""
     found = []
     for micro_batch, rows in zip(data.steps.batch(start).micro_batches[rank::world_size], bad, strict=True):
         draws, packed = micro_batch.draws, micro_batch.packed_row
@@ -145,7 +148,7 @@ def _rows(
                 part, row = int(draws.part[place]), int(draws.row[place])
                 try:
                     path, line = data.training.source(part).place(row)
-                except NotImplementedError:  # a chunk of a corpus, which has no line
+                except NotImplementedError:  # a chunk of a corpus has no line
                     path, line = "", row + 1
                 found.append({"source": data.training.names[part], "path": str(path), "line": line})
     return found
