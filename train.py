@@ -17,7 +17,7 @@ if __name__ == "__main__":
         if sys.argv[1:] == ["--version"]:
             print(version())
             raise SystemExit(0)
-        check_arguments(sys.argv[1:])  # what needs no import is told before the imports
-        from kebyt5_xm.training.cli import main  # ten seconds, in which Ctrl-C is an interruption too
+        check_arguments(sys.argv[1:])  # errors that need no slow import come first
+        from kebyt5_xm.training.cli import main  # takes ten seconds; Ctrl-C works meanwhile
 
         main(sys.argv[1:])

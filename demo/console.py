@@ -17,10 +17,10 @@ def quiet() -> None:
     """Keep `UNTOLD` and transformers' bars from being printed. To be called before Lightning's first message."""
     from transformers.utils import logging as transformers_logging
 
-    from kebyt5_xm.training import quiet
+    from kebyt5_xm.training.library_messages import silence
 
     transformers_logging.disable_progress_bar()
-    quiet.quiet(*UNTOLD)
+    silence(*UNTOLD)
 
 
 def heading(text: str) -> None:

@@ -24,7 +24,7 @@ from kebyt5_xm.model.processor import CrossModalProcessor
 from kebyt5_xm.model.runs.checkpoint_reading import stored_tensors
 from kebyt5_xm.training import cli as training
 from kebyt5_xm.training import recipe_imports
-from kebyt5_xm.training.configured import configured
+from kebyt5_xm.training.from_recipes import build_task
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 
@@ -267,10 +267,10 @@ def test_ones_own_module_lies_in_the_working_folder(own: str, capsys: pytest.Cap
     del sys.modules["own_metric"]
     sys.path.remove(os.getcwd())
     with pytest.raises(UserError, match="'own_metric' is not trusted"):
-        configured(["run/config.yaml"], random_weights=False)
+        build_task(["run/config.yaml"], random_weights=False)
     assert "own_metric" not in sys.modules
     assert os.getcwd() not in sys.path
-    _, data = configured(["run/config.yaml"], False, ["own_metric"])
+    _, data = build_task(["run/config.yaml"], False, ["own_metric"])
     assert "pairs" in data.sources
     with pytest.raises(SystemExit):
         training.main(["fit", "-c", "run/config.yaml"])  # not trusted

@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> None:
 def _evaluate(run: "Run", args: argparse.Namespace) -> "Opener":
     """Evaluate a run, and return what opens the media of its examples."""
     from kebyt5_xm.evaluation.evaluate import evaluate
-    from kebyt5_xm.training.configured import run_data
+    from kebyt5_xm.training.from_recipes import build_run_data
 
-    data, probed = run_data(run, args.trust), args.probed
+    data, probed = build_run_data(run, args.trust), args.probed
     found = evaluate(run, data, args.device, args.trust, num_probed=probed, with_robustness=args.robustness)
     return found.medium

@@ -151,10 +151,7 @@ class Backbone:
 
         Raises `UserError` for weights that cannot be read or do not fit.
         """
-        if self.weights is None:
-            model = self._build_from_scratch()
-        else:
-            model = self.build_from(open_pretrained(self.weights))
+        model = self._build_from_scratch() if self.weights is None else self._build_from_weights()
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         if self.frozen:
@@ -169,6 +166,10 @@ class Backbone:
         # variance by the fan-in (mesh TensorFlow's dense layers; transformers #26441, t5x #1477).
         nn.init.normal_(model.lm_head.weight, std=model.config.d_model**-0.5)
         return model
+
+    def _build_from_weights(self) -> "T5ForConditionalGeneration":
+        assert self.weights is not None
+        return self.build_from(open_pretrained(self.weights))
 
     def build_from(self, source: Pretrained) -> "T5ForConditionalGeneration":
         """Return the model with the weights of `source`, the opened `weights`."""

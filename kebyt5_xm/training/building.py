@@ -1,4 +1,4 @@
-"""From `model` in a recipe to the model: its parts, their first weights, what the data side must know."""
+"""Builds the model from `model` in a recipe: its parts, their first weights, and their interfaces for the data."""
 
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +17,16 @@ from kebyt5_xm.model.lora import LoRA, part_of
 from kebyt5_xm.model.modality import Modality, cache_folder, interface
 from kebyt5_xm.model.t5 import without_weights
 from kebyt5_xm.training import groups as parameter_groups
-from kebyt5_xm.training.continued import continued
 from kebyt5_xm.training.groups import Group
+from kebyt5_xm.training.resuming import resume_backbone
 from kebyt5_xm.training.training_choice import TrainingChoice, decide
 
 
-class Building:
-    """What a recipe says of the model, checked before anything heavy is loaded, and built once.
+class ModelBuilder:
+    """Checks the model of a recipe before weights are loaded, and builds it.
 
-    The arguments are those of `kebyt5_xm.training.task.Task` of the same names. Encoders are made when
-    first asked for; the model takes them over.
+    The arguments are those of `kebyt5_xm.training.task.Task`. Encoders are built when they are first needed, and
+    become part of the model.
     """
 
     def __init__(
@@ -43,22 +43,22 @@ class Building:
         self.groups = groups
         self.lora = lora
         self._caches: dict[str, FeatureCache] = {}
-        self._goes_on = False
+        self._is_resumed = False
 
-    def go_on(self, recorded: Path) -> None:
-        """Build the model of a run that goes on from a checkpoint with all weights; `recorded` is RUN/backbone."""
-        self.backbone = continued(self.backbone, recorded)
-        self._goes_on = True
+    def resume(self, recorded: Path) -> None:
+        """Build the model without its starting weights, which a checkpoint replaces. `recorded` is RUN/backbone."""
+        self.backbone = resume_backbone(self.backbone, recorded)
+        self._is_resumed = True
 
     def build(self) -> CrossModalT5:
-        """Return the model with its weights, in training mode. Raises `UserError` where they cannot be had."""
+        """Return the model with its weights, in training mode. Raises `UserError` if they cannot be loaded."""
         model = self._compose(self.backbone.build())
         model.calibrate()
         for name, modality in self.modalities.items():
-            if modality.weights is not None and not self._goes_on:
+            if modality.weights is not None and not self._is_resumed:
                 load_adapter(model, name, modality.weights)
         self._decide(model).apply(model)
-        model.train()  # modules begin in training mode unasked; here encoders hold part of themselves back
+        model.train()  # encoders then put their frozen parts into eval mode
         return model
 
     def check(self) -> None:
@@ -70,10 +70,10 @@ class Building:
         parameters = choice.parameters()
         if not any(trains for _, trains in parameters):
             raise UserError(
-                "nothing trains: model.backbone.frozen is true, or groups with `frozen: true` hold all there is; set "
-                "one to false"
+                "nothing trains: model.backbone.frozen is true, or groups with `frozen: true` match all parameters; "
+                "set one to false"
             )
-        parameter_groups.by_layer(self.groups, parameters)
+        parameter_groups.split_by_layer(self.groups, parameters)
         for place in choice.lora:
             part, _, name = part_of(place).removesuffix(".encoder").partition(".")
             if part == "modalities" and name in self.modalities and self.modalities[name].cache is not None:
@@ -94,9 +94,9 @@ class Building:
         return self._encoders[name]
 
     def interfaces(self, read_caches: bool = True) -> dict[str, MediaInterface]:
-        """Return what the data side must know of each modality.
+        """Return modality -> what the data module must know of it.
 
-        Raises `UserError` if a modality's cache has no features of its encoder, unless they are not to be read.
+        Raises `UserError` if a modality's cache has no features of its encoder and `read_caches` is true.
         """
         d_model = self.backbone.config().d_model
         return {
@@ -121,9 +121,9 @@ class Building:
 
     def _compose(self, backbone: T5ForConditionalGeneration) -> CrossModalT5:
         config = CrossModalT5Config(backbone.config.to_dict(), slot_bias=self.slot_bias)
-        built = {}
+        modules = {}
         for name, modality in self.modalities.items():
             encoder = self._encoders[name]
-            with backbone.device:  # a skeleton's adapters have no weights either
-                built[name] = encoder, modality.adapter(encoder.out_dim, backbone.config.d_model)
-        return CrossModalT5(config, backbone, built)
+            with backbone.device:  # adapters of a model without weights have none either
+                modules[name] = encoder, modality.adapter(encoder.out_dim, backbone.config.d_model)
+        return CrossModalT5(config, backbone, modules)

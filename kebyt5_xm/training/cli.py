@@ -13,7 +13,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 
-from kebyt5_xm.data.loading.loader import KILLED_WORKER, is_of_killed_worker
 from kebyt5_xm.data.media.names import expand_arguments
 from kebyt5_xm.errors import UserError, in_one_line
 from kebyt5_xm.model.runs.branches import SetAside, refuse_abandoned
@@ -23,25 +22,21 @@ from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step, read_checkp
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training import recipes, trainer_options
 from kebyt5_xm.training.callbacks.checkpoints import Best, Newest
-from kebyt5_xm.training.callbacks.forgetting import ForgettingMeter
-from kebyt5_xm.training.callbacks.forgetting_gate import Forgetting
+from kebyt5_xm.training.callbacks.forgetting import Forgetting, ForgettingMeter
 from kebyt5_xm.training.callbacks.incidents import Incidents
 from kebyt5_xm.training.callbacks.progress import ProgressBar, Throughput
 from kebyt5_xm.training.callbacks.samples import SampleTable
 from kebyt5_xm.training.callbacks.skips import Skips
 from kebyt5_xm.training.callbacks.termination import SaveOnTerminate, Terminated
-from kebyt5_xm.training.configured import run_data
-from kebyt5_xm.training.continued import changes, check_changes, told
-from kebyt5_xm.training.lost_rank import is_of_lost_rank, lost_rank
-from kebyt5_xm.training.metrics_log import MetricsLog
-from kebyt5_xm.training.quiet import quiet
-from kebyt5_xm.training.recipe_check import config_paths, trusted_in
-from kebyt5_xm.training.recipe_cli import RecipeCLI
-from kebyt5_xm.training.recipe_imports import recipes_imports
+from kebyt5_xm.training.from_recipes import build_run_data
+from kebyt5_xm.training.library_messages import explain_errors, silence
+from kebyt5_xm.training.loggers import MetricsLog, NoTrace, make_tensorboard_logger
+from kebyt5_xm.training.recipe_check import split_config_paths, split_trusted
+from kebyt5_xm.training.recipe_cli import RecipeCLI, RunExistsError, SaveRecipe, dump_config
+from kebyt5_xm.training.recipe_imports import limit_imports
 from kebyt5_xm.training.results import ResultsWriter
-from kebyt5_xm.training.save_recipe import SaveRecipe, as_recorded, taken
-from kebyt5_xm.training.tensorboard import NoTrace, tensorboard
-from kebyt5_xm.training.validations import Validations
+from kebyt5_xm.training.resuming import check_changes, describe_changes, find_changes
+from kebyt5_xm.training.validation import Validations
 from kebyt5_xm.trust import packages
 
 
@@ -50,54 +45,56 @@ class TrainingCLI(RecipeCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        # Lightning's table has a column for every part and cuts off names and figures.
+        # Lightning's table has a column for every held-out part, and cuts off names and numbers.
         return kwargs | ({"verbose": False} if subcommand == "validate" else {})
 
     def after_validate(self) -> None:
-        """Print what was measured, a line each."""
-        figures = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        """Print every metric on a line."""
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         if self.trainer.is_global_zero:
-            for name, value in sorted(figures.items()):
-                print(f"{name:<{max(map(len, figures))}}  {value:.4f}")
+            for name, value in sorted(metrics.items()):
+                print(f"{name:<{max(map(len, metrics))}}  {value:.4f}")
 
     @property
-    def _chosen(self) -> Any:
-        """The configuration of the subcommand that runs."""
+    def _subcommand_config(self) -> Any:
+        """The parsed options of the subcommand that runs."""
         assert self.subcommand is not None
         return self.config[self.subcommand]
 
     def before_instantiate_classes(self) -> None:
-        config = self._chosen
+        config = self._subcommand_config
         trainer_options.check(config["trainer"])
         run = Path(config["run_dir"])
         if run.exists() and not run.is_dir():
             raise UserError(f"run_dir '{run}' is a file; name another directory with --run_dir")
         if config.get("ckpt_path"):
-            path = self._checkpoint(run, config["ckpt_path"])
+            path = self._find_checkpoint(run, config["ckpt_path"])
             config["ckpt_path"] = str(path)
             if self.subcommand == "fit":
                 refuse_abandoned(path, run)
-                self._tell_changes(run)
+                self._print_changes(run)
         elif self.subcommand == "fit" and (run / "config.yaml").exists():
-            raise taken(run)
+            raise RunExistsError(run)
         elif self.subcommand == "validate" and not config["model"]["backbone"]["weights"]:
             raise UserError(
-                "found no --ckpt_path, so that random weights would be validated; expected last, best or the path of "
+                "found no --ckpt_path, so random weights would be validated; expected last, best or the path of "
                 "a checkpoint, or weights in model.backbone"
             )
 
-    def _tell_changes(self, run: Path) -> None:
-        """Say what the recipe has changed since the last start. Raises `UserError` for what would do nothing."""
+    def _print_changes(self, run: Path) -> None:
+        """Print what the recipe has changed since the last start. Raises `UserError` for a change without effect."""
         if not (run / "config.yaml").is_file():
             return
-        given = as_recorded(self._parser(self.subcommand), self._chosen)
-        found = changes(Run(run).config, yaml.safe_load(given))
-        check_changes(found)
-        if found:
-            rank_zero_info(f"continues with other options than it was started with last: {told(found)}")
+        recipe = yaml.safe_load(dump_config(self._parser(self.subcommand), self._subcommand_config))
+        changes = find_changes(Run(run).config, recipe)
+        check_changes(changes)
+        if changes:
+            rank_zero_info(
+                f"continues with other options than it was started with last: {describe_changes(changes)}"
+            )
 
-    def _checkpoint(self, run: Path, name: str) -> Path:
-        """Return the checkpoint that `--ckpt_path` names, after a look into it; raise `UserError` for none."""
+    def _find_checkpoint(self, run: Path, name: str) -> Path:
+        """Return the checkpoint that `--ckpt_path` names. Raises `UserError` if it is missing or cannot be read."""
         path = {"last": lambda: Run(run).last, "best": lambda: Run(run).best}.get(name, lambda: Path(name))()
         if not path.exists():
             raise UserError(f"found no checkpoint '{name}'; expected a path, or last or best of the run")
@@ -107,16 +104,16 @@ class TrainingCLI(RecipeCLI):
         return path
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        config = self._chosen
+        config = self._subcommand_config
         run = Path(config["run_dir"])
-        fitting = self.subcommand == "fit"
-        task, data = self.built
-        task.connect(data)  # here alone: task, data and callbacks are given what they need of each other
+        is_fit = self.subcommand == "fit"
+        task, data = self.task_and_data
+        task.connect(data)  # the one place where task, data and callbacks are connected
         throughput, skips = Throughput(), Skips(data)
         callbacks: list[Callback] = [throughput, skips, SampleTable(data)]
         if config["trainer"]["enable_progress_bar"] is not False:
             callbacks.append(ProgressBar())
-        if fitting:
+        if is_fit:
             folder = run / "checkpoints"
             newest = Newest(folder, config["checkpoint_every"])
             forgetting = ForgettingMeter(
@@ -137,10 +134,10 @@ class TrainingCLI(RecipeCLI):
         try:
             trainer = super().instantiate_trainer(
                 default_root_dir=str(run),
-                logger=[*self._loggers(run), *self._listed("trainer.logger")] if fitting else False,
-                callbacks=[*self._listed("trainer.callbacks"), *callbacks],
-                enable_model_summary=False,  # the table of optimizer groups says it better
-                enable_checkpointing=fitting,
+                logger=[*self._make_loggers(run), *self._get_list("trainer.logger")] if is_fit else False,
+                callbacks=[*self._get_list("trainer.callbacks"), *callbacks],
+                enable_model_summary=False,  # the table of optimizer groups replaces it
+                enable_checkpointing=is_fit,
                 **kwargs,
             )
         except UserError:
@@ -148,44 +145,44 @@ class TrainingCLI(RecipeCLI):
         except (MisconfigurationException, ValueError) as error:  # no such device, no such strategy
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
         trainer_options.check_precision(trainer.precision)
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # else the user has chosen another
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # otherwise the user has chosen one
             trainer.strategy.checkpoint_io = DurableCheckpointIO()
         return trainer
 
     def before_fit(self) -> None:
         """Raise `UserError` if the strategy cannot continue from the checkpoint."""
-        if path := self._chosen.get("ckpt_path"):
+        if path := self._subcommand_config.get("ckpt_path"):
             check_readable(Path(path), self.trainer.strategy)
-            self.built[0].building.go_on(Path(path).absolute().parent.parent / "backbone")
+            self.task_and_data[0].builder.resume(Path(path).absolute().parent.parent / "backbone")
 
     before_validate = before_fit
 
     def after_fit(self) -> None:
         """Evaluate the run's best checkpoint and write its report, if the recipe says so."""
-        if not (self._chosen["report"] and self.trainer.is_global_zero):
+        if not (self._subcommand_config["report"] and self.trainer.is_global_zero):
             return
         from kebyt5_xm.evaluation.evaluate import evaluate
         from kebyt5_xm.evaluation.report import write_report
 
-        run = Run(self._chosen["run_dir"])
+        run = Run(self._subcommand_config["run_dir"])
         device, trusted = str(self.trainer.strategy.root_device), packages(run.config)
-        write_report(run, evaluate(run, run_data(run, trusted), device, trusted).medium)
+        write_report(run, evaluate(run, build_run_data(run, trusted), device, trusted).medium)
 
-    def _loggers(self, run: Path) -> list[Logger]:
-        path = self._chosen.get("ckpt_path")
-        return [tensorboard(run, checkpoint_step(Path(path)) if path else None), MetricsLog(run)]
+    def _make_loggers(self, run: Path) -> list[Logger]:
+        path = self._subcommand_config.get("ckpt_path")
+        return [make_tensorboard_logger(run, checkpoint_step(Path(path)) if path else None), MetricsLog(run)]
 
-    def _listed(self, key: str) -> list[Any]:
-        """Return what the recipe gives under `key` as a list; true, false and null give nothing."""
+    def _get_list(self, key: str) -> list[Any]:
+        """Return the recipe's value of `key` as a list, which is empty for true, false and null."""
         value = self._get(self.config_init, key)
         return value if isinstance(value, list) else [] if value in (None, True, False) else [value]
 
 
 def main(args: list[str]) -> None:
     """Run `train.py` with `args`; a `UserError` ends it with one line and exit code 2."""
-    quiet()
+    silence()
     try:
-        with in_one_line():
+        with in_one_line(), explain_errors():
             _run(expand_arguments(args))
     except Terminated as error:
         print(error, file=sys.stderr)
@@ -193,42 +190,22 @@ def main(args: list[str]) -> None:
 
 
 def _run(args: list[str]) -> None:
-    """Run `train.py`; what libraries raise for something the user can mend is raised as a `UserError`."""
-    try:
-        trusted, args = trusted_in(args)
-        paths = config_paths(args)[0]
-        with recipes_imports(paths, trusted, args), tempfile.TemporaryDirectory() as folder:
-            TrainingCLI(
-                merged_arguments(args, Path(folder)),
-                paths,
-                trainer_class=DurableTrainer,
-                save_config_callback=SaveRecipe,
-            )
-    except SystemExit as ended:
-        if isinstance(ended.__context__, KeyboardInterrupt):  # before the first step; Lightning ends with 1
-            raise KeyboardInterrupt from None
-        raise
-    except ValueError as error:
-        # Of torch's optimizers, whose groups are not those that were saved.
-        if "loaded state dict" not in str(error):
-            raise
-        raise UserError(
-            f"the checkpoint's optimizer has other groups than the recipe's ({error}); continue it with its own "
-            "recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights"
-        ) from error
-    except RuntimeError as error:
-        if is_of_killed_worker(error):
-            raise UserError(KILLED_WORKER) from error
-        if is_of_lost_rank(error):
-            raise lost_rank(error) from error
-        raise
+    trusted, args = split_trusted(args)
+    paths = split_config_paths(args)[0]
+    with limit_imports(paths, trusted, args), tempfile.TemporaryDirectory() as folder:
+        TrainingCLI(
+            merge_arguments(args, Path(folder)),
+            paths,
+            trainer_class=DurableTrainer,
+            save_config_callback=SaveRecipe,
+        )
 
 
-def merged_arguments(args: list[str], folder: Path) -> list[str]:
+def merge_arguments(args: list[str], folder: Path) -> list[str]:
     """Replace all `-c/--config FILE` in `args` by one merged file in `folder`, put first."""
-    paths, rest = config_paths(args)
+    paths, rest = split_config_paths(args)
     if not paths:
         return rest
     merged = folder / "merged.yaml"
-    merged.write_text(recipes.written(recipes.merge(paths)), encoding="utf-8")
+    merged.write_text(recipes.to_yaml(recipes.merge(paths)), encoding="utf-8")
     return [*rest[:1], "--config", str(merged), *rest[1:]]

@@ -1,4 +1,4 @@
-"""Which parameters train, and how fast: optimizer groups by pattern."""
+"""Optimizer groups: learning rate and weight decay of parameters by the pattern of their names."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,23 +8,23 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.training.layer_decay import places
+from kebyt5_xm.training.layer_decay import find_places
 
 
 @dataclass
 class Group:
-    """Parameters whose name matches a shell pattern, and what they take instead of the optimizer's values.
+    """Options of the parameters whose names match a pattern, instead of the optimizer's defaults.
 
     Names are those of the model: `backbone.encoder.block.0.layer.0.SelfAttention.q.weight`. `*` matches any
-    run of characters, dots included: `backbone.decoder.*`, `modalities.image.adapter.*`, `*layer_norm*`.
+    characters, dots included: `backbone.decoder.*`, `modalities.image.adapter.*`, `*layer_norm*`.
 
     Args:
-        pattern: over names of parameters.
+        pattern: shell pattern of parameter names.
         lr: learning rate.
         weight_decay: weight decay.
-        layer_decay: from above 0 to 1. Block i of a stack has the rate x layer_decay^(number of blocks above it), its
-            embeddings once more; see `kebyt5_xm.training.layer_decay`.
-        frozen: true, and these do not train; false, and they train although LoRA would freeze them; see
+        layer_decay: above 0, at most 1. The rate of a block is multiplied by layer_decay^(number of blocks above it),
+            that of the embeddings by one power more; see `kebyt5_xm.training.layer_decay`.
+        frozen: if true, the parameters do not train; if false, they train although LoRA would freeze them; see
             `kebyt5_xm.training.training_choice`.
     """
 
@@ -50,14 +50,14 @@ class Group:
 DEFAULT = "default"
 
 _SCALE = "scale"
-"""Key of an optimizer group until `scale_rates`: what its learning rate is multiplied with."""
+"""Key of an optimizer group for the factor of its learning rate, until `scale_rates` applies it."""
 
 
 def assign(groups: dict[str, Group], parameters: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
     """Return group name -> parameter names, for (name, trainable) pairs; the last match wins.
 
-    What matches none is in the group `default`. Raises `UserError` for a pattern that matches nothing, or
-    frozen parameters alone, unless it is there to freeze them.
+    Parameters that match no pattern are in the group `default`. Raises `UserError` for a pattern that matches no
+    parameter, and for one that matches only frozen parameters unless its group freezes them.
     """
     parameters = list(parameters)
     assigned: dict[str, list[str]] = {DEFAULT: [], **{name: [] for name in groups}}
@@ -86,13 +86,13 @@ def assign(groups: dict[str, Group], parameters: Iterable[tuple[str, bool]]) -> 
     return {name: names for name, names in assigned.items() if names}
 
 
-def by_layer(
+def split_by_layer(
     groups: dict[str, Group], parameters: Iterable[tuple[str, bool]]
 ) -> list[tuple[str, str, float, list[str]]]:
-    """Return (optimizer group, group, factor of its learning rate, parameter names), as `assign` and decays say.
+    """Return (optimizer group, group, factor of the learning rate, parameter names) of every optimizer group.
 
     A group with `layer_decay` becomes one optimizer group for every block: `NAME/encoder.block.3`. Raises `UserError`
-    for a decay over parameters in no stack of blocks.
+    as `assign` does, and for a decay if no parameter of the group belongs to a stack of blocks.
     """
     parameters = list(parameters)
     found = []
@@ -101,7 +101,7 @@ def by_layer(
         if decay is None:
             found.append((name, name, 1.0, members))
             continue
-        place_of = places([parameter for parameter, _ in parameters])
+        place_of = find_places([parameter for parameter, _ in parameters])
         if not any(place_of[member] for member in members):
             raise UserError(
                 f"model.groups.{name}: layer_decay is {decay}, but nothing that '{groups[name].pattern}' matches "
@@ -116,11 +116,11 @@ def by_layer(
     return found
 
 
-def optimizer_groups(groups: dict[str, Group], named: Iterable[tuple[str, Tensor]]) -> list[dict]:
-    """Return the parameter groups to hand to a torch optimizer, each with its `name`; then call `scale_rates`."""
+def make_optimizer_groups(groups: dict[str, Group], named: Iterable[tuple[str, Tensor]]) -> list[dict]:
+    """Return named parameter groups for a torch optimizer; call `scale_rates` on the optimizer afterwards."""
     tensors = dict(named)
     result = []
-    for label, name, scale, parameters in by_layer(
+    for label, name, scale, parameters in split_by_layer(
         groups, [(n, t.requires_grad) for n, t in tensors.items()]
     ):
         entry: dict = {"name": label, "params": [tensors[parameter] for parameter in parameters]}
@@ -133,13 +133,13 @@ def optimizer_groups(groups: dict[str, Group], named: Iterable[tuple[str, Tensor
 
 
 def scale_rates(optimizer: Optimizer) -> None:
-    """Apply the layer decays to the rates, which may be the optimizer's own and so are known only now."""
+    """Apply the layer decays to the learning rates, which may be defaults that only the optimizer knows."""
     for group in optimizer.param_groups:
         group["lr"] *= group.pop(_SCALE, 1.0)
 
 
-def table(param_groups: list[dict], num_frozen: int) -> str:
-    """Return the printed table of an optimizer's real groups, and which share of the model trains."""
+def format_table(param_groups: list[dict], num_frozen: int) -> str:
+    """Return a table of an optimizer's groups for printing, and the share of the model that trains."""
     names = [group.get("name", DEFAULT) for group in param_groups]
     width = max(20, *(len(name) + 2 for name in names))
     lines = [f"{'group':<{width}}{'tensors':>9}{'parameters':>16}{'lr':>12}{'weight decay':>14}"]

@@ -1,4 +1,4 @@
-"""Command-line errors of `train.py` for people: one line, the wrong name, the nearest right one."""
+"""Command-line errors of `train.py`: one line, with the wrong name and the nearest known one."""
 
 import inspect
 import re
@@ -12,15 +12,15 @@ from jsonargparse import set_dumper, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.training.recipe_check import place_of_value
+from kebyt5_xm.training.recipe_check import locate_value
 from kebyt5_xm.training.recipe_yaml import dump_values, load_option
 
-# jsonargparse 4.53 writes the text `1e3` without quotes and reads it as a number, in RUN/config.yaml too.
+# jsonargparse 4.53 writes the text `1e3` without quotes, in RUN/config.yaml too, and then reads it as a number.
 set_dumper("yaml", dump_values)
-# And it reads the key `no` as false.
+# It also reads the key `no` as false.
 set_loader("yaml", load_option, (yaml.YAMLError,))
 
-# How jsonargparse 4.53 and argparse name what they did not expect.
+# Messages of jsonargparse 4.53 and argparse.
 _UNKNOWN = re.compile(
     r"unrecognized arguments: --(?P<argument>[^\s=]+)"
     r"|Option '(?P<option>[^']+)' is not accepted"
@@ -37,9 +37,9 @@ _NO_CLASS_WITHIN = re.compile(
     r"Problem with given class_path '(?P<class_path>[^']+)':\s*(?P<cause>No module named '[^']+'"
     r"|module '(?P<module>[^']+)' has no attribute '(?P<name>[^']+)')",
 )
-"""The same of a class within a list or a union."""
+"""The same for a class within a list or a union."""
 _DENIED = re.compile(r"Importing '(?P<path>[^']+)' is not allowed")
-"""Of `kebyt5_xm.trust`, which lets a run's recipe name no other class."""
+"""The recipe of a run names a class that is not trusted; see `kebyt5_xm.trust`."""
 _CLASS_PATH = re.compile(r"class_path '([^']+)'")
 
 
@@ -52,14 +52,14 @@ _NOT_TEXT = re.compile(r"(True|False|[-+.0-9]+)$")
 
 
 class Parser(LightningArgumentParser):
-    """Takes options by their full names only, and explains errors in one line, with their place in a recipe."""
+    """Accepts only full names of options, and prints errors in one line, with their place in a recipe."""
 
     recipes: Mapping[str, str] = {}
-    """The files that are parsed, merged into one: absolute path -> as given. jsonargparse parses in other folders."""
+    """The recipes that are parsed: absolute path -> path as given. jsonargparse parses in other folders."""
 
     @classmethod
     def of(cls, recipes: Sequence[str]) -> "type[Parser]":
-        """Return a parser that knows which recipes are parsed."""
+        """Return a parser class for these recipes, which errors name."""
         return type(cls.__name__, (cls,), {"recipes": {str(Path(path).absolute()): path for path in recipes}})
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -68,26 +68,26 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         place, line = self._place(message), explain(message, self._names())
-        if place:  # which tells the whole path of the key
+        if place:  # it has the whole path of the key
             line = line.removeprefix(f'Parser key "{(_KEY.findall(message) or [""])[-1]}"; ')
         print(f"error: {place}{line}", file=sys.stderr)
         raise SystemExit(2)
 
     def _place(self, message: str) -> str:
-        """Return file, line and key path of what a message is about, where one key of the recipes fits alone."""
+        """Return file, line and key path of the error, if exactly one key of the recipes matches the message."""
         value = _VALUE.search(message)
         key = (_KEY.findall(message) or [None])[-1]
         if unknown := _UNKNOWN.search(message):
             key, value = next(word for word in unknown.groups() if word), None
         try:
-            place = place_of_value(list(self.recipes), key, value and value["value"]) if key else ""
+            place = locate_value(list(self.recipes), key, value and value["value"]) if key else ""
         except UserError:
             return ""
         path = next((path for path in self.recipes if place.startswith(path)), "")
         return self.recipes.get(path, "") + place.removeprefix(path)
 
     def _names(self) -> set[str]:
-        """Return every option and every word in one, of this parser and its subcommands."""
+        """Return the options of this parser and its subcommands, and the words within them."""
         names: set[str] = set()
         subcommands = self._subcommands_action
         parsers = [self, *(subcommands._name_parser_map.values() if subcommands else [])]
@@ -99,7 +99,7 @@ class Parser(LightningArgumentParser):
 
 
 def explain(message: str, names: set[str]) -> str:
-    """Return a parser's message as one line, with the nearest known name behind an unknown one."""
+    """Return a parser's message as one line, with the nearest known name after an unknown one."""
     if denied := _DENIED.search(message):
         package = denied["path"].partition(".")[0]
         return (
@@ -119,7 +119,7 @@ def explain(message: str, names: set[str]) -> str:
     word = next(value for value in found.groups() if value)
     for class_path in _CLASS_PATH.findall(message):
         module, _, name = class_path.rpartition(".")
-        try:  # only what the parser has imported: the rest may be what it refused to
+        try:  # only modules that the parser has imported: it may have refused others
             names = names | set(inspect.signature(getattr(sys.modules[module], name)).parameters)
         except (KeyError, AttributeError, TypeError, ValueError):
             continue
@@ -127,14 +127,12 @@ def explain(message: str, names: set[str]) -> str:
 
 
 def _in_one_line(message: str) -> str:
-    """Return a message's lines as one; of a value of the wrong type, the types and the value alone."""
+    """Return a message in one line; for a value of the wrong type, only the expected types and the value."""
     value = _VALUE.search(message)
     wrong = _UNION.search(message) or _WRONG.search(message)
     kinds = [kind for kind in _EXPECTED.findall(wrong[0]) if "NoneType" not in kind] if wrong else []
     if wrong and value and kinds:
         kinds = [re.sub(r"<class '([\w.]+)'>", r"\1", kind) for kind in dict.fromkeys(kinds)]
-        quote = (
-            "; quote it if the text is meant" if "str" in kinds and _NOT_TEXT.match(value["value"]) else ""
-        )
+        quote = "; quote it for a text" if "str" in kinds and _NOT_TEXT.match(value["value"]) else ""
         message = message[: wrong.start()] + f"expected {' or '.join(kinds)}, found {value['value']}{quote}"
     return "; ".join(part.strip().removesuffix(":") for part in message.splitlines() if part.strip())

@@ -1,23 +1,28 @@
-"""What a recipe may say on top of model, data and trainer, and how the command line is read."""
+"""The options of a recipe, how the command line is read, and RUN/config.yaml, which records the merged recipe."""
 
+from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+import lightning.pytorch as pl
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model import origin
 from kebyt5_xm.training import trainer_options
-from kebyt5_xm.training.callbacks.forgetting_gate import Forgetting
+from kebyt5_xm.training.callbacks.forgetting import Forgetting
 from kebyt5_xm.training.parser import Parser
 from kebyt5_xm.training.task import Task
 
 
 class RecipeCLI(LightningCLI):
-    """LightningCLI with the options of a recipe; it reads and builds, and what runs is in a class above it.
+    """LightningCLI with the options of a recipe. It builds model and data; subclasses run something with them.
 
     Args:
-        args: of the command line, with one `--config` at most.
-        paths: the recipes that were merged into it, which errors name.
-        others: LightningCLI's.
+        args: of the command line, with at most one `--config`.
+        paths: the recipes that were merged into that file, which errors name.
+        others: further arguments of LightningCLI.
     """
 
     def __init__(self, args: list[str], paths: list[str], **others: Any) -> None:
@@ -34,19 +39,19 @@ class RecipeCLI(LightningCLI):
         )
 
     @property
-    def built(self) -> tuple[Task, DataModule]:
-        """What the recipe says of model and data, built."""
+    def task_and_data(self) -> tuple[Task, DataModule]:
+        """The model and the data of the recipe."""
         assert isinstance(self.model, Task)
         assert isinstance(self.datamodule, DataModule)
         return self.model, self.datamodule
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Return the subcommands, and which arguments of the trainer's methods are not for the user."""
-        given = {"model", "datamodule", "weights_only"}
+        """Return subcommand -> the arguments of the trainer's method that are not options."""
+        shared = {"model", "datamodule", "weights_only"}
         return {
-            "fit": {*given, "train_dataloaders", "val_dataloaders"},
-            "validate": {*given, "dataloaders", "verbose"},
+            "fit": {*shared, "train_dataloaders", "val_dataloaders"},
+            "validate": {*shared, "dataloaders", "verbose"},
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -58,7 +63,7 @@ class RecipeCLI(LightningCLI):
             "--monitor",
             type=str,
             default="val/bits_per_byte",
-            help="Metric by which the best checkpoint is kept: val/bits_per_byte, or val/METRIC/SOURCE.",
+            help="Metric of the best checkpoint: val/bits_per_byte, or val/METRIC/SOURCE.",
         )
         parser.add_argument(
             "--report", type=bool, default=False, help="Write RUN/report.html when training ends."
@@ -67,13 +72,14 @@ class RecipeCLI(LightningCLI):
             "--forgetting",
             type=Forgetting | None,
             default=Forgetting(),
-            help="What is done when text is forgotten.",
+            help="What happens when the model forgets text.",
         )
         parser.add_argument(
             "--max_bad_steps",
             type=int,
             default=1,
-            help="Steps in a row whose loss or gradient is not finite, and that change nothing, until the run stops.",
+            help="Consecutive steps with a loss or gradient that is not finite, until the run stops. Such steps "
+            "change no weight.",
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
@@ -81,4 +87,54 @@ class RecipeCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would read a whole checkpoint here for hyperparameters, and the recipe has them."""
+        """Do nothing: Lightning would read a whole checkpoint for hyperparameters, which the recipe has."""
+
+
+# -- RUN/config.yaml --------------------------------------------------------------------------------------
+
+
+class RunExistsError(UserError):
+    """A new run was given the directory of another run."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(
+            f"'{run}' holds a run already; continue it with --ckpt_path last, or name another with --run_dir"
+        )
+
+
+def dump_config(parser: ArgumentParser, config: Namespace) -> str:
+    """Return the text of RUN/config.yaml: the merged recipe with all defaults, which reproduces the run."""
+    config = config.clone()
+    config["ckpt_path"] = None  # the checkpoint of this start is no part of the recipe
+    return parser.dump(config, skip_none=False, skip_link_targets=True)
+
+
+class SaveRecipe(SaveConfigCallback):
+    """Writes RUN/config.yaml and RUN/backbone when training starts. RUN/config.yaml marks the directory as taken.
+
+    Raises `UserError` on every rank if another run has taken the directory since this one was started.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Do nothing: a run that fails before its first step leaves no files."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Task)
+        run = Path(trainer.default_root_dir)
+        is_written = trainer.is_global_zero and self._write(run / "config.yaml")
+        if not trainer.strategy.broadcast(is_written):
+            raise RunExistsError(run)
+        if trainer.is_global_zero:
+            origin.record(pl_module.backbone, run / "backbone")
+
+    def _write(self, path: Path) -> bool:
+        """Write the recipe; return false if a new run finds one there."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_resumed = self.config.get("ckpt_path")
+        text = dump_config(self.parser, self.config)
+        try:
+            with path.open("w" if is_resumed else "x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            return False
+        return True

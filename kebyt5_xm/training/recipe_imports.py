@@ -1,4 +1,4 @@
-"""What recipes may import while they are read: see `kebyt5_xm.trust` for the rule."""
+"""Limits what recipes may import while they are read; see `kebyt5_xm.trust` for the rules."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,37 +23,37 @@ from kebyt5_xm.trust import (
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
-def is_of_run(path: str | Path) -> bool:
-    """Say whether a recipe is one that a run keeps, and so perhaps a stranger's."""
+def is_run_recipe(path: str | Path) -> bool:
+    """Say whether a recipe is that of a run, which may be third-party."""
     path = Path(path)
     return path.name == "config.yaml" or (path.parent / "checkpoints").is_dir()
 
 
 @contextmanager
-def recipes_imports(
+def limit_imports(
     paths: Sequence[str], trusted_modules: Sequence[str] = (), words: Sequence[str] = ()
 ) -> Iterator[None]:
-    """Hold what the recipes at `paths` may import, before and while jsonargparse reads them.
+    """Limit what the recipes at `paths` may import, before and while jsonargparse reads them.
 
-    `words` are the command line's, which are the user's own as a recipe is. The working folder stays where it is
-    put, since data workers import what the recipe names. Raises `UserError` for a run's recipe that names a class
-    outside what is trusted.
+    `words` are the arguments of the command line. Classes that they or the user's recipes name may be imported. The
+    working folder stays in `sys.path` afterwards, since data workers import these classes too. Raises `UserError` for
+    the recipe of a run that names a class of a package that is not trusted.
     """
-    of_runs = [path for path in paths if is_of_run(path)]
-    for path in of_runs:
+    run_recipes = [path for path in paths if is_run_recipe(path)]
+    for path in run_recipes:
         check_trusted(load(path), trusted_modules)
-    own = [path for path in paths if path not in of_runs]
+    user_recipes = [path for path in paths if path not in run_recipes]
     leave_working_folder()
-    if own or not paths:
+    if user_recipes or not paths:
         look_here_last()
     trust(trusted_modules)
-    if any(str(name).startswith("encoders.") for path in own for _, name in class_paths(load(path))):
+    if any(str(name).startswith("encoders.") for path in user_recipes for _, name in class_paths(load(path))):
         check_encoders()
-    if not of_runs:
+    if not run_recipes:
         yield
         return
     named = {match[0].partition(".")[0] for word in words for match in _DOTTED.finditer(word)}
-    for path in own:
+    for path in user_recipes:
         named |= {match[0].partition(".")[0] for match in _DOTTED.finditer(Path(path).read_text("utf-8"))}
     with _only_imports_of({*TRUSTED, *LIBRARIES, *trusted_modules, *named}):
         yield
@@ -61,7 +61,7 @@ def recipes_imports(
 
 @contextmanager
 def _only_imports_of(allowed: Iterable[str]) -> Iterator[None]:
-    """Let jsonargparse import nothing else that a value names, in whichever of its forms it is named."""
+    """Let jsonargparse import only from these packages, in whatever form a value names a class."""
     before = dict(parsing_settings)
     set_parsing_settings(
         import_path_denylist=["*"],

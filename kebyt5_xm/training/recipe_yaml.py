@@ -1,8 +1,8 @@
-"""YAML of recipes, without what YAML guesses: keys are their written text, and a value's type decides what it is.
+"""Reads the YAML of recipes without YAML's guesses: keys are texts, and the type of an option decides its value.
 
-YAML 1.1 takes the keys `no`, `on`, `1.0`, `012` and `1:30` for a boolean, numbers and a time, and `language: no` for
-false. Here a key is the text that is written, quoted or not, and so is a value until the parser knows its type: false
-for an option that is true or false, `no` for a language. Only null is null.
+YAML 1.1 reads the keys `no`, `on`, `1.0`, `012` and `1:30` as a boolean, numbers and a time, and `language: no` as
+false. Here a key is the written text, quoted or not. So is a value until the parser knows the type of its option:
+`no` is false for a boolean and `no` for a language. Only null is always null.
 """
 
 import re
@@ -25,29 +25,29 @@ _MERGE = "tag:yaml.org,2002:merge"
 _NOT_TEXT = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float")}
 _TEXT = {_STR, "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"}
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9_]+)[eE][-+]?[0-9]+")
-"""Numbers to everyone but YAML 1.1, which asks for a point and a sign: `1e-3`, `1.5e3`."""
+"""Numbers such as `1e-3` and `1.5e3`, which YAML 1.1 reads as texts: it requires a point and a sign."""
 
 
-MOST_VALUES = 100_000
-"""Of a recipe with its aliases written out. Our own choice: nine lines of aliases of aliases are a billion."""
+MAX_VALUES = 100_000
+"""Values of a recipe with its aliases expanded. Our own choice: nine lines of nested aliases are a billion values."""
 
 
-class Plain(str):
-    """A value that is written without quotes and is a number or a boolean in YAML: `1.0`, `no`."""
+class Unquoted(str):
+    """The text of a value without quotes that is a number or a boolean in YAML: `1.0`, `no`."""
 
 
 class _SafeDumper(yaml.SafeDumper):
-    """Quotes a text that some reader takes for a number."""
+    """Quotes texts that some readers would read as numbers."""
 
 
 _SafeDumper.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 class _Dumper(_SafeDumper):
-    """Writes a `Plain` as it was written, and every other text in quotes."""
+    """Writes an `Unquoted` without quotes, and every other text in quotes."""
 
 
-def _plain(dumper: yaml.SafeDumper, text: Plain) -> yaml.Node:
+def _plain(dumper: yaml.SafeDumper, text: Unquoted) -> yaml.Node:
     tag = dumper.resolve(yaml.ScalarNode, str(text), (True, False))
     return dumper.represent_scalar(tag, str(text))
 
@@ -56,28 +56,28 @@ def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     return dumper.represent_scalar(_STR, text, style='"')
 
 
-_Dumper.add_representer(Plain, _plain)
+_Dumper.add_representer(Unquoted, _plain)
 _Dumper.add_representer(str, _quoted)
 
 
 def dump(recipe: Mapping[str, Any]) -> str:
-    """Return a recipe as YAML that every reader takes alike."""
+    """Return a recipe as YAML that all readers read alike."""
     return yaml.dump(recipe, Dumper=_Dumper, allow_unicode=True, sort_keys=False)
 
 
 def dump_values(values: Any) -> str:
-    """Return plain values as YAML for people, such as RUN/config.yaml; a text stays one to every reader."""
+    """Return native values as YAML for people, such as RUN/config.yaml; all readers read texts as texts."""
     return yaml.dump(
         values, Dumper=_SafeDumper, allow_unicode=True, sort_keys=False, default_flow_style=False
     )
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
-    """Return a recipe, and the line from 1 on which each of its keys stands.
+    """Return a recipe, and key path -> line number, from 1.
 
-    Raises `UserError` for a file that cannot be read, that is no YAML or no mapping, for a key given twice in one
-    mapping, and for a key or a value that is no text, number, list or mapping. Class paths have their names of now
-    (`kebyt5_xm.trust.RENAMED`).
+    Former class paths are replaced by the present ones (`kebyt5_xm.trust.RENAMED`). Raises `UserError` for a file
+    that cannot be read or is not a mapping in YAML, for a key given twice in one mapping, and for a key or a value
+    that is not a text, number, list or mapping.
     """
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig")
@@ -104,7 +104,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
 
 
 class _Reader:
-    """From nodes to values, with the lines of the keys."""
+    """Converts YAML nodes to values, and records the line of each key."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -114,55 +114,55 @@ class _Reader:
 
     def mapping(self, node: yaml.MappingNode, at: KeyPath) -> dict[str, Any]:
         if node in self._open:
-            raise self._refused(node, "an alias of what it stands in", "write the block out")
+            raise self._error(node, "an alias of a block that contains it", "write the block out")
         self._open.append(node)
         if node.tag != "tag:yaml.org,2002:map":
-            raise self._refused(node, f"the tag {node.tag}", "take it out")
+            raise self._error(node, f"the tag {node.tag}", "take it out")
         result: dict[str, Any] = {}
-        own: dict[str, int] = {}
+        key_lines: dict[str, int] = {}
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
                 for merged in self._merged(value_node, at):
                     result = {**merged, **result}
                 continue
             key = self._key(key_node)
-            if key in own:
+            if key in key_lines:
                 raise UserError(
                     f"'{self.path}' line {key_node.start_mark.line + 1} has the key '{key}' a second time (first in "
-                    f"line {own[key]}); expected it once in {'.'.join(at) or 'the file'}: merge the two, or take "
-                    "one out"
+                    f"line {key_lines[key]}); expected it once in {'.'.join(at) or 'the file'}: merge the two, or "
+                    "take one out"
                 )
-            own[key] = self.lines[(*at, key)] = key_node.start_mark.line + 1
-            result.pop(key, None)  # what `<<` brought
+            key_lines[key] = self.lines[(*at, key)] = key_node.start_mark.line + 1
+            result.pop(key, None)  # from `<<`
             result[key] = self._value(value_node, (*at, key))
         self._open.pop()
         return result
 
     def _merged(self, node: yaml.Node, at: KeyPath) -> Iterator[dict[str, Any]]:
-        """Yield the mappings behind a `<<`, those that win first."""
+        """Yield the mappings of a `<<`, by descending priority."""
         for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if not isinstance(item, yaml.MappingNode):
-                raise self._refused(node, "'<<' before something that is no mapping", "quote the key")
+                raise self._error(node, "'<<' with a value that is no mapping", "quote the key")
             yield self.mapping(item, at)
 
     def _key(self, node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode):
             kind = "list" if isinstance(node, yaml.SequenceNode) else "mapping"
-            raise self._refused(
+            raise self._error(
                 node, f"a {kind} as a key", "use a text as the key, in quotes if it has brackets"
             )
-        # Names in two Unicode forms look alike, and an overlay would miss what it is laid over.
+        # Names in two Unicode forms look alike, but an overlay would not match them.
         return unicodedata.normalize("NFC", node.value)
 
     def _value(self, node: yaml.Node, at: KeyPath) -> Any:
         self._count += 1
-        if self._count > MOST_VALUES:
-            raise self._refused(node, f"more than {MOST_VALUES} values behind its aliases", "write them out")
+        if self._count > MAX_VALUES:
+            raise self._error(node, f"more than {MAX_VALUES} values behind its aliases", "write them out")
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, at)
         if isinstance(node, yaml.SequenceNode):
             if node in self._open:
-                raise self._refused(node, "an alias of what it stands in", "write the list out")
+                raise self._error(node, "an alias of a block that contains it", "write the list out")
             self._open.append(node)
             items = [self._value(item, (*at, str(number))) for number, item in enumerate(node.value)]
             self._open.pop()
@@ -171,17 +171,17 @@ class _Reader:
         if node.tag == _NULL:
             return None
         if node.tag in _NOT_TEXT or (node.style is None and _EXPONENT.fullmatch(node.value)):
-            return Plain(node.value)
+            return Unquoted(node.value)
         if node.tag in _TEXT:
             return node.value
-        raise self._refused(node, f"the tag {node.tag}", "take it out, and quote the value if it is a text")
+        raise self._error(node, f"the tag {node.tag}", "take it out, and quote the value if it is a text")
 
-    def _refused(self, node: yaml.Node, found: str, remedy: str) -> UserError:
+    def _error(self, node: yaml.Node, found: str, remedy: str) -> UserError:
         return UserError(f"'{self.path}' line {node.start_mark.line + 1} has {found}; {remedy}")
 
 
 class _TextKeys(yaml.SafeLoader):
-    """Reads numbers and booleans, and keys as their written text."""
+    """Reads values as numbers and booleans, and keys as their written text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
         letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -201,20 +201,20 @@ class _TextKeys(yaml.SafeLoader):
 _TextKeys.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 _TextKeys.add_constructor("tag:yaml.org,2002:value", lambda loader, node: node.value)
 _BARE = re.compile(r"\s*(\{[^:]*\}|[^\s{}:]+:)\s*")
-"""What YAML takes for a mapping without values, and people mean as text: `{question}`, `Answer:`."""
+"""Texts that YAML would read as a mapping without values: `{question}`, `Answer:`."""
 
 
 def load_option(text: str) -> Any:
-    """Return what an option on the command line holds, such as `{ko: stores/ko, no: stores/no}`."""
+    """Return the value of an option on the command line, such as `{ko: stores/ko, no: stores/no}`."""
     return text if _BARE.fullmatch(text) else yaml.load(text, Loader=_TextKeys)
 
 
-def native(value: Any) -> Any:
-    """Return a value of a recipe with its unquoted numbers and booleans as what YAML makes of them."""
+def to_native(value: Any) -> Any:
+    """Return a value of a recipe with its unquoted texts as numbers and booleans."""
     if isinstance(value, Mapping):
-        return {key: native(item) for key, item in value.items()}
+        return {key: to_native(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [native(item) for item in value]
-    if not isinstance(value, Plain):
+        return [to_native(item) for item in value]
+    if not isinstance(value, Unquoted):
         return value
     return float(value) if _EXPONENT.fullmatch(value) else yaml.safe_load(value)

@@ -1,9 +1,9 @@
 """Recipes: YAML files merged in order into one.
 
-LightningCLI replaces a whole mapping when a second config names it; here mappings merge key by key, so an
-overlay adds a modality without repeating the others. A mapping whose `class_path` changes is replaced whole,
-because the old `init_args` belong to the old class. Null takes an entry out that a file before has brought, in every
-mapping of names: sources, modalities, groups, LoRA entries, the stores and the labels of a source.
+LightningCLI replaces a whole mapping when a second config names it. Here mappings merge key by key, so an overlay
+adds a modality without repeating the others. If the `class_path` of a mapping changes, the whole mapping is replaced,
+because the old `init_args` belong to the old class. Null removes an entry of an earlier file from a mapping of names:
+sources, modalities, groups, LoRA entries, and the stores, validation parts and labels of a source.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 
 from kebyt5_xm.data.media.names import expand_recipe
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.training.recipe_yaml import KeyPath, Plain, dump, read
+from kebyt5_xm.training.recipe_yaml import KeyPath, Unquoted, dump, read
 from kebyt5_xm.trust import add_trust_argument
 
 Recipe = dict[str, Any]
@@ -28,12 +28,12 @@ NAMED = (
     ("model", "groups"),
     ("model", "lora"),
 )
-"""The mappings of names that a recipe has, `*` for any name; null takes an entry out of them."""
+"""The mappings of names in a recipe, `*` for any name. Null removes an entry from them."""
 
 
 OPTIMIZER = "kebyt5_xm.optimizers.RMSScaledAdamW"
-"""That of a recipe which names none. As a default of a signature its options would stay under another class:
-jsonargparse (4.53) keeps those that both take, so that AdamW would get this one's weight decay of 0, and its rate."""
+"""The optimizer of a recipe that names none. It is no default of a signature: jsonargparse (4.53) would keep its
+options for another class that has the same ones, so AdamW would get its weight decay of 0 and its rate."""
 
 
 def add_config_argument(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -45,15 +45,15 @@ def add_config_argument(parser: argparse.ArgumentParser, required: bool = True) 
         required=required,
         default=[],
         metavar="RECIPE",
-        help="a recipe or an overlay, as for `train.py fit`; give it as often as you have them",
+        help="a recipe or an overlay, as for `train.py fit`; may be given several times",
     )
     add_trust_argument(parser)
 
 
 def load(path: str | Path) -> Recipe:
-    """Read one recipe; raise `UserError` if it is missing, is no YAML or is no mapping.
+    """Read one recipe. Raises `UserError` for a file that is missing, not YAML or not a mapping.
 
-    Keys are texts and so are values, see `kebyt5_xm.training.recipe_yaml`; `~/` is the home folder.
+    Keys and values are texts, see `kebyt5_xm.training.recipe_yaml`; `~/` is the home folder.
     """
     return expand_recipe(read(path)[0])
 
@@ -75,52 +75,52 @@ def merge(paths: list[str]) -> Recipe:
                     "give one of the two modalities another name"
                 )
         merged = overlay(merged, recipe)
-    merged.pop("weights_only", None)  # RUN/config.yaml had it once; it never meant anything
+    merged.pop("weights_only", None)  # in RUN/config.yaml of older versions; without effect
     return _without_nulls(merged)
 
 
 def matches(at: KeyPath, patterns: Iterable[KeyPath]) -> bool:
-    """Say whether a place in a recipe is one of `patterns`, in which `*` stands for any name."""
+    """Say whether a key path matches one of `patterns`, in which `*` stands for any name."""
     return any(len(at) == len(pattern) and all(map(fnmatchcase, at, pattern)) for pattern in patterns)
 
 
 def _without_nulls(tree: Any, at: tuple[str, ...] = ()) -> Any:
-    """Leave out the entries that are null in the end, in every mapping of `NAMED`."""
+    """Remove entries that are null after merging from every mapping of `NAMED`."""
     if not isinstance(tree, dict):
         return tree
-    here = matches(at, NAMED)
+    is_named = matches(at, NAMED)
     return {
-        key: _without_nulls(value, (*at, key)) for key, value in tree.items() if not (here and value is None)
+        key: _without_nulls(value, (*at, key))
+        for key, value in tree.items()
+        if not (is_named and value is None)
     }
 
 
-def written(recipe: Recipe) -> str:
+def to_yaml(recipe: Recipe) -> str:
     """Return a merged recipe as YAML in which the parser finds every value as it was written.
 
-    What goes to classes of ours is text, and their types decide what it means, as on the command line. To the trainer
-    and to classes of others, which may ask for no type, numbers and booleans go as such.
+    Values for classes of this project are texts, and the type of the option decides their meaning, as on the command
+    line. Values for the trainer and for third-party classes are numbers and booleans: their options may have no type.
     """
     model = recipe.get("model")
     if model is None or (isinstance(model, dict) and model.get("optimizer") is None):
         recipe = {**recipe, "model": {**(model or {}), "optimizer": {"class_path": OPTIMIZER}}}
-    return dump(_texts(recipe, True))
+    return dump(_to_text(recipe, is_ours=True))
 
 
-def _texts(value: Any, ours: bool) -> Any:
+def _to_text(value: Any, is_ours: bool) -> Any:
     if isinstance(value, dict):
-        named = value.get("class_path")
+        class_path = str(value.get("class_path") or "")
         return {
-            name: _texts(
+            name: _to_text(
                 item,
-                str(named or "").startswith("kebyt5_xm.")
-                if name == "init_args"
-                else ours and name != "trainer",
+                class_path.startswith("kebyt5_xm.") if name == "init_args" else is_ours and name != "trainer",
             )
             for name, item in value.items()
         }
     if isinstance(value, list):
-        return [_texts(item, ours) for item in value]
-    return str(value) if ours and isinstance(value, Plain) else value
+        return [_to_text(item, is_ours) for item in value]
+    return str(value) if is_ours and isinstance(value, Unquoted) else value
 
 
 def overlay(below: Recipe, above: Recipe) -> Recipe:

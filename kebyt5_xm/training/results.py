@@ -1,4 +1,4 @@
-"""RUN/results.json: the figures of a run, written when training ends, read by model card and reports."""
+"""RUN/results.json: the results of a run, written when training ends, for the model card and reports."""
 
 import datetime
 import json
@@ -25,22 +25,22 @@ class ResultsWriter(pl.Callback):
         date                  day on which training ended, ISO 8601
         steps                 optimizer steps trained
         global_batch_size     examples of one step
-        parameters            of the whole model; trainable_parameters of them train
+        parameters            of the whole model; trainable_parameters counts those that train
         train_seconds         time spent training, without validation (since the last resume)
         device_hours          train_seconds on every rank, in hours
-        peak_memory_gb        most memory that rank 0 took, in 1e9 bytes; `peak_memory_of` says what is counted
-        bytes_per_second      input and target ids trained on in a second, over all ranks
+        peak_memory_gb        peak memory of rank 0, in 1e9 bytes; `peak_memory_of` says what is counted
+        bytes_per_second      input and target ids trained on per second, over all ranks
         hardware              processor or accelerator, and how many ranks
-        precision, strategy   as Lightning names them
+        precision, strategy   Lightning's names
         loss, bits_per_byte   of the last validation, over all held-out parts together
         parts.NAME            bits_per_byte and loss of a held-out part, with `uniform`, `unigram` and `bigram`:
-                              the entropies of the same held-out bytes, bits per byte
+                              the entropies of the same held-out bytes, in bits per byte
         skipped.NAME          examples of a training part that could not be made, `skipped` of `drawn` (since the last
-                              resume); RUN/skipped.jsonl has them one by one
+                              resume); RUN/skipped.jsonl lists them
         epochs.NAME           passes over the rows of a training part
-        length_table_seconds  time that measuring lengths took before training; 0 where they were kept from before
+        length_table_seconds  time spent on measuring lengths before training; 0 if they were stored already
         forgetting.NAME       bits per byte of held-out text at the `start`, at the `end` and at their `worst`
-        data_fingerprint      digest of everything that decided which examples were seen
+        data_fingerprint      digest of everything that decides which examples are seen
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class ResultsWriter(pl.Callback):
                 file.write((json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
     def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Return the figures, keys as above."""
+        """Return the results; the docstring of the class lists the keys."""
         data, throughput = self.data, self.throughput
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        # ZeRO 3 leaves empty tensors behind between passes, which remember their size as `ds_numel`.
+        # Between passes, ZeRO 3 leaves empty tensors, which hold their size as `ds_numel`.
         sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in pl_module.parameters()]
         peak, peak_of = peak_memory(trainer.strategy.root_device)
         return {

@@ -1,39 +1,48 @@
-"""What a resumed run takes from its recipe and what from its checkpoint, so that no option is read and not used.
+"""What a resumed run takes from its recipe and what from its checkpoint: every option of the recipe has an effect.
 
-PyTorch and Lightning (2.6) restore an optimizer's learning rate, weight decay and betas from the checkpoint, over
-what the recipe says now. A checkpoint therefore also holds what its recipe gave (`Given`), and where the recipe gives
-something else since, that is what holds from the first resumed step on.
+PyTorch and Lightning (2.6) restore an optimizer's learning rate, weight decay and betas from the checkpoint, and
+ignore the recipe. Checkpoints therefore also hold the options of their recipe (`OptimizerOptions`). An option that
+has changed since then takes effect from the first resumed step on. Weights come from the checkpoint alone.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.backbone import Backbone
+from kebyt5_xm.model.pretrained import Pretrained
 from kebyt5_xm.schedules import Schedule
 
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
 KEY = "given"
-"""The key of a checkpoint that holds what its recipe gave."""
+"""The key of a checkpoint that holds the `OptimizerOptions` of its recipe."""
 
-COMMON = ("weight_decay", "betas", "eps", "momentum")
-"""Options of optimizers that are never state: some keep counters among them."""
+COMMON_OPTIONS = ("weight_decay", "betas", "eps", "momentum")
+"""Entries of parameter groups that are always options; other entries may be counters of the optimizer."""
 
-_OWN_GROUP = {"params", "initial_lr"}
+_NO_OPTIONS = {"params", "initial_lr"}
+
+# -- the optimizer and the schedule -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a recipe gives for the optimizer.
+class OptimizerOptions:
+    """The options of a recipe's optimizer and schedule.
 
     Attributes:
-        optimizer: its class.
-        groups: of each, its options, by name, and a digest of its parameters' names under `members`.
-        schedule: its class, and its options by name; empty without one.
+        optimizer: class path of the optimizer.
+        groups: options of each parameter group by name, and under `members` a digest of its parameters' names.
+        schedule: options of the schedule by name, and under `class` its class path; empty without a schedule.
     """
 
     optimizer: str
@@ -41,73 +50,61 @@ class Given:
     schedule: dict[str, Any]
 
     @classmethod
-    def of(cls, optimizer: Optimizer, names: Mapping[int, str], schedule: LRScheduler | None) -> "Given":
-        """Return what an optimizer and its schedule were made with; `names` by the tensors' `id`."""
+    def of(
+        cls, optimizer: Optimizer, names: Mapping[int, str], schedule: LRScheduler | None
+    ) -> "OptimizerOptions":
+        """Return the options of a new optimizer and its schedule; `names` maps `id` of a parameter to its name."""
         groups = [
-            {key: _plain(value) for key, value in group.items() if key not in _OWN_GROUP}
-            | {"lr": _plain(group.get("initial_lr", group["lr"]))}  # a schedule changes the other
+            {key: _plain(value) for key, value in group.items() if key not in _NO_OPTIONS}
+            | {"lr": _plain(group.get("initial_lr", group["lr"]))}  # a schedule changes `lr`
             | {"members": _digest(names[id(p)] for p in group["params"])}
             for group in optimizer.param_groups
         ]
-        given = cls(_class_path(optimizer), groups, {})
-        return given if schedule is None else given._scheduled(schedule)
-
-    def _scheduled(self, schedule: LRScheduler) -> "Given":
-        options = {
-            key: value
-            for key, value in vars(schedule).items()
-            if not key.startswith("_") and isinstance(value, int | float | str | bool | list | tuple | None)
-        }
-        for counted in ("last_epoch", "base_lrs"):
-            options.pop(counted, None)
-        options = {key: _plain(value) for key, value in options.items()}
-        return Given(self.optimizer, self.groups, {"class": _class_path(schedule), **options})
+        return cls(_class_path(optimizer), groups, {} if schedule is None else _schedule_options(schedule))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def read(cls, content: Mapping[str, Any]) -> "Given":
-        return cls(**content)
 
-
-def check(before: Given, now: Given, schedule: LRScheduler | None) -> None:
-    """Raise `UserError` for a change that the state in the checkpoint does not fit; `schedule` is the recipe's."""
-    remedy = (
-        "continue with the checkpoint's own, or start a new run from its weights with model.backbone.weights"
-    )
+def check_options(before: OptimizerOptions, now: OptimizerOptions, schedule: LRScheduler | None) -> None:
+    """Raise `UserError` for a change that the checkpoint's state cannot follow; `schedule` is the recipe's."""
+    remedy = "continue with the checkpoint's options, or start a new run from its weights with model.backbone.weights"
     if before.optimizer != now.optimizer:
         raise UserError(
             f"model.optimizer is {now.optimizer}, the checkpoint holds the state of a {before.optimizer}; {remedy}"
         )
     if [group["members"] for group in before.groups] != [group["members"] for group in now.groups]:
         raise UserError(
-            "the checkpoint's optimizer has other groups than the recipe's: model.groups, or what is frozen, gives "
-            f"them other parameters; {remedy}"
+            "the checkpoint's optimizer has other groups than the recipe's: model.groups, or the frozen parameters, "
+            f"have changed; {remedy}"
         )
     if before.schedule != now.schedule and schedule is not None and not isinstance(schedule, Schedule):
         raise UserError(
-            f"model.schedule has changed ({_difference(before.schedule, now.schedule)}), and a schedule of PyTorch's "
-            f"goes on as its checkpoint says; {remedy}, or take one of kebyt5_xm.schedules"
+            f"model.schedule has changed ({_difference(before.schedule, now.schedule)}), but a schedule of PyTorch "
+            f"can only continue unchanged; {remedy}, or take one of kebyt5_xm.schedules"
         )
 
 
-def restored(optimizer: Optimizer, now: Given) -> Given:
-    """Return what the recipe of an older checkpoint gave, which does not say so: what its optimizer had."""
+def read_options(optimizer: Optimizer, now: OptimizerOptions) -> OptimizerOptions:
+    """Return the options of a restored optimizer, for older checkpoints that do not hold those of their recipe."""
     groups = [
-        {**new, **{key: _plain(group[key]) for key in COMMON if key in new and key in group}}
+        {**new, **{key: _plain(group[key]) for key in COMMON_OPTIONS if key in new and key in group}}
         | {"lr": _plain(group.get("initial_lr", group["lr"]))}
         for group, new in zip(optimizer.param_groups, now.groups, strict=True)
     ]
-    return Given(now.optimizer, groups, now.schedule)
+    return OptimizerOptions(now.optimizer, groups, now.schedule)
 
 
-def apply(
-    before: Given, now: Given, optimizer: Optimizer, schedule: LRScheduler | None, steps_done: int
+def apply_options(
+    before: OptimizerOptions,
+    now: OptimizerOptions,
+    optimizer: Optimizer,
+    schedule: LRScheduler | None,
+    steps_done: int,
 ) -> list[str]:
-    """Put what the recipe has changed into the optimizer that was restored, and return the changes, in words.
+    """Apply changed options to the restored optimizer and schedule; return a description of each change.
 
-    Where nothing has changed nothing is touched. `check` has passed.
+    Unchanged options are left alone. `check_options` must have passed.
     """
     changes: list[str] = []
     rates_change = before.schedule != now.schedule
@@ -131,7 +128,7 @@ def apply(
         schedule._last_lr = list(following)
     elif schedule is None:
         following = rates
-    else:  # of PyTorch's, whose next rate follows from the last one
+    else:  # a schedule of PyTorch, which computes each rate from the one before it
         old_rates = [float(old["lr"]) for old in before.groups]
         scales = [new / old if old else 1.0 for new, old in zip(rates, old_rates, strict=True)]
         following = [float(g["lr"]) * scale for g, scale in zip(optimizer.param_groups, scales, strict=True)]
@@ -154,12 +151,23 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     )
 
 
+def _schedule_options(schedule: LRScheduler) -> dict[str, Any]:
+    options = {
+        key: _plain(value)
+        for key, value in vars(schedule).items()
+        if not key.startswith("_")
+        and key not in ("last_epoch", "base_lrs")
+        and isinstance(value, int | float | str | bool | list | tuple | None)
+    }
+    return {"class": _class_path(schedule), **options}
+
+
 def _class_path(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that a checkpoint holds without pickled code, and that equals itself when read again."""
+    """Return a value that checkpoints can hold without pickled code, and that is equal when it is read again."""
     if isinstance(value, Tensor):
         return value.tolist()
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
@@ -167,3 +175,74 @@ def _plain(value: Any) -> Any:
 
 def _digest(names: Iterable[str]) -> str:
     return hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
+
+
+# -- the recipe ------------------------------------------------------------------------------------------
+
+
+def find_changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return option -> (value before, value now) of every difference between two recipes, in the order of `now`."""
+    old, new = dict(_flatten(before, "")), dict(_flatten(now, ""))
+    keys = dict.fromkeys([*new, *old])
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
+def check_changes(changes: dict[str, tuple[Any, Any]]) -> None:
+    """Raise `UserError` for a change of starting weights: a resumed run does not read them."""
+    for key, (before, now) in changes.items():
+        words = key.split(".")
+        if words[0] == "model" and words[-1] == "weights" and now is not None:
+            raise UserError(
+                f"{key} is {now}, and was {before} when the run was started last; a run that is continued takes its "
+                "weights from the checkpoint: take the option back, or start a new run with it and another --run_dir"
+            )
+
+
+def describe_changes(changes: dict[str, tuple[Any, Any]]) -> str:
+    """Return the changes as text, without that of `run_dir`."""
+    return "; ".join(
+        f"{key}: {_to_text(before)} -> {_to_text(now)}"
+        for key, (before, now) in changes.items()
+        if key != "run_dir"
+    )
+
+
+def _to_text(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _flatten(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _flatten(item, f"{where}.{key}" if where else str(key))
+    else:
+        yield where, value
+
+
+# -- the backbone ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class ResumedBackbone(Backbone):
+    """The backbone of a resumed run: its shape is read from RUN/backbone, its weights from the checkpoint later.
+
+    The weights that the run started from are no longer needed.
+
+    Args:
+        folder: RUN/backbone.
+    """
+
+    folder: str = ""
+
+    def _pretrained_fields(self, source: Pretrained | None) -> dict[str, Any]:
+        return json.loads((Path(self.folder) / "config.json").read_text(encoding="utf-8"))
+
+    def _build_from_weights(self) -> "T5ForConditionalGeneration":
+        return self._build_from_scratch()
+
+
+def resume_backbone(backbone: Backbone, folder: Path) -> Backbone:
+    """Return the backbone of a resumed run, or `backbone` itself if it reads no weights; `folder` is RUN/backbone."""
+    if backbone.weights is None or not (folder / "config.json").is_file():
+        return backbone
+    return ResumedBackbone(**vars(backbone), folder=str(folder))

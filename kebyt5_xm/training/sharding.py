@@ -1,30 +1,24 @@
-"""FSDP2: the strategy, and which modules of the model are sharded units."""
+"""How the ranks share tensors: FSDP2, the strategy, and what each strategy shards."""
 
-from lightning.pytorch.strategies import ModelParallelStrategy
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from kebyt5_xm.model.cross_modal import CrossModalT5
 
 
-def shard(model: CrossModalT5, device_mesh: DeviceMesh) -> None:
-    """Shard every T5 block by itself and the rest as one unit, over the mesh's data-parallel axis."""
-    mesh = device_mesh["data_parallel"]
-    for stack in (model.backbone.encoder, model.backbone.decoder):
-        for block in stack.block:
-            fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-
-
 class FSDP2(ModelParallelStrategy):
-    """Parameters, gradients and optimizer state sharded over all ranks.
+    """Shards parameters, gradients and optimizer state over all ranks.
 
-    Lightning's `ModelParallelStrategy` makes a mesh of tensor parallelism within a node by default, on which
-    nothing is averaged over the node's ranks; here every rank is data parallel.
+    By default, Lightning's `ModelParallelStrategy` makes a mesh of tensor parallelism within a node, whose ranks then
+    average nothing. Here every rank is data parallel.
 
     Args:
-        save_distributed_checkpoint: a checkpoint is a folder to which every rank writes its part, instead of one file
-            for which the first rank gathers everything in its memory. Any number of ranks resumes from either.
+        save_distributed_checkpoint: if true, a checkpoint is a folder to which every rank writes its part. If false,
+            it is one file, which the first rank gathers in its memory. Any number of ranks resumes from either.
     """
 
     def __init__(
@@ -39,3 +33,32 @@ class FSDP2(ModelParallelStrategy):
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+
+
+def shard(model: CrossModalT5, device_mesh: DeviceMesh) -> None:
+    """Shard every T5 block by itself and the rest as one unit, over the mesh's data-parallel axis."""
+    mesh = device_mesh["data_parallel"]
+    for stack in (model.backbone.encoder, model.backbone.decoder):
+        for block in stack.block:
+            fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How many ranks share each kind of tensor evenly. Shards of FSDP2 do not count: the tensors show them."""
+
+    weights: int = 1
+    gradients: int = 1
+    optimizer: int = 1
+    fp32_copies: bool = False
+    """True if the optimizer keeps fp32 copies of trainable weights of lower precision."""
+
+
+def sharding_of(strategy: Any) -> Sharding:
+    """Return what a Lightning strategy shards. DeepSpeed ZeRO 1: the optimizer; 2: gradients too; 3: weights too."""
+    if not isinstance(strategy, DeepSpeedStrategy):
+        return Sharding()
+    stage = dict(strategy.config or {}).get("zero_optimization", {}).get("stage", 0)
+    ranks = strategy.world_size
+    return Sharding(*(ranks if stage >= needed else 1 for needed in (3, 2, 1)), fp32_copies=True)

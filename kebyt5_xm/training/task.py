@@ -1,24 +1,20 @@
 """The LightningModule: `model` in a recipe."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.randomness import hash64
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation.judging import Judging, write_answers
 from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import SlotBias
@@ -26,23 +22,18 @@ from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.lora import LoRA
 from kebyt5_xm.model.modality import Modality
 from kebyt5_xm.model.network import Outputs, teacher_force, token_losses
-from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
+from kebyt5_xm.optimizers import RMSScaledAdamW
 from kebyt5_xm.training import groups as parameter_groups
-from kebyt5_xm.training import resuming
-from kebyt5_xm.training.building import Building
-from kebyt5_xm.training.fit_checks import optimization
+from kebyt5_xm.training.building import ModelBuilder
 from kebyt5_xm.training.groups import Group
-from kebyt5_xm.training.memory import memory, sharding
-from kebyt5_xm.training.metrics_log import is_logged
-from kebyt5_xm.training.resuming import Given
+from kebyt5_xm.training.loggers import is_log_step
+from kebyt5_xm.training.optimization import Optimization, OptimizerFactory, ScheduleFactory
 from kebyt5_xm.training.sharding import shard
 from kebyt5_xm.training.step_watch import StepWatch
+from kebyt5_xm.training.validation import Validation
 
 BYTE_RMS = "byte_rms"
-"""The key of a checkpoint that holds the scale of the byte embeddings at the start."""
-
-OptimizerFactory = Callable[[Iterable], Optimizer]
-ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
+"""The key of a checkpoint that holds the RMS of the byte embeddings at the start of the run."""
 
 
 class Task(pl.LightningModule):
@@ -50,13 +41,13 @@ class Task(pl.LightningModule):
 
     Args:
         backbone: size or weights of the T5.
-        modalities: name -> encoder and adapter of what enters beside text; none for text alone.
-        slot_bias: relative position bias between slots and everything else: `shared` with text, or `zero`.
-        optimizer: any torch optimizer; RMS-scaled AdamW for training from scratch (see
-            `kebyt5_xm.optimizers`), which is taken if none is given, AdamW or Adafactor otherwise.
-        schedule: called with the optimizer and `trainer.max_steps`; a constant rate if left out.
-        groups: name -> pattern, learning rate and weight decay of the parameters that differ from the
-            optimizer's own; the last match wins.
+        modalities: name -> encoder and adapter; none for text alone.
+        slot_bias: relative position bias of pairs that touch a slot: `shared` with text, or `zero`.
+        optimizer: any torch optimizer. The default, RMS-scaled AdamW, is for training from scratch (see
+            `kebyt5_xm.optimizers`); take AdamW or Adafactor otherwise.
+        schedule: called with the optimizer and `trainer.max_steps`; by default the rate is constant.
+        groups: name -> pattern, learning rate and weight decay of parameters that differ from the optimizer's
+            defaults; the last match wins.
         lora: name -> pattern, rank and alpha of low-rank updates; the rest of the part they go into is then frozen.
     """
 
@@ -71,20 +62,16 @@ class Task(pl.LightningModule):
         lora: dict[str, LoRA] | None = None,
     ) -> None:
         super().__init__()
-        self.building = Building(backbone, modalities or {}, slot_bias, groups or {}, lora or {})
-        self.optimizer: OptimizerFactory = optimizer or RMSScaledAdamW
-        self.schedule = schedule
+        self.builder = ModelBuilder(backbone, modalities or {}, slot_bias, groups or {}, lora or {})
+        self.optimization = Optimization(optimizer or RMSScaledAdamW, schedule, groups or {})
         self.model: CrossModalT5 | None = None
         self.watch = StepWatch()
-        self._given: Given | None = None  # by this recipe, and by that of the checkpoint
-        self._given_before: Given | None = None
-        self.step_start = 0
-        """The first example of the step that is being trained on."""
-        self._connected: DataModule | None = None
+        self.step_start = 0  # index of the first example of the present step
+        self._connected_data: DataModule | None = None
 
     def connect(self, data: DataModule) -> None:
-        """Train on `data`, and let it ask for what it must know of the model's modalities."""
-        self._connected = data
+        """Train on `data`, and let it ask for the interfaces of the model's modalities."""
+        self._connected_data = data
         data.model_interfaces = self.interfaces
 
     # -- building ----------------------------------------------------------------------------------
@@ -98,62 +85,29 @@ class Task(pl.LightningModule):
                     f"model.modalities.{name}.cache: ZeRO 3 shards the encoder, which then must run equally often on "
                     "all ranks; take the cache out, or use ZeRO 2, DDP or FSDP2"
                 )
-        self.building.check()
-        self.model = self.building.build()
+        self.builder.check()
+        self.model = self.builder.build()
 
     @property
     def backbone(self) -> Backbone:
         """Size or weights of the T5."""
-        return self.building.backbone
+        return self.builder.backbone
 
     @property
     def modalities(self) -> dict[str, Modality]:
-        """What enters beside text."""
-        return self.building.modalities
+        """Name -> encoder and adapter."""
+        return self.builder.modalities
 
     def interfaces(self, read_caches: bool = True) -> dict[str, MediaInterface]:
-        """Return what the data side must know of each modality: see `kebyt5_xm.training.building`."""
-        return self.building.interfaces(read_caches)
+        """Return modality -> what the data module must know of it: see `ModelBuilder.interfaces`."""
+        return self.builder.interfaces(read_caches)
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:
             shard(self._model, self.device_mesh)
 
     def configure_optimizers(self) -> Any:
-        optimizer, schedule = optimization(self, self._model, self.trainer.max_steps)
-        if isinstance(self.trainer.strategy, DeepSpeedStrategy) and not is_elementwise(optimizer):
-            raise UserError(
-                f"{type(optimizer).__name__} needs whole matrices, but DeepSpeed ZeRO hands an optimizer flat "
-                "partitions; use torch.optim.AdamW, or DDP or FSDP2 instead of DeepSpeed"
-            )
-        frozen = sum(p.numel() for p in self._model.parameters() if not p.requires_grad)
-        rank_zero_info(parameter_groups.table(optimizer.param_groups, frozen))
-        rank_zero_info(memory(self._model, self.optimizer, sharding(self.trainer.strategy)))
-        names = {id(parameter): name for name, parameter in self._model.named_parameters()}
-        self._given = Given.of(optimizer, names, schedule)
-        self._check_given(schedule)
-        if schedule is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _check_given(self, schedule: LRScheduler | None) -> None:
-        if self._given is not None and self._given_before is not None:
-            resuming.check(self._given_before, self._given, schedule)
-
-    def _apply_given(self) -> None:
-        """Put what the recipe gives the optimizer now in the place of what a checkpoint has restored."""
-        if not self.trainer.global_step or self._given is None:
-            return
-        optimizer, schedule = self.trainer.optimizers[0], self._scheduler
-        before = self._given_before or resuming.restored(optimizer, self._given)
-        changes = resuming.apply(before, self._given, optimizer, schedule, self.trainer.global_step)
-        if changes:
-            rank_zero_info(f"changed since the checkpoint: {'; '.join(changes)}")
-
-    @property
-    def _scheduler(self) -> LRScheduler | None:
-        configs = self.trainer.lr_scheduler_configs
-        return configs[0].scheduler if configs else None  # pyright: ignore[reportReturnType]
+        return self.optimization.configure(self._model, self.trainer)
 
     @property
     def _model(self) -> CrossModalT5:
@@ -162,38 +116,33 @@ class Task(pl.LightningModule):
 
     # -- training ----------------------------------------------------------------------------------
 
-    def losses(self, batch: Batch) -> Tensor:
-        """Return the negative log-likelihood [B, T] of every target id of a batch, in nats."""
-        return token_losses(self._output(batch).logits, batch.labels)
-
     def _output(self, batch: Batch) -> Outputs:
         return teacher_force(self._model, batch.inputs, batch.labels, self._idle_modalities(batch))
 
     def _idle_modalities(self, batch: Batch) -> dict[str, int]:
-        """Return how often each encoder must run on its dummy so that all ranks run it equally often.
+        """Return how often each encoder must run on its dummy input so that all ranks run it equally often.
 
-        Without that, a rank that has only text would leave the others waiting for its gradients or shards.
+        Without these runs, the other ranks would wait for the gradients or shards of a rank that has only text.
         """
         if self.trainer.world_size == 1 or not self.modalities:
             return {}
         calls = Counter(group.modality for group in batch.inputs.media)
-        own = torch.tensor([calls[name] for name in self.modalities], device=self.device)
-        most = own.clone()
-        torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
-        idle = (most.clamp(min=1) - own).tolist()
+        local_calls = torch.tensor([calls[name] for name in self.modalities], device=self.device)
+        max_calls = local_calls.clone()
+        torch.distributed.all_reduce(max_calls, op=torch.distributed.ReduceOp.MAX)
+        idle = (max_calls.clamp(min=1) - local_calls).tolist()
         return {name: times for name, times in zip(self.modalities, idle, strict=True) if times}
 
     def on_train_start(self) -> None:
-        self._apply_given()
-        strategy = self.trainer.strategy
-        if isinstance(strategy, DeepSpeedStrategy):
-            # In fp32, ZeRO 1 and 2 (DeepSpeed 0.19) take steps that are not finite unless they are told.
-            strategy.model.optimizer.check_grad_overflow = True  # pyright: ignore
+        self.optimization.apply_changes(self.trainer)
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
+            # By default, ZeRO 1 and 2 (DeepSpeed 0.19) do not skip steps that are not finite in fp32.
+            self.trainer.strategy.model.optimizer.check_grad_overflow = True  # pyright: ignore
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Randomness follows the position alone, so a resumed run needs no generator state.
+        # The seed depends only on the position in the run, so a resumed run needs no generator state.
         seed = hash64(
-            self._seed,
+            self._data.seed,
             batch.progress.step,
             batch_idx % self.trainer.accumulate_grad_batches,
             self.global_rank,
@@ -206,15 +155,16 @@ class Task(pl.LightningModule):
             self.watch.begin()
             self.step_start = self._data.cursor.next_index
         self._position = batch.progress.next_step, batch.progress.next_index
-        # The step that loggers see; after a resume Lightning's own count may be one off (2.6.6).
+        # The step that loggers see; after a resume, Lightning's count may be off by one (2.6.6).
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Give weights that no example of this step reached a gradient of zero, as dummies do on many ranks.
+        """Give a gradient of zero to weights that no example of this step reached.
 
-        An optimizer passes over what has none: no decay, no moments, and other results on other ranks.
+        Optimizers skip weights without a gradient: no decay, no moments. On several ranks, dummy inputs already give
+        zeros, so this makes the results independent of the number of ranks.
         """
-        if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # its flat partitions have them
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # its flat partitions have all gradients
             return
         for group in optimizer.param_groups:
             for parameter in group["params"]:
@@ -227,11 +177,11 @@ class Task(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as Lightning does, by the norm that also decides whether the step may be taken at all."""
-        if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # it does both itself
+        """Clip as Lightning does, by the norm that also decides whether the step is taken."""
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # DeepSpeed clips and decides by itself
             return
         norm = self.watch.judge(optimizer)
-        if not self.watch.finite:
+        if not self.watch.is_finite:
             return
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             self.watch.clip(optimizer, gradient_clip_val, norm)
@@ -243,22 +193,24 @@ class Task(pl.LightningModule):
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             zero = self.trainer.strategy.model.optimizer  # pyright: ignore
             norm = getattr(zero, "_global_grad_norm", 0.0) or 0.0
-            self.watch.judged_elsewhere(not getattr(zero, "overflow", False), float(norm))
+            self.watch.record(not getattr(zero, "overflow", False), float(norm))
         # Here, not at the batch's end: callbacks that save a checkpoint run before the module's own hook.
         self._data.cursor.advance(*self._position)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = self.losses(batch)
+        losses = token_losses(self._output(batch).logits, batch.labels)  # [B, T], in nats
         self.tally.add(batch, losses)
         for name, share in batch.padding.items():
             self._padding.setdefault(name, []).append(share)
-        # Lightning divides by the accumulation and the strategy averages over ranks; undoing both leaves the
-        # sum over the whole global batch divided by the plan's count of target ids.
+        # Lightning divides by the accumulation, and the strategy averages over ranks. Undoing both gives the sum over
+        # the global batch, divided by the plan's number of target ids.
         accumulation = self.trainer.accumulate_grad_batches
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
-            accumulation **= 2  # DeepSpeed divides once more; AdamW hides it, gradient clipping does not
-        loss = self.watch.loss(losses, self.trainer.world_size * accumulation / batch.progress.num_targets)
-        # Text alone teaches adapters on a frozen backbone nothing, and a loss without a graph would be refused.
+            accumulation **= 2  # DeepSpeed divides once more; gradient clipping shows it, AdamW does not
+        loss = self.watch.add_loss(
+            losses, self.trainer.world_size * accumulation / batch.progress.num_targets
+        )
+        # A batch of text trains nothing if only adapters train, but Lightning refuses a loss without a graph.
         return loss if loss.requires_grad else loss.requires_grad_()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -268,22 +220,20 @@ class Task(pl.LightningModule):
             raise RuntimeError(
                 f"trained {self.global_step} steps, but the plan says {batch.progress.next_step}"
             )
-        if is_logged(self.trainer):
+        if is_log_step(self.trainer):
             self._log_step(batch.progress.step)
 
     def _log_step(self, step: int) -> None:
         parts, whole = self.tally.totals(self.trainer.strategy)
         self.log("train/loss", whole.loss, prog_bar=True, logger=False)
-        # Not by `self.log`: it would repeat a part's last value in steps that have no example of it.
+        # Not `self.log`, which repeats a part's last value in steps that have no example of the part.
         metrics = {"train/loss": whole.loss}
-        for name, part in zip(self._data.training.names, parts, strict=True):
-            if part.targets:
-                metrics[f"train/loss/{name}"] = part.loss
+        names = self._data.training.names
+        metrics |= {f"train/loss/{n}": p.loss for n, p in zip(names, parts, strict=True) if p.targets}
         for group in self.trainer.optimizers[0].param_groups:
             metrics[f"lr/{group.get('name', parameter_groups.DEFAULT)}"] = float(group["lr"])
-        for name, ratio in self._model.scale_ratios.items():
-            metrics[f"scale_ratio/{name}"] = float(ratio)
-        for name, shares in self._padding.items():  # of this rank, whose loggers these are
+        metrics |= {f"scale_ratio/{name}": float(ratio) for name, ratio in self._model.scale_ratios.items()}
+        for name, shares in self._padding.items():  # of this rank alone
             used, of_all = map(sum, zip(*shares, strict=True))
             metrics[f"padding/{name}"] = 1 - used / of_all
         metrics |= {f"epochs/{name}": epochs for name, epochs in self._data.cursor.epochs().items()}
@@ -292,54 +242,28 @@ class Task(pl.LightningModule):
 
     @property
     def _data(self) -> DataModule:
-        if self._connected is None:
-            raise UserError(
-                "the task knows no data; call task.connect(data) before the trainer's fit or validate"
-            )
-        return self._connected
-
-    @property
-    def _seed(self) -> int:
-        return self._data.seed
+        if self._connected_data is None:
+            raise UserError("the task has no data; call task.connect(data) before fitting or validating")
+        return self._connected_data
 
     # -- validation --------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._validation = Tally(len(self._data.validation), self.device)
-        self._judging = Judging(self._data, self.trainer.world_size)
+        self._validation = Validation(self._data, self.trainer, self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        output = self._output(batch)
-        self._validation.add(batch, token_losses(output.logits, batch.labels))
-        answering = self._judging.answering(dataloader_idx)
-        if answering is not None:
-            assert batch.row is not None
-            written = answering.answers(self._model, output.states, output.mask, batch.row >= 0)
-            self._judging.add(dataloader_idx, batch, written)
+        self._validation.add(self._model, batch, self._output(batch), dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        parts, whole = self._validation.totals(self.trainer.strategy)
-        for name, part in zip(self._data.validation.names, parts, strict=True):
-            if part.bytes:  # else not one example of the part could be made
-                self.log(f"val/loss/{name}", part.loss)
-                self.log(f"val/bits_per_byte/{name}", part.bits_per_byte)
-        if whole.bytes:
-            self.log("val/loss", whole.loss, prog_bar=True)
-            self.log("val/bits_per_byte", whole.bits_per_byte, prog_bar=True)
-        judged = self._judging.judged()
-        for part in judged:
-            for metric, value in part.values().items():
-                self.log(f"val/{metric}/{part.name}", value)
-        if judged and self.trainer.is_global_zero and self.trainer.state.fn == "fit":
-            folder = Path(self.trainer.default_root_dir) / "predictions"
-            write_answers(judged, folder / f"step={self.global_step}.jsonl")
+        for name, value in self._validation.metrics().items():
+            self.log(name, value, prog_bar=name in ("val/loss", "val/bits_per_byte"))
 
     # -- state -------------------------------------------------------------------------------------
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As PyTorch's; raises `UserError` if the tensors are of another model."""
+        """Load as PyTorch does; raise `UserError` if the tensors are of another model."""
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
@@ -350,28 +274,25 @@ class Task(pl.LightningModule):
             ) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self._given is not None:
-            checkpoint[resuming.KEY] = self._given.as_dict()
+        self.optimization.save(checkpoint)
         checkpoint[BYTE_RMS] = self._model.byte_rms()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restate Lightning's counts of micro-batches for the present accumulation.
+        """Restore the optimizer's options, and convert Lightning's micro-batch counts to the present accumulation.
 
-        A run that is resumed on other ranks takes other micro-batches to a step; steps are what stays.
+        A run that is resumed on another number of ranks has another number of micro-batches per step.
         """
-        if BYTE_RMS in checkpoint:  # of the weights that the run started from
+        if BYTE_RMS in checkpoint:
             self._model.config.byte_rms = checkpoint[BYTE_RMS]
         if self.trainer.state.fn != "fit":
             return
-        if resuming.KEY in checkpoint:
-            self._given_before = Given.read(checkpoint[resuming.KEY])
-            self._check_given(self._scheduler)
+        self.optimization.load(checkpoint, self.trainer)
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):
             counts.update(dict.fromkeys(counts, batches))
         progress["is_last_batch"] = False
-        # A finished run that is given more steps goes on in its one epoch; else Lightning would end at once.
+        # A finished run with a higher max_steps continues its only epoch; Lightning would end at once otherwise.
         epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]
         for counts in (epochs["total"], epochs["current"]):
             counts.update(processed=0, completed=0)

@@ -1,9 +1,9 @@
-"""What of a model trains: one decision over `frozen`, `model.lora` and `model.groups`, made before weights load.
+"""Decides which parameters train, by `frozen`, `model.lora` and `model.groups`, before weights are loaded.
 
-1. Everything trains, but for a backbone or an encoder with `frozen: true`.
-2. LoRA freezes the own weights of the part that it goes into (backbone, an encoder, an adapter); its updates train.
-3. `frozen` of a group says otherwise of the parameters that match: true freezes them, false lets them train beside
-   the updates. The last match that says either wins. What rule 1 froze, and the weights under a LoRA, stay frozen.
+1. Everything trains except a backbone or an encoder with `frozen: true`.
+2. LoRA freezes the base weights of its part (the backbone, an encoder or an adapter). Its updates train.
+3. `frozen` of a group decides on the parameters that match: true freezes them, false lets them train. The last match
+   with `frozen` wins. Parameters that rule 1 freezes, and the base weights of layers with LoRA, stay frozen.
 """
 
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ from kebyt5_xm.training.groups import Group
 class TrainingChoice:
     """Which parameters train, by name, and which modules get a LoRA."""
 
-    own: dict[str, bool]
-    """The model's parameters as they are without LoRA: whether each trains."""
+    base: dict[str, bool]
+    """Name -> whether it trains, for the model's parameters without LoRA."""
     lora: dict[str, LoRA]
-    """Module name -> what goes in."""
+    """Module name -> its LoRA."""
 
     def parameters(self) -> list[tuple[str, bool]]:
         """Return (name, whether it trains) of all parameters, LoRA's included."""
-        return [*self.own.items(), *((name, True) for name in _added(self.lora))]
+        return [*self.base.items(), *((name, True) for name in _lora_parameters(self.lora))]
 
     def apply(self, model: CrossModalT5) -> None:
-        """Freeze, thaw and put LoRA into the model, which must be the one that was decided on, with its weights."""
+        """Freeze and unfreeze parameters of the model that `decide` was given, now with weights, and add LoRA."""
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(self.own[name])
+            parameter.requires_grad_(self.base[name])
         if not self.lora:
             return
         from kebyt5_xm.model.lora_layer import inject
@@ -47,9 +47,9 @@ class TrainingChoice:
 def decide(
     model: CrossModalT5, backbone_frozen: bool, lora: dict[str, LoRA], groups: dict[str, Group]
 ) -> TrainingChoice:
-    """Return what trains. The model may be a skeleton without weights.
+    """Return what trains. The model may still be without weights.
 
-    Raises `UserError` for a pattern of `lora` without a layer to go into, and for choices that contradict each other.
+    Raises `UserError` for a pattern of `lora` that matches no layer, and for options that contradict each other.
     """
     places = find_targets(model, lora)
     frozen_parts = {"backbone"} if backbone_frozen else set()
@@ -62,26 +62,26 @@ def decide(
             )
     free = {n: p.requires_grad and part_of(n) not in frozen_parts for n, p in model.named_parameters()}
     adapted = {part_of(place) for place in places}
-    own = {name: trains and part_of(name) not in adapted for name, trains in free.items()}
-    choice = TrainingChoice(own, {place: lora[name] for place, name in places.items()})
+    base = {name: trains and part_of(name) not in adapted for name, trains in free.items()}
+    choice = TrainingChoice(base, {place: lora[name] for place, name in places.items()})
     for name, group in groups.items():
         if group.frozen is True:
-            own |= dict.fromkeys(_matched(name, group, choice), False)
+            base |= dict.fromkeys(_find_frozen(name, group, choice), False)
         elif group.frozen is False:
-            own |= _thawed(name, group, choice, free, frozen_parts)
+            base |= _find_unfrozen(name, group, choice, free, frozen_parts)
     return choice
 
 
-def _matched(name: str, group: Group, choice: TrainingChoice) -> list[str]:
-    """Return the own parameters that `frozen: true` of a group freezes; `assign` refuses a pattern without any."""
-    for added in _added(choice.lora):
+def _find_frozen(name: str, group: Group, choice: TrainingChoice) -> list[str]:
+    """Return the parameters that `frozen: true` of a group freezes; `assign` refuses a pattern without any."""
+    for added in _lora_parameters(choice.lora):
         if fnmatchcase(added, group.pattern):
             raise UserError(
                 f"model.groups.{name}: frozen is true and the pattern '{group.pattern}' matches '{added}', which "
                 "model.lora adds to be trained; drop one of them"
             )
-    matched = [parameter for parameter in choice.own if fnmatchcase(parameter, group.pattern)]
-    if matched and not any(choice.own[parameter] for parameter in matched):
+    matched = [parameter for parameter in choice.base if fnmatchcase(parameter, group.pattern)]
+    if matched and not any(choice.base[parameter] for parameter in matched):
         raise UserError(
             f"model.groups.{name}: frozen is true, but all that '{group.pattern}' matches is frozen already; drop "
             "the group"
@@ -89,11 +89,11 @@ def _matched(name: str, group: Group, choice: TrainingChoice) -> list[str]:
     return matched
 
 
-def _thawed(
+def _find_unfrozen(
     name: str, group: Group, choice: TrainingChoice, free: dict[str, bool], frozen_parts: set[str]
 ) -> dict[str, bool]:
     found = {}
-    for parameter in choice.own:
+    for parameter in choice.base:
         if not fnmatchcase(parameter, group.pattern):
             continue
         if part_of(parameter) in frozen_parts:
@@ -103,12 +103,12 @@ def _thawed(
             )
         if parameter.rpartition(".")[0] in choice.lora:
             raise UserError(
-                f"model.groups.{name}: frozen is false, but model.lora puts an update beside '{parameter}', which "
-                "keeps the weight under it; give a pattern that leaves it out, or drop the LoRA there"
+                f"model.groups.{name}: frozen is false, but model.lora adds an update to '{parameter}', which "
+                "stays frozen; give a pattern that leaves it out, or drop the LoRA there"
             )
         found[parameter] = free[parameter]
     return found
 
 
-def _added(lora: dict[str, LoRA]) -> list[str]:
+def _lora_parameters(lora: dict[str, LoRA]) -> list[str]:
     return [f"{place}.{added}" for place in lora for added in LORA_SUFFIXES]

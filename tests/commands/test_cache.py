@@ -23,7 +23,7 @@ from kebyt5_xm.data.media.feature_cache import CacheMiss, FeatureCache, Segment
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.modality import encoder_key
 from kebyt5_xm.model.runs.run import Run
-from kebyt5_xm.training.configured import configured
+from kebyt5_xm.training.from_recipes import build_task
 from kebyt5_xm.training.recipes import overlay
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning's calls of jsonargparse
@@ -172,7 +172,7 @@ def test_what_a_cache_lacks_is_skipped_and_counted_with_its_cause(folder: Path) 
     cache(path)
     Image.new("RGB", (19, 23), "teal").save(folder / "7.png")
     torch.manual_seed(5)
-    task, _ = configured([path], random_weights=False)
+    task, _ = build_task([path], random_weights=False)
     interface = task.interfaces(read_caches=True)["image"]
     plain = task.interfaces(read_caches=False)["image"]
     for readable in (str(folder / "5.png"), broken):

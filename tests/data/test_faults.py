@@ -10,7 +10,6 @@ from typing import Any
 
 import psutil
 import pytest
-import resumable
 import tiny_media
 import tiny_run
 from killing import Faulty
@@ -75,19 +74,19 @@ def test_a_run_whose_worker_was_killed_is_continued_bit_by_bit(tmp_path: Path) -
     options |= {"fault": "kill", "at": 197, "marker": str(marker)}
 
     def recipe(run: str) -> dict[str, Any]:
-        contents = resumable.recipe(tmp_path, run, max_steps=31, val_check_interval=31)
+        contents = tiny_run.resumable_recipe(tmp_path, run, max_steps=31, val_check_interval=31)
         contents["data"]["sources"]["rows"] = {"class_path": "killing.Faulty", "init_args": options}
         return contents
 
     log = tmp_path / "log"
-    assert resumable.fit(tmp_path, recipe("whole")) == [0], log.read_text()
+    assert tiny_run.fit_to_log(tmp_path, recipe("whole")) == [0], log.read_text()
     marker.touch()  # the workers are some ten steps ahead of the training
-    assert resumable.fit(tmp_path, recipe("killed")) == [2], log.read_text()
+    assert tiny_run.fit_to_log(tmp_path, recipe("killed")) == [2], log.read_text()
     (line,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
     assert "a data worker was killed" in line
     assert "Traceback" not in log.read_text()
     assert Run(tmp_path / "killed").last.name != "step=31.ckpt"
-    assert resumable.fit(tmp_path, recipe("killed"), "--ckpt_path", "last") == [0], log.read_text()
+    assert tiny_run.fit_to_log(tmp_path, recipe("killed"), "--ckpt_path", "last") == [0], log.read_text()
     assert tiny_run.train_losses(tmp_path / "killed") == tiny_run.train_losses(tmp_path / "whole")
 
 

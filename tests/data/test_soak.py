@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import resumable
 import tiny_run
 from processes import CONTEXT
 from soaking import KINDS, MICRO_BATCHES, engine, live, write_sources
@@ -97,11 +96,15 @@ def _group(pid: int) -> int:
 @pytest.mark.skipif(not SOAK, reason="one kill a run in test_resume; `make soak` kills one run five times")
 def test_a_trainer_killed_five_times_is_bit_identical(tmp_path: Path) -> None:
     tiny_run.write_stores(tmp_path)
-    assert resumable.fit(tmp_path, resumable.recipe(tmp_path, "whole")) == [0]
+    assert tiny_run.fit_to_log(tmp_path, tiny_run.resumable_recipe(tmp_path, "whole")) == [0]
     for number, micro_batch in enumerate([9, 11, 14, 18, 23]):
         kill = {"class_path": "killing.KillAfter", "init_args": {"micro_batch": micro_batch}}
-        contents = resumable.recipe(tmp_path, "killed", callbacks=[kill])
+        contents = tiny_run.resumable_recipe(tmp_path, "killed", callbacks=[kill])
         resume = ("--ckpt_path", "last") if number else ()
-        assert resumable.fit(tmp_path, contents, *resume) == [-signal.SIGKILL], (tmp_path / "log").read_text()
-    assert resumable.fit(tmp_path, resumable.recipe(tmp_path, "killed"), "--ckpt_path", "last") == [0]
+        assert tiny_run.fit_to_log(tmp_path, contents, *resume) == [-signal.SIGKILL], (
+            tmp_path / "log"
+        ).read_text()
+    assert tiny_run.fit_to_log(
+        tmp_path, tiny_run.resumable_recipe(tmp_path, "killed"), "--ckpt_path", "last"
+    ) == [0]
     assert tiny_run.train_losses(tmp_path / "killed") == tiny_run.train_losses(tmp_path / "whole")

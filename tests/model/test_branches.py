@@ -5,7 +5,6 @@ import signal
 from pathlib import Path
 
 import pytest
-import resumable
 import tiny_run
 import torch
 from killing import die_before
@@ -148,21 +147,23 @@ def test_the_newest_branch_is_read(tmp_path: Path) -> None:
     tiny_run.write_stores(tmp_path)
     recipes = {}
     for name in ("whole", "killed"):
-        first = {**resumable.recipe(tmp_path, name), "checkpoint_every": 5}
-        assert resumable.fit(tmp_path, first) == [0]
-        recipes[name] = {**resumable.recipe(tmp_path, name), "checkpoint_every": 1}
+        first = {**tiny_run.resumable_recipe(tmp_path, name), "checkpoint_every": 5}
+        assert tiny_run.fit_to_log(tmp_path, first) == [0]
+        recipes[name] = {**tiny_run.resumable_recipe(tmp_path, name), "checkpoint_every": 1}
         recipes[name]["model"]["optimizer"]["init_args"]["lr"] = 0.0007
     ended = backbone_tensors(Run(tmp_path / "whole").last)
     older = {name: str(tmp_path / name / "checkpoints" / "step=5.ckpt") for name in recipes}
-    assert resumable.fit(tmp_path, recipes["whole"], "--ckpt_path", older["whole"]) == [0]
+    assert tiny_run.fit_to_log(tmp_path, recipes["whole"], "--ckpt_path", older["whole"]) == [0]
     kill = {"class_path": "killing.KillAfter", "init_args": {"micro_batch": 25}}
     recipes["killed"]["trainer"]["callbacks"] = [kill]
-    assert resumable.fit(tmp_path, recipes["killed"], "--ckpt_path", older["killed"]) == [-signal.SIGKILL]
+    assert tiny_run.fit_to_log(tmp_path, recipes["killed"], "--ckpt_path", older["killed"]) == [
+        -signal.SIGKILL
+    ]
     run = Run(tmp_path / "killed")
     assert run.last.name == "step=6.ckpt"
     assert Run(run.path / "abandoned" / "1").last.name == "step=7.ckpt"
     recipes["killed"]["trainer"]["callbacks"] = []
-    assert resumable.fit(tmp_path, recipes["killed"], "--ckpt_path", "last") == [0]
+    assert tiny_run.fit_to_log(tmp_path, recipes["killed"], "--ckpt_path", "last") == [0]
     found = [backbone_tensors(Run(tmp_path / name).last) for name in ("whole", "killed")]
     assert all(found[0][key].equal(found[1][key]) for key in ended)
     assert not found[0]["shared.weight"].equal(ended["shared.weight"])

@@ -8,8 +8,7 @@ import pytest
 import tiny_run
 from killing import die_before
 from processes import CONTEXT, train
-from strategies import STRATEGIES
-from tiny_run import losses
+from tiny_run import STRATEGIES, losses
 
 from kebyt5_xm.durable import replace_folder, standing
 from kebyt5_xm.errors import UserError

@@ -16,7 +16,7 @@ from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.lora import LORA_SUFFIXES, LoRA, merge_updates
 from kebyt5_xm.model.lora_layer import merge
 from kebyt5_xm.model.modality import Modality
-from kebyt5_xm.training.building import Building
+from kebyt5_xm.training.building import ModelBuilder
 from kebyt5_xm.training.groups import Group
 
 ATTENTION = LoRA("backbone.*.SelfAttention.[qv]", rank=3, alpha=5)
@@ -29,14 +29,14 @@ EVERYWHERE = {
 
 def building(
     lora: dict[str, LoRA] | None = None, groups: dict[str, Group] | None = None, **given: Any
-) -> Building:
-    """Return the parts of a tiny model of text, images and speech; `given` are the backbone's, and `frozen_image`."""
+) -> ModelBuilder:
+    """A tiny model of text, images and speech; `given` are the backbone's, and `frozen_image`."""
     frozen = given.pop("frozen_image", False)
     modalities = {
         "image": Modality(lambda: PatchEncoder((16, 24), 8, 12, frozen=frozen), Linear),
         "speech": Modality(lambda: LogMelEncoder(13, 4, 8000, 11), Linear),
     }
-    return Building(Backbone(shape=SHAPE, **given), modalities, "shared", groups or {}, lora or {})
+    return ModelBuilder(Backbone(shape=SHAPE, **given), modalities, "shared", groups or {}, lora or {})
 
 
 def built(*args: Any, seed: int = 3, **given: Any) -> CrossModalT5:
@@ -167,7 +167,7 @@ def test_groups_freeze_and_unfreeze() -> None:
             ATTENTION,
             {"g": Group("*.q.weight", frozen=False)},
             {},
-            "puts an update beside 'backbone.*q.weight'",
+            "adds an update to 'backbone.*q.weight'",
         ),
         (ATTENTION, {"g": Group("backbone.*", frozen=True)}, {}, "which model.lora adds to be trained"),
         (

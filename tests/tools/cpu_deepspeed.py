@@ -1,6 +1,6 @@
-"""DeepSpeed on CPU processes, for tests alone: Lightning's strategy without its insistence on CUDA.
+"""DeepSpeed on CPU processes, for tests alone: Lightning's strategy without its check for CUDA.
 
-Import this before `deepspeed`. Kernels that DeepSpeed would compile are switched off.
+Import this before `deepspeed`. It switches off kernels that DeepSpeed would compile.
 """
 
 import os

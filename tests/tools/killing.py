@@ -1,4 +1,4 @@
-"""Callbacks and a source that end their own process, its saving or its reading, for tests of faults and resuming."""
+"""Callbacks and a source that kill processes, fill disks or stall readers, for tests of faults and resuming."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ from kebyt5_xm.model.runs import checkpoint_folders
 
 
 class KillAfter(pl.Callback):
-    """Sends SIGKILL to its own process once micro-batch `micro_batch` of the run has been trained on."""
+    """Sends SIGKILL to its own process after micro-batch `micro_batch` of the run."""
 
     def __init__(self, micro_batch: int) -> None:
         self.micro_batch = micro_batch
@@ -42,9 +42,9 @@ class KillInValidation(pl.Callback):
 
 
 class TerminateAfter(pl.Callback):
-    """Sends a signal on the ranks named, once, when `micro_batch` has been trained on.
+    """Sends a signal to the processes of `ranks` after micro-batch `micro_batch`.
 
-    To its data workers too, as terminals, torchrun and clusters do, which signal a whole group of processes.
+    Data workers get it too: terminals, torchrun and clusters signal a whole group of processes.
     """
 
     def __init__(self, micro_batch: int, ranks: list[int], name: str = "SIGTERM") -> None:
@@ -58,12 +58,12 @@ class TerminateAfter(pl.Callback):
             and trainer.fit_loop.epoch_loop.total_batch_idx == self.micro_batch
         ):
             group = [os.getpid(), *(worker.pid for worker in psutil.Process().children())]
-            # By another process: what a worker is sent by its own run is meant for it alone.
+            # Sent by another process: a signal from the run itself would be meant for that worker alone.
             subprocess.run(["kill", f"-{self.signal.value}", *map(str, group)], check=True)
 
 
 class TakeFolder(pl.Callback):
-    """Writes RUN/config.yaml after the run has been found free and before it trains, as a run beside it would."""
+    """Writes RUN/config.yaml between the check of the run directory and training, as a concurrent run would."""
 
     def on_fit_start(self, trainer: pl.Trainer, *args: object) -> None:
         if trainer.is_global_zero:
@@ -73,7 +73,7 @@ class TakeFolder(pl.Callback):
 
 
 class FullDisk(pl.Callback):
-    """On its first rank, has no room left for the digests of a checkpoint folder from `step` on."""
+    """Raises ENOSPC for the digests of checkpoint folders from `step` on."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -88,9 +88,10 @@ def _no_room(*_: object) -> None:
 
 
 class Faulty(Manifest):
-    """Ends or stops its data worker when example `at` of the run or a later one is drawn, if `marker` is there.
+    """Kills or stalls its data worker when example `at` of the run or a later one is drawn, if `marker` exists.
 
-    `fault` is "kill", or "stall" for a read that never ends. The file `marker` is removed, so the next life has none.
+    `fault` is "kill", or "stall" for a read that never ends. The file `marker` is deleted, so that a continued run
+    has no fault.
     """
 
     def __init__(self, path: str, prompt: str, target: str, fault: str, at: int, marker: str) -> None:
@@ -109,7 +110,7 @@ class Faulty(Manifest):
 
 
 class Poison(pl.Callback):
-    """Makes the head's outputs NaN in the training steps named (trained before them), on the ranks named."""
+    """Makes the logits NaN on `ranks`, in the training steps that follow the numbers of trained steps in `steps`."""
 
     def __init__(self, steps: list[int], ranks: list[int]) -> None:
         self.steps = steps
@@ -124,7 +125,7 @@ class Poison(pl.Callback):
 
 
 class SpoilWeight(pl.Callback):
-    """Makes a weight infinite once `step` steps have been trained, before a checkpoint is written."""
+    """Makes a weight infinite after `step` steps, before a checkpoint is written."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -136,7 +137,7 @@ class SpoilWeight(pl.Callback):
 
 
 def die_before(call: int, *names: str) -> None:
-    """Let this process be killed right before the `call`-th call of these functions of `os`."""
+    """Kill this process right before the `call`-th call of these functions of `os`."""
     calls = 0
 
     def counted(function: Any) -> Any:

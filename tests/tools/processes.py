@@ -1,7 +1,7 @@
-"""Training in processes of their own, cheaply: a server imports torch, transformers and lightning once and forks.
+"""Training in separate processes: a server imports torch, transformers and lightning once and forks for each.
 
-One start of `train.py` costs ten to twenty-five seconds of imports; a fork costs none. The server computes nothing:
-OpenMP hangs after a fork of a process that has computed.
+A start of `train.py` costs ten to twenty-five seconds of imports; a fork costs none. The server computes nothing:
+OpenMP hangs in forks of a process that has computed.
 """
 
 import multiprocessing
@@ -17,14 +17,15 @@ PRELOADED = ["kebyt5_xm.training.cli", "transformers.models.t5.modeling_t5", "to
 CONTEXT.set_forkserver_preload(PRELOADED)
 TIMEOUT_SECONDS = 500
 SAMPLE_LENGTH = 11
-"""Ids that a run writes for each example of its sample table, of 96: an untrained model never stops by itself, and
-decoding took over half of a run's time under ZeRO-3. More than `decoding.CHECK_EVERY`, so that ranks look twice."""
+"""Ids that a run writes for each example of its sample table, instead of 96: an untrained model never stops by
+itself, and decoding took over half of a run's time under ZeRO 3. Ranks check twice: it is above
+`decoding.CHECK_EVERY`."""
 TOOLS = str(Path(__file__).parent)
-"""The folder of modules that recipes of tests name by class path."""
+"""The folder of modules that test recipes name by class path."""
 
 
 def train(args: list[str], log: Path, ranks: int = 1) -> list[int]:
-    """Run `train.py` with `args` on so many ranks; return their exit codes (negative: the signal)."""
+    """Run `train.py` with `args` on `ranks` ranks; return their exit codes (negative: the signal)."""
     return wait(start(args, log, ranks))
 
 
@@ -41,7 +42,7 @@ def start(args: list[str], log: Path, ranks: int = 1) -> list:
 
 
 def wait(started: list) -> list[int]:
-    """Wait for all; if one fails, the others would wait for it forever, so they are ended."""
+    """Wait for the first rank and return all exit codes; kill ranks that then wait for a failed one."""
     for process in started:
         process.join(TIMEOUT_SECONDS if process is started[0] else 20)
     for process in started:
@@ -56,8 +57,8 @@ def _train(args: list[str], output: str, rank: int, ranks: int, port: int) -> No
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ["DS_ACCELERATOR"] = "cpu"
-    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a plain start
-    if ranks > 1:  # what torchrun sets
+    multiprocessing.set_start_method("fork", force=True)  # for data workers, as in a normal start
+    if ranks > 1:  # the variables that torchrun sets
         os.environ.update(
             RANK=str(rank),
             LOCAL_RANK=str(rank),

@@ -1,4 +1,4 @@
-"""A tiny pretraining run for tests: stores of random text, the recipe over them, and what the run leaves behind."""
+"""A tiny pretraining run for tests: stores of random text, the recipe, training on it, and the metrics of the run."""
 
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,13 @@ WORDS = {
 }
 STEPS = 7
 GLOBAL_BATCH = 8
+STRATEGIES = {
+    "ddp": "ddp",
+    "fsdp2": {"class_path": "kebyt5_xm.training.sharding.FSDP2"},
+    "zero2": {"class_path": "cpu_deepspeed.CPUDeepSpeedStrategy", "init_args": {"stage": 2}},
+    "zero3": {"class_path": "cpu_deepspeed.CPUDeepSpeedStrategy", "init_args": {"stage": 3}},
+}
+"""Strategies for two ranks, as `trainer.strategy` of a recipe. DeepSpeed runs on CPU processes here."""
 
 
 def write_stores(folder: Path, num_bytes: int = 20_011) -> dict[str, str]:
@@ -35,7 +42,7 @@ def write_stores(folder: Path, num_bytes: int = 20_011) -> dict[str, str]:
 
 
 def recipe(folder: Path, run: str, **trainer: Any) -> dict[str, Any]:
-    """Return a recipe with dropout, two workers and accumulation, over stores in `folder`."""
+    """Return a recipe with accumulation, over the stores in `folder`."""
     return {
         "run_dir": str(folder / run),
         "seed_everything": 5,
@@ -80,6 +87,14 @@ def recipe(folder: Path, run: str, **trainer: Any) -> dict[str, Any]:
     }
 
 
+def resumable_recipe(folder: Path, run: str, **trainer: Any) -> dict[str, Any]:
+    """Return the recipe with dropout and two data workers: a run to be killed and continued."""
+    contents = recipe(folder, run, **trainer)
+    contents["model"]["backbone"]["dropout"] = 0.1
+    contents["data"]["num_workers"] = 2
+    return contents
+
+
 def write_recipe(folder: Path, name: str, contents: dict[str, Any]) -> str:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(contents, allow_unicode=True))
@@ -87,8 +102,23 @@ def write_recipe(folder: Path, name: str, contents: dict[str, Any]) -> str:
 
 
 def fit(folder: Path, name: str, contents: dict[str, Any], *args: str, ranks: int = 1) -> list[int]:
+    """Train on `contents`; output goes to FOLDER/NAME.log. Return the exit codes of the ranks."""
     path = write_recipe(folder, name, contents)
     return train(["fit", "-c", path, *args], folder / f"{name}.log", ranks)
+
+
+def fit_to_log(folder: Path, contents: dict[str, Any], *args: str, ranks: int = 1) -> list[int]:
+    """Train on `contents`; output goes to FOLDER/log. Return the exit codes of the ranks."""
+    path = write_recipe(folder, "recipe", contents)
+    return train(["fit", "-c", path, *args], folder / "log", ranks)
+
+
+def fit_and_read_log(
+    folder: Path, contents: dict[str, Any], *args: str, ranks: int = 1
+) -> tuple[list[int], str]:
+    """Train on `contents`; return the exit codes of the ranks and the output of the first one."""
+    codes = fit_to_log(folder, contents, *args, ranks=ranks)
+    return codes, (folder / "log").read_text()
 
 
 def log_of(folder: Path, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Training on global batches by length, padded and packed: one rank or two, whole or killed and continued."""
+"""Training on global batches by length, padded and packed: on one rank or two, without or with a kill."""
 
 import signal
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_another_budget_is_refused_on_resume(folder: Path) -> None:
         ),
     ],
 )
-def test_budgets_that_cannot_be_are_refused(folder: Path, change: dict[str, Any], words: str) -> None:
+def test_impossible_budgets_are_refused(folder: Path, change: dict[str, Any], words: str) -> None:
     contents = recipe(folder, "refused", PADDED)
     contents["data"] |= change
     assert fit(folder, "refused", contents) == [2]

@@ -1,8 +1,8 @@
-"""Each recipe of `configs/finetune/` is run for two steps on a few rows of its set, in the published files' format.
+"""Runs each recipe of `configs/finetune/` for two steps on a few rows, in the format of the published files.
 
-The backbone is tiny, stems stand in place of pretrained encoders, and the stores of text are small; the source, its
-layout, prompt, labels, references, metrics and monitor are the recipe's own. `tests/training/test_recipes_parse.py`
-parses the same recipes with their real encoders.
+The backbone is tiny, stems replace pretrained encoders, and the stores of text are small. Source, layout, prompt,
+labels, references, metrics and monitor are those of the recipe. `tests/training/test_recipes_parse.py` parses the
+same recipes with their real encoders.
 """
 
 import json
@@ -20,8 +20,8 @@ from kebyt5_xm.data.text.store_writer import StoreWriter
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training import cli as training
 
-# Lightning 2.6.6 calls a method that jsonargparse 4.53 has renamed and a class that torch 2.11 is to lose, and thinks
-# that workers would help.
+# Lightning 2.6.6 calls a deprecated method of jsonargparse 4.53 and a deprecated class of torch 2.11, and recommends
+# more data workers.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
@@ -31,7 +31,7 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ("base", "denoising")
 QUICK = ("nsmc", "ksponspeech")
-"""Run in `make check` too; each of the others takes two seconds."""
+"""These also run in `make check`; each of the others takes two seconds."""
 RECIPES = sorted(
     path.stem for path in (ROOT / "configs" / "finetune").glob("*.yaml") if path.stem not in SHARED
 )
@@ -55,7 +55,7 @@ TINY: dict[str, Any] = {
     "checkpoint_every": 2,
 }
 LINEAR = {"class_path": "kebyt5_xm.adapters.Linear"}
-IN_PLACE_OF = {
+REPLACEMENTS = {
     "speech_xlsr": {
         "speech": {
             "encoder": {
@@ -75,12 +75,12 @@ IN_PLACE_OF = {
         }
     },
 }
-"""What stands in a run here for an overlay of `configs/add/`."""
+"""Overlay of `configs/add/` -> the modalities that replace it here."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with the sets, the stores, the recipes, and what is laid over them here."""
+    """A working directory with the sets, the stores, the recipes and the overlays of this test."""
     folder = tmp_path_factory.mktemp("finetune")
     (folder / "configs").symlink_to(ROOT / "configs")
     published.write_sets(folder / "sets")
@@ -90,7 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 store.write("나라 말이 중국과 달라 the quick brown fox".encode())
     write(folder / "tiny.yaml", TINY)
     write(folder / "short_text.yaml", {"data": {"sources": {"text": {"init_args": {"inputs_length": 61}}}}})
-    for name, modalities in IN_PLACE_OF.items():
+    for name, modalities in REPLACEMENTS.items():
         overlay = yaml.safe_load((ROOT / "configs" / "add" / f"{name}.yaml").read_text(encoding="utf-8"))
         write(folder / f"{name}.yaml", {**overlay, "model": {"modalities": modalities}})
     return folder
@@ -101,7 +101,7 @@ def write(path: Path, contents: dict[str, Any]) -> None:
 
 
 def files(name: str) -> list[str]:
-    """Return the files of the command in the recipe's header, with what stands here in place of an encoder."""
+    """Return the recipes of the command in the header of a recipe, with the overlays of this test."""
     text = (ROOT / "configs" / "finetune" / f"{name}.yaml").read_text(encoding="utf-8")
     named = re.findall(r"-c (\S+)", text.split("\n#\n")[1])
     named = [re.sub(r"configs/add/", "", path) for path in named]
@@ -130,14 +130,14 @@ def test_two_steps_on_rows_as_published(name: str, folder: Path, monkeypatch: py
 
 
 ODD = {"nsmc": {"column 'document' is null"}}
-"""Why rows of the sets here are skipped: an empty review."""
+"""Recipe -> causes of skipped rows: an empty review."""
 
 
 DOCS = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_table_of_the_sets_says_what_the_recipe_does(name: str) -> None:
+def test_the_table_of_sets_agrees_with_the_recipe(name: str) -> None:
     recipe = yaml.safe_load((ROOT / "configs" / "finetune" / f"{name}.yaml").read_text(encoding="utf-8"))
     (line,) = [line for line in DOCS.splitlines() if f"[{name}](../configs/finetune/{name}.yaml)" in line]
     _, metric, source = recipe["monitor"].split("/")

@@ -1,4 +1,4 @@
-"""What is not finite changes no weight, is never the best, and replaces nothing."""
+"""Values that are not finite: they change no weight, are never the best, and overwrite no file."""
 
 import json
 import math
@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import tiny_run
 import torch
-from resumable import fit_and_log as fit
 from safetensors.torch import load_file
-from strategies import STRATEGIES
-from tiny_run import train_losses
+from tiny_run import STRATEGIES, train_losses
+from tiny_run import fit_and_read_log as fit
 from torch import nn
 
 from kebyt5_xm.errors import UserError
@@ -21,7 +20,7 @@ from kebyt5_xm.model.finite import finite_figures, non_finite_tensors, non_finit
 from kebyt5_xm.model.runs.run import Run, backbone_tensors
 from kebyt5_xm.model.tensor_files import write_tensors
 from kebyt5_xm.training.callbacks.checkpoints import Best
-from kebyt5_xm.training.metrics_log import MetricsLog
+from kebyt5_xm.training.loggers import MetricsLog
 from kebyt5_xm.training.step_watch import StepWatch
 
 
@@ -45,7 +44,7 @@ def incidents(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "incidents.jsonl").read_text().splitlines()]
 
 
-# -- one number after the other ----------------------------------------------------------------------
+# -- single functions ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
@@ -68,7 +67,7 @@ def test_tensors_that_are_not_finite_are_named_and_not_written(tmp_path: Path, b
     assert load_file(tmp_path / "model.safetensors")["bias"].isfinite().all(), "what was there stays"
 
 
-def test_an_infinity_in_a_buffer_may_be_meant_and_a_nan_is_not() -> None:
+def test_a_buffer_may_hold_infinities_but_no_nan() -> None:
     module = nn.Module()
     module.register_buffer("mask", torch.tensor([0.0, -math.inf]))
     assert non_finite_weights(module) == []
@@ -88,7 +87,7 @@ def stepped(
     watch = StepWatch()
     watch.begin()
     for part in losses.split(2):
-        watch.loss(part, 0.5)
+        watch.add_loss(part, 0.5)
     weight.grad = torch.full((5,), gradient)
     watch.judge(optimizer)
     optimizer.step()
@@ -112,30 +111,30 @@ def test_a_step_changes_weights_only_if_loss_and_gradient_are_finite(
     losses = torch.ones(3, 7)
     losses[2, 4] = loss
     watch, (before, after) = stepped(losses, gradient)
-    assert watch.finite is finite
+    assert watch.is_finite is finite
     assert before.equal(after) is not finite, "neither momentum nor decay moves a weight"
     assert watch.bad_rows() == [[], [0] if not math.isfinite(loss) else []]
 
 
-def test_a_loss_that_is_not_finite_has_a_gradient_that_is_not() -> None:
-    """Whatever rank it is on: the sum of the gradients over ranks then is NaN on all."""
+def test_a_loss_that_is_not_finite_has_a_nan_gradient() -> None:
+    """On any rank: the sum of the gradients over the ranks is then NaN on all."""
     logits = torch.tensor([[0.0, -math.inf]], requires_grad=True)
-    own = nn.functional.cross_entropy(logits, torch.tensor([1]), reduction="none")[:, None]
-    assert own.isinf().all()
-    (plainly,) = torch.autograd.grad(own.sum(), logits, retain_graph=True)
-    assert plainly.isfinite().all(), "without the watch nothing would be noticed"
-    StepWatch().loss(own, 1.0).backward()
+    losses = nn.functional.cross_entropy(logits, torch.tensor([1]), reduction="none")[:, None]
+    assert losses.isinf().all()
+    (gradient,) = torch.autograd.grad(losses.sum(), logits, retain_graph=True)
+    assert gradient.isfinite().all(), "without the watch nothing would be noticed"
+    StepWatch().add_loss(losses, 1.0).backward()
     assert logits.grad is not None
     assert logits.grad.isnan().any()
 
 
-def test_a_finite_loss_is_left_as_it_is() -> None:
+def test_a_finite_loss_is_unchanged() -> None:
     losses = torch.rand(5, 7, requires_grad=True)
-    assert StepWatch().loss(losses, 0.3).equal(losses.sum() * 0.3)
-    assert torch.autograd.grad(StepWatch().loss(losses, 0.3), losses)[0].equal(torch.full((5, 7), 0.3))
+    assert StepWatch().add_loss(losses, 0.3).equal(losses.sum() * 0.3)
+    assert torch.autograd.grad(StepWatch().add_loss(losses, 0.3), losses)[0].equal(torch.full((5, 7), 0.3))
 
 
-def test_what_is_no_figure_is_not_logged_nor_read(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_neither_logged_nor_read(tmp_path: Path) -> None:
     assert finite_figures({"a": 1, "b": math.nan, "c": math.inf}) == {"a": 1.0}
     log = MetricsLog(tmp_path)
     log.log_metrics({"train/loss": math.nan, "lr/default": 0.5}, 6)
@@ -148,7 +147,7 @@ def test_what_is_no_figure_is_not_logged_nor_read(tmp_path: Path) -> None:
 
 
 class OneRank:
-    """As much of a trainer as a comparison needs."""
+    """The part of a trainer that a comparison needs."""
 
     class strategy:
         @staticmethod
@@ -158,7 +157,7 @@ class OneRank:
 
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_it_is_never_the_best(mode: str, bad: float) -> None:
+def test_a_value_that_is_not_finite_is_never_the_best(mode: str, bad: float) -> None:
     best = Best.__new__(Best)
     best.mode, best.save_top_k, best.best_k_models = mode, 1, {}
     assert not best.check_monitor_top_k(OneRank(), torch.tensor(bad))  # pyright: ignore
@@ -189,7 +188,7 @@ def test_a_bad_step_of_one_rank_is_left_out_on_all(folder: Path, name: str) -> N
 
 
 @pytest.mark.slow
-def test_a_run_stops_saved_and_goes_on_behind_the_step(folder: Path) -> None:
+def test_a_run_stops_saved_and_continues_after_the_step(folder: Path) -> None:
     contents = poisoned(folder, "stopped", [4])
     codes, log = fit(folder, contents)
     assert codes == [2]
@@ -205,8 +204,8 @@ def test_a_run_stops_saved_and_goes_on_behind_the_step(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_poisoned_run_that_is_killed_is_continued_to_the_bit(folder: Path) -> None:
-    """Two bad steps are passed over, and a kill comes between them and the next checkpoint."""
+def test_a_poisoned_run_that_is_killed_continues_bit_identically(folder: Path) -> None:
+    """Two bad steps are skipped; the kill comes before the next checkpoint."""
     codes, log = fit(folder, poisoned(folder, "whole", [2, 4], most=2))
     assert codes == [0], log
     kill = {"class_path": "killing.KillAfter", "init_args": {"micro_batch": 20}}

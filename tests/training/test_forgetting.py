@@ -1,4 +1,4 @@
-"""The forgetting meter: what it measures, and what each of its actions does to a run."""
+"""The forgetting meter: its measurements and the effects of its actions on a run."""
 
 import signal
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tiny_media
 import tiny_run
-from resumable import fit
+from tiny_run import fit_to_log as fit
 from tiny_run import train_losses
 
 from kebyt5_xm.data.batch import Progress
@@ -17,8 +17,7 @@ from kebyt5_xm.data.order.steps import Budget
 from kebyt5_xm.data.sources.source import Part
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.runs.run import Run
-from kebyt5_xm.training.callbacks.forgetting import ForgettingMeter
-from kebyt5_xm.training.callbacks.forgetting_gate import Forgetting
+from kebyt5_xm.training.callbacks.forgetting import Forgetting, ForgettingMeter
 from kebyt5_xm.training.recipes import overlay
 
 STEPS = 8
@@ -33,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(folder: Path, name: str, workers: int = 0, **forgetting: Any) -> dict[str, Any]:
-    """Text beside pairs, at a rate that makes the model worse at both."""
+    """A recipe of text and pairs, with a rate that makes the model worse at both."""
     pairs = {"path": str(folder / "pairs.jsonl"), "prompt": "{n} = ", "target": "{word}", "weight": 3.0}
     added = {
         "forgetting": {"from_scratch": True} | ({"tolerance": 0.01, **forgetting} if forgetting else {}),
@@ -80,7 +79,9 @@ def test_text_is_measured_before_the_first_step(folder: Path, measured: Path) ->
 
 
 @pytest.mark.slow
-def test_a_run_that_forgets_is_stopped_and_goes_on_with_another_gate(folder: Path, measured: Path) -> None:
+def test_a_run_that_forgets_is_stopped_and_continues_with_another_action(
+    folder: Path, measured: Path
+) -> None:
     run = folder / "stopped"
     assert fit(folder, recipe(folder, "stopped", action="stop")) == [2]
     log = (folder / "log").read_text()
@@ -102,7 +103,7 @@ def test_a_run_that_forgets_is_stopped_and_goes_on_with_another_gate(folder: Pat
 def assert_shares_follow(run: Path) -> None:
     """At this rate the model swings: text is raised, recovers, and is raised again."""
     shares, factor = values(run, "text_share"), 1.0
-    for step in range(0, STEPS + 1, 2):  # logged as it was up to the validation
+    for step in range(0, STEPS + 1, 2):  # logged before the validation changes it
         assert shares[step] == pytest.approx(factor / (factor + 3), abs=1e-4)
         worst = max(values(run, f"forgetting/text/{language}")[step] for language in tiny_run.WORDS)
         factor = min(2 * factor, 4) if worst > 0.01 else 1.0
@@ -173,7 +174,7 @@ def test_two_ranks_raise_it_alike(folder: Path, raised: Path) -> None:
 
 
 class Data:
-    """Stands in for the data module: text beside something else."""
+    """Stands in for the data module: text and another source."""
 
     def __init__(
         self,
@@ -246,7 +247,7 @@ def test_a_validation_within_a_step_changes_the_weights_at_its_end() -> None:
 
 
 @pytest.mark.parametrize("bits", [float("nan"), float("inf")])
-def test_a_figure_that_is_not_finite_is_beyond_every_gate(bits: float) -> None:
+def test_a_value_that_is_not_finite_is_above_every_tolerance(bits: float) -> None:
     data = Data()
     meter, trainer = set_up(data, action="raise_text", tolerance=1e9)
     measure(meter, trainer, [(2.0, 3.0), (bits, 3.0)])
@@ -262,7 +263,7 @@ def test_a_figure_that_is_not_finite_is_beyond_every_gate(bits: float) -> None:
     assert list(meter.parts) == ["text/en"], "no start, so nothing to compare"
 
 
-def test_a_changed_gate_takes_the_raised_weight_back() -> None:
+def test_another_action_resets_the_raised_weight() -> None:
     data = Data()
     data.set_text_factor(8.0)
     meter, trainer = set_up(data, action="warn")
@@ -287,18 +288,18 @@ def test_a_run_from_scratch_or_without_held_out_text_is_not_measured() -> None:
         (Data(text_alone=True), "runs/text", "raise_text", "every source is text already"),
     ],
 )
-def test_gates_with_nothing_to_do_are_refused(data: Data, weights: Any, action: str, words: str) -> None:
+def test_actions_without_effect_are_refused(data: Data, weights: Any, action: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         set_up(data, weights, action=action)
 
 
-def test_raising_text_needs_a_number_of_steps_that_is_known() -> None:
+def test_raising_text_needs_a_known_number_of_steps() -> None:
     data = Data(budget=Budget(1024, 512), epochs=1)
     with pytest.raises(UserError, match="all sources end after their `epochs`"):
         set_up(data, action="raise_text")
 
 
-def test_a_gate_for_a_run_that_began_without_a_start_is_refused() -> None:
+def test_an_action_for_a_run_that_began_without_measuring_is_refused() -> None:
     meter, trainer = set_up(Data(), action="stop")
     trainer.global_step = 3
     with pytest.raises(UserError, match="began without measuring"):
@@ -315,6 +316,6 @@ def test_a_gate_for_a_run_that_began_without_a_start_is_refused() -> None:
         ({"action": "stop", "factor": 4.0}, "expected raise_text"),
     ],
 )
-def test_values_that_mean_nothing_are_refused(wrong: dict[str, Any], words: str) -> None:
+def test_values_without_effect_are_refused(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         Forgetting(**wrong).check()

@@ -1,4 +1,4 @@
-"""What only a GPU can show: `make test-gpu`, on a machine with CUDA."""
+"""Tests that need a GPU: `make test-gpu`, on a machine with CUDA."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("precision", "tolerance"),
-    # fp32 kernels sum in another order, and Adam carries it on; bf16 has 8 bits of mantissa
+    # fp32 kernels sum in another order, which Adam amplifies; bf16 has 8 bits of mantissa
     [("32-true", 1e-3), ("bf16-mixed", 3e-2)],
 )
 def test_a_gpu_gives_the_losses_of_a_cpu(folder: Path, precision: str, tolerance: float) -> None:

@@ -1,4 +1,4 @@
-"""`~/` is the home folder in every option and key, and nowhere in a text."""
+"""`~/` is the home folder in every option and key, except in texts such as prompts."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_arguments(folder: Path, arg: str) -> None:
         ["--labels", "~/"],
     ],
 )
-def test_what_is_no_path_from_home_stays(args: list[str]) -> None:
+def test_other_arguments_are_unchanged(args: list[str]) -> None:
     assert expand_arguments(args) == args
 
 

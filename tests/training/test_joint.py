@@ -1,4 +1,4 @@
-"""Text, images and speech train together: on one rank and on two, frozen or not, killed or not, on bad input."""
+"""Joint training on text, images and speech: on one rank and two, with frozen encoders, kills and bad input."""
 
 import signal
 from pathlib import Path
@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import tiny_media
 import tiny_run
-from strategies import STRATEGIES
-from tiny_run import fit, log_of, losses, tensors, train_losses
+from tiny_run import STRATEGIES, fit, log_of, losses, tensors, train_losses
 
 from kebyt5_xm.data import Denoising, Manifest
 from kebyt5_xm.data.order.plan import Plan
@@ -28,7 +27,7 @@ def recipe(folder: Path, run: str, *overlays: dict[str, Any], **trainer: Any) ->
 
 
 def modalities_of_micro_batches(contents: dict[str, Any]) -> list[list[set[str]]]:
-    """Return, for each step, the sources in each of its micro-batches, as the plan has them."""
+    """Return the sources of every micro-batch of every step, by the plan."""
     parts, weights, names = [], [], []
     for name, block in contents["data"]["sources"].items():
         source = {"text": Denoising}.get(name, Manifest)(**block["init_args"])
@@ -72,11 +71,11 @@ def test_losses_are_logged_by_source(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_plan_holds_what_these_tests_are_about(folder: Path) -> None:
+def test_the_plan_has_the_cases_of_these_tests(folder: Path) -> None:
     steps = modalities_of_micro_batches(recipe(folder, "unused"))
     rounds = [
         (step[n], step[n + 1]) for step in steps for n in (0, 2)
-    ]  # what ranks 0 and 1 train on together
+    ]  # the micro-batches of ranks 0 and 1 at the same time
     assert any({one <= {"text"}, other <= {"text"}} == {True, False} for one, other in rounds)
     assert any("captions" in one and "speech" in other for one, other in rounds)
     assert any(one == {"captions", "speech"} for step in steps for one in step), "one batch, two modalities"
@@ -97,7 +96,7 @@ def test_two_ranks_equal_one_where_one_has_only_text(folder: Path, name: str) ->
 
 
 @pytest.mark.slow
-def test_a_frozen_encoder_stays_as_it_was(folder: Path) -> None:
+def test_a_frozen_encoder_does_not_change(folder: Path) -> None:
     encoder = "tiny_media.PatchesWithStatistics"
     thawed = recipe(folder, "thawed", tiny_media.image_overlay(folder, encoder))
     frozen = recipe(folder, "frozen", tiny_media.image_overlay(folder, encoder, frozen=True))
@@ -111,7 +110,7 @@ def test_a_frozen_encoder_stays_as_it_was(folder: Path) -> None:
         same = [key for key in expected if found[key].equal(expected[key])]
         if name == "frozen":
             assert same == list(expected)
-        else:  # the test can fail: what is not frozen moves, but for the statistics of batch norm
+        else:  # the test can fail: other encoders change, except the statistics of batch norm
             assert {key for key in expected if "running" in key} <= set(same)
             assert found["calls_in_training"] > 0
             assert not found["mlp.0.weight"].equal(expected["mlp.0.weight"])
@@ -189,8 +188,8 @@ def test_an_encoder_that_lies_about_its_length_is_named(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_missing_file_keeps_its_place_and_training_goes_on(folder: Path) -> None:
-    """Every image is missing, in the validation too: its rows count nowhere, text trains on."""
+def test_a_missing_file_keeps_its_place_and_training_continues(folder: Path) -> None:
+    """All images are missing, in the validation too: their rows do not count, and text still trains."""
     rows = [{"picture": f"missing-{n}.png", "caption": "?"} for n in range(tiny_media.NUM_IMAGES)]
     tiny_media.write_manifest(folder / "missing.jsonl", rows)
     contents = recipe(folder, "missing")

@@ -7,8 +7,8 @@ from torch import nn
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.t5 import without_weights
-from kebyt5_xm.training.groups import Group, optimizer_groups, scale_rates
-from kebyt5_xm.training.layer_decay import places
+from kebyt5_xm.training.groups import Group, make_optimizer_groups, scale_rates
+from kebyt5_xm.training.layer_decay import find_places
 
 SHAPE = {"d_model": 7, "d_ff": 11, "num_heads": 2, "num_layers": 3, "num_decoder_layers": 2, "d_kv": 5}
 BACKBONE = [
@@ -34,7 +34,7 @@ def rates(
     """Return learning rate by optimizer group, and by parameter."""
     named = [(name, nn.Parameter(torch.zeros(3))) for name in names]
     group = Group(pattern, lr=lr, layer_decay=decay)
-    optimizer = torch.optim.AdamW(optimizer_groups({"tower": group}, named), lr=2.0)
+    optimizer = torch.optim.AdamW(make_optimizer_groups({"tower": group}, named), lr=2.0)
     scale_rates(optimizer)
     assert sum(len(entry["params"]) for entry in optimizer.param_groups) == len(names)
     return {entry["name"]: entry["lr"] for entry in optimizer.param_groups}
@@ -50,13 +50,13 @@ def test_both_stacks_of_the_backbone() -> None:
         "tower/decoder.block.0": 0.5,
         "tower/decoder.block.1": 1.0,
     }
-    place = places(BACKBONE)
+    place = find_places(BACKBONE)
     assert place["backbone.shared.weight"].above == 3  # pyright: ignore[reportOptionalMemberAccess]
     for name in ("encoder.final_layer_norm", "decoder.final_layer_norm", "lm_head"):
         assert place[f"backbone.{name}.weight"].above == 0  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def test_stacks_of_encoders_and_the_optimizers_own_rate() -> None:
+def test_stacks_of_encoders_and_the_default_rate_of_the_optimizer() -> None:
     names = BACKBONE + TIMM + WAV2VEC2
     found = rates("modalities.*", names, decay=0.9, lr=None)
     assert found.pop("default") == 2.0  # the backbone
@@ -69,7 +69,7 @@ def test_stacks_of_encoders_and_the_optimizers_own_rate() -> None:
     assert found == pytest.approx({**blocks, **layers, **below, "tower": 2.0})
 
 
-def test_depth_is_the_models_even_where_a_pattern_takes_a_part() -> None:
+def test_depth_is_that_of_the_model_for_a_pattern_of_some_blocks() -> None:
     assert rates("backbone.encoder.block.[01].*", BACKBONE)["tower/encoder.block.0"] == 0.25
 
 
@@ -86,15 +86,15 @@ def test_a_decay_without_a_stack_is_refused() -> None:
         rates("*", ["modalities.image.encoder.mlp.0.weight", "modalities.image.adapter.weight"])
 
 
-def test_a_frozen_group_takes_no_rate() -> None:
+def test_a_frozen_group_with_a_rate_is_refused() -> None:
     with pytest.raises(UserError, match="frozen and has a learning rate or a decay"):
         Group("*", lr=0.1, frozen=True)
 
 
 def test_blocks_of_an_adapter_have_the_full_rate() -> None:
-    """`PerceiverResampler` has numbered blocks of its own, after those of the encoder."""
+    """`PerceiverResampler` has numbered blocks too, after those of the encoder."""
     adapter = [f"modalities.image.adapter.blocks.{n}.output.weight" for n in range(3)]
-    place = places(TIMM + adapter)
+    place = find_places(TIMM + adapter)
     assert {place[name].above for name in adapter} == {0}  # pyright: ignore[reportOptionalMemberAccess]
     assert place[TIMM[2]].above == 11  # pyright: ignore[reportOptionalMemberAccess]
     assert rates("modalities.*", TIMM + adapter, decay=0.5)["tower"] == 1.0

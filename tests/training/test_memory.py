@@ -1,4 +1,4 @@
-"""The estimate of memory by kind: the optimizer's state is what it really keeps."""
+"""The estimate of memory by kind of tensor; the optimizer's state is its real state."""
 
 from functools import partial
 from typing import Any
@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from kebyt5_xm.optimizers import RMSScaledAdamW
-from kebyt5_xm.training.memory import Sharding, memory
+from kebyt5_xm.training.memory import estimate_memory
+from kebyt5_xm.training.sharding import Sharding
 
 ROWS, COLUMNS, FROZEN = 5003, 7001, 11_003
 
@@ -30,7 +31,7 @@ def megabytes(line: str) -> dict[str, float]:
 
 def test_matrices_of_one_shape_count_each() -> None:
     made = nn.ModuleList(nn.Linear(COLUMNS, ROWS, bias=False) for _ in range(3))
-    found = megabytes(memory(made, torch.optim.AdamW))
+    found = megabytes(estimate_memory(made, torch.optim.AdamW))
     assert found["optimizer"] == pytest.approx(4e-6 * 3 * 2 * ROWS * COLUMNS, rel=0.01)
 
 
@@ -44,7 +45,7 @@ def test_matrices_of_one_shape_count_each() -> None:
     ],
 )
 def test_weights_gradients_and_the_optimizers_state(optimizer: Any, numbers: int) -> None:
-    line = memory(model(), optimizer)
+    line = estimate_memory(model(), optimizer)
     trainable, frozen = ROWS * COLUMNS, FROZEN * 101
     assert megabytes(line) == pytest.approx(
         {
@@ -60,7 +61,9 @@ def test_weights_gradients_and_the_optimizers_state(optimizer: Any, numbers: int
 
 
 def test_a_rank_has_its_share_and_zero_keeps_fp32_copies() -> None:
-    found = megabytes(memory(model(torch.bfloat16), torch.optim.AdamW, Sharding(1, 2, 3, fp32_copies=True)))
+    found = megabytes(
+        estimate_memory(model(torch.bfloat16), torch.optim.AdamW, Sharding(1, 2, 3, fp32_copies=True))
+    )
     trainable = ROWS * COLUMNS
     assert found["gradients"] == pytest.approx(2e-6 * trainable / 2, rel=0.01)
     assert found["optimizer"] == pytest.approx(4e-6 * 3 * trainable / 3, rel=0.01)

@@ -1,4 +1,4 @@
-"""What a run records of itself: throughput of training alone, and figures that are only ever appended."""
+"""Throughput of training alone, the progress bar, and metrics that are only ever appended."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +10,7 @@ from kebyt5_xm.data.batch import Progress
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training.callbacks import progress
 from kebyt5_xm.training.callbacks.progress import ProgressBar, Throughput
-from kebyt5_xm.training.metrics_log import MetricsLog
-from kebyt5_xm.training.tensorboard import FOLDER, tensorboard
+from kebyt5_xm.training.loggers import TENSORBOARD_FOLDER, MetricsLog, make_tensorboard_logger
 
 
 class Clock:
@@ -22,7 +21,7 @@ class Clock:
         monkeypatch.setattr(progress.time, "perf_counter", lambda: self.now)
 
 
-def test_throughput_counts_neither_validation_nor_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throughput_counts_no_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     logged: dict[str, float] = {}
     module: Any = SimpleNamespace(log=lambda name, value, **_: logged.update({name: value}))
@@ -49,10 +48,10 @@ def test_throughput_counts_neither_validation_nor_what_came_before(monkeypatch: 
 
 
 @pytest.mark.parametrize("steps", [1, 9, 10, 19])
-def test_a_run_of_any_length_is_counted_to_its_last_step(
+def test_throughput_counts_runs_of_any_length_to_the_last_step(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, steps: int
 ) -> None:
-    """With a figure every ten steps, and one of the last: 70 ids and 0.05 seconds a step."""
+    """Logged every ten steps and at the last: 70 ids and 0.05 seconds per step."""
     clock = Clock(monkeypatch)
     module: Any = SimpleNamespace(log=lambda *_, **__: None)
     trainer: Any = SimpleNamespace(
@@ -73,7 +72,7 @@ def test_a_run_of_any_length_is_counted_to_its_last_step(
     )
 
 
-def test_the_bar_counts_the_steps_of_the_whole_run_and_begins_where_it_is_resumed() -> None:
+def test_the_bar_counts_all_steps_and_starts_at_the_step_of_the_checkpoint() -> None:
     bar = ProgressBar()
     trainer: Any = SimpleNamespace(
         global_step=7, max_steps=13, progress_bar_metrics={}, is_global_zero=True, sanity_checking=False
@@ -91,18 +90,18 @@ def test_the_bar_counts_the_steps_of_the_whole_run_and_begins_where_it_is_resume
     shown.close()
 
 
-def test_tensorboard_counts_steps_as_the_run_does_and_drops_those_of_an_abandoned_life(
+def test_tensorboard_counts_trained_steps_and_drops_those_after_the_checkpoint(
     tmp_path: Path,
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for resumed, steps in ((None, range(5)), (3, range(3, 5))):
-        logger = tensorboard(tmp_path, resumed)
+        logger = make_tensorboard_logger(tmp_path, resumed)
         for step in steps:
             logger.log_metrics({"train/loss": float(step if resumed is None else -step)}, step)
         logger.finalize("success")
         logger.experiment.close()
-    events = EventAccumulator(str(tmp_path / FOLDER))
+    events = EventAccumulator(str(tmp_path / TENSORBOARD_FOLDER))
     events.Reload()
     assert [(point.step, point.value) for point in events.Scalars("train/loss")] == [
         (1, 0.0),
@@ -113,12 +112,12 @@ def test_tensorboard_counts_steps_as_the_run_does_and_drops_those_of_an_abandone
     ]
 
 
-def test_metrics_are_appended_over_two_lives_of_a_run(tmp_path: Path) -> None:
+def test_a_resumed_run_appends_its_metrics(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("{}")
     MetricsLog(tmp_path).log_metrics({"train/loss": 0.1 + 0.2, "epoch": 0.0}, step=0)
     MetricsLog(tmp_path).log_metrics({"train/loss": 1.5}, step=6)
     with (tmp_path / "metrics.csv").open("a") as file:
-        file.write("9,train/lo")  # what a kill leaves of a row
+        file.write("9,train/lo")  # a row cut off by a kill
     assert Run(tmp_path).metrics() == [
         {"step": 1, "metric": "train/loss", "value": 0.1 + 0.2},
         {"step": 7, "metric": "train/loss", "value": 1.5},

@@ -1,4 +1,4 @@
-"""What a run prints: its own words and Lightning's news, not warnings of what is meant so."""
+"""Runs print no known-harmless warnings of libraries."""
 
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def test_a_run_is_trained_continued_and_validated_without_a_warning(folder: Path
     )
     recipe = folder / "one" / "config.yaml"
     assert yaml.safe_load(recipe.read_text())["ckpt_path"] is None
-    trust = ("--trust", "tiny_media")  # a run may be a stranger's
+    trust = ("--trust", "tiny_media")  # the recipe of a run may be third-party
     lines = printed(folder, "validate", "-c", str(recipe), "--ckpt_path", "best", *trust).splitlines()
     names = [line.split()[0] for line in lines if line.startswith("val/")]
     parts = ["", "/captions", "/text/en", "/text/ko"]
@@ -64,5 +64,5 @@ def test_a_run_that_holds_nothing_out_trains_and_cannot_be_validated(folder: Pat
     recipe["data"]["sources"]["text"]["init_args"]["validation"] = 0
     path = tiny_run.write_recipe(folder, "whole", recipe)
     printed(folder, "fit", "-c", path)
-    said = printed(folder, "validate", "-c", path, "--ckpt_path", "last", code=2)
-    assert "error: found no held-out examples to validate on" in said
+    log = printed(folder, "validate", "-c", path, "--ckpt_path", "last", code=2)
+    assert "error: found no held-out examples to validate on" in log

@@ -1,4 +1,4 @@
-"""What is said of a recipe before torch is imported: the file, the line, the key, and what was meant."""
+"""Errors of recipes before torch is imported: with file, line, key and suggestion."""
 
 import subprocess
 import sys
@@ -55,7 +55,7 @@ SOURCE = "data:\n sources:\n  s: {class_path: kebyt5_xm.data."
         ("forgetting: {tolerence: 1}", "did you mean 'tolerance'"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(text: str, message: str, tmp_path: Path) -> None:
+def test_an_error_names_its_place(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=f"(?s)mine.yaml {message}" if "line" in message else message):
@@ -75,20 +75,18 @@ def test_a_mistake_is_told_with_its_place(text: str, message: str, tmp_path: Pat
         ("--run-dir", "did you mean 'run_dir'"),
     ],
 )
-def test_a_misspelt_option_is_told_as_early(option: str, message: str) -> None:
+def test_a_misspelt_option_is_refused_as_early(option: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_arguments(["fit", option, "3"])
 
 
 @pytest.mark.parametrize("option", ["-c", "--config", "--trust", "-c=", "--trust="])
 def test_an_option_without_its_value_is_refused(option: str) -> None:
-    with pytest.raises(
-        UserError, match=f"found {option.rstrip('=')} with nothing behind it, expected a value"
-    ):
+    with pytest.raises(UserError, match=f"found {option.rstrip('=')} without a value; expected one after it"):
         check_arguments(["fit", option])
 
 
-def test_options_that_there_are_pass() -> None:
+def test_known_options_pass() -> None:
     paths = (
         "data.sources.text.init_args.weight=1",
         "trainer.callbacks+=a.B",
@@ -111,25 +109,25 @@ def test_every_recipe_passes(path: Path) -> None:
     check([str(path)])
 
 
-def test_the_blocks_have_options_that_can_be_read_off_the_source() -> None:
-    assert [owner for owner in BLOCKS.values() if not signatures.options(owner)] == []
+def test_the_options_of_all_blocks_can_be_read_from_source() -> None:
+    assert [owner for owner in BLOCKS.values() if not signatures.read_options(owner)] == []
 
 
-def test_options_read_off_the_source_are_those_of_the_class() -> None:
+def test_options_read_from_source_are_those_of_the_class() -> None:
     import inspect
 
     from kebyt5_xm.data import Manifest
     from kebyt5_xm.training.groups import Group
 
-    assert list(signatures.options("kebyt5_xm.data.Manifest") or ()) == list(
+    assert list(signatures.read_options("kebyt5_xm.data.Manifest") or ()) == list(
         inspect.signature(Manifest).parameters
     )
-    assert list(signatures.options("kebyt5_xm.training.groups.Group") or ()) == list(
+    assert list(signatures.read_options("kebyt5_xm.training.groups.Group") or ()) == list(
         inspect.signature(Group).parameters
     )
 
 
-def test_what_cannot_be_told_is_left_to_the_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uncertain_classes_are_left_to_the_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine_to_check.py").write_text(
         "from os.path import *\nimport sys\nclass Open:\n    def __init__(self, a, **kwargs): ...\n"
         "class Below(Open): ...\nMade = type('Made', (), {})\nif sys.platform: \n    class Twice: ...\n"
@@ -138,10 +136,10 @@ def test_what_cannot_be_told_is_left_to_the_parser(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     for name in ("Open", "Below", "Made", "Twice", "Plain", "join", "absent"):
         path = f"mine_to_check.{name}"
-        assert (signatures.missing(path), signatures.options(path)) == (None, None)
+        assert (signatures.find_missing(path), signatures.read_options(path)) == (None, None)
 
 
-def test_a_misspelt_key_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+def test_a_misspelt_key_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("modle: {}\n")
     program = (
         "import sys\nfrom kebyt5_xm.errors import UserError\n"
@@ -159,7 +157,7 @@ def test_a_misspelt_key_is_told_before_torch_is_imported(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("command", ["doctor", "lint", "cache", "preview"])
-def test_every_command_that_takes_recipes_says_so(
+def test_every_command_that_takes_recipes_checks_them(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.yaml").write_text("modle: {}\n")
@@ -204,7 +202,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_an_option_is_refused_by_value_and_type(option: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"trainer.{option}"):
-        trainer_options.check({option: value}, whole=False)
+        trainer_options.check({option: value}, is_complete=False)
 
 
 @pytest.mark.parametrize(
@@ -227,8 +225,8 @@ def test_an_option_is_refused_by_value_and_type(option: str, value: Any) -> None
         ("plugins", None),
     ],
 )
-def test_an_option_that_changes_nothing_is_let_be(option: str, value: Any) -> None:
-    trainer_options.check({option: value}, whole=False)
+def test_allowed_values_pass(option: str, value: Any) -> None:
+    trainer_options.check({option: value}, is_complete=False)
 
 
 def test_every_precision_of_lightning_is_known() -> None:
@@ -242,4 +240,4 @@ def test_every_precision_of_lightning_is_known() -> None:
         for name in get_args(kind)
     }
     half = {name for name in known if "16" in name and "bf16" not in name}
-    assert half == set(trainer_options.HALF)
+    assert half == set(trainer_options.FP16_NAMES)

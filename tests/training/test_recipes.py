@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.training.recipe_yaml import dump, native
-from kebyt5_xm.training.recipes import load, merge, overlay, written
+from kebyt5_xm.training.recipe_yaml import dump, to_native
+from kebyt5_xm.training.recipes import load, merge, overlay, to_yaml
 
 
 def write(folder: Path, name: str, recipe: dict) -> str:
@@ -30,7 +30,7 @@ def test_siblings_survive_an_overlay_and_inputs_stay_unchanged() -> None:
     assert below["model"]["modalities"] == {"image": {"a": 1}}
 
 
-def test_a_changed_class_path_takes_its_old_init_args_with_it() -> None:
+def test_a_changed_class_path_drops_the_old_init_args() -> None:
     below = {"optimizer": {"class_path": "A", "init_args": {"lr": 1, "only_a": 2}}}
     same = overlay(below, {"optimizer": {"class_path": "A", "init_args": {"lr": 5}}})
     other = overlay(below, {"optimizer": {"class_path": "B", "init_args": {"lr": 3}}})
@@ -38,7 +38,7 @@ def test_a_changed_class_path_takes_its_old_init_args_with_it() -> None:
     assert other["optimizer"]["init_args"] == {"lr": 3}
 
 
-def test_null_takes_a_value_back() -> None:
+def test_null_replaces_a_value() -> None:
     assert overlay({"size": "small"}, {"size": None}) == {"size": None}
 
 
@@ -65,7 +65,7 @@ def test_a_missing_file_is_named() -> None:
         merge(["absent.yaml"])
 
 
-def test_null_takes_an_entry_out_of_every_mapping_of_names(tmp_path: Path) -> None:
+def test_null_removes_an_entry_of_every_mapping_of_names(tmp_path: Path) -> None:
     below = {
         "data": {
             "seed": 7,
@@ -140,11 +140,11 @@ def test_a_value_is_its_written_text_until_its_type_is_known(tmp_path: Path) -> 
     assert parsed[:2] == [False, True]
     assert parsed[5:8] == [1, 1.0, 16]
     assert parsed[-2:] == ["3", "4"]
-    assert native(values)[0] is False
-    assert native(values)[10] == 1000.0
+    assert to_native(values)[0] is False
+    assert to_native(values)[10] == 1000.0
 
 
-def test_only_those_who_may_ask_for_no_type_are_given_numbers(tmp_path: Path) -> None:
+def test_only_classes_whose_options_may_have_no_type_get_numbers(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(
         "trainer: {max_steps: 7, plugins: [{class_path: a.B, init_args: {x: 1}}]}\n"
@@ -152,9 +152,9 @@ def test_only_those_who_may_ask_for_no_type_are_given_numbers(tmp_path: Path) ->
         "data: {sources: {s: {class_path: kebyt5_xm.data.Manifest, init_args: {target: 1.0, labels: [no, 1e3]}}}}\n",
         encoding="utf-8",
     )
-    parsed = yaml.safe_load(written(merge([str(path)])))
+    parsed = yaml.safe_load(to_yaml(merge([str(path)])))
     assert parsed["trainer"] == {"max_steps": 7, "plugins": [{"class_path": "a.B", "init_args": {"x": 1}}]}
-    assert '"lr": 1e-3\n' in written(merge([str(path)]))
+    assert '"lr": 1e-3\n' in to_yaml(merge([str(path)]))
     assert parsed["data"]["sources"]["s"]["init_args"] == {"target": "1.0", "labels": ["no", "1e3"]}
 
 
@@ -165,23 +165,23 @@ def test_only_those_who_may_ask_for_no_type_are_given_numbers(tmp_path: Path) ->
         ("a:\n  no: 1\n  'no': 2\n", r"line 3 has the key 'no' a second time.* in a:"),
         ("? [a, b]\n: 1\n", "line 1 has a list as a key"),
         ("? {a: b}\n: 1\n", "line 1 has a mapping as a key"),
-        ("a: &x [*x]\n", "line 1 has an alias of what it stands in"),
-        ("a: &x {b: *x}\n", "line 1 has an alias of what it stands in"),
+        ("a: &x [*x]\n", "line 1 has an alias of a block that contains it"),
+        ("a: &x {b: *x}\n", "line 1 has an alias of a block that contains it"),
         ("a: !!python/name:os.system x\n", "line 1 has the tag"),
         ("a: !mine {b: 1}\n", "line 1 has the tag !mine"),
-        ("<<: 3\n", "line 1 has '<<' before something that is no mapping"),
+        ("<<: 3\n", "line 1 has '<<' with a value that is no mapping"),
         ("a: 1\n---\nb: 2\n", "line 2 is not YAML"),
         ("a:\n\tb: 1\n", "line 2 is not YAML"),
         ("", "is empty"),
     ],
 )
-def test_what_is_no_recipe_is_refused_with_its_line(text: str, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_recipe_is_refused_with_its_line(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         load(tmp_path / "recipe.yaml")
 
 
-def test_merge_keys_of_yaml_bring_what_is_not_given(tmp_path: Path) -> None:
+def test_merge_keys_of_yaml_add_missing_keys(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
         "a: &a {x: 1, no: 2}\nb: &b {x: 3, z: 4}\nc: {<<: [*a, *b], z: 5}\nd: {y: 1, <<: *a}\n'<<': 6\n",
         encoding="utf-8-sig",

@@ -1,4 +1,4 @@
-"""Every YAML under configs/ is what the real signatures accept, on top of what its header's commands name.
+"""The real signatures accept every YAML under configs/, merged as the commands in its header say.
 
 The parser of `train.py` is built once and only parses: no weight, store or device is touched.
 """
@@ -15,15 +15,15 @@ import torch
 import yaml
 
 from kebyt5_xm.training import cli as training
-from kebyt5_xm.training.callbacks.forgetting_gate import Forgetting
-from kebyt5_xm.training.configured import configured
+from kebyt5_xm.training.callbacks.forgetting import Forgetting
+from kebyt5_xm.training.from_recipes import build_task
 from kebyt5_xm.training.parser import Parser
 from kebyt5_xm.training.recipe_check import TOP
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
 COMMAND = re.compile(r"(?:python|torchrun [^#\n]*?) ?train\.py (fit|validate|test) ((?:[^#\n ]| (?! ))*)")
-"""Its arguments; what stands two spaces behind it explains it."""
+"""A command of train.py; a comment follows after two spaces."""
 
 
 class Built(Exception):
@@ -58,7 +58,7 @@ def header(path: str) -> str:
 
 def commands(text: str) -> list[list[str]]:
     """Return the arguments to train.py of every command in a text."""
-    text = re.sub(r"\\\n#? *", "", text)  # lines that go on
+    text = re.sub(r"\\\n#? *", "", text)  # continued lines
     return [[kind, *shlex.split(rest)] for kind, rest in COMMAND.findall(text)]
 
 
@@ -68,7 +68,7 @@ def files(words: list[str]) -> list[str]:
 
 def parse(parser: Any, words: list[str], folder: Path) -> Any:
     try:
-        return parser.parse_args(training.merged_arguments(words, folder))[words[0]]
+        return parser.parse_args(training.merge_arguments(words, folder))[words[0]]
     except SystemExit:
         pytest.fail(f"train.py {' '.join(words)} is refused; its message is on stderr")
 
@@ -120,7 +120,7 @@ def test_gates_of_the_page_on_forgetting(parser: Any, gate: str, tmp_path: Path)
     ("gate", "words"),
     [("null", []), ("{action: stop}", ["--forgetting.tolerance", "0.3"])],
 )
-def test_a_gate_is_taken_back_by_null_and_changed_by_options(
+def test_forgetting_is_reset_by_null_and_changed_by_options(
     parser: Any, gate: str, words: list[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "gate.yaml"
@@ -133,14 +133,14 @@ def test_a_gate_is_taken_back_by_null_and_changed_by_options(
 
 
 def test_a_refused_recipe_fails_here(parser: Any, tmp_path: Path) -> None:
-    """What the tests above rest on: parsing sees into the arguments of classes."""
+    """The tests above rely on this: parsing checks the arguments of classes."""
     path = tmp_path / "wrong.yaml"
     path.write_text("data: {sources: {text: {init_args: {inputs_lenght: 1024}}}}")
     with pytest.raises(pytest.fail.Exception):
         parse(parser, ["fit", "-c", "configs/pretrain/mini.yaml", "-c", str(path)], tmp_path)
 
 
-def test_the_keys_that_are_checked_first_are_those_of_the_parser(parser: Any) -> None:
+def test_the_keys_of_the_early_check_are_those_of_the_parser(parser: Any) -> None:
     actions = parser._subcommands_action._name_parser_map["fit"]._actions
     keys = {action.dest.split(".")[0] for action in actions} - {"help", "config", "print_config"}
     assert keys | {"weights_only"} == set(TOP)
@@ -152,7 +152,7 @@ GIVEN = (
 )
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jsonargparse, for what Lightning asks it too
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jsonargparse, in calls from Lightning
 @pytest.mark.parametrize(
     ("labels", "found"),
     [
@@ -164,7 +164,7 @@ GIVEN = (
     ],
 )
 def test_the_type_decides_what_a_value_is(parser: Any, labels: str, found: Any, tmp_path: Path) -> None:
-    """And what is written into RUN/config.yaml gives the same once more."""
+    """RUN/config.yaml gives the same values when it is read again."""
     path = tmp_path / "norway.yaml"
     path.write_text(SOURCE.format(GIVEN + labels))
     for _ in range(2):
@@ -202,11 +202,11 @@ def test_the_type_decides_what_a_value_is(parser: Any, labels: str, found: Any, 
         ),
         (
             "trainer: {logger: {class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: no}}}",
-            r"trainer\.logger\.init_args\.save_dir: expected .*str.*, found False; quote it if the text is meant",
+            r"trainer\.logger\.init_args\.save_dir: expected .*str.*, found False; quote it for a text",
         ),
     ],
 )
-def test_a_value_of_the_wrong_type_is_told_with_its_place(
+def test_a_value_of_the_wrong_type_is_refused_with_its_place(
     parser: Any, text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     path = tmp_path / "wrong.yaml"
@@ -215,11 +215,11 @@ def test_a_value_of_the_wrong_type_is_told_with_its_place(
     recipes = Parser.of(files).recipes
     monkeypatch.setattr(type(parser), "recipes", recipes)
     with pytest.raises(SystemExit):
-        parser.parse_args(training.merged_arguments(["fit", "-c", files[0], "-c", files[1]], tmp_path))
+        parser.parse_args(training.merge_arguments(["fit", "-c", files[0], "-c", files[1]], tmp_path))
     assert re.search(rf"error: .*wrong\.yaml line 2: .*{message}", capsys.readouterr().err)
 
 
-def test_keys_on_the_command_line_are_their_text_too(parser: Any, tmp_path: Path) -> None:
+def test_keys_on_the_command_line_are_texts_too(parser: Any, tmp_path: Path) -> None:
     options = "--data.sources.text.init_args."
     words = [f"{options}stores={{no: a, 1.0: b, ko: c}}", f"{options}weight=1e-1"]
     given = parse(parser, ["fit", "-c", "configs/pretrain/mini.yaml", *words], tmp_path)
@@ -251,7 +251,7 @@ def test_a_prompt_on_the_command_line_stays_a_text(parser: Any, prompt: str, tmp
         ({"class_path": "kebyt5_xm.optimizers.RMSScaledAdamW", "init_args": {"lr": 0.02}}, 0.02, 0.0),
     ],
 )
-def test_an_optimizer_has_its_own_defaults_not_those_of_ours(optimizer, rate, decay, tmp_path):
+def test_another_optimizer_keeps_its_defaults(optimizer, rate, decay, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"q": "a"}\n', encoding="utf-8")
     options = {"path": str(tmp_path / "rows.jsonl"), "prompt": "{q}", "target": "{q}"}
     sources = {"s": {"class_path": "kebyt5_xm.data.Manifest", "init_args": options}}
@@ -262,6 +262,6 @@ def test_an_optimizer_has_its_own_defaults_not_those_of_ours(optimizer, rate, de
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's own calls of jsonargparse
-        task, _ = configured([str(path)], False)
-    (group,) = task.optimizer([torch.nn.Parameter(torch.ones(2, 3))]).param_groups
+        task, _ = build_task([str(path)], False)
+    (group,) = task.optimization.optimizer([torch.nn.Parameter(torch.ones(2, 3))]).param_groups
     assert (group["lr"], group["weight_decay"]) == (rate, decay)

@@ -1,4 +1,4 @@
-"""Recipes, runs and exports that name classes as they were called before load, and say the new name once."""
+"""Recipes, runs and exports with former class paths load, and print the new name once."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from kebyt5_xm.data import Denoising, Manifest
 from kebyt5_xm.model import CrossModalT5
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training import recipes
-from kebyt5_xm.training.configured import configured
+from kebyt5_xm.training.from_recipes import build_task
 
 OLD_RUN = """
 # Lightning 2.6.6
@@ -36,16 +36,16 @@ trainer:
   strategy: {class_path: kebyt5_xm.sharding.FSDP2}
   max_steps: 7
 """
-"""RUN/config.yaml as it was written before the files of the package lay in rooms."""
+"""RUN/config.yaml of a version with other class paths."""
 
 
 @pytest.fixture(autouse=True)
-def not_said_yet() -> None:
+def forget_printed_names() -> None:
     trust._say_renamed.cache_clear()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jsonargparse, for what Lightning asks it
-def test_a_run_of_before_is_read(
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jsonargparse, in calls from Lightning
+def test_a_run_with_former_class_paths_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -53,18 +53,18 @@ def test_a_run_of_before_is_read(
     Path("rows.jsonl").write_text('{"q": "1", "a": "2"}\n', encoding="utf-8")
     path = tmp_path / "config.yaml"
     path.write_text(OLD_RUN, encoding="utf-8")
-    task, data = configured([str(path)], random_weights=True)
+    task, data = build_task([str(path)], random_weights=True)
     assert isinstance(data.sources["rows"], Manifest)
     assert isinstance(data.sources["text"], Denoising)
     assert task.backbone.shape is not None
     merged = recipes.merge([str(path)])
     assert merged["trainer"]["strategy"]["class_path"] == "kebyt5_xm.training.sharding.FSDP2"
     assert Run(tmp_path).config["data"]["sources"]["text"]["class_path"] == "kebyt5_xm.data.Denoising"
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for former in ("data.manifest_source.Manifest", "data.denoise.Denoising", "sharding.FSDP2"):
         former = f"kebyt5_xm.{former}"
         now = trust.RENAMED[former]
-        assert said.count(f"'{former}' is now '{now}'; the new name is used") == 1
+        assert printed.count(f"'{former}' is now '{now}'; the new name is used") == 1
 
 
 def test_every_class_is_where_the_table_says() -> None:
@@ -73,8 +73,8 @@ def test_every_class_is_where_the_table_says() -> None:
         assert isinstance(getattr(__import__(module, fromlist=[name]), name), type)
 
 
-def test_an_export_of_before_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its config.json names a class by a former path; weights and answers are what they were."""
+def test_an_export_with_former_class_paths_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its config.json names a class by a former path; the weights are unchanged."""
     monkeypatch.setitem(trust.RENAMED, "kebyt5_xm.old_room.Linear", "kebyt5_xm.adapters.Linear")
     model = tiny_model()
     model.save_pretrained(tmp_path)
@@ -92,7 +92,7 @@ def test_an_export_of_before_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert tensor.equal(same)
 
 
-def test_a_name_that_never_was_is_refused_with_a_near_miss(
+def test_an_unknown_name_is_refused_with_a_suggestion(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = yaml.safe_load(OLD_RUN)
@@ -105,8 +105,8 @@ def test_a_name_that_never_was_is_refused_with_a_near_miss(
     assert "did you mean 'Manifest'" in capsys.readouterr().err
 
 
-def test_a_strangers_aliases_are_walked_once(tmp_path: Path) -> None:
-    """A config.yaml of a run may share blocks a million times over, or hold itself."""
+def test_aliases_of_a_third_party_recipe_are_visited_once(tmp_path: Path) -> None:
+    """The config.yaml of a run may repeat blocks a million times, or contain itself."""
     levels = ["a0: &a0 [{class_path: kebyt5_xm.data.denoise.Denoising}]"]
     levels += [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 64)]
     (tmp_path / "config.yaml").write_text("\n".join([*levels, "me: &me [*me]"]), encoding="utf-8")

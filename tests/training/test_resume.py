@@ -1,4 +1,4 @@
-"""A killed run that is continued gives, to the bit, what the run that was never stopped gives."""
+"""A run that is killed and continued gives bit-identical results to one that is never stopped."""
 
 import signal
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import tiny_run
 from processes import train
-from resumable import fit, recipe
+from tiny_run import fit_to_log as fit
+from tiny_run import resumable_recipe as recipe
 from tiny_run import train_losses
 
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
@@ -38,7 +39,7 @@ def test_killed_and_continued_is_bit_identical(folder: Path, micro_batch: int) -
 
 
 @pytest.mark.slow
-def test_a_validation_that_a_kill_has_cost_is_made_up_for(folder: Path) -> None:
+def test_a_validation_that_a_kill_interrupts_is_repeated(folder: Path) -> None:
     """The checkpoint of step 6 is written, then the run is killed in the validation of that step."""
     kill = {"class_path": "killing.KillInValidation", "init_args": {"step": 6}}
     assert fit(folder, recipe(folder, "cost", callbacks=[kill])) == [-signal.SIGKILL]
@@ -60,7 +61,7 @@ def test_a_validation_that_a_kill_has_cost_is_made_up_for(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_continued_on_two_ranks_keeps_the_order(folder: Path) -> None:
-    """Dropout is off here: its masks belong to a rank, so losses would differ although the order is the same."""
+    """Dropout is off: its masks depend on the rank, so losses would differ although the order is the same."""
 
     def contents(run: str, **trainer: Any) -> dict[str, Any]:
         result = recipe(folder, run, **trainer)
@@ -76,7 +77,7 @@ def test_continued_on_two_ranks_keeps_the_order(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_newest_two_checkpoints_are_kept_and_the_end_is_one(folder: Path) -> None:
+def test_the_newest_two_checkpoints_are_kept_with_that_of_the_end(folder: Path) -> None:
     found = {path.name for path in (folder / "whole" / "checkpoints").iterdir()}
     kept = {"best.ckpt", "step=6.ckpt", f"step={tiny_run.STEPS}.ckpt"}
     assert found == kept | {f"{name}.digest" for name in kept}
@@ -100,7 +101,7 @@ def test_a_changed_mixture_is_refused_with_the_difference(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_other_held_out_data_may_be_validated_on(folder: Path) -> None:
+def test_validation_on_other_held_out_data(folder: Path) -> None:
     contents = recipe(folder, "whole")
     contents["data"]["sources"]["text"]["init_args"] |= {"validation": 0.11, "noise_density": 0.2}
     before = {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*")}
@@ -137,7 +138,7 @@ def test_a_run_is_never_overwritten(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_of_two_runs_that_start_at_once_one_gets_the_folder(folder: Path) -> None:
+def test_of_two_runs_that_start_together_one_gets_the_folder(folder: Path) -> None:
     contents = recipe(
         folder, "taken", callbacks=[{"class_path": "killing.TakeFolder"}], strategy="ddp", devices=2
     )

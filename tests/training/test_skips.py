@@ -1,4 +1,4 @@
-"""Examples that cannot be made: written down one by one, counted over ranks, too many of them end a run."""
+"""Skipped examples: listed one by one, counted over ranks; too many of them end a run."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 import tiny_media
 import tiny_run
 import torch
-from resumable import fit_and_log as fit
+from tiny_run import fit_and_read_log as fit
 
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training.callbacks.skips import Skips
@@ -18,7 +18,7 @@ from kebyt5_xm.training.recipes import overlay
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Thirteen images, one of which has a sound header and no pixels behind it."""
+    """Thirteen images; one has a sound header, but its pixels are cut off."""
     tiny_run.write_stores(tmp_path)
     tiny_media.write_media(tmp_path)
     path = tmp_path / "7.png"
@@ -39,7 +39,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("budget", [None, {"global_length": 4 * 211, "micro_length": 211}])
-def test_each_skip_is_written_down_and_counted_on_one_rank_or_two(folder: Path, budget: Any) -> None:
+def test_every_skipped_example_is_listed_and_counted_on_one_rank_or_two(folder: Path, budget: Any) -> None:
     size = {} if budget is None else {"global_batch_size": None, "budget": budget}
     found = []
     for run, more in (("one", {}), ("two", {"strategy": "ddp", "devices": 2})):
@@ -62,7 +62,7 @@ def test_each_skip_is_written_down_and_counted_on_one_rank_or_two(folder: Path, 
 
 
 @pytest.mark.slow
-def test_held_out_examples_that_cannot_be_made_are_written_down_once(folder: Path) -> None:
+def test_skipped_held_out_examples_are_listed_once(folder: Path) -> None:
     (folder / "held.jsonl").write_bytes((folder / "images.jsonl").read_bytes())
     contents = recipe(folder, "held")
     contents["data"]["sources"]["captions"]["init_args"] |= {
@@ -91,7 +91,7 @@ def test_too_many_end_the_run_on_every_rank(folder: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_what_headers_tell_is_refused_before_the_first_step(folder: Path) -> None:
+def test_files_that_headers_show_to_be_missing_are_refused_before_the_first_step(folder: Path) -> None:
     (folder / "2.png").unlink()
     codes, log = fit(folder, recipe(folder, "refused"))
     assert codes == [2]
@@ -103,7 +103,7 @@ def test_what_headers_tell_is_refused_before_the_first_step(folder: Path) -> Non
     assert {Path(row["path"]).name for row in rows(folder / "allowed")} == {"2.png", "7.png"}
 
 
-def test_counts_are_exact_beyond_what_float32_tells_apart(tmp_path: Path) -> None:
+def test_counts_are_exact_beyond_the_precision_of_float32(tmp_path: Path) -> None:
     """A long run draws more than 2^24 examples of a source."""
     drawn = (1 << 24) + 1
     data: Any = SimpleNamespace(training=SimpleNamespace(names=["captions"]), max_skipped=0.5)

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import tiny_run
 from processes import train
-from strategies import STRATEGIES
-from tiny_run import losses
+from tiny_run import STRATEGIES, losses
 
 from kebyt5_xm.model.runs.run import Run, backbone_tensors
 

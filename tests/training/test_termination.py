@@ -1,11 +1,11 @@
-"""SIGTERM or SIGINT to any rank or to all: saved within the step, and the run goes on as if never stopped."""
+"""SIGTERM or SIGINT to one rank or to all: the run is saved within the step, and continues as if never stopped."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_run
-from resumable import fit_and_log as fit
+from tiny_run import fit_and_read_log as fit
 from tiny_run import train_losses
 
 from kebyt5_xm.model.runs.run import Run

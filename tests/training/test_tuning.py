@@ -1,4 +1,4 @@
-"""Runs that tune: LoRA on one rank and on two, resumed, exported merged and apart; layer-wise rates; records."""
+"""Fine-tuning runs: LoRA on one rank and two, resumed, exported merged and apart; layer-wise rates."""
 
 import argparse
 from pathlib import Path
@@ -9,8 +9,7 @@ import tiny_media
 import tiny_run
 import torch
 from exported import load_with_5
-from strategies import STRATEGIES
-from tiny_run import fit, log_of, losses, tensors, train_losses
+from tiny_run import STRATEGIES, fit, log_of, losses, tensors, train_losses
 
 from kebyt5_xm.commands.export import export
 from kebyt5_xm.commands.export.export import export_run
@@ -57,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_has_the_keys_of_the_backbone_and_lora_beside_them(folder: Path) -> None:
+def test_a_checkpoint_has_the_keys_of_the_backbone_and_of_lora(folder: Path) -> None:
     base, run = tensors(Run(folder / "base").last), tensors(Run(folder / "lora").last)
     assert [key for key in run if not key.endswith(LORA_SUFFIXES)] == list(base)
     start = tensors(Run(folder / "base").checkpoint())
@@ -67,7 +66,7 @@ def test_a_checkpoint_has_the_keys_of_the_backbone_and_lora_beside_them(folder: 
 
 
 @pytest.mark.slow
-def test_what_trains_and_what_it_takes_is_printed_and_recorded(folder: Path) -> None:
+def test_trainable_parameters_and_memory_are_printed_and_recorded(folder: Path) -> None:
     log = (folder / "lora.log").read_text()
     found = Run(folder / "lora").results()
     trainable, total = found["trainable_parameters"], found["parameters"]
@@ -143,7 +142,7 @@ def test_merged_and_apart_give_the_same_logits(folder: Path, tmp_path: Path) -> 
 def test_lora_in_a_frozen_encoder_and_in_the_backbone_of_a_cross_modal_run(
     folder: Path, tmp_path: Path
 ) -> None:
-    """Its adapter belongs to the merged backbone, and carries the merged encoder."""
+    """The exported adapter is bound to the merged backbone, and holds the merged encoder."""
     encoder = tiny_media.image_overlay(folder, "tiny_media.PatchesWithStatistics", frozen=True)
     contents = overlay(recipe(folder, "sees"), encoder)
     contents["model"]["lora"] = {**LORA, "patches": {"pattern": "modalities.image.encoder.*", "rank": 2}}

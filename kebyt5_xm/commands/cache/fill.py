@@ -36,24 +36,24 @@ def fill(
     trusted_modules: Sequence[str] = (),
 ) -> Iterator[str]:
     """Fill the cache of every modality that has one; yield a report line for each. Raises `UserError`."""
-    from kebyt5_xm.training.configured import configured
+    from kebyt5_xm.training.from_recipes import build_task
 
     part, parts = _shard(shard)
     if batch_size < 1:
         raise UserError(f"found --batch-size {batch_size}, expected 1 or more")
     where = open_device(device)
-    task, data = configured(paths, False, trusted_modules)
+    task, data = build_task(paths, False, trusted_modules)
     interfaces = task.interfaces(read_caches=False)
     data.connect(interfaces)
     cached = [name for name, modality in task.modalities.items() if modality.cache is not None]
     if not cached:
         raise UserError("no modality has a cache; give one: model.modalities.NAME.cache: FOLDER")
     for name in cached:
-        folder = cache_folder(task.modalities[name].cache, task.building.encoder(name))
+        folder = cache_folder(task.modalities[name].cache, task.builder.encoder(name))
         media = partial(_media, data, name, part, parts)
         with explain_out_of_memory(where, "lower --batch-size"):
             report = _fill_one(
-                folder, task.building.encoder(name), interfaces[name], media, batch_size, where, max_gb
+                folder, task.builder.encoder(name), interfaces[name], media, batch_size, where, max_gb
             )
         yield f"{name}: {report}"
 

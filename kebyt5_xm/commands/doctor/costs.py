@@ -15,7 +15,7 @@ from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.lora import LORA_SUFFIXES
 from kebyt5_xm.model.network import token_losses
 from kebyt5_xm.training.memory import optimizer_bytes
-from kebyt5_xm.training.task import OptimizerFactory
+from kebyt5_xm.training.optimization import OptimizerFactory
 
 GB = 1e9
 A100_FLOPS = 312e12

@@ -14,8 +14,8 @@ from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.training import trainer_options
-from kebyt5_xm.training.configured import configured_run
-from kebyt5_xm.training.fit_checks import check_monitor, optimization
+from kebyt5_xm.training.callbacks.checkpoints import check_monitor
+from kebyt5_xm.training.from_recipes import build_with_config
 from kebyt5_xm.training.task import Task
 
 
@@ -25,7 +25,7 @@ def examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[st
 
 
 def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[str]) -> Iterator[Finding]:
-    task, data, recipe = configured_run(paths, random_weights, trusted_modules)
+    task, data, recipe = build_with_config(paths, random_weights, trusted_modules)
     trainer = recipe["trainer"]
     trainer_options.check(trainer)
     max_steps = trainer["max_steps"]
@@ -34,18 +34,18 @@ def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[s
     check_monitor(recipe["monitor"], data)
     trains = False
     try:
-        task.building.check()
+        task.builder.check()
     except UserError as error:
         yield Finding(
             "what trains", "FAILED", str(error), "change model.groups, model.lora, or what is frozen"
         )
     else:
         trains = True
-        groups = ", ".join(task.building.groups) or "none, all at the optimizer's own rate"
-        updates = f"; LoRA: {', '.join(task.building.lora)}" if task.building.lora else ""
+        groups = ", ".join(task.builder.groups) or "none, all at the optimizer's own rate"
+        updates = f"; LoRA: {', '.join(task.builder.lora)}" if task.builder.lora else ""
         yield Finding("what trains", "ok", f"groups: {groups}{updates}")
     try:
-        model = task.building.build()
+        model = task.builder.build()
     except UserError as error:
         hint = "" if random_weights else "; --random-weights tries the shape without them"
         raise UserError(f"{error}{hint}") from error
@@ -83,14 +83,14 @@ def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[s
     if not optimizes:  # the estimate includes the optimizer's state
         return
     micro_batch, global_batch = _sizes(data)
-    yield from estimates(model, done, batch, task.optimizer, micro_batch, global_batch)
+    yield from estimates(model, done, batch, task.optimization.optimizer, micro_batch, global_batch)
 
 
 def _optimization(task: Task, model: CrossModalT5, max_steps: int) -> Finding:
     """Return the finding on the optimizer and the schedule, built as in training."""
     check = "optimizer"
     try:
-        optimizer, schedule = optimization(task, model, max_steps)
+        optimizer, schedule = task.optimization.build(model, max_steps)
     except UserError as error:
         return Finding(check, "FAILED", str(error), "change model.optimizer, model.schedule or model.groups")
     rates = sorted({float(group.get("initial_lr", group.get("lr", 0.0))) for group in optimizer.param_groups})

@@ -36,10 +36,10 @@ def of_recipes(paths: Sequence[str], trusted_modules: Sequence[str] = ()) -> Ite
     """Yield the tables and stores of the sources in the merged recipes at `paths`, held-out ones too."""
     if not paths:
         return
-    from kebyt5_xm.training.configured import configured_data
+    from kebyt5_xm.training.from_recipes import build_data
 
     # Media are opened and prepared: feature caches are not read.
-    for name, source in configured_data(list(paths), trusted_modules).sources.items():
+    for name, source in build_data(list(paths), trusted_modules).sources.items():
         for inspection in source.inspections():
             yield replace(inspection, source=name)
 

@@ -21,12 +21,12 @@ def write_page(
     trusted_modules: Sequence[str] = (),
 ) -> int:
     """Write the page of `number` examples and return how many of them could not be made. Raises `UserError`."""
-    from kebyt5_xm.training.configured import configured_data
+    from kebyt5_xm.training.from_recipes import build_data
 
     if number < 1 or first < 0:
         raise UserError(f"found --number {number} and --first {first}, expected at least 1 and at least 0")
     # Media as the encoders take them, not cached features.
-    data = configured_data(paths, trusted_modules)
+    data = build_data(paths, trusted_modules)
     drawn = list(first_drawn(data, number, first, source))
     html = render(
         "preview.html.j2",

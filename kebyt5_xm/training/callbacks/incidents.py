@@ -1,9 +1,9 @@
-"""Steps and validations that are not finite: a row each in RUN/incidents.jsonl, and the end of a run that has them.
+"""Steps and validations that are not finite: RUN/incidents.jsonl lists them, and too many such steps stop the run.
 
     {"step", "what": "step", "loss", "gradient_norm", "sources", "rows": [{"source", "path", "line"}]}
     {"step", "what": "validation", "parts": [held-out parts without a finite loss]}
 
-Figures that are not finite are words there (`nan`, `inf`), since JSON has none.
+Values that are not finite are written as texts (`nan`, `inf`), since JSON has no numbers for them.
 """
 
 import math
@@ -23,18 +23,21 @@ from kebyt5_xm.training.callbacks.checkpoints import Newest
 from kebyt5_xm.training.task import Task
 
 FILE = "incidents.jsonl"
-MOST_ROWS = 16
-"""Rows of a step that are listed."""
+MAX_ROWS = 16
+"""Rows that are listed for a step."""
 
 
 class Incidents(pl.Callback):
-    """Records what is not finite, and stops the run, saved, after `most` such steps in a row. Raises `UserError`."""
+    """Records steps and validations that are not finite.
 
-    def __init__(self, run: Path, most: int, newest: Newest, task: Task, data: DataModule) -> None:
-        if most < 1:
-            raise UserError(f"max_bad_steps is {most}; expected 1 or more")
+    After `max_bad_steps` such steps in a row, it saves the run and raises `UserError`.
+    """
+
+    def __init__(self, run: Path, max_bad_steps: int, newest: Newest, task: Task, data: DataModule) -> None:
+        if max_bad_steps < 1:
+            raise UserError(f"max_bad_steps is {max_bad_steps}; expected 1 or more")
         self.path = run / FILE
-        self.most = most
+        self.max_bad_steps = max_bad_steps
         self.newest = newest
         self.task, self.data = task, data
         self._in_a_row = 0
@@ -56,32 +59,32 @@ class Incidents(pl.Callback):
         if not batch.progress.ends_step:
             return
         watch = self.task.watch
-        if watch.finite:
+        if watch.is_finite:
             self._in_a_row = 0
             return
         self._in_a_row += 1
-        loss, sources, rows = _found(trainer, self.task, self.data)
+        loss, sources, rows = _collect(trainer, self.task, self.data)
         norm = watch.gradient_norm
         self._write(
             trainer,
             {
                 "step": trainer.global_step,
                 "what": "step",
-                "loss": _word(loss),
-                "gradient_norm": _word(norm),
+                "loss": _json_value(loss),
+                "gradient_norm": _json_value(norm),
                 "sources": sources,
                 "rows": rows,
             },
         )
         found = (
             f"step {trainer.global_step}: loss {loss:.4g} and gradient norm {norm:.4g} are not both finite (sources "
-            f"{', '.join(sources)}), so that it has changed no weight; see {self.path}"
+            f"{', '.join(sources)}), so it has changed no weight; see {self.path}"
         )
-        if self._in_a_row < self.most:
+        if self._in_a_row < self.max_bad_steps:
             rank_zero_info(found)
             return
         self.newest.save(trainer, prune=False)
-        again = "" if self.most == 1 else f" for {self.most} steps in a row"
+        again = "" if self.max_bad_steps == 1 else f" for {self.max_bad_steps} steps in a row"
         raise UserError(
             f"{found}; the run is stopped{again} and saved: lower the rates or mend the rows, and continue with "
             "--ckpt_path last, or raise max_bad_steps"
@@ -99,7 +102,7 @@ class Incidents(pl.Callback):
         if parts:
             self._write(trainer, {"step": trainer.global_step, "what": "validation", "parts": parts})
             rank_zero_info(
-                f"step {trainer.global_step}: the held-out loss of {', '.join(parts)} is not finite, and never the "
+                f"step {trainer.global_step}: the held-out loss of {', '.join(parts)} is not finite, so never the "
                 f"best; see {self.path}"
             )
 
@@ -112,12 +115,12 @@ class Incidents(pl.Callback):
                 os.fsync(file.fileno())
 
 
-def _found(
+def _collect(
     trainer: pl.Trainer, task: Task, data: DataModule
 ) -> tuple[float, list[str], list[dict[str, Any]]]:
     """Return the loss of the step, and the sources and rows of the examples whose losses are not finite.
 
-    Where the losses of all examples are finite and only the gradient is not, all sources of the step are told.
+    If only the gradient is not finite, all sources of the step are returned, and no rows.
     """
     parts, whole = task.tally.totals(trainer.strategy)
     names = data.training.names
@@ -130,13 +133,13 @@ def _found(
         gathered: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(gathered, rows)
         rows = [row for some in gathered for row in some]
-    return whole.loss, sources, rows[:MOST_ROWS]
+    return whole.loss, sources, rows[:MAX_ROWS]
 
 
 def _rows(
     data: DataModule, start: int, bad: list[list[int]], rank: int, world_size: int
 ) -> list[dict[str, Any]]:
-    """Return source, file and line of the examples in the bad rows of a rank's micro-batches of a step."""
+    """Return source, file and line of the examples in the bad rows of a rank's micro-batches."""
     found = []
     for micro_batch, rows in zip(data.steps.batch(start).micro_batches[rank::world_size], bad, strict=True):
         draws, packed = micro_batch.draws, micro_batch.packed_row
@@ -148,5 +151,5 @@ def _rows(
     return found
 
 
-def _word(value: float) -> float | str:
+def _json_value(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)

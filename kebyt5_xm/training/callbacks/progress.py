@@ -1,4 +1,4 @@
-"""What a run shows of its progress: throughput and the progress bar."""
+"""The progress of a run: throughput and the progress bar."""
 
 import sys
 import time
@@ -9,13 +9,13 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.training.metrics_log import is_logged
+from kebyt5_xm.training.loggers import is_log_step
 
 
 class Throughput(pl.Callback):
     """Logs `train/bytes_per_second`: input and target ids trained on, without padding and validation.
 
-    One id is one byte, a sentinel or an end of sequence. Ranks are taken to be alike.
+    One id is one byte, a sentinel or an end of sequence. All ranks are assumed to train on as many ids.
     """
 
     def __init__(self) -> None:
@@ -25,11 +25,11 @@ class Throughput(pl.Callback):
 
     @property
     def bytes_per_second(self) -> float:
-        """The rate over the whole run so far (of this process's part of it, if it was resumed)."""
+        """The rate since the start of the run, or since the last resume."""
         return self.total_ids / self.total_seconds if self.total_seconds else 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.seconds, self._since = 0.0, time.perf_counter()  # a validation before training is none of it
+        self.seconds, self._since = 0.0, time.perf_counter()  # a validation before training does not count
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop_clock()
@@ -46,12 +46,12 @@ class Throughput(pl.Callback):
         batch_idx: int,
     ) -> None:
         self.ids += batch.num_ids * trainer.world_size
-        if not batch.progress.ends_step or not is_logged(trainer):
+        if not batch.progress.ends_step or not is_log_step(trainer):
             return
         self._stop_clock()
         rate = self.ids / self.seconds
         pl_module.log("train/bytes_per_second", rate, prog_bar=True, logger=False)
-        for logger in trainer.loggers:  # Lightning would pass over the last step
+        for logger in trainer.loggers:  # `log` of Lightning would leave out the last step
             logger.log_metrics({"train/bytes_per_second": rate}, batch.progress.step)
         self.total_ids, self.total_seconds = self.total_ids + self.ids, self.total_seconds + self.seconds
         self.ids, self.seconds = 0, 0.0
@@ -62,15 +62,15 @@ class Throughput(pl.Callback):
 
 
 class ProgressBar(TQDMProgressBar):
-    """A bar of optimizer steps and time left, with short names: loss, bits per byte, kB a second.
+    """A bar of optimizer steps and time left, with short names: loss, bits per byte, kB per second.
 
-    In a resumed run it begins at the step of the checkpoint, which does not count for the time left.
+    In a resumed run it starts at the step of the checkpoint; earlier steps do not count for the time left.
     """
 
     _SHORT: ClassVar = {"train/loss": "loss", "val/loss": "val", "val/bits_per_byte": "bits/byte"}
 
     def __init__(self) -> None:
-        # A terminal wants a moving bar; a log file wants a line now and then.
+        # A terminal shows a moving bar; a log file gets a line every 100 steps.
         super().__init__(refresh_rate=1 if sys.stderr.isatty() else 100)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: object) -> None:
@@ -93,7 +93,7 @@ class ProgressBar(TQDMProgressBar):
             bar.set_postfix(self.get_metrics(trainer, pl_module))
 
     def init_validation_tqdm(self) -> Tqdm:
-        return Tqdm(disable=True)  # a bar for every held-out part would bury the training's own
+        return Tqdm(disable=True)  # bars of all held-out parts would hide that of training
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule

@@ -1,4 +1,4 @@
-"""A table of examples: what the model was given, what it wrote, what was there."""
+"""A table of held-out examples: input, the model's answer, and reference."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ class SampleTable(pl.Callback):
 
     Args:
         data: of the run.
-        per_part: held-out examples shown of every part (at most `data.micro_batch_size`).
-        max_length: ids the model may write for each; the reference is shown as far.
+        per_part: examples of every held-out part (at most `data.micro_batch_size`).
+        max_length: the model writes at most this many ids, and the reference is cut to as many.
     """
 
     def __init__(self, data: DataModule, per_part: int = 1, max_length: int = 96) -> None:

@@ -1,4 +1,4 @@
-"""Examples that could not be made: a row each in RUN/skipped.jsonl, and a ceiling over which a run stops."""
+"""Skipped examples, which could not be made: RUN/skipped.jsonl lists them, and too many of them stop the run."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,20 +10,19 @@ from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.bad_sample import Skip, json_line
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.training.metrics_log import is_logged
+from kebyt5_xm.training.loggers import is_log_step
 
-LEAST_DRAWN = 1000
-"""A source's share is judged as if at least so many of its examples had been drawn, so that one bad file among
-the first ten does not end a run. Our own choice."""
+MIN_DRAWN = 1000
+"""The share of skipped examples is computed as if at least this many had been drawn, so that one bad file among the
+first ten does not stop a run. Our own choice."""
 
 
 class Skips(pl.Callback):
-    """Appends {step, source, line, path, cause} to RUN/skipped.jsonl, and keeps count over all ranks.
+    """Appends {step, source, line, path, cause} to RUN/skipped.jsonl for every skipped example, and counts them.
 
-    Held-out examples have rows there too, but no ceiling.
-
-    A file that two epochs have come across has two rows. `skipped/SOURCE` is logged where there are any. Raises
-    `UserError` on every rank, at a logged step, once a source's share is over `data.max_skipped`.
+    An example that is skipped in two epochs has two rows. `skipped/SOURCE` is the logged share of a source, over all
+    ranks. Raises `UserError` on every rank, at a logged step, if the share is above `data.max_skipped`. Held-out
+    examples have rows too, but no limit.
     """
 
     def __init__(self, data: DataModule) -> None:
@@ -49,7 +48,7 @@ class Skips(pl.Callback):
                 batch.progress.step,
                 [(self.data.training.names[part], skip) for part, skip in batch.skipped],
             )
-        if batch.progress.ends_step and is_logged(trainer):
+        if batch.progress.ends_step and is_log_step(trainer):
             self._judge(trainer, batch.progress.step)
 
     def on_validation_batch_end(
@@ -61,7 +60,7 @@ class Skips(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the held-out examples that cannot be made down too, each once for a start of the run."""
+        """Write a row for every skipped held-out example, once per start of the run."""
         if trainer.state.fn != "fit" or not batch.skipped:
             return
         new = [(self.data.validation.names[part], skip) for part, skip in batch.skipped]
@@ -78,7 +77,7 @@ class Skips(pl.Callback):
         counts = torch.tensor(
             [[self.skipped[part], self.drawn[part]] for part in range(len(self.data.training.names))],
             device=trainer.strategy.root_device,
-            dtype=torch.int64,  # float32 counts to 16.8 million
+            dtype=torch.int64,  # float32 is exact only up to 16.8 million
         )
         summed = trainer.strategy.reduce(counts, reduce_op="sum")
         assert isinstance(summed, torch.Tensor)
@@ -90,12 +89,12 @@ class Skips(pl.Callback):
         for logger in trainer.loggers if metrics else []:
             logger.log_metrics(metrics, step)
         for name, (skipped, drawn) in self.totals.items():
-            if skipped > self.data.max_skipped * max(drawn, LEAST_DRAWN):
+            if skipped > self.data.max_skipped * max(drawn, MIN_DRAWN):
                 run = Path(trainer.default_root_dir)
                 saved = any((run / "checkpoints").glob("step=*.ckpt"))
                 again = "continue with --ckpt_path last" if saved else "start again with another --run_dir"
                 raise UserError(
                     f"{skipped} of {drawn} examples of '{name}' could not be made, more than data.max_skipped "
-                    f"{self.data.max_skipped:g} allows; {run / 'skipped.jsonl'} names them: mend them, or raise "
+                    f"{self.data.max_skipped:g} allows; {run / 'skipped.jsonl'} lists them: mend them, or raise "
                     f"data.max_skipped, and {again}"
                 )

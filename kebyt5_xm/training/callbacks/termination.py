@@ -1,7 +1,6 @@
-"""SIGTERM, as clusters send it before they take a machine back, and Ctrl-C: save, and end with a code that says so.
+"""SIGTERM, which clusters send before they stop a machine, and Ctrl-C: save, and end with the signal's exit code.
 
-Lightning's own handling (2.6) stops a rank by itself, for which the others then wait, or saves nothing; here all
-ranks agree first.
+Lightning (2.6) saves nothing, or stops one rank alone, for which the others then wait. Here all ranks stop together.
 """
 
 import os
@@ -14,35 +13,35 @@ import torch
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.training.callbacks.checkpoints import Newest
 
-WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+SIGNAL_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class Terminated(Exception):
-    """Training ended for signal `number`, after it was saved at `step`."""
+    """Training ended because of signal `number`, after it was saved at `step`."""
 
     def __init__(self, number: int, step: int) -> None:
         super().__init__(
-            f"{WORDS[signal.Signals(number)]}: saved at step {step}; continue with --ckpt_path last"
+            f"{SIGNAL_WORDS[signal.Signals(number)]}: saved at step {step}; continue with --ckpt_path last"
         )
         self.exit_code = 128 + number
-        """What a shell reports of a process that the signal has ended."""
+        """The exit code that shells report for a process ended by the signal."""
 
 
 class SaveOnTerminate(pl.Callback):
-    """Saves at the end of the optimizer step in which any rank was sent a signal, and raises `Terminated` on all.
+    """Saves at the end of the optimizer step in which any rank receives a signal, and raises `Terminated` on all.
 
-    A second signal ends its process at once, as it would without this.
+    A second signal ends its process at once, as usual.
     """
 
     def __init__(self, newest: Newest) -> None:
         self.newest = newest
         self._received = 0
-        self._tells = False
+        self._prints = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._tells = trainer.is_global_zero
-        # Instead of Lightning's, which are set by now.
-        self._before = {number: signal.signal(number, self._receive) for number in WORDS}
+        self._prints = trainer.is_global_zero
+        # Replaces Lightning's handlers, which are set by now.
+        self._before = {number: signal.signal(number, self._receive) for number in SIGNAL_WORDS}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for number, handler in self._before.items():
@@ -50,18 +49,18 @@ class SaveOnTerminate(pl.Callback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received = number
-        for other in WORDS:
+        for other in SIGNAL_WORDS:
             signal.signal(other, signal.SIG_DFL)
-        if self._tells:  # not by `print`, which may be what was broken off
-            word = WORDS[signal.Signals(number)]
-            os.write(2, f"\n{word}: saving at the end of this step; once more ends it at once\n".encode())
+        if self._prints:  # not `print`, which the signal may have interrupted
+            word = SIGNAL_WORDS[signal.Signals(number)]
+            os.write(
+                2, f"\n{word}: saving at the end of this step; a second signal ends it at once\n".encode()
+            )
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        if (
-            batch_idx % trainer.accumulate_grad_batches
-        ):  # inside a step; its end is logged before this is called
+        if batch_idx % trainer.accumulate_grad_batches:  # inside a step
             return
         received = torch.tensor(float(self._received), device=trainer.strategy.root_device)
         if trainer.world_size > 1:
