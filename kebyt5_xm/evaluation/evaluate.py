@@ -31,8 +31,8 @@ from kebyt5_xm.data.sources.template import Slot
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
+from kebyt5_xm.evaluation.evaluation_file import EvaluationFile, MetricScore, SourceEvaluation
 from kebyt5_xm.evaluation.judging import Judged, Judging
-from kebyt5_xm.evaluation.plain_values import plain
 from kebyt5_xm.evaluation.probing import probed
 from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.metrics import ExactMatch, score
@@ -179,53 +179,53 @@ def evaluate(
     judged, bits, answering = evaluation.run()
     written = sum(len(answer.text.encode("utf-8", "replace")) for part in judged for answer in part.answers)
     checkpoint = run.checkpoint()
-    result = {
-        "date": datetime.date.today().isoformat(),
-        "checkpoint": checkpoint.name,
-        "step": checkpoint_step(checkpoint),
-        "hardware": device_name(evaluation.model.device),
-        "confidence": CONFIDENCE,
-        "resamples": RESAMPLES,
-        "sources": {
-            part.name: figures(evaluation, part)
-            | probed(evaluation.model, evaluation.data, evaluation.number(part), num_probed, with_robustness)
+    result = EvaluationFile(
+        date=datetime.date.today().isoformat(),
+        checkpoint=checkpoint.name,
+        step=checkpoint_step(checkpoint),
+        hardware=device_name(evaluation.model.device),
+        confidence=CONFIDENCE,
+        resamples=RESAMPLES,
+        sources={
+            part.name: replace(
+                figures(evaluation, part),
+                **probed(
+                    evaluation.model, evaluation.data, evaluation.number(part), num_probed, with_robustness
+                ),
+            )
             for part in judged
         },
-        "bits_per_byte": bits,
-        "generated_bytes_per_second": written / answering if answering else None,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+        bits_per_byte=bits,
+        generated_bytes_per_second=written / answering if answering else None,
+        seconds=round(time.perf_counter() - started, 1),
+    )
     with durably(run.path / "predictions.jsonl") as file:
         for part in judged:
             for line in predictions(evaluation, part):
                 sound = not _SURROGATE.search(line["prediction"])
                 file.write((json.dumps(line, ensure_ascii=not sound) + "\n").encode())
-    with durably(run.path / "evaluation.json") as file:
-        file.write((json.dumps(plain(result), indent=2, ensure_ascii=False) + "\n").encode())
+    result.write(run.path / "evaluation.json")
     return evaluation
 
 
-def figures(evaluation: Evaluation, part: Judged) -> dict[str, Any]:
+def figures(evaluation: Evaluation, part: Judged) -> SourceEvaluation:
     """Return a part's metrics with their intervals, and how much was answered."""
     number = evaluation.number(part)
     source = evaluation.data.validation.source(number)
     num_rows = evaluation.data.validation.parts[number].num_rows
     malformed = sum(not written.valid for written in part.written)
-    return {
-        "examples": len(part.rows),
-        "skipped": num_rows - len(part.rows),
-        "counted_as_wrong": len(part.missed),
-        "labels": list(source.labels) if source.labels else None,
-        "modalities": list(source.prompt.modalities) if isinstance(source, Manifest) else [],
-        "malformed": malformed / len(part.rows) if part.rows else None,
-        "metrics": {
-            metric.name: {
-                **score(metric, part.counted).as_dict(),
-                "higher_is_better": metric.higher_is_better,
-            }
+    return SourceEvaluation(
+        examples=len(part.rows),
+        skipped=num_rows - len(part.rows),
+        counted_as_wrong=len(part.missed),
+        labels=list(source.labels) if source.labels else None,
+        modalities=tuple(source.prompt.modalities) if isinstance(source, Manifest) else (),
+        malformed=malformed / len(part.rows) if part.rows else None,
+        metrics={
+            metric.name: MetricScore(score(metric, part.counted), metric.higher_is_better)
             for metric in part.metrics
         },
-    }
+    )
 
 
 def predictions(evaluation: Evaluation, part: Judged) -> Iterator[dict[str, Any]]:

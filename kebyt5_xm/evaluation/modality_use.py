@@ -4,82 +4,22 @@ A model can reach a fair score without looking: by the question alone, or by the
 given only if it does worse when it is given something else. The text and the other modalities stay as they are.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.randomness import permute
 from kebyt5_xm.data.sources.template import Segment, Slot
+from kebyt5_xm.evaluation.evaluation_file import ModalityUse, Use
 from kebyt5_xm.evaluation.held_out import HeldOut, Tell
-from kebyt5_xm.evaluation.plain_values import plain
-from kebyt5_xm.metrics import Answer, Metric, Score, difference, score
+from kebyt5_xm.metrics import Answer, Metric, difference, score
 
 _KEY = 0
 """Of the permutation by which media are shuffled: any will do, but always the same one."""
 
 
-@dataclass(frozen=True)
-class Use:
-    """One metric with the real media of a modality, with media of other examples, and with none.
-
-    The differences are those of a paired bootstrap over the same examples. With fewer than two examples nothing can
-    be shuffled, and the scores of that are NaN.
-    """
-
-    real: Score
-    shuffled: Score
-    none: Score
-    real_minus_shuffled: Score
-    real_minus_none: Score
-    higher_is_better: bool
-
-    @property
-    def used(self) -> bool | None:
-        """Whether the real media are better than shuffled ones, by an interval without 0; None if not measured.
-
-        Shuffled and not none: an example without media is like nothing the model was trained on, and it may do worse
-        there without ever having told one medium from another.
-        """
-        end = self.real_minus_shuffled.low if self.higher_is_better else -self.real_minus_shuffled.high
-        return None if math.isnan(end) else end > 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values: the five scores and `higher_is_better`."""
-        names = ("real", "shuffled", "none", "real_minus_shuffled", "real_minus_none")
-        return {
-            **{name: plain(getattr(self, name)) for name in names},
-            "higher_is_better": self.higher_is_better,
-        }
-
-
-@dataclass(frozen=True)
-class ModalityUse:
-    """What `modality_use` found: modality -> metric -> its figures. The source's first metric comes first."""
-
-    num_examples: int
-    modalities: dict[str, dict[str, Use]]
-
-    def used(self) -> dict[str, bool | None]:
-        """Return of each modality whether it is used, by the source's first metric."""
-        return {modality: next(iter(metrics.values())).used for modality, metrics in self.modalities.items()}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, as `sources.NAME.modality_use` of RUN/evaluation.json has them."""
-        return {
-            "examples": self.num_examples,
-            "modalities": {
-                modality: {name: use.as_dict() for name, use in metrics.items()}
-                for modality, metrics in self.modalities.items()
-            },
-            "used": self.used(),
-        }
-
-
-def modality_use(held_out: HeldOut, tell: Tell = lambda _: None) -> ModalityUse:
+def measure_modality_use(held_out: HeldOut, tell: Tell = lambda _: None) -> ModalityUse:
     """Answer the examples with other media, for every modality of the source's prompt, and judge the answers."""
     modalities: dict[str, dict[str, Use]] = {}
     partners = _partners(len(held_out.rows))

@@ -1,68 +1,21 @@
 """What damage costs: every metric on the same held-out examples, clean and perturbed in several strengths."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.data.sources.template import Segment, Slot, as_bytes
+from kebyt5_xm.evaluation.evaluation_file import Curve, Point, Robustness
 from kebyt5_xm.evaluation.held_out import HeldOut, Tell
 from kebyt5_xm.evaluation.perturbations import PERTURBATIONS, Kind, Perturbation, generator
-from kebyt5_xm.evaluation.plain_values import plain
 from kebyt5_xm.metrics import Answer, Score, score
 
 _SEED = 0
 """Of all that is drawn: any will do, but always the same one."""
 
 
-@dataclass(frozen=True)
-class Point:
-    """Metrics at one strength. `changed` examples are not as they were; the others keep their clean answers."""
-
-    strength: float
-    changed: int
-    metrics: dict[str, Score]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One perturbation from weak to strong."""
-
-    perturbation: Perturbation
-    points: list[Point]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values: perturbation, kind and unit, and the points."""
-        return {
-            "perturbation": self.perturbation.name,
-            "kind": self.perturbation.kind,
-            "unit": self.perturbation.unit,
-            "points": [
-                {"strength": p.strength, "changed": p.changed, "metrics": plain(p.metrics)}
-                for p in self.points
-            ],
-        }
-
-
-@dataclass(frozen=True)
-class Robustness:
-    """What `robustness` found."""
-
-    num_examples: int
-    clean: dict[str, Score]
-    curves: list[Curve]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, as `sources.NAME.robustness` of RUN/evaluation.json has them."""
-        return {
-            "examples": self.num_examples,
-            "clean": plain(self.clean),
-            "curves": [curve.as_dict() for curve in self.curves],
-        }
-
-
-def robustness(
+def measure_robustness(
     held_out: HeldOut,
     perturbations: Sequence[Perturbation] = PERTURBATIONS,
     tell: Tell = lambda _: None,
@@ -83,7 +36,7 @@ def robustness(
             changed = sum(a is not clean for a, clean in zip(answers, held_out.clean, strict=True))
             points.append(Point(strength, changed, _scores(held_out, answers)))
         if any(point.changed for point in points):
-            curves.append(Curve(perturbation, points))
+            curves.append(Curve(perturbation.name, perturbation.kind, perturbation.unit, points))
     return Robustness(len(held_out.rows), _scores(held_out, held_out.clean), curves)
 
 

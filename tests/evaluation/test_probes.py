@@ -20,7 +20,7 @@ from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.data.sources.template import Slot, Template
 from kebyt5_xm.evaluation import held_out as held_out_file
 from kebyt5_xm.evaluation.held_out import HeldOut
-from kebyt5_xm.evaluation.modality_use import _partners, modality_use
+from kebyt5_xm.evaluation.modality_use import _partners, measure_modality_use
 from kebyt5_xm.evaluation.perturbations import (
     PERTURBATIONS,
     BandLimit,
@@ -30,7 +30,7 @@ from kebyt5_xm.evaluation.perturbations import (
     MissingSpaces,
     Noise,
 )
-from kebyt5_xm.evaluation.robustness import robustness
+from kebyt5_xm.evaluation.robustness import measure_robustness
 from kebyt5_xm.metrics import Accuracy, ExactMatch
 from kebyt5_xm.model.modality import interface
 from kebyt5_xm.vocabulary import PAD_ID, decode_bytes
@@ -166,8 +166,8 @@ def test_caches_are_passed_over(folder, interfaces):
     cached = {name: replace(known, cache=NoCache()) for name, known in interfaces.items()}
     made = source(folder, cached)
     held_out = HeldOut.answered(made, Model(interfaces, by_picture), 5)
-    modality_use(held_out)
-    robustness(held_out, [Blur(), ByteNoise()])
+    measure_modality_use(held_out)
+    measure_robustness(held_out, [Blur(), ByteNoise()])
     with pytest.raises(AssertionError, match="cache was read"):
         made.example(made.rows, 0)
 
@@ -186,10 +186,10 @@ def test_a_model_that_looks_at_the_picture_uses_it_and_not_the_recording(folder,
     model = Model(interfaces, by_picture)
     held_out = HeldOut.answered(source(folder, interfaces), model, 31)
     told: list[str] = []
-    found = modality_use(held_out, told.append)
+    found = measure_modality_use(held_out, told.append)
     assert len(told) == 4
     assert len(model.asked) == 5 * 31
-    assert found.used() == {"image": True, "speech": False}
+    assert found.as_dict()["used"] == {"image": True, "speech": False}
 
     image = found.modalities["image"]["accuracy"]
     dark = np.mean([right == ("dark",) for right in held_out.references])
@@ -202,7 +202,7 @@ def test_a_model_that_looks_at_the_picture_uses_it_and_not_the_recording(folder,
         0.1 < image.real_minus_shuffled.low < image.real_minus_shuffled.value < image.real_minus_shuffled.high
     )
     errors = found.modalities["image"]["errors"]
-    assert errors.used  # by a metric of which less is better
+    assert errors.is_used  # by a metric of which less is better
     difference = image.real_minus_shuffled
     expected = -difference.value, -difference.high, -difference.low
     assert three(errors.real_minus_shuffled) == pytest.approx(expected)
@@ -215,16 +215,16 @@ def test_a_model_that_is_worse_with_the_real_picture_does_not_use_it(folder, int
     held_out = HeldOut.answered(
         source(folder, interfaces, "{picture:image}"), Model(interfaces, lambda e: wrong[by_picture(e)]), 31
     )
-    found = modality_use(held_out).modalities["image"]
+    found = measure_modality_use(held_out).modalities["image"]
     assert found["accuracy"].real_minus_shuffled.high < 0 < found["errors"].real_minus_shuffled.low
-    assert found["accuracy"].used is found["errors"].used is False
+    assert found["accuracy"].is_used is found["errors"].is_used is False
 
 
 def test_media_are_another_rows_and_the_rest_is_the_examples_own(folder, interfaces):
     model = Model(interfaces, by_picture)
     held_out = HeldOut.answered(source(folder, interfaces), model, 7)
     real = list(model.asked)
-    modality_use(held_out)
+    measure_modality_use(held_out)
     pictures_shuffled, _, recordings_shuffled, no_recording = (
         model.asked[7 * n : 7 * n + 7] for n in range(1, 5)
     )
@@ -247,8 +247,8 @@ def test_media_are_another_rows_and_the_rest_is_the_examples_own(folder, interfa
 def test_rows_with_several_pictures_get_as_many_of_another_row(folder, interfaces):
     model = Model(interfaces, by_picture)
     held_out = HeldOut.answered(source(folder, interfaces, "{picture:image}", "pairs.jsonl"), model, 11)
-    found = modality_use(held_out)
-    assert found.used() == {"image": True}
+    found = measure_modality_use(held_out)
+    assert found.as_dict()["used"] == {"image": True}
     real, shuffled, none = (model.asked[11 * n : 11 * n + 11] for n in range(3))
     assert (
         [len(e.media) for e in shuffled] == [len(e.media) for e in real] == [1 + n % 3 for n in held_out.rows]
@@ -264,8 +264,8 @@ def test_what_cannot_be_measured_is_null(folder, interfaces):
     held_out = HeldOut.answered(
         source(folder, interfaces, "{picture:image}"), Model(interfaces, by_picture), 1
     )
-    found = modality_use(held_out)
-    assert found.used() == {"image": None}
+    found = measure_modality_use(held_out)
+    assert found.as_dict()["used"] == {"image": None}
     plain = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     nothing = {"value": None, "low": None, "high": None}
     accuracy = plain["modalities"]["image"]["accuracy"]
@@ -273,7 +273,7 @@ def test_what_cannot_be_measured_is_null(folder, interfaces):
     assert accuracy["real"] == {"value": 1, "low": 1, "high": 1}
     assert (plain["examples"], accuracy["higher_is_better"], plain["used"]) == (1, True, {"image": None})
     text = HeldOut.answered(source(folder, interfaces, "{question}"), Model(interfaces, by_picture), 5)
-    assert modality_use(text).as_dict() == {"examples": 5, "modalities": {}, "used": {}}
+    assert measure_modality_use(text).as_dict() == {"examples": 5, "modalities": {}, "used": {}}
 
 
 # -- robustness ------------------------------------------------------------------------------------
@@ -291,11 +291,11 @@ def test_curves_fall_with_what_the_model_needs(folder, interfaces):
     model = Model(interfaces, by_question)
     held_out = HeldOut.answered(source(folder, interfaces), model, 19)
     told: list[str] = []
-    found = robustness(held_out, [Jamo(), MissingSpaces(), Noise(), BandLimit()], told.append)
+    found = measure_robustness(held_out, [Jamo(), MissingSpaces(), Noise(), BandLimit()], told.append)
     assert len(told) == 3 + 3 + 4 + 4
     assert told[4] == "robustness: missing_spaces 0.5, perturbation 2 of 4"
     # The questions are English: there is nothing to decompose, and nobody is asked anything.
-    assert [curve.perturbation.name for curve in found.curves] == ["missing_spaces", "noise", "band_limit"]
+    assert [curve.perturbation for curve in found.curves] == ["missing_spaces", "noise", "band_limit"]
     assert found.clean["accuracy"].value == 1
     spaces, noise, band = found.curves
     values = [point.metrics["accuracy"].value for point in spaces.points]
@@ -317,12 +317,12 @@ def test_pictures_are_perturbed_before_they_are_prepared(folder, interfaces):
     held_out = HeldOut.answered(
         source(folder, interfaces, "{question}{picture:image}"), Model(interfaces, sharp), 13
     )
-    (blur,) = robustness(held_out, [Blur(), Noise()]).curves
+    (blur,) = measure_robustness(held_out, [Blur(), Noise()]).curves
 
     class Strong(Blur):
         strengths = (0.0, 60.0)  # radius 5 of 19 pixels
 
-    (strong,) = robustness(held_out, [Strong()]).curves
+    (strong,) = measure_robustness(held_out, [Strong()]).curves
     assert blur.points[0].metrics["accuracy"].value == 1
     assert [(p.changed, p.metrics["accuracy"].value) for p in strong.points] == [(0, 1), (13, 0)]
 
@@ -330,7 +330,7 @@ def test_pictures_are_perturbed_before_they_are_prepared(folder, interfaces):
 def test_only_what_a_source_has_is_perturbed(folder, interfaces):
     def curves(prompt: str) -> set[str]:
         held_out = HeldOut.answered(source(folder, interfaces, prompt), Model(interfaces, by_picture), 3)
-        return {curve.perturbation.kind for curve in robustness(held_out).curves}
+        return {curve.kind for curve in measure_robustness(held_out).curves}
 
     assert curves("words {question}") == {"text"}
     assert curves("words {picture:image}") == {"image"}
@@ -344,13 +344,13 @@ def test_a_perturbed_text_may_be_longer_than_any_row(folder, interfaces, tmp_pat
     model = Model(interfaces, lambda example: "dark")
     held_out = HeldOut.answered(made, model, 3)
     assert held_out.rows == (0, 1)  # the third has 33 bytes
-    robustness(held_out, [Jamo()])
+    measure_robustness(held_out, [Jamo()])
     assert max(len(example.input_ids) for example in model.asked) == 7 * 9 + 1
 
 
 def test_results_are_plain_values(folder, interfaces):
     held_out = HeldOut.answered(source(folder, interfaces), Model(interfaces, by_picture), 3)
-    plain = json.loads(json.dumps(robustness(held_out).as_dict(), allow_nan=False))
+    plain = json.loads(json.dumps(measure_robustness(held_out).as_dict(), allow_nan=False))
     assert (plain["examples"], set(plain["clean"])) == (3, {"accuracy", "errors"})
     names = [curve["perturbation"] for curve in plain["curves"]]
     assert names == [p.name for p in PERTURBATIONS if p.name != "jamo"]
@@ -365,7 +365,7 @@ def test_the_same_damage_in_every_evaluation(folder, interfaces):
     asked = []
     for _ in range(2):
         model = Model(interfaces, by_picture)
-        robustness(HeldOut.answered(source(folder, interfaces), model, 2))
+        measure_robustness(HeldOut.answered(source(folder, interfaces), model, 2))
         asked.append(model.asked)
     for one, other in zip(*asked, strict=True):
         np.testing.assert_array_equal(one.input_ids, other.input_ids)

@@ -24,6 +24,7 @@ from PIL import Image
 
 from kebyt5_xm.commands import cli
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation.evaluation_file import EvaluationFile
 from kebyt5_xm.evaluation.report import media as report_media
 from kebyt5_xm.evaluation.report.answered import MOST_EXAMPLES, read_answers
 from kebyt5_xm.evaluation.report.charts import MAX_POINTS, Line, Row, line_chart, row_chart, thinned
@@ -399,6 +400,27 @@ def test_what_is_missing_is_said(tmp_path: Path, absent: tuple[str, ...]) -> Non
     if "metrics.csv" in absent:
         assert "metrics.csv is absent or empty" in page.text
     Page(compare([run, run]))
+
+
+def test_an_evaluation_is_written_as_it_is_read(tmp_path: Path) -> None:
+    path = tiny_report.write_run(tmp_path / "run") / "evaluation.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    read = EvaluationFile.read(path)
+    assert read
+    read.write(path)
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert holds(written, content)
+    uses = {name: source["modality_use"]["used"] for name, source in written["sources"].items()}
+    assert uses == {"digits": {"image": True}, "captions": {"image": False}, "spoken": {"speech": True}}
+
+
+def holds(content: Any, part: Any) -> bool:
+    """Return whether nested `content` has all values of `part`, where `part` may have fewer keys."""
+    if isinstance(part, dict):
+        return all(key in content and holds(content[key], value) for key, value in part.items())
+    if isinstance(part, list):
+        return len(content) == len(part) and all(map(holds, content, part))
+    return content == part
 
 
 def test_null_and_infinity_are_no_numbers(tmp_path: Path) -> None:

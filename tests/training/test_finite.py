@@ -16,7 +16,7 @@ from tiny_run import train_losses
 from torch import nn
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation.plain_values import plain
+from kebyt5_xm.evaluation.evaluation_file import to_json_values
 from kebyt5_xm.model.finite import figures, not_finite, refuse_not_finite, unsound_weights
 from kebyt5_xm.model.runs.run import Run, backbone_tensors
 from kebyt5_xm.model.tensor_files import write_tensors
@@ -144,7 +144,10 @@ def test_what_is_no_figure_is_not_logged_nor_read(tmp_path: Path) -> None:
     with (tmp_path / "metrics.csv").open("a") as file:  # of an older version
         file.write("8,val/loss,nan\n8,val/bits_per_byte,inf\n")
     assert [row["step"] for row in Run(tmp_path).metrics()] == [7]
-    assert plain({"loss": math.nan, "worst": [math.inf, 2.0]}) == {"loss": None, "worst": [None, 2.0]}
+    assert to_json_values({"loss": math.nan, "worst": [math.inf, 2.0]}) == {
+        "loss": None,
+        "worst": [None, 2.0],
+    }
 
 
 class OneRank:

@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kebyt5_xm.evaluation.evaluation_file import Curve, SourceEvaluation
 from kebyt5_xm.evaluation.report.charts import MAX_ROWS, LineChart, Row
 from kebyt5_xm.evaluation.report.configuration import costs, flattened
 from kebyt5_xm.evaluation.report.curves import overlaid, robustness_chart, robustness_line
-from kebyt5_xm.evaluation.report.figures import Curve, Source
 from kebyt5_xm.evaluation.report.language import bilingual
 from kebyt5_xm.evaluation.report.pages import render, sections
 from kebyt5_xm.evaluation.report.recorded import Record, read_record
-from kebyt5_xm.evaluation.report.scores import malformed, metrics_of
+from kebyt5_xm.evaluation.report.scores import list_uses, malformed, metrics_of
 from kebyt5_xm.evaluation.report.text_ability import ALL, differing, metrics_of_text, text_row
 from kebyt5_xm.metrics.bootstrap import Score
 from kebyt5_xm.model.runs.run import Run
@@ -117,7 +117,7 @@ def clear_best(scores: Sequence[Score | None], higher_is_better: bool) -> int | 
     return best if apart else None
 
 
-def _sources(record: Record) -> dict[str, Source]:
+def _sources(record: Record) -> dict[str, SourceEvaluation]:
     return record.evaluation.sources if record.evaluation else {}
 
 
@@ -145,8 +145,8 @@ def _gains(
 ) -> list[tuple[tuple[str, str, str], list[Score | None], list[Row]]]:
     """Return (source, modality, metric), the gains over another example's input, and the rows of a chart."""
     uses = [
-        {(source, use.modality, use.metric): use for source, use in r.evaluation.uses} if r.evaluation else {}
-        for r in records
+        {(source, modality, metric): use for source, modality, metric, use in list_uses(record.evaluation)}
+        for record in records
     ]
     found = []
     for key in dict.fromkeys(key for of_run in uses for key in of_run):
@@ -161,7 +161,7 @@ def _robustness(records: Sequence[Record], names: Sequence[str]) -> list[LineCha
     for n, record in enumerate(records):
         for name, source in _sources(record).items():
             for curve in source.robustness.curves if source.robustness else ():
-                for metric in curve.points:
+                for metric in curve.by_metric():
                     found.setdefault((name, curve.perturbation, metric), []).append((n, curve))
     charts = [
         robustness_chart(

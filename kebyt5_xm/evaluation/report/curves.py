@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from kebyt5_xm.evaluation.evaluation_file import Curve, Robustness
 from kebyt5_xm.evaluation.report.charts import Line, LineChart, line_chart
-from kebyt5_xm.evaluation.report.figures import Curve, Robustness
 from kebyt5_xm.evaluation.report.language import bilingual, data
 from kebyt5_xm.evaluation.report.recorded import Record
 from kebyt5_xm.evaluation.report.text_ability import BASELINES
@@ -75,7 +75,7 @@ def robustness_charts(found: Robustness) -> list[LineChart]:
     """Return a chart for every perturbation and metric, the level without one dotted."""
     charts = []
     for curve in found.curves:
-        for metric, points in curve.points.items():
+        for metric, points in curve.by_metric().items():
             lines = [robustness_line(metric, curve, metric, 0)]
             if metric in found.clean:
                 level = [(points[0][0], found.clean[metric].value)]
@@ -86,7 +86,7 @@ def robustness_charts(found: Robustness) -> list[LineChart]:
 
 def robustness_line(name: str, curve: Curve, metric: str, look: int) -> Line:
     """Return a metric along a curve, with its intervals."""
-    points = curve.points.get(metric, [])
+    points = curve.by_metric().get(metric, [])
     return Line(name, [(x, s.value) for x, s in points], [(s.low, s.high) for _, s in points], look=look)
 
 

@@ -9,7 +9,14 @@ from kebyt5_xm.evaluation.report.examples import examples
 from kebyt5_xm.evaluation.report.media import MediaShelf, Opener
 from kebyt5_xm.evaluation.report.pages import render, sections
 from kebyt5_xm.evaluation.report.recorded import read_record
-from kebyt5_xm.evaluation.report.scores import malformed, score_charts, use_rows
+from kebyt5_xm.evaluation.report.scores import (
+    list_main_metrics,
+    list_main_uses,
+    list_uses,
+    malformed,
+    score_charts,
+    use_rows,
+)
 from kebyt5_xm.evaluation.report.text_ability import BASELINES, text_course, text_rows
 from kebyt5_xm.model.runs.run import Run
 
@@ -30,6 +37,7 @@ def draw(
     record = read_record(run, examples_shown)
     evaluation = record.evaluation
     sources = evaluation.sources if evaluation else {}
+    uses = [source.modality_use for source in sources.values() if source.modality_use]
     return render(
         "report.html.j2",
         language=language,
@@ -37,7 +45,7 @@ def draw(
         sections=sections("report"),
         record=record,
         evaluation=evaluation,
-        main_metrics=evaluation.main_metrics if evaluation else [],
+        main_metrics=list_main_metrics(evaluation),
         malformed=malformed(record),
         score_charts=score_charts(evaluation) if evaluation else [],
         MAX_ROWS=MAX_ROWS,
@@ -46,10 +54,10 @@ def draw(
         text_rows=text_rows,
         text_course=text_course(record),
         BASELINES=BASELINES,
-        uses=evaluation.uses if evaluation else [],
-        main_uses=evaluation.main_uses if evaluation else [],
+        uses=list_uses(evaluation),
+        main_uses=list_main_uses(evaluation),
         use_rows=use_rows,
-        use_examples=sorted({source.use_examples for source in sources.values() if source.uses}),
+        use_examples=sorted({use.num_examples for use in uses if use.modalities}),
         robustness=[
             (name, source.robustness, robustness_charts(source.robustness))
             for name, source in sources.items()

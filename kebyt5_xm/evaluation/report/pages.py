@@ -7,9 +7,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from kebyt5_xm.evaluation.evaluation_file import interval_sign
 from kebyt5_xm.evaluation.report import numbers
 from kebyt5_xm.evaluation.report.charts import DASHES, NUM_COLOURS, row_chart
-from kebyt5_xm.evaluation.report.figures import is_used
 from kebyt5_xm.evaluation.report.language import LANGUAGES, bilingual, code, data
 from kebyt5_xm.evaluation.report.recorded import section
 
@@ -66,7 +66,7 @@ def _environment() -> Environment:
         "data": data,
         "code": code,
         "section": section,
-        "is_used": is_used,
+        "interval_sign": interval_sign,
     }
     for name in ("number", "signed", "interval", "percent", "change", "duration"):
         environment.filters[name] = getattr(numbers, name)

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation.evaluation_file import EvaluationFile
 from kebyt5_xm.evaluation.report.answered import Answers, read_answers
-from kebyt5_xm.evaluation.report.figures import Evaluation, read_evaluation
 from kebyt5_xm.model.runs.run import Run
 
 MOST_SKIPS = 5
@@ -47,7 +47,7 @@ class Record:
     results: dict[str, Any]
     series: dict[str, list[tuple[float, float]]]
     skipped: dict[str, Skipped]
-    evaluation: Evaluation | None
+    evaluation: EvaluationFile | None
     answers: dict[str, Answers]
 
     @property
@@ -94,7 +94,7 @@ def section(config: dict[str, Any], key: str) -> dict[str, Any]:
 
 def read_record(run: Run, examples: int) -> Record:
     """Read the files of a run, at most `examples` predictions of a source. Raises `UserError` for broken ones."""
-    evaluation = read_evaluation(run.path / "evaluation.json")
+    evaluation = EvaluationFile.read(run.path / "evaluation.json")
     labels = {name: source.labels for name, source in evaluation.sources.items()} if evaluation else {}
     series: dict[str, dict[int, float]] = {}
     for row in run.metrics():  # of the rows of one step the last counts

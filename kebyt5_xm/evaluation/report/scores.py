@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from kebyt5_xm.evaluation.evaluation_file import EvaluationFile, MetricScore, Use
 from kebyt5_xm.evaluation.report.charts import Row
-from kebyt5_xm.evaluation.report.figures import Evaluation, Measured, Use
 from kebyt5_xm.evaluation.report.language import bilingual
 from kebyt5_xm.evaluation.report.recorded import Record
 
 
-def metrics_of(evaluations: Iterable[Evaluation]) -> dict[str, bool]:
+def metrics_of(evaluations: Iterable[EvaluationFile]) -> dict[str, bool]:
     """Return the metrics of all sources, and whether higher is better."""
     return {
         metric: measured.higher_is_better
@@ -19,7 +20,7 @@ def metrics_of(evaluations: Iterable[Evaluation]) -> dict[str, bool]:
     }
 
 
-def score_charts(evaluation: Evaluation) -> list[tuple[str, bool, list[Row]]]:
+def score_charts(evaluation: EvaluationFile) -> list[tuple[str, bool, list[Row]]]:
     """Return each metric, whether higher is better, and a row for every source."""
     return [
         (
@@ -32,6 +33,43 @@ def score_charts(evaluation: Evaluation) -> list[tuple[str, bool, list[Row]]]:
             ],
         )
         for metric, higher in metrics_of([evaluation]).items()
+    ]
+
+
+class NamedUse(NamedTuple):
+    """A `Use` and what it is of."""
+
+    source: str
+    modality: str
+    metric: str
+    use: Use
+
+
+def list_uses(evaluation: EvaluationFile | None) -> list[NamedUse]:
+    """Return every measured use of a modality."""
+    return [
+        NamedUse(name, modality, metric, use)
+        for name, source in (evaluation.sources if evaluation else {}).items()
+        if source.modality_use
+        for modality, metrics in source.modality_use.modalities.items()
+        for metric, use in metrics.items()
+    ]
+
+
+def list_main_uses(evaluation: EvaluationFile | None) -> list[NamedUse]:
+    """Return the use by the first metric of every source and modality."""
+    first: dict[tuple[str, str], NamedUse] = {}
+    for use in list_uses(evaluation):
+        first.setdefault((use.source, use.modality), use)
+    return list(first.values())
+
+
+def list_main_metrics(evaluation: EvaluationFile | None) -> list[tuple[str, str, MetricScore]]:
+    """Return (source, metric, score) of the first metric of every source."""
+    return [
+        (name, *next(iter(source.metrics.items())))
+        for name, source in (evaluation.sources if evaluation else {}).items()
+        if source.metrics
     ]
 
 
@@ -52,7 +90,7 @@ class Malformed:
     bad: int
     labelled: int
     not_a_label: int
-    metrics: list[tuple[str, str, Measured]]
+    metrics: list[tuple[str, str, MetricScore]]
     """(source, name, value) of the metrics of malformed outputs that the recipe asked for."""
 
     @property
