@@ -26,17 +26,25 @@ from kebyt5_xm.commands import cli
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.evaluation_file import EvaluationFile
 from kebyt5_xm.evaluation.report import media as report_media
-from kebyt5_xm.evaluation.report.answered import MOST_EXAMPLES, read_answers
-from kebyt5_xm.evaluation.report.charts import MAX_POINTS, Line, Row, line_chart, row_chart, thinned
-from kebyt5_xm.evaluation.report.comparison import clear_best, compare
-from kebyt5_xm.evaluation.report.configuration import flattened
-from kebyt5_xm.evaluation.report.difference import MOST_CHARACTERS, as_bytes, differences, is_malformed
+from kebyt5_xm.evaluation.report.charts import MAX_POINTS, Line, Row, line_chart, row_chart, thin_points
+from kebyt5_xm.evaluation.report.comparison import compare, find_clear_best
+from kebyt5_xm.evaluation.report.configuration import flatten
+from kebyt5_xm.evaluation.report.difference import MAX_CHARACTERS, as_bytes, is_malformed, mark_differences
 from kebyt5_xm.evaluation.report.draw import draw
-from kebyt5_xm.evaluation.report.language import bilingual, code, data, korean
-from kebyt5_xm.evaluation.report.media import beside_manifest, shown_audio
-from kebyt5_xm.evaluation.report.numbers import duration, interval, number, percent
-from kebyt5_xm.evaluation.report.recorded import read_record
-from kebyt5_xm.evaluation.report.text_ability import differing
+from kebyt5_xm.evaluation.report.media import manifest_opener, show_audio
+from kebyt5_xm.evaluation.report.predictions import MAX_EXAMPLES, read_predictions
+from kebyt5_xm.evaluation.report.record import read_record
+from kebyt5_xm.evaluation.report.text_ability import find_differing_parts
+from kebyt5_xm.evaluation.report.wording import (
+    bilingual,
+    code,
+    data,
+    duration,
+    interval,
+    korean,
+    number,
+    percent,
+)
 from kebyt5_xm.metrics.bootstrap import Score
 from kebyt5_xm.model.runs.run import Run
 
@@ -106,7 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def html(folder: Path) -> str:
     run = Run(folder)
-    return draw(run, beside_manifest(run))
+    return draw(run, manifest_opener(run))
 
 
 @pytest.fixture(scope="module")
@@ -271,11 +279,11 @@ def test_media_are_small_and_whole(page: Page) -> None:
 
 def test_long_recordings_are_cut_and_thinned() -> None:
     samples = np.sin(np.arange(48_000 * 13) / 50).astype(np.float32)
-    shown = shown_audio((samples, 48_000))
+    shown = show_audio((samples, 48_000))
     assert shown.audio
     with wave.open(io.BytesIO(base64.b64decode(shown.audio.split(",")[1]))) as file:
         assert (file.getframerate(), file.getnframes()) == (16_000, 12 * 16_000)
-    assert "the first 12 of 13.00 s" in str(shown.told)
+    assert "the first 12 of 13.00 s" in str(shown.caption)
 
 
 def test_wrong_ones_come_first(page: Page) -> None:
@@ -297,7 +305,7 @@ NASTY = (
 
 
 def same_tags(html: str) -> list[str]:
-    """Return the elements but those by which differing bytes are marked."""
+    """Return the elements but those by which find_differing_parts bytes are marked."""
     return [tag for tag, _ in Page(html).elements if tag not in ("mark", "ruby", "rt", "b", "small")]
 
 
@@ -480,7 +488,7 @@ def test_hundreds_of_sources_with_long_names(tmp_path: Path) -> None:
         metrics_dot_csv="\n".join(f'{s},"val/bits_per_byte/{n}",{s}' for n in names for s in (1, 2)),
     )
     drawn = draw(run)
-    assert drawn.count('class="example wrong"') == MOST_EXAMPLES
+    assert drawn.count('class="example wrong"') == MAX_EXAMPLES
     assert len(drawn) < 8_000_000
     Page(drawn)
     assert "802" in drawn
@@ -497,8 +505,8 @@ def test_media_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for n, reference in enumerate(references)
     ]
     tiny_report.write_lines(run.path / "predictions.jsonl", rows)
-    monkeypatch.setattr(report_media, "MOST_BYTES", 1)
-    page = Page(draw(run, beside_manifest(run)))
+    monkeypatch.setattr(report_media, "MAX_BYTES", 1)
+    page = Page(draw(run, manifest_opener(run)))
     assert len(page.all("img")) == 1, "the first that could be opened, then the room was spent"
     for words in (
         "it leaves the manifest",
@@ -517,7 +525,7 @@ def test_media_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @given(st.text(max_size=40), st.text(max_size=40))
 @settings(max_examples=200)
 def test_pieces_hold_every_byte_and_mark_what_differs(reference: str, prediction: str) -> None:
-    sides = differences(reference, prediction)
+    sides = mark_differences(reference, prediction)
     kept = []
     for pieces, words in zip(sides[:2], (reference, prediction), strict=True):
         characters = [c for piece in pieces for c in piece.characters]
@@ -539,7 +547,7 @@ def test_pieces_hold_every_byte_and_mark_what_differs(reference: str, prediction
 
 def test_a_character_cut_in_half_is_its_bytes() -> None:
     cut = "가나".encode()[:-1].decode("utf-8", "surrogateescape")
-    reference, written, distance = differences("가나", cut)
+    reference, written, distance = mark_differences("가나", cut)
     assert [(p.kind, p.text) for p in reference] == [("same", "가"), ("part", "나")]
     assert [(p.kind, [c.raw for c in p.characters]) for p in written] == [
         ("same", ["가".encode()]),
@@ -550,8 +558,8 @@ def test_a_character_cut_in_half_is_its_bytes() -> None:
 
 
 def test_texts_are_cut_before_they_are_aligned() -> None:
-    _, written, _ = differences("", "가" * 100_000)
-    assert sum(len(p.characters) for p in written) == MOST_CHARACTERS
+    _, written, _ = mark_differences("", "가" * 100_000)
+    assert sum(len(p.characters) for p in written) == MAX_CHARACTERS
 
 
 @pytest.mark.parametrize(
@@ -575,12 +583,12 @@ def test_answers_are_counted_and_few_are_kept(tmp_path: Path) -> None:
     ]
     rows.append({"source": "b", "line": 0, "references": ["1", "2"], "prediction": "2", "right": None})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"source": "a", "pred')
-    found = read_answers(path, 8, {"a": ["1", "2"], "b": None})
+    found = read_predictions(path, 8, {"a": ["1", "2"], "b": None})
     assert (found["a"].total, found["a"].right, found["a"].malformed) == (31, 20, 11)
     assert [p.line for p in found["a"].shown] == [0, 3, 6, 9, 12, 15, 1, 2]
     assert found["b"].right == 1, "right by its references where the file does not say"
     assert found["b"].malformed == 0
-    assert read_answers(path, 0, {})["a"].shown == []
+    assert read_predictions(path, 0, {})["a"].shown == []
 
 
 A, B, TOUCHING = Score(0.5, 0.4, 0.6), Score(0.8, 0.7, 0.9), Score(0.66, 0.55, 0.75)
@@ -601,7 +609,7 @@ A, B, TOUCHING = Score(0.5, 0.4, 0.6), Score(0.8, 0.7, 0.9), Score(0.66, 0.55, 0
 def test_the_best_is_marked_where_intervals_permit(
     scores: list[Score | None], higher: bool, best: int | None
 ) -> None:
-    assert clear_best(scores, higher) == best
+    assert find_clear_best(scores, higher) == best
 
 
 def test_runs_side_by_side(folder: Path, tmp_path: Path) -> None:
@@ -627,14 +635,14 @@ def test_bits_of_other_held_out_text_are_not_put_side_by_side(folder: Path, tmp_
     results["parts"][part]["unigram"] += 0.1
     (other.path / "results.json").write_text(json.dumps(results))
     records = [read_record(run, examples=0) for run in (Run(folder), other)]
-    assert differing(records) == {part, ""}
+    assert find_differing_parts(records) == {part, ""}
     drawn = compare([Run(folder), other])
     assert "is not the same in these runs, so its bits and losses" in drawn
     assert drawn.count("<svg") < same.count("<svg"), "its curves are left out"
 
 
 def test_flattened() -> None:
-    assert flattened({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == [("a.b", "1"), ("a.c", "{}"), ("d", "[1, 2]")]
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == [("a.b", "1"), ("a.c", "{}"), ("d", "[1, 2]")]
 
 
 def ticks(svg: str) -> list[str]:
@@ -692,7 +700,7 @@ def test_thinning_keeps_spikes() -> None:
     points = [(float(n), 0.0) for n in range(100_003)]
     points[70_001] = (70_001.0, 9.0)
     points[71_001] = (71_001.0, -9.0)
-    kept = thinned(points)
+    kept = thin_points(points)
     assert {points[70_001], points[71_001], points[-1]} <= set(kept)
     assert len(kept) <= MAX_POINTS + 2
     assert kept == sorted(kept)
