@@ -32,7 +32,7 @@ from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
 from kebyt5_xm.evaluation.evaluation_file import EvaluationFile, MetricScore, SourceEvaluation
-from kebyt5_xm.evaluation.judging import Judged, Judging
+from kebyt5_xm.evaluation.judging import JudgedPart, Judging
 from kebyt5_xm.evaluation.probing import probed
 from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.metrics import ExactMatch, score
@@ -79,7 +79,7 @@ class Evaluation:
             yield batch.to(self.model.device)
 
     @torch.no_grad()
-    def run(self) -> tuple[list[Judged], dict[str, float], float]:
+    def run(self) -> tuple[list[JudgedPart], dict[str, float], float]:
         """Return the judged answers, the bits per byte of every held-out part, and the seconds spent answering."""
         data, model = self.data, self.model
         judging = Judging(data)
@@ -105,9 +105,9 @@ class Evaluation:
         parts, _ = tally.totals()
         figures = zip(data.validation.names, parts, strict=True)
         bits = {name: part.bits_per_byte for name, part in figures if part.bytes}
-        return judging.judged(), bits, seconds
+        return judging.judge(), bits, seconds
 
-    def number(self, part: Judged) -> int:
+    def number(self, part: JudgedPart) -> int:
         """Return the number of a part among the data's validation parts."""
         return self.data.validation.names.index(part.name)
 
@@ -208,7 +208,7 @@ def evaluate(
     return evaluation
 
 
-def figures(evaluation: Evaluation, part: Judged) -> SourceEvaluation:
+def figures(evaluation: Evaluation, part: JudgedPart) -> SourceEvaluation:
     """Return a part's metrics with their intervals, and how much was answered."""
     number = evaluation.number(part)
     source = evaluation.data.validation.source(number)
@@ -228,7 +228,7 @@ def figures(evaluation: Evaluation, part: Judged) -> SourceEvaluation:
     )
 
 
-def predictions(evaluation: Evaluation, part: Judged) -> Iterator[dict[str, Any]]:
+def predictions(evaluation: Evaluation, part: JudgedPart) -> Iterator[dict[str, Any]]:
     """Yield the lines of predictions.jsonl of a part."""
     number = evaluation.number(part)
     source = evaluation.data.validation.source(number)

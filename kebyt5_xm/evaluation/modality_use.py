@@ -1,10 +1,11 @@
-"""Does the model use a modality? Every metric with the real media, with another example's, and with none.
+"""Does the model use a modality? Every metric with the real media, with media of other examples, and with none.
 
-A model can reach a fair score without looking: by the question alone, or by the commonest answer. It uses what it is
-given only if it does worse when it is given something else. The text and the other modalities stay as they are.
+A model can reach a fair score without looking: from the question alone, or by the most common answer. It uses a
+modality only if it does worse with other media. The text and the other modalities are not changed.
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 
@@ -16,11 +17,11 @@ from kebyt5_xm.evaluation.held_out import HeldOut, Tell
 from kebyt5_xm.metrics import Answer, Metric, difference, score
 
 _KEY = 0
-"""Of the permutation by which media are shuffled: any will do, but always the same one."""
+"""Key of the permutation that shuffles media. Arbitrary, but fixed, so that evaluations are comparable."""
 
 
 def measure_modality_use(held_out: HeldOut, tell: Tell = lambda _: None) -> ModalityUse:
-    """Answer the examples with other media, for every modality of the source's prompt, and judge the answers."""
+    """Answer the examples with shuffled media and with none, for each modality, and judge the answers."""
     modalities: dict[str, dict[str, Use]] = {}
     partners = _partners(len(held_out.rows))
     for modality in held_out.source.prompt.modalities:
@@ -48,7 +49,7 @@ def _use(metric: Metric, real: Sequence[Answer], shuffled: Sequence[Answer], non
 
 
 def _partners(num_examples: int) -> list[int]:
-    """Return for each example another one: they form one cycle, in an order that looks random."""
+    """Return another example for each one. They form one cycle in pseudorandom order."""
     if num_examples == 0:
         return []
     order = permute(np.arange(num_examples), num_examples, _KEY)
@@ -57,26 +58,19 @@ def _partners(num_examples: int) -> list[int]:
     return partners.tolist()
 
 
-def _shuffled(held_out: HeldOut, modality: str, place: int, partner: int) -> Example:
-    """Return an example with the media of another one; where it has more slots, they come round again."""
-    own, others = (held_out.maker.segments(held_out.table, held_out.rows[n]) for n in (place, partner))
-    media = [segment for segment in others if _is(segment, modality)]
-    segments: list[Segment] = []
-    given = 0
-    for segment in own:
-        if _is(segment, modality):
-            segments.append(media[given % len(media)])
-            given += 1
-        else:
-            segments.append(segment)
-    return held_out.maker.input(segments, held_out.table, held_out.rows[place])
+def _shuffled(held_out: HeldOut, modality: str, position: int, partner: int) -> Example:
+    """Return an example with the media of another one, repeated if it has more slots."""
+    original, other = (held_out.maker.segments(held_out.table, held_out.rows[n]) for n in (position, partner))
+    media = cycle([segment for segment in other if _is_slot(segment, modality)])
+    segments = [next(media) if _is_slot(segment, modality) else segment for segment in original]
+    return held_out.maker.input(segments, held_out.table, held_out.rows[position])
 
 
-def _left_out(held_out: HeldOut, modality: str, place: int) -> Example:
-    row = held_out.rows[place]
-    segments = [s for s in held_out.maker.segments(held_out.table, row) if not _is(s, modality)]
+def _left_out(held_out: HeldOut, modality: str, position: int) -> Example:
+    row = held_out.rows[position]
+    segments = [s for s in held_out.maker.segments(held_out.table, row) if not _is_slot(s, modality)]
     return held_out.maker.input(segments, held_out.table, row)
 
 
-def _is(segment: Segment, modality: str) -> bool:
+def _is_slot(segment: Segment, modality: str) -> bool:
     return isinstance(segment, Slot) and segment.modality == modality

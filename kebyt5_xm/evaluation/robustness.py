@@ -1,4 +1,4 @@
-"""What damage costs: every metric on the same held-out examples, clean and perturbed in several strengths."""
+"""Robustness: every metric on the same held-out examples, clean and perturbed at several strengths."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,11 +8,26 @@ from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.data.sources.template import Segment, Slot, as_bytes
 from kebyt5_xm.evaluation.evaluation_file import Curve, Point, Robustness
 from kebyt5_xm.evaluation.held_out import HeldOut, Tell
-from kebyt5_xm.evaluation.perturbations import PERTURBATIONS, Kind, Perturbation, generator
+from kebyt5_xm.evaluation.perturbations import Kind, Perturbation, make_generator
+from kebyt5_xm.evaluation.perturbations.media import BandLimit, Blur, Jpeg, Noise
+from kebyt5_xm.evaluation.perturbations.text import ByteNoise, Homoglyphs, Jamo, MissingSpaces, Typos
 from kebyt5_xm.metrics import Answer, Score, score
 
+PERTURBATIONS: tuple[Perturbation, ...] = (
+    Typos(),
+    Jamo(),
+    MissingSpaces(),
+    Homoglyphs(),
+    ByteNoise(),
+    Blur(),
+    Jpeg(),
+    Noise(),
+    BandLimit(),
+)
+"""All perturbations, in the order of reports."""
+
 _SEED = 0
-"""Of all that is drawn: any will do, but always the same one."""
+"""Seed of every random draw. Its value is arbitrary, but fixed, so that evaluations are comparable."""
 
 
 def measure_robustness(
@@ -20,11 +35,11 @@ def measure_robustness(
     perturbations: Sequence[Perturbation] = PERTURBATIONS,
     tell: Tell = lambda _: None,
 ) -> Robustness:
-    """Answer the examples under every perturbation that touches them, and judge the answers.
+    """Answer the examples under every perturbation that fits the source, and judge the answers.
 
-    Texts are perturbed where the prompt has columns of text, and only what comes from those; images and recordings
-    where it has slots of them. A perturbation that changes none of the examples (decomposed Korean, in a source of
-    English) has no curve.
+    Text perturbations change only text from columns of the table, never the prompt's own words; image and audio
+    perturbations change the media of slots. A perturbation that changes none of the examples (decomposed Korean, in
+    an English source) has no curve.
     """
     fitting = [p for p in perturbations if p.kind in _kinds(held_out.source)]
     curves = []
@@ -32,7 +47,7 @@ def measure_robustness(
         points = []
         for strength in perturbation.strengths:
             tell(f"robustness: {perturbation.name} {strength:g}, perturbation {number} of {len(fitting)}")
-            answers = held_out.answers(_maker(held_out, perturbation, strength))
+            answers = held_out.answers(_example_maker(held_out, perturbation, strength))
             changed = sum(a is not clean for a, clean in zip(answers, held_out.clean, strict=True))
             points.append(Point(strength, changed, _scores(held_out, answers)))
         if any(point.changed for point in points):
@@ -41,47 +56,49 @@ def measure_robustness(
 
 
 def _kinds(source: Manifest) -> set[Kind | str]:
-    """Return what the prompt of a source has that can be perturbed, among other media."""
+    """Return the kinds of input in the prompt of a source: `text`, and its media."""
     media = {interface.media for interface in source.maker.interfaces.values()}
     return {*(["text"] if source.prompt.text_columns else []), *media}
 
 
-def _maker(held_out: HeldOut, perturbation: Perturbation, strength: float) -> Callable[[int], Example | None]:
-    """Return what makes the perturbed example of a place, and gives None where it is as it was."""
+def _example_maker(
+    held_out: HeldOut, perturbation: Perturbation, strength: float
+) -> Callable[[int], Example | None]:
+    """Return a function from an example's position to the perturbed example, None if nothing was changed."""
     maker, table, columns = held_out.maker, held_out.table, held_out.source.prompt.text_columns
 
-    def text(place: int) -> Example | None:
-        row = held_out.rows[place]
+    def perturb_text(position: int) -> Example | None:
+        row = held_out.rows[position]
         segments = maker.segments(
             table,
             row,
             lambda column, text: perturbation.apply(
-                text, strength, generator(_SEED, row, columns.index(column))
+                text, strength, make_generator(_SEED, row, columns.index(column))
             ),
         )
-        return None if _same(segments, maker.segments(table, row)) else maker.input(segments, table, row)
+        return None if _are_same(segments, maker.segments(table, row)) else maker.input(segments, table, row)
 
-    def medium(place: int) -> Example | None:
-        row, changed = held_out.rows[place], False
+    def perturb_medium(position: int) -> Example | None:
+        row, changed = held_out.rows[position], False
 
         def change(slot: int, modality: str, item: Any) -> Any:
             nonlocal changed
             if maker.interfaces[modality].media != perturbation.kind:
                 return item
-            other = perturbation.apply(item, strength, generator(_SEED, row, slot))
-            changed |= other is not item
-            return other
+            perturbed = perturbation.apply(item, strength, make_generator(_SEED, row, slot))
+            changed |= perturbed is not item
+            return perturbed
 
         example = maker.input(maker.segments(table, row), table, row, change)
         return example if changed else None
 
-    return text if perturbation.kind == "text" else medium
+    return perturb_text if perturbation.kind == "text" else perturb_medium
 
 
-def _same(segments: Sequence[Segment], others: Sequence[Segment]) -> bool:
+def _are_same(segments: Sequence[Segment], others: Sequence[Segment]) -> bool:
     first, second = (
-        [segment if isinstance(segment, Slot) else as_bytes(segment) for segment in some]
-        for some in (segments, others)
+        [segment if isinstance(segment, Slot) else as_bytes(segment) for segment in side]
+        for side in (segments, others)
     )
     return first == second
 

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.durable import durably
-from kebyt5_xm.evaluation.baselines import baselines
+from kebyt5_xm.evaluation.baselines import measure_baselines
 from kebyt5_xm.evaluation.evaluation_file import to_json_values
 from kebyt5_xm.model.device import device_name
 from kebyt5_xm.training.callbacks.forgetting import ForgettingMeter
@@ -55,7 +55,7 @@ class ResultsWriter(pl.Callback):
         for number, name in enumerate(data.validation.names):
             held_out = data.validation.raw_bytes(number)
             if len(held_out):
-                found = baselines(held_out)
+                found = measure_baselines(held_out)
                 self.baselines[name] = {
                     "uniform": found.uniform,
                     "unigram": found.unigram,

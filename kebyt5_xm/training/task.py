@@ -326,7 +326,7 @@ class Task(pl.LightningModule):
         if whole.bytes:
             self.log("val/loss", whole.loss, prog_bar=True)
             self.log("val/bits_per_byte", whole.bits_per_byte, prog_bar=True)
-        judged = self._judging.judged()
+        judged = self._judging.judge()
         for part in judged:
             for metric, value in part.values().items():
                 self.log(f"val/{metric}/{part.name}", value)

@@ -189,7 +189,7 @@ def test_held_out_rows_that_are_left_out_count_as_wrong(
     judging = Judging(data)
     batch = data.validation.first(0, len(rows))
     judging.add(0, batch, [Written("yes", "yes", dict.fromkeys(labels or (), 0.5))] * len(rows))
-    part = judging.judged()[0]
+    part = judging.judge()[0]
     assert part.rows == [1, 3, 4]
     assert part.values() == {metric.name: 3 / 5 if count else 1.0}
     assert [answer.probabilities for answer in part.missed] == [dict.fromkeys(labels or (), 0.5)] * (
