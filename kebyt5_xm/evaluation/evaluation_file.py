@@ -1,6 +1,6 @@
-"""RUN/evaluation.json: what a model reached on each source, with intervals. The same classes write and read it.
+"""RUN/evaluation.json: the scores of a model on each source, with intervals. The same classes write and read it.
 
-`as_dict` gives the keys of the file, and `from_dict` reads them, those of older files included.
+`as_dict` returns what the file has, and `from_dict` reads it, also from older files with fewer keys.
 """
 
 import json
@@ -77,9 +77,8 @@ class Use:
     @classmethod
     def from_dict(cls, block: Mapping[str, Any]) -> "Use":
         names = ("real", "shuffled", "none", "real_minus_shuffled", "real_minus_none")
-        return cls(
-            *(_read_score(block.get(name)) for name in names), bool(block.get("higher_is_better", True))
-        )
+        scores = {name: _read_score(block.get(name)) for name in names}
+        return cls(**scores, higher_is_better=bool(block.get("higher_is_better", True)))
 
     def _gain(self, difference: Score) -> Score:
         if self.higher_is_better:
@@ -168,7 +167,7 @@ class Robustness:
 
 @dataclass(frozen=True)
 class SourceEvaluation:
-    """What was measured on a source. `malformed` is the share of answers that are not UTF-8, None if unknown."""
+    """The scores of a source. `malformed` is the share of answers that are not UTF-8, None if unknown."""
 
     metrics: dict[str, MetricScore]
     examples: int = 0
@@ -211,7 +210,7 @@ class SourceEvaluation:
 
 @dataclass(frozen=True)
 class EvaluationFile:
-    """The content of the file; what an older file does not say is None."""
+    """The content of the file. A value that an older file lacks is None."""
 
     sources: dict[str, SourceEvaluation]
     bits_per_byte: dict[str, float]
@@ -247,10 +246,14 @@ class EvaluationFile:
         return cls(
             sources={name: SourceEvaluation.from_dict(block) for name, block in content["sources"].items()},
             bits_per_byte={part: _real(v) for part, v in (content.get("bits_per_byte") or {}).items()},
-            **{key: _text(content.get(key)) for key in ("date", "checkpoint", "hardware")},
-            **{key: _integer(content.get(key)) for key in ("step", "resamples")},
+            date=_text(content.get("date")),
+            checkpoint=_text(content.get("checkpoint")),
+            step=_integer(content.get("step")),
+            hardware=_text(content.get("hardware")),
             confidence=float(content.get("confidence", CONFIDENCE)),
-            **{key: _known(content.get(key)) for key in ("generated_bytes_per_second", "seconds")},
+            resamples=_integer(content.get("resamples")),
+            generated_bytes_per_second=_known(content.get("generated_bytes_per_second")),
+            seconds=_known(content.get("seconds")),
         )
 
 

@@ -1,4 +1,4 @@
-"""Adapters that were trained apart on one frozen backbone work together as each did alone."""
+"""Adapters trained separately on one frozen backbone answer together as each does alone."""
 
 import json
 import re
@@ -26,7 +26,7 @@ TRUST = ["tiny_media"]
 
 
 def image(folder: Path) -> dict[str, Any]:
-    """A frozen encoder, whose weights come with its class and so are in no adapter's folder."""
+    """A frozen encoder: its weights come with its class, so no adapter folder has them."""
     return tiny_media.image_overlay(folder, "tiny_media.PatchesWithStatistics", frozen=True)
 
 

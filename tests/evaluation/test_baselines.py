@@ -1,4 +1,4 @@
-"""Entropies of held-out bytes: known values, and blocks that join without a seam."""
+"""Entropies of held-out bytes: known values, and the same values across block borders."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Metrics of written answers in validation, on one rank and on two, and the best checkpoint by them."""
+"""Metrics of answers in validation, on one rank and on two, and the choice of the best checkpoint by them."""
 
 import json
 from pathlib import Path
@@ -156,7 +156,7 @@ def test_an_evaluation_finds_what_validation_found(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_classes_of_strangers_are_not_imported_unasked(folder: Path, tmp_path: Path) -> None:
+def test_third_party_classes_are_not_imported_without_trust(folder: Path, tmp_path: Path) -> None:
     contents = recipe(folder, "strange")
     contents["data"]["sources"]["captions"]["class_path"] = "stranger.Source"
     (tmp_path / "config.yaml").write_text(json.dumps(contents))

@@ -1,4 +1,4 @@
-"""Perturbations: the same damage every time, more of it with every strength, and nothing else touched."""
+"""Perturbations: the same damage every time, more of it at each strength, and nothing else changed."""
 
 import unicodedata
 
@@ -41,7 +41,7 @@ def plain(item) -> bytes:
 
 
 def amount(perturbation: Perturbation, before, after) -> float:
-    """Say how much was changed."""
+    """Return the amount of change."""
     if perturbation.kind == "audio":
         return float(np.square(before[0] - after[0], dtype=np.float64).mean())
     if perturbation.kind == "image":
@@ -49,10 +49,10 @@ def amount(perturbation: Perturbation, before, after) -> float:
     return Levenshtein.distance(plain(before), plain(after))
 
 
-every = pytest.mark.parametrize("perturbation", PERTURBATIONS, ids=lambda p: p.name)
+each_perturbation = pytest.mark.parametrize("perturbation", PERTURBATIONS, ids=lambda p: p.name)
 
 
-@every
+@each_perturbation
 def test_the_same_damage_every_time_and_another_for_every_row_and_place(perturbation):
     strength = perturbation.strengths[-2]
     given = item(perturbation)
@@ -67,7 +67,7 @@ def test_the_same_damage_every_time_and_another_for_every_row_and_place(perturba
     assert len({once, other_row, other_place, other_seed}) == (4 if drawn else 1)
 
 
-@every
+@each_perturbation
 def test_more_damage_with_every_strength(perturbation):
     assert 3 <= len(perturbation.strengths) <= 5
     given = item(perturbation)
@@ -100,7 +100,7 @@ def test_the_strength_is_a_share():
     assert changed == pytest.approx(0.1 * len(raw), rel=0.15)
     letters = "the quick brown fox jumps over a lazy dog".replace(" ", "") * 61
     typed = Typos().apply(letters, 0.1, make_generator(0, 7, 0))
-    # A swap counts as two; a stroke that is drawn as the second of one is not drawn again.
+    # A swap counts as two edits; the second stroke of a swap is not drawn again.
     assert Levenshtein.distance(letters, typed) == pytest.approx(0.1 * 1.25 * len(letters), rel=0.15)
 
 
@@ -148,8 +148,8 @@ def test_typos_are_in_letters_alone():
     assert only == "1997年 漢字"
 
 
-class Drawn:
-    """Draws the keystrokes from `first` on, always the same kind of typo, and the first of the keys beside."""
+class FixedDraws:
+    """Draws all keystrokes from `first` on, always the same kind of typo, and the first neighbouring key."""
 
     def __init__(self, action: int, first: int = 0) -> None:
         self.action, self.first = action, first
@@ -174,11 +174,11 @@ class Drawn:
 def test_the_four_kinds_of_typos(action, typed):
     first = {key: NEIGHBOURS[key][0] for key in "ㄱㅏgap"}
     assert first == {"ㄱ": "ㄷ", "ㅏ": "ㅑ", "g": "t", "a": "q", "p": "o"}
-    assert Typos().apply("가 gap", 0.5, Drawn(action)) == typed  # pyright: ignore[reportArgumentType]
+    assert Typos().apply("가 gap", 0.5, FixedDraws(action)) == typed  # pyright: ignore[reportArgumentType]
 
 
 def test_what_is_not_typed_key_by_key_stays_where_it_is():
-    swapping, replacing = Drawn(3), Drawn(2, first=8)
+    swapping, replacing = FixedDraws(3), FixedDraws(2, first=8)
     assert Typos().apply("g1 가漢", 0.5, swapping) == "g1 ㅏㄱ漢"  # pyright: ignore[reportArgumentType]
     # Single jamo that were there before are not drawn into syllables.
     text = "ㄱㅏ ㅗㅏ각g"
@@ -214,7 +214,7 @@ def test_look_alikes_are_other_characters():
             assert not other.isascii()
 
 
-def test_byte_noise_may_be_no_text():
+def test_byte_noise_may_be_invalid_utf8():
     written = ByteNoise().apply(TEXT, 0.1, make_generator(0, 1, 0))
     with pytest.raises(UnicodeDecodeError):
         written.decode()
@@ -237,7 +237,7 @@ def test_blur_grows_with_the_image():
     assert Blur().apply(given, 0, make_generator(0, 1, 0)) is given
 
 
-def test_jpeg_keeps_the_size_and_what_cannot_be_one():
+def test_jpeg_keeps_the_size_and_skips_images_too_large_for_it():
     given = picture()
     for quality in Jpeg.strengths:
         saved = Jpeg().apply(given, quality, make_generator(0, 1, 0))
@@ -247,7 +247,7 @@ def test_jpeg_keeps_the_size_and_what_cannot_be_one():
 
 
 @pytest.mark.parametrize("decibels", Noise.strengths)
-def test_noise_has_the_ratio_that_it_says(decibels):
+def test_noise_has_its_signal_to_noise_ratio(decibels):
     waveform, rate = recording()
     noisy, after = Noise().apply((waveform, rate), decibels, make_generator(0, 1, 0))
     assert (noisy.dtype, noisy.shape, after) == (np.float32, waveform.shape, rate)

@@ -1,4 +1,4 @@
-"""Reports: one file that needs nothing, shows what the run's files say, and holds nothing they could smuggle in."""
+"""Reports: one self-contained file that shows the content of a run's files, all of it escaped."""
 
 import ast
 import base64
@@ -62,7 +62,7 @@ HANGUL = re.compile("[가-힣]")
 
 
 class Page(HTMLParser):
-    """Reads a page strictly: tags nest, and only those that reports are made of occur."""
+    """Parses a page strictly: tags must nest, and only the tags in `TAGS` may occur."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -122,8 +122,8 @@ def page(html: str) -> Page:
     return Page(html)
 
 
-def own(folder: Path, **files: Any) -> Run:
-    """Write a run that holds config.yaml and `files` alone."""
+def write_files(folder: Path, **files: Any) -> Run:
+    """Write a run with config.yaml and `files` only."""
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(files.pop("config", {"run_dir": "x"})))
     for name, content in files.items():
@@ -159,7 +159,7 @@ def test_links_and_labels_lead_somewhere(page: Page) -> None:
 
 
 def test_both_languages_say_everything(page: Page) -> None:
-    """Of every phrase there are the two; neither holds words of the other."""
+    """Every phrase is in both languages; neither has words of the other."""
     spans = [attributes["lang"] for tag, attributes in page.elements if attributes.get("class") == "say"]
     assert spans.count("ko") == spans.count("en") > 100
     english = [words for words, phrase in page.words if phrase == "en"]
@@ -172,7 +172,7 @@ def test_both_languages_say_everything(page: Page) -> None:
 
 
 def test_every_phrase_is_in_both_languages() -> None:
-    """Those too that no page above holds: each takes the same values in Korean and in English."""
+    """Including phrases on none of the tested pages: each takes the same values in Korean and in English."""
     found = extract_from_dir(
         Path(report_media.__file__).parent,
         method_map=[("**.py", "python"), ("templates/**.j2", "jinja2")],
@@ -189,8 +189,8 @@ def test_every_phrase_is_in_both_languages() -> None:
         assert values[0] == values[1], (english, translated)
 
 
-def asked_phrases() -> Iterator[tuple[str, set[str]]]:
-    """Yield every phrase of templates and Python with the names of the values that it is given there."""
+def phrases_in_code() -> Iterator[tuple[str, set[str]]]:
+    """Yield every phrase of templates and Python files with the names of its values there."""
     folder = Path(report_media.__file__).parent
     for path in folder.rglob("*.j2"):
         tree = Environment().parse(path.read_text(encoding="utf-8"))
@@ -207,8 +207,8 @@ def asked_phrases() -> Iterator[tuple[str, set[str]]]:
 
 
 def test_every_phrase_is_given_its_values() -> None:
-    """In branches too that no page above takes, where one left out would be a KeyError."""
-    found = list(asked_phrases())
+    """Including branches that no tested page takes; a missing value would be a KeyError there."""
+    found = list(phrases_in_code())
     assert len(found) > 150
     for phrase, values in found:
         assert set(re.findall(r"{(\w+)", phrase)) == values - {"tag"}, phrase
@@ -233,7 +233,7 @@ def test_the_summary_answers(page: Page) -> None:
 
 
 def test_an_answer_that_is_none_of_the_labels_is_said(tmp_path: Path) -> None:
-    run = own(
+    run = write_files(
         tmp_path / "run",
         evaluation_dot_json={"sources": {"a": {"labels": ["x", "y"], "metrics": {}}}},
         predictions_dot_jsonl=[{"source": "a", "prediction": word} for word in ("x", "y", "z")],
@@ -305,12 +305,12 @@ NASTY = (
 
 
 def same_tags(html: str) -> list[str]:
-    """Return the elements but those by which find_differing_parts bytes are marked."""
+    """Return the elements, without those that mark differing bytes."""
     return [tag for tag, _ in Page(html).elements if tag not in ("mark", "ruby", "rt", "b", "small")]
 
 
 def test_nothing_in_a_run_is_markup(tmp_path: Path) -> None:
-    """The same page with words that want to be more: the same elements, and the words are read as words."""
+    """Markup in a run's files gives a page with the same elements; the markup is read as text."""
     number_ = {"value": 0.5, "low": 0.4, "high": 0.6, "higher_is_better": True}
     use = dict.fromkeys(USES, number_)
     drawn = []
@@ -355,7 +355,7 @@ def test_nothing_in_a_run_is_markup(tmp_path: Path) -> None:
         coder = {"class_path": clean, "init_args": {clean: clean}}
         modality = {clean: {"encoder": coder, "adapter": coder}}
         config = {"data": {"sources": {clean: block}}, "model": {"modalities": modality, "optimizer": coder}}
-        run = own(
+        run = write_files(
             tmp_path / str(index),
             config=config,
             evaluation_dot_json=evaluation,
@@ -440,7 +440,7 @@ def test_null_and_infinity_are_no_numbers(tmp_path: Path) -> None:
         "modality_use": {"examples": 0, "modalities": {"image": {"f1": use}}},
         "robustness": {"clean": {"f1": nothing}, "curves": []},
     }
-    run = own(
+    run = write_files(
         tmp_path / "run",
         evaluation_dot_json={
             "sources": {"s": source, "none": {"metrics": {}}},
@@ -456,7 +456,7 @@ def test_null_and_infinity_are_no_numbers(tmp_path: Path) -> None:
 
 
 def test_a_run_without_metrics_says_so(tmp_path: Path) -> None:
-    run = own(tmp_path / "run", evaluation_dot_json={"sources": {"s": {"metrics": {}}}})
+    run = write_files(tmp_path / "run", evaluation_dot_json={"sources": {"s": {"metrics": {}}}})
     for html in (draw(run), compare([run, run])):
         metrics = html[
             html.index('<section id="metrics">') : html.index("</section>", html.index('id="metrics"'))
@@ -466,7 +466,7 @@ def test_a_run_without_metrics_says_so(tmp_path: Path) -> None:
 
 
 def test_an_empty_run(tmp_path: Path) -> None:
-    run = own(tmp_path / "run", metrics_dot_csv="", predictions_dot_jsonl="", skipped_dot_jsonl="")
+    run = write_files(tmp_path / "run", metrics_dot_csv="", predictions_dot_jsonl="", skipped_dot_jsonl="")
     (run.path / "config.yaml").write_text("")
     Page(draw(run))
     Page(compare([run, run, run]))
@@ -480,7 +480,7 @@ def test_hundreds_of_sources_with_long_names(tmp_path: Path) -> None:
         for n in names
         for _ in range(2)
     ]
-    run = own(
+    run = write_files(
         tmp_path / "run",
         evaluation_dot_json={"sources": {n: {"examples": 2, "metrics": {"f1": measured}} for n in names}},
         predictions_dot_jsonl=rows,
@@ -495,7 +495,7 @@ def test_hundreds_of_sources_with_long_names(tmp_path: Path) -> None:
     Page(compare([run, run]))
 
 
-def test_media_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_media_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tiny_report.write_run(tmp_path / "run"))
     (tmp_path / "secret.png").write_bytes((run.path / "data/images/0.png").read_bytes())
     (run.path / "data/images/1.png").write_bytes(b"not an image")
@@ -646,7 +646,7 @@ def test_flattened() -> None:
 
 
 def ticks(svg: str) -> list[str]:
-    """Return the labels under or beside the axes of a chart, as they are read."""
+    """Return the tick labels of a chart."""
     return re.findall("<text[^>]*var\\(--soft\\)[^>]*>([^<]+)</text>", svg)
 
 
@@ -715,7 +715,7 @@ def test_lines_break_where_a_value_is_missing() -> None:
     assert line_chart("title", "x", [Line("x", [(1, math.nan)])]) is None
 
 
-def test_there_is_nothing_between_two_steps() -> None:
+def test_ticks_of_steps_are_integers() -> None:
     chart = line_chart("title", "x", [Line("x", [(3, 1.0), (4, 2.0), (6, 1.5)])])
     assert chart
     labels = ticks(chart.svg)
@@ -769,7 +769,7 @@ def test_the_commands_write_their_pages(
 
 
 def test_no_file_takes_the_name_of_a_function() -> None:
-    """Importing a submodule sets its name in the package, where a function of that name would be lost."""
+    """Importing a submodule sets its name in the package and would replace a function of that name."""
     folder = Path(report_media.__file__).parent
     defined = ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body
     names = {node.name for node in defined if isinstance(node, ast.FunctionDef)}
@@ -800,7 +800,7 @@ def test_wrong_use_is_refused(
     spoil: Callable[[Path], None] | None,
     words: str,
 ) -> None:
-    run = own(tmp_path / "run").path
+    run = write_files(tmp_path / "run").path
     if spoil:
         spoil(run)
     with pytest.raises(UserError, match=re.escape(words)):
