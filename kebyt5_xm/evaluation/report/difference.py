@@ -63,7 +63,7 @@ def is_malformed(text: str) -> bool:
 
 
 def find_nearest(references: Sequence[str], prediction: str) -> int:
-    """Return the number of the reference of which the fewest bytes differ; 0 for no reference."""
+    """Return the index of the reference with the fewest differing bytes; 0 if there is none."""
     raw = as_bytes(prediction[:MAX_CHARACTERS])
     distances = [Levenshtein.distance(as_bytes(r[:MAX_CHARACTERS]), raw) for r in references]
     return distances.index(min(distances)) if distances else 0

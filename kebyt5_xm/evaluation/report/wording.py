@@ -1,6 +1,6 @@
 """The words of pages: phrases in Korean and English, and numbers as text.
 
-Both languages stand in the page, and its style sheet shows one. Phrases are written in English where they are used.
+The page has both languages, and its style sheet shows one. Phrases are written in English where they are used.
 Their Korean is in locale/ko/LC_MESSAGES/report.po, a gettext catalogue that any editor of translations opens.
 """
 
