@@ -1,4 +1,4 @@
-"""The `kebyt5-xm` command: `kebyt5-xm COMMAND ...`; `kebyt5-xm COMMAND --help` tells the rest."""
+"""The `kebyt5-xm` command: `kebyt5-xm COMMAND ...`; see `kebyt5-xm COMMAND --help`."""
 
 import argparse
 import importlib
@@ -15,18 +15,18 @@ from kebyt5_xm.training.recipe_check import check
 # transformers take ten seconds to import, and `prepare` needs neither.
 COMMANDS = {
     "prepare": ("kebyt5_xm.commands.prepare", "turn text files into a byte store"),
-    "inspect": ("kebyt5_xm.commands.inspect", "show what byte stores hold"),
+    "inspect": ("kebyt5_xm.commands.inspect", "show the content of byte stores"),
     "cache": (
         "kebyt5_xm.commands.cache",
         "compute the features of frozen encoders once, for training to read",
     ),
     "lint": (
         "kebyt5_xm.commands.lint",
-        "read manifests and stores to the end and list what is wrong with them",
+        "read whole manifests and stores and list their errors",
     ),
     "preview": (
         "kebyt5_xm.commands.preview",
-        "show the first examples as the model is given them, as a page",
+        "show the first examples as the model gets them, as a page",
     ),
     "doctor": ("kebyt5_xm.commands.doctor", "try a configuration on this CPU before it trains"),
     "report": ("kebyt5_xm.commands.report", "evaluate a run and write its report, as a page"),
@@ -52,7 +52,7 @@ def main(args: list[str] | None = None) -> None:
     if args[0] == "--version":
         print(version())
         return
-    leave_working_folder()  # an empty part of PYTHONPATH means it
+    leave_working_folder()  # an empty part of PYTHONPATH means the working folder
     try:
         with in_one_line():
             run(args[0], args[1:])
@@ -80,5 +80,5 @@ def run(command: str, args: list[str]) -> None:
 def _usage() -> str:
     lines = ["usage: kebyt5-xm COMMAND ...", ""]
     lines += [f"  {name:<10}{help_line}" for name, (_, help_line) in COMMANDS.items()]
-    lines += ["", "kebyt5-xm --version tells which version this is."]
+    lines += ["", "kebyt5-xm --version prints the version."]
     return "\n".join([*lines, "", "Training is `python train.py fit -c RECIPE`."])

@@ -1,6 +1,6 @@
 """Put runs side by side: one page like a report, in Korean and English.
 
-It draws what the runs hold: evaluate each with `kebyt5-xm report RUN` first.
+It draws existing evaluations: evaluate each run with `kebyt5-xm report RUN` first.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the page and say where it is. Raises `UserError`."""
+    """Write the page and print its path. Raises `UserError`."""
     from kebyt5_xm.evaluation.report.comparison import compare
     from kebyt5_xm.model.runs.run import resolve
 

@@ -1,9 +1,9 @@
-"""`kebyt5-xm compose`: adapters of separate runs on one backbone, as one model, without training.
+"""`kebyt5-xm compose`: joins adapters of separate runs on one backbone into one model, without training.
 
     kebyt5-xm compose BACKBONE --adapter EXPORT_A/adapters/image --adapter EXPORT_B/adapters/speech --out FOLDER
 
-Each adapter is bound to its backbone by a hash, which must be that of BACKBONE. A frozen pretrained encoder is not in
-the folder of its adapter; its weights are then read from the export that the folder lies in.
+Each adapter is bound to its backbone by a hash, which must be that of BACKBONE. The folder of an adapter has no
+frozen encoder; its weights are read from the export that contains the folder.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kebyt5_xm.commands.export.export import DTYPES, check_out, export_whole
+from kebyt5_xm.commands.export.export import DTYPES, check_output_folder, export_cross_modal
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.trust import add_trust_argument
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kebyt5_xm.model.cross_modal import CrossModalT5
+    from kebyt5_xm.model.origin import Origin
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "backbone", metavar="BACKBONE", help="what the adapters were trained on: an export, a run or a hub id"
+        "backbone", metavar="BACKBONE", help="the backbone of the adapters: an export, a run or a hub id"
     )
     parser.add_argument(
         "--adapter",
@@ -45,23 +46,23 @@ def run(args: argparse.Namespace) -> None:
     """Run the command. Raises `UserError`."""
     import torch
 
-    from kebyt5_xm.model import origin
     from kebyt5_xm.model.backbone import Backbone
+    from kebyt5_xm.model.origin import Origin, record
 
-    check_out(args.out, args.overwrite)
-    adapters = named_folders(args.adapter)
+    check_output_folder(args.out, args.overwrite)
+    adapters = parse_adapters(args.adapter)
     model = compose(args.backbone, adapters, args.trust).to(getattr(torch, args.dtype))
     with tempfile.TemporaryDirectory() as folder:
-        recorded = Path(folder) / "origin"
-        origin.record(Backbone(weights=args.backbone), recorded)
-        config = json.loads((recorded / "config.json").read_text(encoding="utf-8"))
-        model.config.denoising = origin.Origin.read(config).denoising
-        card = _card(args.out.resolve().name, model, origin.Origin.read(config))
-        export_whole(model, args.out, card=card, origin=recorded, overwrite=args.overwrite)
+        origin_folder = Path(folder) / "origin"
+        record(Backbone(weights=args.backbone), origin_folder)
+        origin = Origin.read(json.loads((origin_folder / "config.json").read_text(encoding="utf-8")))
+        model.config.denoising = origin.denoising
+        card = _card(args.out.resolve().name, model, origin)
+        export_cross_modal(model, args.out, card=card, origin=origin_folder, overwrite=args.overwrite)
     print(f"composed {', '.join(adapters)} on {args.backbone} into {args.out}")
 
 
-def named_folders(arguments: Sequence[str]) -> dict[str, Path]:
+def parse_adapters(arguments: Sequence[str]) -> dict[str, Path]:
     """Return modality name -> folder of `[NAME=]FOLDER` arguments. Raises `UserError`."""
     from kebyt5_xm.model.adapter_folder import read_content
     from kebyt5_xm.model.configuration import check_modality_names
@@ -83,9 +84,9 @@ def named_folders(arguments: Sequence[str]) -> dict[str, Path]:
 
 
 def compose(backbone: str, adapters: dict[str, Path], trusted_modules: Sequence[str] = ()) -> "CrossModalT5":
-    """Return a model in eval mode, fp32, of a backbone and of adapters that were trained on it, with their encoders.
+    """Return a model in eval mode, in fp32, from a backbone and adapters that were trained on it.
 
-    Raises `UserError`, with both hashes, for an adapter of another backbone.
+    Raises `UserError` with both hashes for an adapter of another backbone.
     """
     from kebyt5_xm.model.adapter_folder import load_adapter, read_content
     from kebyt5_xm.model.backbone import Backbone
@@ -113,13 +114,13 @@ def _slot_bias(contents: dict[str, dict[str, Any]]) -> Any:
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{name}: {value}" for name, value in found.items())
         raise UserError(
-            f"the adapters were trained with different model.slot_bias ({listed}); one model has one: train one anew"
+            f"the adapters were trained with different model.slot_bias ({listed}), expected one; train one again"
         )
     return next(iter(found.values()))
 
 
 def _load_frozen_encoder(model: "CrossModalT5", name: str, folder: Path, original: str) -> None:
-    """Read an encoder's weights from the export around the folder of its adapter."""
+    """Load an encoder's weights from the export that contains the folder of its adapter."""
     from kebyt5_xm.model.tensor_files import load_tensors, unique_tensors
     from kebyt5_xm.weight_files import WEIGHTS, read_tensors
 
@@ -133,29 +134,28 @@ def _load_frozen_encoder(model: "CrossModalT5", name: str, folder: Path, origina
     if not tensors:
         raise UserError(
             f"the encoder of '{folder}' was frozen, so its weights are in the export around it, but '{path}' "
-            f"{'holds none of them' if path.is_file() else 'is not there'}; give the folder within its export"
+            f"{'has no such weights' if path.is_file() else 'does not exist'}; give the folder within its export"
         )
     dtype = next(model.modality(name).adapter.parameters()).dtype
     load_tensors(encoder, tensors, str(path))
     encoder.to(dtype)
 
 
-def _card(name: str, model: "CrossModalT5", origin: Any) -> str:
-    from kebyt5_xm.commands.export.card import front_matter
-    from kebyt5_xm.commands.export.card_modalities import getting_started, modalities_section
+def _card(name: str, model: "CrossModalT5", origin: "Origin") -> str:
+    from kebyt5_xm.commands.export.card import front_matter, inherited_licence
+    from kebyt5_xm.commands.export.usage import cross_modal_example, describe_modalities
 
     started = " <- ".join(origin.started_from)
-    licence = f"{origin.licence or 'not stated by its origin'}; see NOTICE, whose limits of use hold here too"
     sections = [
         front_matter([], origin),
         f"# {name}",
         f"Adapters of separate runs on one backbone, composed without training. The backbone: {started}.",
-        f"- **License:** {licence}",
+        f"- **License:** {inherited_licence(origin)}",
         "## Modalities",
-        modalities_section(model),
+        describe_modalities(model),
         "## How to Get Started with the Model",
-        getting_started(model),
+        cross_modal_example(model),
         "## Evaluation",
-        "Not measured together: each adapter answers as in its own run, whose card has the figures.",
+        "Not measured together: each adapter answers as in its own run, whose card has its scores.",
     ]
     return "\n\n".join(sections) + "\n"

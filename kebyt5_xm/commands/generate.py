@@ -1,9 +1,9 @@
-r"""`kebyt5-xm generate`: what a run or an export writes for a prompt with images and recordings.
+r"""`kebyt5-xm generate`: the answer of a run or an export to a prompt with images and recordings.
 
-The media come before the prompt, in the order in which they are given, unless the prompt says where: `{image}`,
-`{audio}` and `{NAME}` stand for the next --image, --audio and --media NAME=PATH. Give the prompt as training gave
-it: a recipe's "{picture:image} ko:\n" works as it is. As there, {{ and }} are braces, \n a new line and \t a tab;
-a backslash before one of these letters is \\.
+Media come before the prompt, in the order given, unless the prompt has places for them: `{image}`, `{audio}` and
+`{NAME}` stand for the next --image, --audio and --media NAME=PATH. Write the prompt as in training: a recipe's
+"{picture:image} ko:\n" works unchanged. As in recipes, {{ and }} are braces, \n a new line and \t a tab; a backslash
+before one of these letters is \\.
 """
 
 import argparse
@@ -23,17 +23,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image", action=_Medium, metavar="PATH", help="an image; may be given several times"
     )
-    parser.add_argument("--audio", action=_Medium, metavar="PATH", help="a recording, likewise")
-    parser.add_argument("--max-length", type=int, default=256, metavar="N", help="bytes it may write (256)")
+    parser.add_argument(
+        "--audio", action=_Medium, metavar="PATH", help="a recording; may be given several times"
+    )
+    parser.add_argument(
+        "--max-length", type=int, default=256, metavar="N", help="most bytes of the answer (256)"
+    )
     parser.add_argument("--num-beams", type=int, default=1, metavar="N", help="beams; 1 is greedy")
     parser.add_argument(
         "--label",
         action="append",
         default=[],
         metavar="WORD",
-        help="answer with one of the labels, each given so, and print the probability of each",
+        help="choose among labels; give one for each label, and the probability of each is printed",
     )
-    parser.add_argument("--device", default="cpu", help="where to compute, such as cuda")
+    parser.add_argument("--device", default="cpu", help="device to compute on, such as cuda (cpu)")
     add_trust_argument(parser)
 
 
@@ -57,7 +61,9 @@ def run(args: argparse.Namespace) -> None:
     found = parse_prompt(args.prompt)
     places = sum(not isinstance(piece, str) for piece in found)
     if places and places != len(given):
-        segments(args.prompt, given)  # says which place or file is too many, before any weight is read
+        segments(
+            args.prompt, given
+        )  # raises an error about the surplus place or file before weights are read
 
     from kebyt5_xm.model.cross_modal import CrossModalT5
     from kebyt5_xm.model.device import explain_out_of_memory, open_device
@@ -77,12 +83,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def segments(prompt: str, given: list[tuple[str, str]]) -> list[Any]:
-    """Return the segments of a prompt and its files, by the names that they have on the command line."""
+    """Return the segments of a prompt and its files, with their names from the command line."""
     return fill_prompt(parse_prompt(prompt), given)
 
 
 def _modality(model: Any, name: str) -> str:
-    """Return the modality meant by --image, --audio, the name in --media or that of a place in the prompt."""
+    """Return the modality of --image, --audio, a name in --media or a name in the prompt."""
     interfaces = model.processor.interfaces
     if name in interfaces:
         return name

@@ -1,4 +1,4 @@
-"""`kebyt5-xm inspect STORE`: what is in a text store."""
+"""`kebyt5-xm inspect STORE`: shows the content of a text store."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from tqdm import tqdm
 from kebyt5_xm.data.media.bad_sample import visible
 from kebyt5_xm.data.text.store import Store
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation.baselines import baselines
+from kebyt5_xm.evaluation.baselines import measure_baselines
 
 SAMPLED_DOCUMENTS = 2000
 SAMPLED_BYTES = 16 << 20
@@ -22,17 +22,17 @@ SCRIPTS: dict[str, tuple[tuple[int, int], ...]] = {
     "Han": ((0x2E80, 0x2FDF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)),
     "Kana": ((0x3040, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9F), (0x1AFF0, 0x1B16F)),
 }
-"""Code point ranges, ends included, by the blocks of Unicode 16 (Blocks.txt)."""
+"""Code point ranges, ends included, from the blocks of Unicode 16 (Blocks.txt)."""
 OTHER, INVALID = "other", "invalid UTF-8"
 
 
-def spread(num_documents: int) -> list[int]:
-    """Return the numbers of the sampled documents, at even distances."""
+def sample_numbers(num_documents: int) -> list[int]:
+    """Return the numbers of the sampled documents, evenly spaced."""
     return np.unique(np.linspace(0, num_documents - 1, SAMPLED_DOCUMENTS).astype(np.int64)).tolist()
 
 
 def script_shares(documents: list[bytes]) -> dict[str, float]:
-    """Return script -> its share of the documents' bytes, invalid UTF-8 being a class of its own."""
+    """Return script -> its share of the documents' bytes; invalid UTF-8 is a separate class."""
     counts = dict.fromkeys([*SCRIPTS, OTHER, INVALID], 0)
     for document in documents:
         # An invalid byte b becomes the lone surrogate U+DC00 + b, which no valid UTF-8 decodes to.
@@ -56,11 +56,11 @@ def script_shares(documents: list[bytes]) -> dict[str, float]:
 
 
 def describe(store: Store) -> str:
-    """Return the description of a store that `inspect` prints."""
-    numbers = spread(store.num_documents)
+    """Return the text that `inspect` prints about a store."""
+    numbers = sample_numbers(store.num_documents)
     sample = [store.document(number)[: SAMPLED_BYTES // len(numbers)] for number in numbers]
     lengths = [store.document_length(number) for number in numbers]
-    entropies = baselines(np.frombuffer(store.separator.join((*sample, b"")), np.uint8))
+    entropies = measure_baselines(np.frombuffer(store.separator.join((*sample, b"")), np.uint8))
     separators = store.num_documents * len(store.separator)
     rows = [
         ("language", store.language),
@@ -87,7 +87,7 @@ def describe(store: Store) -> str:
 
 
 def verify(store: Store) -> None:
-    """Read the whole store again; raise `UserError` naming the shards that are not what was written."""
+    """Read the whole store again; raise `UserError` with the names of shards that have changed."""
     damaged = []
     with tqdm(total=store.num_bytes, unit="B", unit_scale=True, desc="verify", disable=None) as progress:
         for shard, intact in store.verify():

@@ -1,7 +1,7 @@
 """Write a run's report: RUN/report.html, one file that needs no network, in Korean and English.
 
-The best checkpoint, else the last, answers the held-out examples first; `--no-evaluate` draws what is there already.
-A checkpoint may be named instead of a run.
+The best checkpoint, else the last, first answers the held-out examples; `--no-evaluate` uses the existing evaluation.
+A checkpoint may be given instead of a run.
 """
 
 import argparse
@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="run directory, or one of its checkpoints")
     parser.add_argument("--out", metavar="FILE", help="the page (RUN/report.html)")
     parser.add_argument(
-        "--no-evaluate", action="store_true", help="draw the evaluation that is there, without the model"
+        "--no-evaluate", action="store_true", help="draw the existing evaluation, without the model"
     )
     parser.add_argument(
-        "--robustness", action="store_true", help="measure disturbed inputs too, which takes time"
+        "--robustness", action="store_true", help="also measure perturbed inputs, which takes time"
     )
     parser.add_argument(
         "--examples",
@@ -44,18 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_language(parser)
     parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="where it is evaluated (cpu)"
+        "--device", choices=("cpu", "cuda"), default="cpu", help="device of the evaluation (cpu)"
     )
     add_trust_argument(parser)
 
 
 def add_language(parser: argparse.ArgumentParser) -> None:
-    """Declare `--language`, which the reader of the page can switch."""
-    parser.add_argument("--language", choices=("ko", "en"), default="en", help="shown first (en)")
+    """Declare `--language`; the reader of the page can switch it."""
+    parser.add_argument("--language", choices=("ko", "en"), default="en", help="language shown first (en)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluate unless told not to, write the page and say where it is. Raises `UserError`."""
+    """Evaluate unless `--no-evaluate`, write the page and print its path. Raises `UserError`."""
     from kebyt5_xm.model.runs.run import resolve
 
     for option, value in (("--examples", args.examples), ("--probed", args.probed)):
@@ -69,10 +69,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _evaluate(run: "Run", args: argparse.Namespace) -> "Opener":
-    """Evaluate a run, and return what opens the media of its examples."""
+    """Evaluate a run, and return the opener of its examples' media."""
     from kebyt5_xm.evaluation.evaluate import evaluate
     from kebyt5_xm.training.from_recipes import build_run_data
 
-    data, probed = build_run_data(run, args.trust), args.probed
-    found = evaluate(run, data, args.device, args.trust, num_probed=probed, with_robustness=args.robustness)
-    return found.medium
+    evaluation = evaluate(
+        run,
+        build_run_data(run, args.trust),
+        args.device,
+        args.trust,
+        num_probed=args.probed,
+        with_robustness=args.robustness,
+    )
+    return evaluation.medium

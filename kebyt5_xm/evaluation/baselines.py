@@ -1,4 +1,4 @@
-"""What models without context would reach on held-out bytes, in bits per byte."""
+"""Baselines in bits per byte: what models with little or no context reach on held-out bytes."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.errors import UserError
 
-BLOCK_BYTES = 1 << 20  # counted at a time; the index arrays made for a block take about 16 MB
+BLOCK_BYTES = 1 << 20  # bytes counted at a time; the index arrays of a block take about 16 MB
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """Bits per byte, of which a trained model should be below each.
+    """Bits per byte. A trained model should be below each of them.
 
     uniform: every byte value equally likely, log2(256) = 8.
     unigram: the entropy H(b_t) of the byte values.
@@ -24,14 +24,14 @@ class Baselines:
     bigram: float
 
 
-def baselines(held_out: NDArray[np.uint8]) -> Baselines:
+def measure_baselines(held_out: NDArray[np.uint8]) -> Baselines:
     """Return the entropies of exactly these bytes: a sequence [bytes] or independent chunks [chunk, bytes].
 
-    They are what the best unigram and bigram model *fitted on these very bytes* would reach, so a little
-    lower than such a model fitted on other text; with few bytes the bigram's is much lower, since it has
-    65,536 counts to remember them by. Bytes pair up inside a chunk, never across two.
+    They are what the best unigram and bigram models *fitted on these same bytes* reach, a little lower than models
+    fitted on other text. With few bytes the bigram entropy is much lower, since the bigram model has 65,536 counts to
+    memorise them. Pairs never cross two chunks.
     Reads block by block: a memory-mapped array is never copied whole.
-    Raises UserError for fewer than two bytes a sequence.
+    Raises `UserError` for sequences of fewer than two bytes.
     """
     assert held_out.dtype == np.uint8
     assert held_out.ndim in (1, 2)
@@ -46,7 +46,9 @@ def baselines(held_out: NDArray[np.uint8]) -> Baselines:
     rows = max(1, BLOCK_BYTES // length)
     for row in range(0, num_chunks, rows):
         for start in range(0, length, BLOCK_BYTES):
-            block = chunks[row : row + rows, start : start + BLOCK_BYTES + 1]  # one more, for the last pair
+            block = chunks[
+                row : row + rows, start : start + BLOCK_BYTES + 1
+            ]  # one more byte, for the last pair
             unigrams += np.bincount(block[:, :BLOCK_BYTES].ravel(), minlength=256)
             pairs = block[:, :-1].astype(np.intp) * 256 + block[:, 1:]
             bigrams += np.bincount(pairs.ravel(), minlength=256 * 256)
@@ -56,6 +58,6 @@ def baselines(held_out: NDArray[np.uint8]) -> Baselines:
 
 
 def _entropy(counts: NDArray[np.int64]) -> float:
-    """Return the entropy in bits of the distribution that the counts make."""
+    """Return the entropy, in bits, of the distribution of the counts."""
     p = counts[counts > 0] / counts.sum()
     return float(-(p * np.log2(p)).sum()) + 0.0  # not -0.0 for a single value

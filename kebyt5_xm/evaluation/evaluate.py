@@ -30,8 +30,8 @@ from kebyt5_xm.data.sources.template import Slot
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
-from kebyt5_xm.evaluation.judging import Judged, Judging
-from kebyt5_xm.evaluation.plain_values import plain
+from kebyt5_xm.evaluation.evaluation_file import EvaluationFile, MetricScore, SourceEvaluation
+from kebyt5_xm.evaluation.judging import JudgedPart, Judging
 from kebyt5_xm.evaluation.probing import probed
 from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.metrics import ExactMatch, score
@@ -78,7 +78,7 @@ class Evaluation:
             yield batch.to(self.model.device)
 
     @torch.no_grad()
-    def run(self) -> tuple[list[Judged], dict[str, float], float]:
+    def run(self) -> tuple[list[JudgedPart], dict[str, float], float]:
         """Return the judged answers, the bits per byte of every held-out part, and the seconds of generation."""
         data, model = self.data, self.model
         judging = Judging(data)
@@ -104,7 +104,7 @@ class Evaluation:
         parts, _ = tally.totals()
         figures = zip(data.validation.names, parts, strict=True)
         bits = {name: part.bits_per_byte for name, part in figures if part.bytes}
-        return judging.judged(), bits, seconds
+        return judging.judge(), bits, seconds
 
     def number(self, part: str) -> int:
         """Return the number of a part, given its name, among the data's validation parts."""
@@ -172,58 +172,60 @@ def evaluate(
     judged, bits, answering = evaluation.run()
     written = sum(len(answer.text.encode("utf-8", "replace")) for part in judged for answer in part.answers)
     checkpoint = run.checkpoint()
-    result = {
-        "date": datetime.date.today().isoformat(),
-        "checkpoint": checkpoint.name,
-        "step": checkpoint_step(checkpoint),
-        "hardware": device_name(evaluation.model.device),
-        "confidence": CONFIDENCE,
-        "resamples": RESAMPLES,
-        "sources": {
-            part.name: figures(evaluation, part)
-            | probed(
-                evaluation.model, evaluation.data, evaluation.number(part.name), num_probed, with_robustness
+    result = EvaluationFile(
+        date=datetime.date.today().isoformat(),
+        checkpoint=checkpoint.name,
+        step=checkpoint_step(checkpoint),
+        hardware=device_name(evaluation.model.device),
+        confidence=CONFIDENCE,
+        resamples=RESAMPLES,
+        sources={
+            part.name: replace(
+                figures(evaluation, part),
+                **probed(
+                    evaluation.model,
+                    evaluation.data,
+                    evaluation.number(part.name),
+                    num_probed,
+                    with_robustness,
+                ),
             )
             for part in judged
         },
-        "bits_per_byte": bits,
-        "generated_bytes_per_second": written / answering if answering else None,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+        bits_per_byte=bits,
+        generated_bytes_per_second=written / answering if answering else None,
+        seconds=round(time.perf_counter() - started, 1),
+    )
     with durably(run.path / "predictions.jsonl") as file:
         for part in judged:
             for line in predictions(evaluation, part):
                 sound = not _SURROGATE.search(line["prediction"])
                 file.write((json.dumps(line, ensure_ascii=not sound) + "\n").encode())
-    with durably(run.path / "evaluation.json") as file:
-        file.write((json.dumps(plain(result), indent=2, ensure_ascii=False) + "\n").encode())
+    result.write(run.path / "evaluation.json")
     return evaluation
 
 
-def figures(evaluation: Evaluation, part: Judged) -> dict[str, Any]:
+def figures(evaluation: Evaluation, part: JudgedPart) -> SourceEvaluation:
     """Return a part's metrics with their intervals, and its counts."""
     number = evaluation.number(part.name)
     source = evaluation.data.validation.source(number)
     num_rows = evaluation.data.validation.parts[number].num_rows
     malformed = sum(not written.valid for written in part.written)
-    return {
-        "examples": len(part.rows),
-        "skipped": num_rows - len(part.rows),
-        "counted_as_wrong": len(part.missed),
-        "labels": list(source.labels) if source.labels else None,
-        "modalities": list(source.modalities),
-        "malformed": malformed / len(part.rows) if part.rows else None,
-        "metrics": {
-            metric.name: {
-                **score(metric, part.counted).as_dict(),
-                "higher_is_better": metric.higher_is_better,
-            }
+    return SourceEvaluation(
+        examples=len(part.rows),
+        skipped=num_rows - len(part.rows),
+        counted_as_wrong=len(part.missed),
+        labels=list(source.labels) if source.labels else None,
+        modalities=source.modalities,
+        malformed=malformed / len(part.rows) if part.rows else None,
+        metrics={
+            metric.name: MetricScore(score(metric, part.counted), metric.higher_is_better)
             for metric in part.metrics
         },
-    }
+    )
 
 
-def predictions(evaluation: Evaluation, part: Judged) -> Iterator[dict[str, Any]]:
+def predictions(evaluation: Evaluation, part: JudgedPart) -> Iterator[dict[str, Any]]:
     """Yield the lines of predictions.jsonl of a part."""
     number = evaluation.number(part.name)
     for row, answer, written in zip(part.rows, part.answers, part.written, strict=True):

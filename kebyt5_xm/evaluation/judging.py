@@ -1,4 +1,4 @@
-"""Written answers to held-out examples, collected over micro-batches and ranks and judged by the sources' metrics."""
+"""Answers to held-out examples, collected over micro-batches and ranks and judged by the sources' metrics."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,14 +16,14 @@ from kebyt5_xm.evaluation.answering import Answering, Written
 from kebyt5_xm.metrics import Answer, Metric
 
 NO_ANSWER = "\ufffd"
-"""What counts as written for an example that cannot be made: the contract of metrics holds that nothing is worse."""
+"""The answer to an example that cannot be made. By the contract of metrics, no answer is worse."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The answers to the held-out examples of one part, in the order of their `rows`.
+class JudgedPart:
+    """The answers to the held-out examples of one part, in the order of `rows`.
 
-    `missed` are wrong answers to the examples that cannot be made, where the source counts those.
+    `missed` has a wrong answer for each example that cannot be made, if the source counts those.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Judged:
 
     @property
     def counted(self) -> list[Answer]:
-        """All answers that the metrics are over."""
+        """All answers that the metrics are computed on."""
         return [*self.answers, *self.missed]
 
     def values(self) -> dict[str, float]:
@@ -44,7 +44,7 @@ class Judged:
 
 
 class Judging:
-    """Collects what is written for held-out examples. A row counts once, however many ranks had it."""
+    """Collects answers to held-out examples. A row counts once, even if several ranks answered it."""
 
     def __init__(self, data: DataModule, world_size: int = 1) -> None:
         self.data = data
@@ -53,72 +53,72 @@ class Judging:
         self._answering: dict[int, Answering] = {}
 
     def answering(self, number: int) -> Answering | None:
-        """Return how the examples of validation part `number` are answered; None if nothing judges them."""
+        """Return how the examples of validation part `number` are answered; None if it has no metrics."""
         source = self.data.validation.source(number)
         if not source.metrics:
             return None
-        if number not in self._answering:  # asked for at every micro-batch
+        if number not in self._answering:  # called for every micro-batch
             length = self.data.validation.answer_length(number)
             self._answering[number] = Answering(source.labels, length, self._everywhere)
         return self._answering[number]
 
     def add(self, number: int, batch: Batch, written: Iterable[Written]) -> None:
-        """Add what was written for the rows of a batch; rows that only fill a place are passed over."""
+        """Add the answers to the rows of a batch; padding rows (-1) are ignored."""
         assert batch.row is not None
         for row, answer in zip(batch.row.tolist(), written, strict=True):
             if row >= 0:
                 self._written[number, row] = answer
 
-    def judged(self) -> list[Judged]:
+    def judge(self) -> list[JudgedPart]:
         """Return the answers of every part with metrics, over all ranks. Every rank must call it."""
         everything = self._written
         if self.world_size > 1:
             gathered: list[Any] = [None] * self.world_size
             torch.distributed.all_gather_object(gathered, self._written)
-            everything = {key: answer for some in gathered for key, answer in some.items()}
+            everything = {key: answer for rank in gathered for key, answer in rank.items()}
         return [
-            self._judged(number, everything)
+            self._judge_part(number, everything)
             for number in range(len(self.data.validation))
             if self.data.validation.source(number).metrics
         ]
 
-    def _judged(self, number: int, everything: dict[tuple[int, int], Written]) -> Judged:
+    def _judge_part(self, number: int, everything: dict[tuple[int, int], Written]) -> JudgedPart:
         source = self.data.validation.source(number)
         rows, answers, written = [], [], []
         for row in sorted(row for part, row in everything if part == number):
             answer = everything[number, row]
             try:
                 references = self.data.validation.references(number, row)
-            except BadSample:  # it has an input, and nothing to hold the answer against
+            except BadSample:  # the row has an input, but no reference
                 continue
             rows.append(row)
             written.append(answer)
             answers.append(Answer(answer.text, references, answer.probabilities))
         name = self.data.validation.names[number]
-        missed = self._missed(number) if source.count_left_out else []
-        return Judged(name, rows, answers, written, list(source.metrics), missed)
+        missed = self._wrong_answers(number) if source.count_left_out else []
+        return JudgedPart(name, rows, answers, written, list(source.metrics), missed)
 
-    def _missed(self, number: int) -> list[Answer]:
-        """Return an answer that is wrong to everything for each example of a part that is known to be impossible."""
+    def _wrong_answers(self, number: int) -> list[Answer]:
+        """Return a wrong answer for each example of a part that cannot be made and has references."""
         source = self.data.validation.source(number)
         labels = source.labels or ()
-        missed = []
+        answers = []
         for row in self.data.validation.impossible(number):
-            with suppress(BadSample):  # nothing could be held against an answer
-                chances = dict.fromkeys(labels, 1 / max(len(labels), 1))
-                missed.append(Answer(NO_ANSWER, self.data.validation.references(number, row), chances))
-        return missed
+            with suppress(BadSample):  # the row has no reference
+                probabilities = dict.fromkeys(labels, 1 / max(len(labels), 1))
+                answers.append(Answer(NO_ANSWER, self.data.validation.references(number, row), probabilities))
+        return answers
 
     def _everywhere(self, here: bool) -> bool:
         if self.world_size == 1:
             return here
         device = "cpu" if torch.distributed.get_backend() == "gloo" else "cuda"
-        told = torch.tensor(int(here), device=device)
-        torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MIN)
-        return bool(told.item())
+        flag = torch.tensor(int(here), device=device)
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MIN)
+        return bool(flag.item())
 
 
-def write_answers(judged: Iterable[Judged], path: Path) -> None:
+def write_answers(judged: Iterable[JudgedPart], path: Path) -> None:
     """Write a JSON line for every answer: source, row, references, prediction, probabilities of labels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with durably(path) as file:

@@ -10,15 +10,15 @@ from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.evaluation.answering import Written
 from kebyt5_xm.evaluation.held_out import HeldOut
 from kebyt5_xm.evaluation.judging import Judging
-from kebyt5_xm.evaluation.modality_use import modality_use
-from kebyt5_xm.evaluation.robustness import robustness
+from kebyt5_xm.evaluation.modality_use import measure_modality_use
+from kebyt5_xm.evaluation.robustness import measure_robustness
 from kebyt5_xm.model.cross_modal import CrossModalT5
 
 
 def probed(
     model: CrossModalT5, data: DataModule, number: int, num_examples: int, with_robustness: bool
 ) -> dict[str, Any]:
-    """Return the results of the probes for validation part `number`, with the keys of evaluation.json.
+    """Return what the probes found for validation part `number`, by the fields of a `SourceEvaluation`.
 
     They are measured on its first `num_examples` held-out examples. The result is empty if there are none, if the
     source has no prompts or metrics, and if it has no slots and `with_robustness` is False.
@@ -41,7 +41,7 @@ def probed(
     with tqdm(unit=" answers", desc=data.validation.names[number], disable=None) as bar:
         held_out = HeldOut.answered(prompts, source.metrics, respond, num_examples, num_rows)
         if with_use:
-            found["modality_use"] = modality_use(held_out, bar.set_postfix_str).as_dict()
+            found["modality_use"] = measure_modality_use(held_out, bar.set_postfix_str)
         if with_robustness:
-            found["robustness"] = robustness(held_out, tell=bar.set_postfix_str).as_dict()
+            found["robustness"] = measure_robustness(held_out, tell=bar.set_postfix_str)
     return found

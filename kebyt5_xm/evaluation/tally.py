@@ -1,4 +1,4 @@
-"""Losses added up by part of the mixture, over micro-batches and ranks."""
+"""Sums of losses by part of the mixture, over micro-batches and ranks."""
 
 import math
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from kebyt5_xm.data.batch import IGNORE_INDEX, Batch
 from kebyt5_xm.vocabulary import BYTE_OFFSET
 
 UTF8_END = BYTE_OFFSET + 0xF5
-"""Ids from here on are no bytes of UTF-8 (0xF5 to 0xFF never occur, RFC 3629), so they may be sentinels."""
+"""Ids from here on are not bytes of UTF-8 (0xF5 to 0xFF never occur, RFC 3629), so they may be sentinels."""
 
 
 @dataclass(frozen=True)
 class Total:
-    """What the targets of one part came to. A part without targets has a loss of NaN."""
+    """The sums over the targets of one part. Without targets, the loss is NaN."""
 
     nats: float
     targets: float
@@ -25,17 +25,17 @@ class Total:
 
     @property
     def loss(self) -> float:
-        """Negative log-likelihood of a target id in nats."""
+        """Mean negative log-likelihood of a target id, in nats."""
         return self.nats / self.targets if self.targets else math.nan
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits for a byte of text; sentinels and ends of sequence are left out."""
+        """Bits per byte of text, without sentinels and ends of sequence."""
         return self.byte_nats / self.bytes / math.log(2) if self.bytes else math.nan
 
 
 class Tally:
-    """Sums [part, (nats, targets, nats of bytes, bytes)], kept on the device until they are asked for."""
+    """Sums [part, (nats, targets, nats of bytes, bytes)], kept on the device until they are read."""
 
     def __init__(self, num_parts: int, device: torch.device) -> None:
         dtype = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
@@ -49,11 +49,14 @@ class Tally:
         figures = torch.stack([losses, is_target, losses * is_byte, is_byte], dim=-1).to(self._sums.dtype)
         if batch.part.ndim == 1:
             self._sums.index_add_(0, batch.part, figures.sum(1))
-        else:  # packed rows hold examples of several parts
+        else:  # packed rows have examples of several parts
             self._sums.index_add_(0, batch.part.flatten(), figures.flatten(0, 1))
 
     def totals(self, strategy: Strategy | None = None) -> tuple[list[Total], Total]:
-        """Return the totals of every part and of all together, over the ranks of `strategy`, which all call it."""
+        """Return the totals of every part and of all parts, summed over the ranks of `strategy`.
+
+        Every rank must call it.
+        """
         sums = self._sums if strategy is None else strategy.reduce(self._sums, reduce_op="sum")
         assert isinstance(sums, Tensor)
         return [Total(*row) for row in sums.tolist()], Total(*sums.sum(0).tolist())

@@ -9,8 +9,8 @@ import lightning.pytorch as pl
 
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.durable import durably
-from kebyt5_xm.evaluation.baselines import baselines
-from kebyt5_xm.evaluation.plain_values import plain
+from kebyt5_xm.evaluation.baselines import measure_baselines
+from kebyt5_xm.evaluation.evaluation_file import to_json_values
 from kebyt5_xm.model.device import device_name
 from kebyt5_xm.training.callbacks.forgetting import ForgettingMeter
 from kebyt5_xm.training.callbacks.progress import Throughput
@@ -55,7 +55,7 @@ class ResultsWriter(pl.Callback):
         for number, name in enumerate(data.validation.names):
             held_out = data.validation.raw_bytes(number)
             if len(held_out):
-                found = baselines(held_out)
+                found = measure_baselines(held_out)
                 self.baselines[name] = {
                     "uniform": found.uniform,
                     "unigram": found.unigram,
@@ -71,7 +71,7 @@ class ResultsWriter(pl.Callback):
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "results.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            found = plain(self.results(trainer, pl_module))
+            found = to_json_values(self.results(trainer, pl_module))
             with durably(path) as file:
                 file.write((json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 

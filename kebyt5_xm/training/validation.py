@@ -44,7 +44,7 @@ class Validation:
                 metrics |= {f"val/loss/{name}": part.loss, f"val/bits_per_byte/{name}": part.bits_per_byte}
         if whole.bytes:
             metrics |= {"val/loss": whole.loss, "val/bits_per_byte": whole.bits_per_byte}
-        judged = self._judging.judged()
+        judged = self._judging.judge()
         for part in judged:
             metrics |= {f"val/{metric}/{part.name}": value for metric, value in part.values().items()}
         if judged and self._trainer.is_global_zero and self._trainer.state.fn == "fit":

@@ -1,4 +1,4 @@
-"""Adapters that were trained apart on one frozen backbone work together as each did alone."""
+"""Adapters trained separately on one frozen backbone answer together as each does alone."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tiny_model import SPECS, tiny_model
 from tiny_run import fit, log_of
 
 from kebyt5_xm.commands import cli
-from kebyt5_xm.commands.compose import named_folders
+from kebyt5_xm.commands.compose import parse_adapters
 from kebyt5_xm.commands.export.export import export_run
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
@@ -26,7 +26,7 @@ TRUST = ["tiny_media"]
 
 
 def image(folder: Path) -> dict[str, Any]:
-    """A frozen encoder, whose weights come with its class and so are in no adapter's folder."""
+    """A frozen encoder: its weights come with its class, so no adapter folder has them."""
     return tiny_media.image_overlay(folder, "tiny_media.PatchesWithStatistics", frozen=True)
 
 
@@ -177,12 +177,12 @@ def test_a_name_that_no_modality_may_have_is_refused(tmp_path: Path, name: str, 
     by_user = given == "by the user"
     folder = write_content(tmp_path, **({} if by_user else {"modality": name}))
     with pytest.raises(UserError, match=f"found the modality '{re.escape(name)}'"):
-        named_folders([f"{name}={folder}" if by_user else str(folder)])
+        parse_adapters([f"{name}={folder}" if by_user else str(folder)])
 
 
 @pytest.mark.parametrize("name", ["image", "사진", "photo-2", "voice_ko"])
 def test_names_that_a_modality_may_have(tmp_path: Path, name: str) -> None:
-    assert named_folders([f"{name}={write_content(tmp_path)}"]) == {name: tmp_path}
+    assert parse_adapters([f"{name}={write_content(tmp_path)}"]) == {name: tmp_path}
 
 
 def test_a_model_refuses_such_a_name_whatever_it_comes_from() -> None:
@@ -208,4 +208,4 @@ def test_a_damaged_folder_of_an_adapter_is_refused(tmp_path: Path, written: Any,
     else:
         write_content(tmp_path, **written)
     with pytest.raises(UserError, match=words):
-        named_folders([str(tmp_path)])
+        parse_adapters([str(tmp_path)])

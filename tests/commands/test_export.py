@@ -1,4 +1,4 @@
-"""Exports: that transformers 4.57 and 5 load them with the same logits, and that their card is true and runs."""
+"""Exports: transformers 4.57 and 5 load them with the same logits, and the model card is true and its code runs."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ def tiny(seed: int = 3):
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    """A run as training leaves it, continued from a hub model, with two checkpoints."""
+    """A finished run that started from a hub model, with two checkpoints."""
     path = tmp_path / "run-a"
     (path / "checkpoints").mkdir(parents=True)
     recipe = {

@@ -1,4 +1,4 @@
-"""A run with modalities: exported, started from, and asked on the command line."""
+"""A run with modalities: exported, used as a start for training, and prompted on the command line."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ def model() -> CrossModalT5:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, model) -> Path:
-    """A run as training leaves it, with one checkpoint."""
+    """A finished run with one checkpoint."""
     path = tmp_path_factory.mktemp("runs") / "run-a"
     (path / "checkpoints").mkdir(parents=True)
     specs = copy.deepcopy(SPECS)

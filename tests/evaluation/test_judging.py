@@ -1,4 +1,4 @@
-"""Metrics of written answers in validation, on one rank and on two, and the best checkpoint by them."""
+"""Metrics of answers in validation, on one rank and on two, and the choice of the best checkpoint by them."""
 
 import json
 from pathlib import Path
@@ -155,7 +155,7 @@ def test_an_evaluation_finds_what_validation_found(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_classes_of_strangers_are_not_imported_unasked(folder: Path, tmp_path: Path) -> None:
+def test_third_party_classes_are_not_imported_without_trust(folder: Path, tmp_path: Path) -> None:
     contents = recipe(folder, "strange")
     contents["data"]["sources"]["captions"]["class_path"] = "stranger.Source"
     (tmp_path / "config.yaml").write_text(json.dumps(contents))
@@ -188,7 +188,7 @@ def test_held_out_rows_that_are_left_out_count_as_wrong(
     judging = Judging(data)
     batch = data.validation.first(0, len(rows))
     judging.add(0, batch, [Written("yes", "yes", dict.fromkeys(labels or (), 0.5))] * len(rows))
-    part = judging.judged()[0]
+    part = judging.judge()[0]
     assert part.rows == [1, 3, 4]
     assert part.values() == {metric.name: 3 / 5 if count else 1.0}
     assert [answer.probabilities for answer in part.missed] == [dict.fromkeys(labels or (), 0.5)] * (

@@ -1,4 +1,4 @@
-"""What evaluation asks of a model besides its scores: does it look at what it is given, and what does damage cost."""
+"""Probes: whether a model uses its media, and what perturbations cost it."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -21,17 +21,10 @@ from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.data.sources.template import Slot, Template
 from kebyt5_xm.evaluation import held_out as held_out_file
 from kebyt5_xm.evaluation.held_out import HeldOut
-from kebyt5_xm.evaluation.modality_use import _partners, modality_use
-from kebyt5_xm.evaluation.perturbations import (
-    PERTURBATIONS,
-    BandLimit,
-    Blur,
-    ByteNoise,
-    Jamo,
-    MissingSpaces,
-    Noise,
-)
-from kebyt5_xm.evaluation.robustness import robustness
+from kebyt5_xm.evaluation.modality_use import _partners, measure_modality_use
+from kebyt5_xm.evaluation.perturbations.media import BandLimit, Blur, Noise
+from kebyt5_xm.evaluation.perturbations.text import ByteNoise, Jamo, MissingSpaces
+from kebyt5_xm.evaluation.robustness import PERTURBATIONS, measure_robustness
 from kebyt5_xm.metrics import Accuracy, ExactMatch
 from kebyt5_xm.model.modality import interface
 from kebyt5_xm.vocabulary import PAD_ID, decode_bytes
@@ -41,7 +34,7 @@ AT_ONCE = 7
 
 
 @dataclass(frozen=True)
-class Said:
+class FakeResponse:
     text: str
     probabilities: dict[str, float] = field(default_factory=dict)
 
@@ -57,19 +50,19 @@ class Errors(ExactMatch):
 
 
 class Model:
-    """Answers each example by `answer`, and counts the examples. It collates them, as a model would."""
+    """Answers each example by `answer`, and records the examples. It collates them, as a model does."""
 
     def __init__(self, interfaces: dict[str, MediaInterface], answer: Callable[[Example], str]):
         self.interfaces, self.answer = interfaces, answer
-        self.asked: list[Example] = []
+        self.examples: list[Example] = []
 
-    def __call__(self, examples: Sequence[Example]) -> list[Said]:
+    def __call__(self, examples: Sequence[Example]) -> list[FakeResponse]:
         assert 0 < len(examples) <= AT_ONCE
         part = np.zeros(len(examples), dtype=np.int64)
         batch = collate(list(examples), part, interfaces=self.interfaces)
-        assert batch.labels.shape == (len(examples), 1)  # nothing of the target is given away
-        self.asked += examples
-        return [Said(self.answer(example)) for example in examples]
+        assert batch.labels.shape == (len(examples), 1)  # the target is not in the batch
+        self.examples += examples
+        return [FakeResponse(self.answer(example)) for example in examples]
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +128,7 @@ def media(example: Example, modality: str) -> list[np.ndarray]:
 
 
 def by_picture(example: Example) -> str:
-    """Answer by the mean pixel: right whenever the picture is the right one."""
+    """Answer by the mean pixel: right if the picture is the right one."""
     seen = media(example, "image")
     return "bright" if seen and seen[0].mean() > 0 else "dark"
 
@@ -155,7 +148,7 @@ def test_the_first_examples_that_can_be_made_are_answered_as_they_are(folder, in
     model = Model(interfaces, by_picture)
     held_out = answered(source(folder, interfaces), model, 31)
     assert held_out.rows == (0, 1, *range(3, 32))  # the picture of row 2 is missing
-    assert len(held_out.clean) == len(held_out.references) == len(model.asked) == 31
+    assert len(held_out.clean) == len(held_out.references) == len(model.examples) == 31
     assert [answer.text for answer in held_out.clean] == [right for (right,) in held_out.references]
     assert held_out.clean[2].references == held_out.references[2]
     few = answered(source(folder, interfaces, max_validation_examples=5), model, 31)
@@ -163,18 +156,18 @@ def test_the_first_examples_that_can_be_made_are_answered_as_they_are(folder, in
 
 
 class NoCache:
-    """A feature cache that must not be asked."""
+    """A feature cache that must not be read."""
 
     def get(self, key):
         raise AssertionError("the cache was read")
 
 
-def test_caches_are_passed_over(folder, interfaces):
+def test_caches_are_not_read(folder, interfaces):
     cached = {name: replace(known, cache=NoCache()) for name, known in interfaces.items()}
     made = source(folder, cached)
-    held_out = answered(made, Model(interfaces, by_picture), 5)
-    modality_use(held_out)
-    robustness(held_out, [Blur(), ByteNoise()])
+    held_out = HeldOut.answered(made, Model(interfaces, by_picture), 5)
+    measure_modality_use(held_out)
+    measure_robustness(held_out, [Blur(), ByteNoise()])
     with pytest.raises(AssertionError, match="cache was read"):
         made.training.example(0)
 
@@ -191,12 +184,12 @@ def test_every_example_gets_the_media_of_another_one(count):
 
 def test_a_model_that_looks_at_the_picture_uses_it_and_not_the_recording(folder, interfaces):
     model = Model(interfaces, by_picture)
-    held_out = answered(source(folder, interfaces), model, 31)
-    told: list[str] = []
-    found = modality_use(held_out, told.append)
-    assert len(told) == 4
-    assert len(model.asked) == 5 * 31
-    assert found.used() == {"image": True, "speech": False}
+    held_out = HeldOut.answered(source(folder, interfaces), model, 31)
+    messages: list[str] = []
+    found = measure_modality_use(held_out, messages.append)
+    assert len(messages) == 4
+    assert len(model.examples) == 5 * 31
+    assert found.as_dict()["used"] == {"image": True, "speech": False}
 
     image = found.modalities["image"]["accuracy"]
     dark = np.mean([right == ("dark",) for right in held_out.references])
@@ -209,7 +202,7 @@ def test_a_model_that_looks_at_the_picture_uses_it_and_not_the_recording(folder,
         0.1 < image.real_minus_shuffled.low < image.real_minus_shuffled.value < image.real_minus_shuffled.high
     )
     errors = found.modalities["image"]["errors"]
-    assert errors.used  # by a metric of which less is better
+    assert errors.is_used  # by a metric of which less is better
     difference = image.real_minus_shuffled
     expected = -difference.value, -difference.high, -difference.low
     assert three(errors.real_minus_shuffled) == pytest.approx(expected)
@@ -222,18 +215,18 @@ def test_a_model_that_is_worse_with_the_real_picture_does_not_use_it(folder, int
     held_out = answered(
         source(folder, interfaces, "{picture:image}"), Model(interfaces, lambda e: wrong[by_picture(e)]), 31
     )
-    found = modality_use(held_out).modalities["image"]
+    found = measure_modality_use(held_out).modalities["image"]
     assert found["accuracy"].real_minus_shuffled.high < 0 < found["errors"].real_minus_shuffled.low
-    assert found["accuracy"].used is found["errors"].used is False
+    assert found["accuracy"].is_used is found["errors"].is_used is False
 
 
 def test_media_are_another_rows_and_the_rest_is_the_examples_own(folder, interfaces):
     model = Model(interfaces, by_picture)
-    held_out = answered(source(folder, interfaces), model, 7)
-    real = list(model.asked)
-    modality_use(held_out)
+    held_out = HeldOut.answered(source(folder, interfaces), model, 7)
+    real = list(model.examples)
+    measure_modality_use(held_out)
     pictures_shuffled, _, recordings_shuffled, no_recording = (
-        model.asked[7 * n : 7 * n + 7] for n in range(1, 5)
+        model.examples[7 * n : 7 * n + 7] for n in range(1, 5)
     )
     partners = _partners(7)
     for n, partner in enumerate(partners):
@@ -253,39 +246,41 @@ def test_media_are_another_rows_and_the_rest_is_the_examples_own(folder, interfa
 
 def test_rows_with_several_pictures_get_as_many_of_another_row(folder, interfaces):
     model = Model(interfaces, by_picture)
-    held_out = answered(source(folder, interfaces, "{picture:image}", "pairs.jsonl"), model, 11)
-    found = modality_use(held_out)
-    assert found.used() == {"image": True}
-    real, shuffled, none = (model.asked[11 * n : 11 * n + 11] for n in range(3))
+    held_out = HeldOut.answered(source(folder, interfaces, "{picture:image}", "pairs.jsonl"), model, 11)
+    found = measure_modality_use(held_out)
+    assert found.as_dict()["used"] == {"image": True}
+    real, shuffled, none = (model.examples[11 * n : 11 * n + 11] for n in range(3))
     assert (
         [len(e.media) for e in shuffled] == [len(e.media) for e in real] == [1 + n % 3 for n in held_out.rows]
     )
     for example, partner in zip(shuffled, _partners(11), strict=True):
         others = media(real[partner], "image")
-        for n, seen in enumerate(media(example, "image")):  # where there are fewer, they come round again
+        for n, seen in enumerate(media(example, "image")):  # repeated if there are fewer
             np.testing.assert_array_equal(seen, others[n % len(others)])
     assert [len(e.input_ids) for e in none] == [1] * 11  # the end alone
 
 
 def test_what_cannot_be_measured_is_null(folder, interfaces):
-    held_out = answered(source(folder, interfaces, "{picture:image}"), Model(interfaces, by_picture), 1)
-    found = modality_use(held_out)
-    assert found.used() == {"image": None}
+    held_out = HeldOut.answered(
+        source(folder, interfaces, "{picture:image}"), Model(interfaces, by_picture), 1
+    )
+    found = measure_modality_use(held_out)
+    assert found.as_dict()["used"] == {"image": None}
     plain = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     nothing = {"value": None, "low": None, "high": None}
     accuracy = plain["modalities"]["image"]["accuracy"]
     assert accuracy["shuffled"] == accuracy["real_minus_shuffled"] == nothing
     assert accuracy["real"] == {"value": 1, "low": 1, "high": 1}
     assert (plain["examples"], accuracy["higher_is_better"], plain["used"]) == (1, True, {"image": None})
-    text = answered(source(folder, interfaces, "{question}"), Model(interfaces, by_picture), 5)
-    assert modality_use(text).as_dict() == {"examples": 5, "modalities": {}, "used": {}}
+    text = HeldOut.answered(source(folder, interfaces, "{question}"), Model(interfaces, by_picture), 5)
+    assert measure_modality_use(text).as_dict() == {"examples": 5, "modalities": {}, "used": {}}
 
 
 # -- robustness ------------------------------------------------------------------------------------
 
 
 def by_question(example: Example) -> str:
-    """Answer rightly as long as every space of the question is there."""
+    """Answer rightly only if all spaces of the question are there."""
     text = text_of(example)
     assert text.startswith(b"Look:  Q. ")  # never perturbed
     assert text.endswith(b" ?\n")
@@ -294,46 +289,48 @@ def by_question(example: Example) -> str:
 
 def test_curves_fall_with_what_the_model_needs(folder, interfaces):
     model = Model(interfaces, by_question)
-    held_out = answered(source(folder, interfaces), model, 19)
-    told: list[str] = []
-    found = robustness(held_out, [Jamo(), MissingSpaces(), Noise(), BandLimit()], told.append)
-    assert len(told) == 3 + 3 + 4 + 4
-    assert told[4] == "robustness: missing_spaces 0.5, perturbation 2 of 4"
-    # The questions are English: there is nothing to decompose, and nobody is asked anything.
-    assert [curve.perturbation.name for curve in found.curves] == ["missing_spaces", "noise", "band_limit"]
+    held_out = HeldOut.answered(source(folder, interfaces), model, 19)
+    messages: list[str] = []
+    found = measure_robustness(held_out, [Jamo(), MissingSpaces(), Noise(), BandLimit()], messages.append)
+    assert len(messages) == 3 + 3 + 4 + 4
+    assert messages[4] == "robustness: missing_spaces 0.5, perturbation 2 of 4"
+    # The questions are English: nothing is decomposed, and no example is answered again.
+    assert [curve.perturbation for curve in found.curves] == ["missing_spaces", "noise", "band_limit"]
     assert found.clean["accuracy"].value == 1
     spaces, noise, band = found.curves
     values = [point.metrics["accuracy"].value for point in spaces.points]
     assert 1 > values[0] > values[1] > values[2] == 0
     changed = [point.changed for point in spaces.points]
     assert 0 < changed[0] < changed[1] <= changed[2] == 19
-    assert [1 - n / 19 for n in changed] == pytest.approx(values)  # who is not changed keeps its answer
+    assert [1 - n / 19 for n in changed] == pytest.approx(values)  # unchanged examples keep their answers
     assert [(p.strength, p.changed, p.metrics["accuracy"].value) for p in noise.points] == [
         (strength, 19, 1) for strength in (20, 10, 5, 0)
     ]
     assert [p.changed for p in band.points] == [0, 19, 19, 19]  # at 8 kHz there is nothing above 4,000 Hz
-    assert len(model.asked) == 19 + sum(changed) + 4 * 19 + 3 * 19
+    assert len(model.examples) == 19 + sum(changed) + 4 * 19 + 3 * 19
 
 
 def test_pictures_are_perturbed_before_they_are_prepared(folder, interfaces):
     def sharp(example: Example) -> str:
         return by_picture(example) if media(example, "image")[0].std() > 0.1 else "no"
 
-    held_out = answered(source(folder, interfaces, "{question}{picture:image}"), Model(interfaces, sharp), 13)
-    (blur,) = robustness(held_out, [Blur(), Noise()]).curves
+    held_out = HeldOut.answered(
+        source(folder, interfaces, "{question}{picture:image}"), Model(interfaces, sharp), 13
+    )
+    (blur,) = measure_robustness(held_out, [Blur(), Noise()]).curves
 
     class Strong(Blur):
         strengths = (0.0, 60.0)  # radius 5 of 19 pixels
 
-    (strong,) = robustness(held_out, [Strong()]).curves
+    (strong,) = measure_robustness(held_out, [Strong()]).curves
     assert blur.points[0].metrics["accuracy"].value == 1
     assert [(p.changed, p.metrics["accuracy"].value) for p in strong.points] == [(0, 1), (13, 0)]
 
 
 def test_only_what_a_source_has_is_perturbed(folder, interfaces):
     def curves(prompt: str) -> set[str]:
-        held_out = answered(source(folder, interfaces, prompt), Model(interfaces, by_picture), 3)
-        return {curve.perturbation.kind for curve in robustness(held_out).curves}
+        held_out = HeldOut.answered(source(folder, interfaces, prompt), Model(interfaces, by_picture), 3)
+        return {curve.kind for curve in measure_robustness(held_out).curves}
 
     assert curves("words {question}") == {"text"}
     assert curves("words {picture:image}") == {"image"}
@@ -347,13 +344,13 @@ def test_a_perturbed_text_may_be_longer_than_any_row(folder, interfaces, tmp_pat
     model = Model(interfaces, lambda example: "dark")
     held_out = answered(made, model, 3)
     assert held_out.rows == (0, 1)  # the third has 33 bytes
-    robustness(held_out, [Jamo()])
-    assert max(len(example.input_ids) for example in model.asked) == 7 * 9 + 1
+    measure_robustness(held_out, [Jamo()])
+    assert max(len(example.input_ids) for example in model.examples) == 7 * 9 + 1
 
 
 def test_results_are_plain_values(folder, interfaces):
-    held_out = answered(source(folder, interfaces), Model(interfaces, by_picture), 3)
-    plain = json.loads(json.dumps(robustness(held_out).as_dict(), allow_nan=False))
+    held_out = HeldOut.answered(source(folder, interfaces), Model(interfaces, by_picture), 3)
+    plain = json.loads(json.dumps(measure_robustness(held_out).as_dict(), allow_nan=False))
     assert (plain["examples"], set(plain["clean"])) == (3, {"accuracy", "errors"})
     names = [curve["perturbation"] for curve in plain["curves"]]
     assert names == [p.name for p in PERTURBATIONS if p.name != "jamo"]
@@ -365,12 +362,12 @@ def test_results_are_plain_values(folder, interfaces):
 
 
 def test_the_same_damage_in_every_evaluation(folder, interfaces):
-    asked = []
+    calls = []
     for _ in range(2):
         model = Model(interfaces, by_picture)
-        robustness(answered(source(folder, interfaces), model, 2))
-        asked.append(model.asked)
-    for one, other in zip(*asked, strict=True):
+        measure_robustness(HeldOut.answered(source(folder, interfaces), model, 2))
+        calls.append(model.examples)
+    for one, other in zip(*calls, strict=True):
         np.testing.assert_array_equal(one.input_ids, other.input_ids)
         for a, b in zip(one.media, other.media, strict=True):
             assert (a.modality, a.start, a.count) == (b.modality, b.start, b.count)
@@ -383,15 +380,15 @@ def test_the_same_damage_in_every_evaluation(folder, interfaces):
 def test_columns_are_changed_and_the_prompts_own_words_are_not():
     template = Template("a {{x}} {word}{word} {picture:image} a{other}")
     row = {"word": "a가", "other": 13, "picture": "a.png"}
-    asked = []
+    calls = []
 
     def change(column: str, text: str) -> str:
-        asked.append((column, text))
+        calls.append((column, text))
         return text.replace("a", "b")
 
     assert template.text_columns == ("word", "other")
     assert template.render(row, change) == ["a {x} b가b가 ", Slot("image", "a.png"), " a13"]
-    assert asked == [("word", "a가"), ("word", "a가"), ("other", "13")]
+    assert calls == [("word", "a가"), ("word", "a가"), ("other", "13")]
     assert template.render(row, lambda column, text: b"\xff" if column == "word" else "") == [
         b"a {x} \xff\xff ",
         Slot("image", "a.png"),
@@ -414,19 +411,19 @@ def test_bytes_that_are_no_text_become_ids(folder, interfaces):
 
 def test_media_are_changed_by_their_place(folder, interfaces):
     made = source(folder, interfaces, "{picture:image}{recording:speech}{picture:image}")
-    prompts = made.held_out
-    assert prompts is not None
-    asked = []
+    rows = made.held_out
+    assert rows is not None
+    calls = []
 
     def change(place: int, modality: str, item):
-        asked.append((place, modality))
+        calls.append((place, modality))
         if place == 1:
             return item[0][:401], item[1]
         return Image.new("RGB", item.size, "white") if place == 2 else item
 
-    segments = prompts.segments(0)
-    clean, changed = prompts.input(0, segments), prompts.input(0, segments, change)
-    assert asked == [(0, "image"), (1, "speech"), (2, "image")]
+    segments = made.maker.segments(rows, 0)
+    clean, changed = made.maker.input(segments, rows, 0), made.maker.input(segments, rows, 0, change)
+    assert calls == [(0, "image"), (1, "speech"), (2, "image")]
     assert changed.media[0].prepared.equal(clean.media[0].prepared)
     assert changed.media[1].count < clean.media[1].count
     assert changed.media[2].prepared.min() == changed.media[2].prepared.max() == 1

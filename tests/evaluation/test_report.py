@@ -1,4 +1,4 @@
-"""Reports: one file that needs nothing, shows what the run's files say, and holds nothing they could smuggle in."""
+"""Reports: one self-contained file that shows the content of a run's files, all of it escaped."""
 
 import ast
 import base64
@@ -24,18 +24,27 @@ from PIL import Image
 
 from kebyt5_xm.commands import cli
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation.evaluation_file import EvaluationFile
 from kebyt5_xm.evaluation.report import media as report_media
-from kebyt5_xm.evaluation.report.answered import MOST_EXAMPLES, read_answers
-from kebyt5_xm.evaluation.report.charts import MAX_POINTS, Line, Row, line_chart, row_chart, thinned
-from kebyt5_xm.evaluation.report.comparison import clear_best, compare
-from kebyt5_xm.evaluation.report.configuration import flattened
-from kebyt5_xm.evaluation.report.difference import MOST_CHARACTERS, as_bytes, differences, is_malformed
+from kebyt5_xm.evaluation.report.charts import MAX_POINTS, Line, Row, line_chart, row_chart, thin_points
+from kebyt5_xm.evaluation.report.comparison import compare, find_clear_best
+from kebyt5_xm.evaluation.report.configuration import flatten
+from kebyt5_xm.evaluation.report.difference import MAX_CHARACTERS, as_bytes, is_malformed, mark_differences
 from kebyt5_xm.evaluation.report.draw import draw
-from kebyt5_xm.evaluation.report.language import bilingual, code, data, korean
-from kebyt5_xm.evaluation.report.media import beside_manifest, shown_audio
-from kebyt5_xm.evaluation.report.numbers import duration, interval, number, percent
-from kebyt5_xm.evaluation.report.recorded import read_record
-from kebyt5_xm.evaluation.report.text_ability import differing
+from kebyt5_xm.evaluation.report.media import manifest_opener, show_audio
+from kebyt5_xm.evaluation.report.predictions import MAX_EXAMPLES, read_predictions
+from kebyt5_xm.evaluation.report.record import read_record
+from kebyt5_xm.evaluation.report.text_ability import find_differing_parts
+from kebyt5_xm.evaluation.report.wording import (
+    bilingual,
+    code,
+    data,
+    duration,
+    interval,
+    korean,
+    number,
+    percent,
+)
 from kebyt5_xm.metrics.bootstrap import Score
 from kebyt5_xm.model.runs.run import Run
 
@@ -53,7 +62,7 @@ HANGUL = re.compile("[가-힣]")
 
 
 class Page(HTMLParser):
-    """Reads a page strictly: tags nest, and only those that reports are made of occur."""
+    """Parses a page strictly: tags must nest, and only the tags in `TAGS` may occur."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -105,7 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def html(folder: Path) -> str:
     run = Run(folder)
-    return draw(run, beside_manifest(run))
+    return draw(run, manifest_opener(run))
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +122,8 @@ def page(html: str) -> Page:
     return Page(html)
 
 
-def own(folder: Path, **files: Any) -> Run:
-    """Write a run that holds config.yaml and `files` alone."""
+def write_files(folder: Path, **files: Any) -> Run:
+    """Write a run with config.yaml and `files` only."""
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(files.pop("config", {"run_dir": "x"})))
     for name, content in files.items():
@@ -150,7 +159,7 @@ def test_links_and_labels_lead_somewhere(page: Page) -> None:
 
 
 def test_both_languages_say_everything(page: Page) -> None:
-    """Of every phrase there are the two; neither holds words of the other."""
+    """Every phrase is in both languages; neither has words of the other."""
     spans = [attributes["lang"] for tag, attributes in page.elements if attributes.get("class") == "say"]
     assert spans.count("ko") == spans.count("en") > 100
     english = [words for words, phrase in page.words if phrase == "en"]
@@ -163,7 +172,7 @@ def test_both_languages_say_everything(page: Page) -> None:
 
 
 def test_every_phrase_is_in_both_languages() -> None:
-    """Those too that no page above holds: each takes the same values in Korean and in English."""
+    """Including phrases on none of the tested pages: each takes the same values in Korean and in English."""
     found = extract_from_dir(
         Path(report_media.__file__).parent,
         method_map=[("**.py", "python"), ("templates/**.j2", "jinja2")],
@@ -180,8 +189,8 @@ def test_every_phrase_is_in_both_languages() -> None:
         assert values[0] == values[1], (english, translated)
 
 
-def asked_phrases() -> Iterator[tuple[str, set[str]]]:
-    """Yield every phrase of templates and Python with the names of the values that it is given there."""
+def phrases_in_code() -> Iterator[tuple[str, set[str]]]:
+    """Yield every phrase of templates and Python files with the names of its values there."""
     folder = Path(report_media.__file__).parent
     for path in folder.rglob("*.j2"):
         tree = Environment().parse(path.read_text(encoding="utf-8"))
@@ -198,8 +207,8 @@ def asked_phrases() -> Iterator[tuple[str, set[str]]]:
 
 
 def test_every_phrase_is_given_its_values() -> None:
-    """In branches too that no page above takes, where one left out would be a KeyError."""
-    found = list(asked_phrases())
+    """Including branches that no tested page takes; a missing value would be a KeyError there."""
+    found = list(phrases_in_code())
     assert len(found) > 150
     for phrase, values in found:
         assert set(re.findall(r"{(\w+)", phrase)) == values - {"tag"}, phrase
@@ -224,7 +233,7 @@ def test_the_summary_answers(page: Page) -> None:
 
 
 def test_an_answer_that_is_none_of_the_labels_is_said(tmp_path: Path) -> None:
-    run = own(
+    run = write_files(
         tmp_path / "run",
         evaluation_dot_json={"sources": {"a": {"labels": ["x", "y"], "metrics": {}}}},
         predictions_dot_jsonl=[{"source": "a", "prediction": word} for word in ("x", "y", "z")],
@@ -270,11 +279,11 @@ def test_media_are_small_and_whole(page: Page) -> None:
 
 def test_long_recordings_are_cut_and_thinned() -> None:
     samples = np.sin(np.arange(48_000 * 13) / 50).astype(np.float32)
-    shown = shown_audio((samples, 48_000))
+    shown = show_audio((samples, 48_000))
     assert shown.audio
     with wave.open(io.BytesIO(base64.b64decode(shown.audio.split(",")[1]))) as file:
         assert (file.getframerate(), file.getnframes()) == (16_000, 12 * 16_000)
-    assert "the first 12 of 13.00 s" in str(shown.told)
+    assert "the first 12 of 13.00 s" in str(shown.caption)
 
 
 def test_wrong_ones_come_first(page: Page) -> None:
@@ -296,12 +305,12 @@ NASTY = (
 
 
 def same_tags(html: str) -> list[str]:
-    """Return the elements but those by which differing bytes are marked."""
+    """Return the elements, without those that mark differing bytes."""
     return [tag for tag, _ in Page(html).elements if tag not in ("mark", "ruby", "rt", "b", "small")]
 
 
 def test_nothing_in_a_run_is_markup(tmp_path: Path) -> None:
-    """The same page with words that want to be more: the same elements, and the words are read as words."""
+    """Markup in a run's files gives a page with the same elements; the markup is read as text."""
     number_ = {"value": 0.5, "low": 0.4, "high": 0.6, "higher_is_better": True}
     use = dict.fromkeys(USES, number_)
     drawn = []
@@ -346,7 +355,7 @@ def test_nothing_in_a_run_is_markup(tmp_path: Path) -> None:
         coder = {"class_path": clean, "init_args": {clean: clean}}
         modality = {clean: {"encoder": coder, "adapter": coder}}
         config = {"data": {"sources": {clean: block}}, "model": {"modalities": modality, "optimizer": coder}}
-        run = own(
+        run = write_files(
             tmp_path / str(index),
             config=config,
             evaluation_dot_json=evaluation,
@@ -401,6 +410,27 @@ def test_what_is_missing_is_said(tmp_path: Path, absent: tuple[str, ...]) -> Non
     Page(compare([run, run]))
 
 
+def test_an_evaluation_is_written_as_it_is_read(tmp_path: Path) -> None:
+    path = tiny_report.write_run(tmp_path / "run") / "evaluation.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    read = EvaluationFile.read(path)
+    assert read
+    read.write(path)
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert holds(written, content)
+    uses = {name: source["modality_use"]["used"] for name, source in written["sources"].items()}
+    assert uses == {"digits": {"image": True}, "captions": {"image": False}, "spoken": {"speech": True}}
+
+
+def holds(content: Any, part: Any) -> bool:
+    """Return whether nested `content` has all values of `part`, where `part` may have fewer keys."""
+    if isinstance(part, dict):
+        return all(key in content and holds(content[key], value) for key, value in part.items())
+    if isinstance(part, list):
+        return len(content) == len(part) and all(map(holds, content, part))
+    return content == part
+
+
 def test_null_and_infinity_are_no_numbers(tmp_path: Path) -> None:
     nothing = {"value": None, "low": None, "high": None, "higher_is_better": True}
     use = dict.fromkeys(USES, nothing)
@@ -410,7 +440,7 @@ def test_null_and_infinity_are_no_numbers(tmp_path: Path) -> None:
         "modality_use": {"examples": 0, "modalities": {"image": {"f1": use}}},
         "robustness": {"clean": {"f1": nothing}, "curves": []},
     }
-    run = own(
+    run = write_files(
         tmp_path / "run",
         evaluation_dot_json={
             "sources": {"s": source, "none": {"metrics": {}}},
@@ -426,7 +456,7 @@ def test_null_and_infinity_are_no_numbers(tmp_path: Path) -> None:
 
 
 def test_a_run_without_metrics_says_so(tmp_path: Path) -> None:
-    run = own(tmp_path / "run", evaluation_dot_json={"sources": {"s": {"metrics": {}}}})
+    run = write_files(tmp_path / "run", evaluation_dot_json={"sources": {"s": {"metrics": {}}}})
     for html in (draw(run), compare([run, run])):
         metrics = html[
             html.index('<section id="metrics">') : html.index("</section>", html.index('id="metrics"'))
@@ -436,7 +466,7 @@ def test_a_run_without_metrics_says_so(tmp_path: Path) -> None:
 
 
 def test_an_empty_run(tmp_path: Path) -> None:
-    run = own(tmp_path / "run", metrics_dot_csv="", predictions_dot_jsonl="", skipped_dot_jsonl="")
+    run = write_files(tmp_path / "run", metrics_dot_csv="", predictions_dot_jsonl="", skipped_dot_jsonl="")
     (run.path / "config.yaml").write_text("")
     Page(draw(run))
     Page(compare([run, run, run]))
@@ -450,7 +480,7 @@ def test_hundreds_of_sources_with_long_names(tmp_path: Path) -> None:
         for n in names
         for _ in range(2)
     ]
-    run = own(
+    run = write_files(
         tmp_path / "run",
         evaluation_dot_json={"sources": {n: {"examples": 2, "metrics": {"f1": measured}} for n in names}},
         predictions_dot_jsonl=rows,
@@ -458,14 +488,14 @@ def test_hundreds_of_sources_with_long_names(tmp_path: Path) -> None:
         metrics_dot_csv="\n".join(f'{s},"val/bits_per_byte/{n}",{s}' for n in names for s in (1, 2)),
     )
     drawn = draw(run)
-    assert drawn.count('class="example wrong"') == MOST_EXAMPLES
+    assert drawn.count('class="example wrong"') == MAX_EXAMPLES
     assert len(drawn) < 8_000_000
     Page(drawn)
     assert "802" in drawn
     Page(compare([run, run]))
 
 
-def test_media_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_media_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tiny_report.write_run(tmp_path / "run"))
     (tmp_path / "secret.png").write_bytes((run.path / "data/images/0.png").read_bytes())
     (run.path / "data/images/1.png").write_bytes(b"not an image")
@@ -475,8 +505,8 @@ def test_media_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for n, reference in enumerate(references)
     ]
     tiny_report.write_lines(run.path / "predictions.jsonl", rows)
-    monkeypatch.setattr(report_media, "MOST_BYTES", 1)
-    page = Page(draw(run, beside_manifest(run)))
+    monkeypatch.setattr(report_media, "MAX_BYTES", 1)
+    page = Page(draw(run, manifest_opener(run)))
     assert len(page.all("img")) == 1, "the first that could be opened, then the room was spent"
     for words in (
         "it leaves the manifest",
@@ -495,7 +525,7 @@ def test_media_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @given(st.text(max_size=40), st.text(max_size=40))
 @settings(max_examples=200)
 def test_pieces_hold_every_byte_and_mark_what_differs(reference: str, prediction: str) -> None:
-    sides = differences(reference, prediction)
+    sides = mark_differences(reference, prediction)
     kept = []
     for pieces, words in zip(sides[:2], (reference, prediction), strict=True):
         characters = [c for piece in pieces for c in piece.characters]
@@ -517,7 +547,7 @@ def test_pieces_hold_every_byte_and_mark_what_differs(reference: str, prediction
 
 def test_a_character_cut_in_half_is_its_bytes() -> None:
     cut = "가나".encode()[:-1].decode("utf-8", "surrogateescape")
-    reference, written, distance = differences("가나", cut)
+    reference, written, distance = mark_differences("가나", cut)
     assert [(p.kind, p.text) for p in reference] == [("same", "가"), ("part", "나")]
     assert [(p.kind, [c.raw for c in p.characters]) for p in written] == [
         ("same", ["가".encode()]),
@@ -528,8 +558,8 @@ def test_a_character_cut_in_half_is_its_bytes() -> None:
 
 
 def test_texts_are_cut_before_they_are_aligned() -> None:
-    _, written, _ = differences("", "가" * 100_000)
-    assert sum(len(p.characters) for p in written) == MOST_CHARACTERS
+    _, written, _ = mark_differences("", "가" * 100_000)
+    assert sum(len(p.characters) for p in written) == MAX_CHARACTERS
 
 
 @pytest.mark.parametrize(
@@ -553,12 +583,12 @@ def test_answers_are_counted_and_few_are_kept(tmp_path: Path) -> None:
     ]
     rows.append({"source": "b", "line": 0, "references": ["1", "2"], "prediction": "2", "right": None})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"source": "a", "pred')
-    found = read_answers(path, 8, {"a": ["1", "2"], "b": None})
+    found = read_predictions(path, 8, {"a": ["1", "2"], "b": None})
     assert (found["a"].total, found["a"].right, found["a"].malformed) == (31, 20, 11)
     assert [p.line for p in found["a"].shown] == [0, 3, 6, 9, 12, 15, 1, 2]
     assert found["b"].right == 1, "right by its references where the file does not say"
     assert found["b"].malformed == 0
-    assert read_answers(path, 0, {})["a"].shown == []
+    assert read_predictions(path, 0, {})["a"].shown == []
 
 
 A, B, TOUCHING = Score(0.5, 0.4, 0.6), Score(0.8, 0.7, 0.9), Score(0.66, 0.55, 0.75)
@@ -579,7 +609,7 @@ A, B, TOUCHING = Score(0.5, 0.4, 0.6), Score(0.8, 0.7, 0.9), Score(0.66, 0.55, 0
 def test_the_best_is_marked_where_intervals_permit(
     scores: list[Score | None], higher: bool, best: int | None
 ) -> None:
-    assert clear_best(scores, higher) == best
+    assert find_clear_best(scores, higher) == best
 
 
 def test_runs_side_by_side(folder: Path, tmp_path: Path) -> None:
@@ -605,18 +635,18 @@ def test_bits_of_other_held_out_text_are_not_put_side_by_side(folder: Path, tmp_
     results["parts"][part]["unigram"] += 0.1
     (other.path / "results.json").write_text(json.dumps(results))
     records = [read_record(run, examples=0) for run in (Run(folder), other)]
-    assert differing(records) == {part, ""}
+    assert find_differing_parts(records) == {part, ""}
     drawn = compare([Run(folder), other])
     assert "is not the same in these runs, so its bits and losses" in drawn
     assert drawn.count("<svg") < same.count("<svg"), "its curves are left out"
 
 
 def test_flattened() -> None:
-    assert flattened({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == [("a.b", "1"), ("a.c", "{}"), ("d", "[1, 2]")]
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == [("a.b", "1"), ("a.c", "{}"), ("d", "[1, 2]")]
 
 
 def ticks(svg: str) -> list[str]:
-    """Return the labels under or beside the axes of a chart, as they are read."""
+    """Return the tick labels of a chart."""
     return re.findall("<text[^>]*var\\(--soft\\)[^>]*>([^<]+)</text>", svg)
 
 
@@ -670,7 +700,7 @@ def test_thinning_keeps_spikes() -> None:
     points = [(float(n), 0.0) for n in range(100_003)]
     points[70_001] = (70_001.0, 9.0)
     points[71_001] = (71_001.0, -9.0)
-    kept = thinned(points)
+    kept = thin_points(points)
     assert {points[70_001], points[71_001], points[-1]} <= set(kept)
     assert len(kept) <= MAX_POINTS + 2
     assert kept == sorted(kept)
@@ -685,7 +715,7 @@ def test_lines_break_where_a_value_is_missing() -> None:
     assert line_chart("title", "x", [Line("x", [(1, math.nan)])]) is None
 
 
-def test_there_is_nothing_between_two_steps() -> None:
+def test_ticks_of_steps_are_integers() -> None:
     chart = line_chart("title", "x", [Line("x", [(3, 1.0), (4, 2.0), (6, 1.5)])])
     assert chart
     labels = ticks(chart.svg)
@@ -739,7 +769,7 @@ def test_the_commands_write_their_pages(
 
 
 def test_no_file_takes_the_name_of_a_function() -> None:
-    """Importing a submodule sets its name in the package, where a function of that name would be lost."""
+    """Importing a submodule sets its name in the package and would replace a function of that name."""
     folder = Path(report_media.__file__).parent
     defined = ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body
     names = {node.name for node in defined if isinstance(node, ast.FunctionDef)}
@@ -770,7 +800,7 @@ def test_wrong_use_is_refused(
     spoil: Callable[[Path], None] | None,
     words: str,
 ) -> None:
-    run = own(tmp_path / "run").path
+    run = write_files(tmp_path / "run").path
     if spoil:
         spoil(run)
     with pytest.raises(UserError, match=re.escape(words)):

@@ -1,4 +1,4 @@
-"""Exports as their readers load them, with transformers 4.57 and with the one installed."""
+"""Loads exports with transformers 4.57 and with the installed version."""
 
 import json
 import os

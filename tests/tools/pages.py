@@ -1,4 +1,4 @@
-"""Runs the commands of a page of the documentation, on media and shapes made tiny here."""
+"""Runs the commands of a documentation page, on tiny media and models."""
 
 import json
 import re
@@ -42,8 +42,8 @@ TINY: dict[str, Any] = {
     },
 }
 NO_HUB = {"model_name": "test_vit", "pretrained": False}
-INSTEAD = {"photos.yaml": {"model": {"modalities": {"photo": {"encoder": {"init_args": NO_HUB}}}}}}
-"""What is laid over an overlay of README that names a model on the hub."""
+REPLACEMENTS = {"photos.yaml": {"model": {"modalities": {"photo": {"encoder": {"init_args": NO_HUB}}}}}}
+"""Recipes that replace hub models in overlays of README."""
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
@@ -73,7 +73,7 @@ def write_media(folder: Path, draw: np.random.Generator) -> None:
 
 
 def write_checkpoint(folder: Path) -> None:
-    """Put a tiny model where a hub id is looked for first: into a folder of that name."""
+    """Write a tiny model into a folder with the name of a hub id, which is looked up first."""
     from safetensors.torch import save_file
 
     from kebyt5_xm.model.backbone import Backbone
@@ -95,7 +95,7 @@ def fit(words: list[str], ranks: int, log: Path) -> None:
     if "--ckpt_path" in words:
         recipe = {**TINY, "trainer": {**TINY["trainer"], "max_steps": 3}}
     smaller = ["-c", tiny(recipe)] if words[0] == "fit" else []
-    for name, recipe in INSTEAD.items():
+    for name, recipe in REPLACEMENTS.items():
         if name in words:
             Path(f"tiny-{Path(name).name}").write_text(yaml.safe_dump(recipe))
             smaller += ["-c", f"tiny-{Path(name).name}"]

@@ -1,4 +1,4 @@
-"""A tiny model that sees and hears, and media for it; every size is another prime where it may be."""
+"""A tiny model of images and audio, and media for it; sizes are different primes where possible."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A made-up run directory with every file that a report reads, an image and recordings among them."""
+"""A made-up run directory with every file that a report reads, including images and recordings."""
 
 import json
 import math
@@ -330,7 +330,7 @@ def line(
     source: str,
     row: int,
     reference: str,
-    asked: str,
+    question: str,
     references: list[str],
     written: str,
     chances: dict[str, float] | None,
@@ -346,7 +346,7 @@ def line(
         "row": row,
         "path": str(folder / f"data/{source}-heldout.jsonl"),
         "line": row + 1,
-        "prompt": [medium, "\n" + asked],
+        "prompt": [medium, "\n" + question],
         "references": references,
         "prediction": written,
         "probabilities": chances,

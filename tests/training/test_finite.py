@@ -15,7 +15,7 @@ from tiny_run import fit_and_read_log as fit
 from torch import nn
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation.plain_values import plain
+from kebyt5_xm.evaluation.evaluation_file import to_json_values
 from kebyt5_xm.model.finite import finite_figures, non_finite_tensors, non_finite_weights, refuse_non_finite
 from kebyt5_xm.model.runs.run import Run, backbone_tensors
 from kebyt5_xm.model.tensor_files import write_tensors
@@ -143,7 +143,10 @@ def test_values_that_are_not_finite_are_neither_logged_nor_read(tmp_path: Path) 
     with (tmp_path / "metrics.csv").open("a") as file:  # of an older version
         file.write("8,val/loss,nan\n8,val/bits_per_byte,inf\n")
     assert [row["step"] for row in Run(tmp_path).metrics()] == [7]
-    assert plain({"loss": math.nan, "worst": [math.inf, 2.0]}) == {"loss": None, "worst": [None, 2.0]}
+    assert to_json_values({"loss": math.nan, "worst": [math.inf, 2.0]}) == {
+        "loss": None,
+        "worst": [None, 2.0],
+    }
 
 
 class OneRank:

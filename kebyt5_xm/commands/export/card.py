@@ -1,6 +1,6 @@
 """The model card of an export, filled from its run, under the headings of Hugging Face's template.
 
-What a run did not record is left out or said to be so; a placeholder is never written.
+Facts that the run did not record are left out or marked as not recorded; no placeholder is written.
 """
 
 from pathlib import Path
@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kebyt5_xm.commands.export.card_modalities import getting_started as cross_modal_start
-from kebyt5_xm.commands.export.card_modalities import modalities_section
-from kebyt5_xm.commands.export.snippets import getting_started
+from kebyt5_xm.commands.export.usage import (
+    cross_modal_example,
+    describe_modalities,
+    describe_uses,
+    text_example,
+)
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.origin import Origin
 from kebyt5_xm.model.runs.run import Run
@@ -47,13 +50,13 @@ def model_card(
     """Return the text of README.md.
 
     Args:
-        run: whose recipe, metrics.csv and results.json are told.
-        model: as exported.
+        run: gives the recipe, metrics.csv and results.json.
+        model: the exported backbone.
         name: the title.
-        step: the optimizer step of the exported checkpoint, if it is known.
+        step: the optimizer step of the exported checkpoint, if known.
         denoising: as in `kebyt5_xm.commands.export.export.export_backbone`; empty if the run had no denoising source.
         origin: what the run started from.
-        cross_modal: the whole model, where it is exported and not `model`, its backbone, alone.
+        cross_modal: the whole model, if it is exported and not only its backbone `model`.
     """
     results = run.results()
     stores = _stores(run)
@@ -62,10 +65,10 @@ def model_card(
         front_matter(languages, origin),
         f"# {name}",
         *_details(cross_modal or model, languages, origin),
-        *(["### Modalities", modalities_section(cross_modal)] if cross_modal else []),
-        *_uses(denoising, bool(cross_modal)),
+        *(["### Modalities", describe_modalities(cross_modal)] if cross_modal else []),
+        *describe_uses(denoising, bool(cross_modal)),
         "## How to Get Started with the Model",
-        cross_modal_start(cross_modal) if cross_modal else getting_started(denoising),
+        cross_modal_example(cross_modal) if cross_modal else text_example(denoising),
         "## Training Details",
         "### Training Data",
         _training_data(stores),
@@ -91,7 +94,7 @@ def model_card(
 
 
 def front_matter(languages: list[str], origin: Origin) -> str:
-    """Return the YAML between two lines of `---` with which a model card begins."""
+    """Return the YAML front matter of a model card, between two lines of `---`."""
     content: dict[str, Any] = {"library_name": "transformers", "tags": ["byt5", "byte-level", "kebyt5-xm"]}
     if languages:
         content["language"] = languages
@@ -102,14 +105,17 @@ def front_matter(languages: list[str], origin: Origin) -> str:
     return "---\n" + yaml.safe_dump(content, allow_unicode=True, sort_keys=False) + "---"
 
 
+def inherited_licence(origin: Origin) -> str:
+    """Return the licence of a model that was trained further from others."""
+    return f"{origin.licence or 'not stated by its origin'}; see NOTICE, whose limits of use apply here too"
+
+
 def _details(
     model: "T5ForConditionalGeneration | CrossModalT5", languages: list[str], origin: Origin
 ) -> list[str]:
     if origin.started_from:
         start = " <- ".join(origin.started_from)
-        licence = (
-            f"{origin.licence or 'not stated by its origin'}; see NOTICE, whose limits of use hold here too"
-        )
+        licence = inherited_licence(origin)
     else:
         start = "from scratch"
         licence = "chosen by whoever publishes these weights; nothing is inherited"
@@ -126,26 +132,6 @@ def _details(
             ("License", licence),
             ("Started from", start),
         ),
-    ]
-
-
-def _uses(denoising: dict[str, Any], cross_modal: bool) -> list[str]:
-    restores = denoising and not cross_modal
-    direct = "Restoring removed spans of text, as below" if restores else "The tasks it was trained on"
-    return [
-        "## Uses",
-        "### Direct Use",
-        f"{direct}. It follows no instructions.",
-        "### Downstream Use",
-        "A start for fine-tuning wherever ByT5 serves: tasks on noisy text or on characters, short "
-        "generation, classification, transliteration. Fine-tune in fp32 or bf16; fp16 overflows here.",
-        "### Out-of-Scope Use",
-        "Long generation (each byte is a decoding step), facts or advice, and decisions about people.",
-        "## Bias, Risks, and Limitations",
-        "It repeats what its training text holds, biases and errors included. Its output is bytes, which are "
-        "invalid UTF-8 where generation was cut.",
-        "### Recommendations",
-        'Evaluate it on your own task and language before use; decode with `errors="replace"`.',
     ]
 
 
@@ -173,7 +159,7 @@ def _store_size(path: str) -> tuple[str, str]:
 
     try:
         store = Store(path)
-    except UserError:  # moved since
+    except UserError:  # the store was moved or deleted since training
         return UNKNOWN, UNKNOWN
     return f"{store.num_bytes:,}", f"{store.num_documents:,}"
 
@@ -197,30 +183,29 @@ def _hyperparameters(run: Run, results: dict[str, Any]) -> str:
     config = run.config
     precision = results.get("precision", config.get("trainer", {}).get("precision")) or UNKNOWN
     model, data = config.get("model", {}), config.get("data", {})
-    told = {
+    settings = {
         "seed": config.get("seed_everything"),
         "max_steps": config.get("trainer", {}).get("max_steps"),
         "gradient_clip_val": config.get("trainer", {}).get("gradient_clip_val"),
         "global_batch_size": data.get("global_batch_size"),
         "dropout": model.get("backbone", {}).get("dropout"),
         "frozen backbone": model.get("backbone", {}).get("frozen") or None,
-        **{f"lora.{name}": _options(entry) for name, entry in (model.get("lora") or {}).items()},
+        **{
+            f"lora.{name}": ", ".join(f"{key} {value}" for key, value in entry.items())
+            for name, entry in (model.get("lora") or {}).items()
+        },
         **_block("optimizer", model.get("optimizer")),
         **_block("schedule", model.get("schedule")),
     }
     return _bullets(
         ("Training regime", precision),
         ("Strategy", results.get("strategy", UNKNOWN)),
-        *((name, f"{value}") for name, value in told.items() if value is not None),
+        *((name, value) for name, value in settings.items() if value is not None),
     )
 
 
-def _options(entry: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in entry.items())
-
-
 def _block(name: str, block: Any) -> dict[str, Any]:
-    """Return a `class_path` block as flat entries."""
+    """Return a `class_path` block of a recipe as flat entries."""
     if not isinstance(block, dict):
         return {name: block}
     init_args = block.get("init_args") or {}
@@ -237,7 +222,7 @@ def _speeds(
     return _bullets(
         ("Optimizer steps of this checkpoint", f"{step:,}" if step is not None else UNKNOWN),
         ("Examples seen", examples),
-        ("Bytes a second", f"{speed} (input and target ids, all ranks)"),
+        ("Bytes per second", f"{speed} (input and target ids, all ranks)"),
         ("Training time, hours", _hours(results)),
         ("Size of the weights", f"{size / 1e6:,.1f} MB, {str(model.dtype).removeprefix('torch.')}"),
         ("Trained until", results.get("date", UNKNOWN)),
@@ -252,11 +237,13 @@ def _hours(results: dict[str, Any]) -> str:
 
 
 def _evaluation(run: Run, step: int | None) -> list[str]:
-    at, parts = run.validation(step)
+    validated_step, parts = run.validation(step)
     columns = list(dict.fromkeys(column for values in parts.values() for column in values))
     rows = [[part, *(f"{v[c]:.4f}" if c in v else "" for c in columns)] for part, v in parts.items()]
     found = (
-        f"At step {at:,}:\n\n{_table(['part', *columns], rows)}" if parts else "No validation was recorded."
+        f"At step {validated_step:,}:\n\n{_table(['part', *columns], rows)}"
+        if parts
+        else "No validation was recorded."
     )
     return [
         "## Evaluation",
@@ -267,9 +254,9 @@ def _evaluation(run: Run, step: int | None) -> list[str]:
         "#### Factors",
         "Source and language.",
         "#### Metrics",
-        "`loss` in nats a target id; `bits_per_byte` of the removed text. Beside them entropies of the same "
-        "held-out bytes, in bits a byte: of all bytes alike (`uniform`), of single bytes (`unigram`), and of "
-        "a byte given the one before (`bigram`).",
+        "`loss` in nats per target id; `bits_per_byte` of the removed text. For comparison, the entropies of the "
+        "same held-out bytes, in bits per byte: of all bytes alike (`uniform`), of single bytes (`unigram`), and "
+        "of a byte given the one before (`bigram`).",
         "### Results",
         found,
     ]

@@ -1,8 +1,8 @@
 """`kebyt5-xm export`: a run as a folder to keep, publish and start from.
 
-A text-only run gives a plain T5 that transformers loads by itself. A run with modalities gives a `CrossModalT5`,
-and each of its adapters alone. What LoRA trained is merged into the weights; of a text-only run `--lora apart`
-keeps it beside them, in OUT/lora, as peft loads it.
+A text-only run gives a plain T5 that transformers loads by itself. A run with modalities gives a `CrossModalT5`, and
+each of its adapters separately. LoRA updates are merged into the weights; for a text-only run, `--lora apart` writes
+them to OUT/lora, as peft loads them.
 
     OUT/config.json  OUT/model.safetensors  OUT/processor_config.json  OUT/adapters/NAME/
 """
@@ -48,8 +48,8 @@ TOKENIZER = {
     "additional_special_tokens": [f"<extra_id_{n}>" for n in range(EXTRA_IDS)],
     "clean_up_tokenization_spaces": False,
 }
-"""tokenizer_config.json in the form of the published ByT5 repositories. What transformers 5 itself would save
-is not readable by transformers 4."""
+"""tokenizer_config.json in the form of the published ByT5 repositories. transformers 4 cannot read the one that
+transformers 5 saves."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lora",
         choices=("merged", "apart"),
         default="merged",
-        help="what LoRA trained: merged into the weights, or apart in OUT/lora for peft",
+        help="LoRA updates: merged into the weights, or apart in OUT/lora for peft",
     )
     add_trust_argument(parser)
 
@@ -102,25 +102,25 @@ def export_run(
 ) -> None:
     """Export the model of a run's chosen, best or last checkpoint, with a model card filled from the run.
 
-    `trusted_modules` are packages, beside this project's own, that hold the encoders and adapters of the run.
-    `lora_apart` writes the weights without LoRA's updates, and those beside them.
+    `trusted_modules` are third-party packages with encoders and adapters of the run.
+    `lora_apart` writes the weights without LoRA updates, and the updates to OUT/lora.
     Raises `UserError` if there is no checkpoint, if it does not fit, or if `out` must not be written.
     """
     import torch
 
-    check_out(out, overwrite)
+    check_output_folder(out, overwrite)
     checkpoint = run.checkpoint()
     recorded = RunBackbone(run).config
     origin = Origin.read(recorded)
     denoising = run_denoising(run, trusted_modules) or origin.denoising
     updates = lora_folder.read(run) if lora_apart else None
-    whole = None
+    cross_modal = None
     if (run.config.get("model") or {}).get("modalities"):
         from kebyt5_xm.model.cross_modal import CrossModalT5
         from kebyt5_xm.model.saving import load_run
 
-        whole = load_run(CrossModalT5, run, trusted_modules)
-        model = whole.to(getattr(torch, dtype)).backbone
+        cross_modal = load_run(CrossModalT5, run, trusted_modules)
+        model = cross_modal.to(getattr(torch, dtype)).backbone
     else:
         model = Backbone(weights=str(checkpoint), dropout=recorded.get("dropout_rate", 0.0)).build()
         if updates is not None:
@@ -133,11 +133,11 @@ def export_run(
         step=checkpoint_step(checkpoint),
         denoising=denoising,
         origin=origin,
-        cross_modal=whole,
+        cross_modal=cross_modal,
     )
-    if whole is not None:
-        whole.config.denoising = denoising
-        export_whole(whole, out, card=card, origin=run.backbone, overwrite=overwrite)
+    if cross_modal is not None:
+        cross_modal.config.denoising = denoising
+        export_cross_modal(cross_modal, out, card=card, origin=run.backbone, overwrite=overwrite)
         return
     if updates is not None:
         card += lora_folder.CARD
@@ -159,13 +159,13 @@ def export_backbone(
     """Write a backbone as a folder for transformers 4.57 and 5: config, safetensors, tokenizer, model card.
 
     Args:
-        model: with an untied head, in the dtype in which to save it.
-        out: appears complete or not at all.
-        denoising: settings of the span denoising it was trained with, kept in config.json under `kebyt5_xm`.
+        model: has an untied head and the dtype in which it is saved.
+        out: the folder, written complete or not at all.
+        denoising: settings of the span denoising it was trained with, saved in config.json under `kebyt5_xm`.
         card: the text of README.md.
-        origin: folder that `kebyt5_xm.model.origin.record` wrote; its terms are copied.
+        origin: folder that `kebyt5_xm.model.origin.record` wrote; its licence terms are copied.
         overwrite: replace an earlier export.
-        lora: goes into lora/, in peft's layout.
+        lora: written to lora/, in peft's layout.
 
     Raises `UserError` if `out` exists and must not be overwritten.
     """
@@ -176,7 +176,7 @@ def export_backbone(
         about |= {"started_from": recorded.started_from, "licence": recorded.licence}
     config |= {"torch_dtype": str(model.dtype).removeprefix("torch."), ABOUT: about}
     generation = {key: config[key] for key in ("decoder_start_token_id", "eos_token_id", "pad_token_id")}
-    with _complete_or_absent(out, overwrite) as folder:
+    with _atomic_folder(out, overwrite) as folder:
         for name, content in (
             ("config.json", config),
             ("generation_config.json", generation),
@@ -193,8 +193,8 @@ def export_backbone(
             lora.write(folder / "lora", model.dtype)
 
 
-def export_whole(model: "CrossModalT5", out: Path, *, card: str, origin: Path, overwrite: bool) -> None:
-    """Write a `CrossModalT5` with its processor's settings, its adapters, its card and what it inherits."""
+def export_cross_modal(model: "CrossModalT5", out: Path, *, card: str, origin: Path, overwrite: bool) -> None:
+    """Write a `CrossModalT5` with its processor settings, adapters, card and inherited licence terms."""
     from kebyt5_xm.model.adapter_folder import save_adapter
     from kebyt5_xm.model.processor import CrossModalProcessor
     from kebyt5_xm.model.saving import save
@@ -206,7 +206,7 @@ def export_whole(model: "CrossModalT5", out: Path, *, card: str, origin: Path, o
         "licence": recorded.licence,
         "denoising": model.config.denoising,
     }
-    with _complete_or_absent(out, overwrite) as folder:
+    with _atomic_folder(out, overwrite) as folder:
         save(model, folder, about)
         CrossModalProcessor.of(model).save_pretrained(folder)
         for name in model.modalities:
@@ -215,7 +215,7 @@ def export_whole(model: "CrossModalT5", out: Path, *, card: str, origin: Path, o
         origins.copy_terms(origin, folder)
 
 
-def check_out(out: Path, overwrite: bool) -> None:
+def check_output_folder(out: Path, overwrite: bool) -> None:
     """Raise `UserError` unless an export may be written to `out`."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -231,9 +231,9 @@ def check_out(out: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def _complete_or_absent(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a folder beside `out` that takes its place at the end, or vanishes if anything fails."""
-    check_out(out, overwrite)
+def _atomic_folder(out: Path, overwrite: bool) -> Iterator[Path]:
+    """Yield a temporary folder that replaces `out` at the end, or is deleted if anything fails."""
+    check_output_folder(out, overwrite)
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     with durable_folder(out) as folder:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kebyt5_xm.encoder import Media
-from kebyt5_xm.evaluation.report.data_urls import grey, png, spectrogram, time_to_the_right, wav
+from kebyt5_xm.evaluation.report.data_urls import png, spectrogram, to_grey, transpose_time, wav
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ def _image(picture: Tensor, caption: str) -> Shown:
 def _tensor(prepared: Tensor, caption: str) -> Shown:
     values = prepared.float().numpy()
     caption = f"{caption}, values {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}"
-    return _picture(time_to_the_right(values), caption)
+    return _picture(transpose_time(values), caption)
 
 
 def _picture(values: NDArray[np.float32], caption: str) -> Shown:
-    return Shown("img", png(grey(values)), caption)
+    return Shown("img", png(to_grey(values)), caption)
 
 
 def _sound(waveform: NDArray[np.float32], rate: int, caption: str) -> Shown:

@@ -1,12 +1,11 @@
-"""What lies beside a key, and how Korean is typed: syllables to keystrokes of the 2-beolsik layout and back."""
+"""Neighbouring keys, and Korean syllables to keystrokes of the 2-beolsik layout and back."""
 
 import re
 
-# Each row is shifted to the right against the one above it, by so many widths of a key, on the ISO and ANSI
-# keyboards alike.
+# (keys, shift to the right in widths of a key): the same on ISO and ANSI keyboards.
 _ROWS = (("qwertyuiop", 0.0), ("asdfghjkl", 0.25), ("zxcvbnm", 0.75))
 _REACH = 1.3
-"""Widths of a key from the middle of one to that of a neighbour: the six around it."""
+"""Largest distance between the centres of neighbouring keys, in widths of a key: the six keys around a key."""
 
 # KS X 5002, the 2-beolsik layout, on the keys of QWERTY; a capital stands for Shift.
 _PLAIN = dict(
@@ -32,7 +31,7 @@ def _longest_first(keys: tuple[str, ...]) -> str:
     return "|".join(sorted(filter(None, keys), key=len, reverse=True))
 
 
-# What an input method does as keys come: a vowel takes the consonant before it away from the syllable it ended.
+# Like an input method: a vowel takes the final consonant of the syllable before it as its initial.
 _SYLLABLE = re.compile(
     f"([{''.join(_INITIALS)}])({_longest_first(_VOWELS)})(?:({_longest_first(_FINALS)})(?![ㅏ-ㅣ]))?"
 )
@@ -40,37 +39,37 @@ _SYLLABLE = re.compile(
 
 def _neighbours() -> dict[str, tuple[str, ...]]:
     places = {key: (shift + n, y) for y, (row, shift) in enumerate(_ROWS) for n, key in enumerate(row)}
-    beside: dict[str, tuple[str, ...]] = {}
+    neighbours: dict[str, tuple[str, ...]] = {}
     for key, (x, y) in places.items():
         near = [k for k, (a, b) in places.items() if k != key and (a - x) ** 2 + (b - y) ** 2 <= _REACH**2]
-        beside[key] = tuple(near)
-        beside[key.upper()] = tuple(k.upper() for k in near)
-        beside[_PLAIN[key]] = tuple(_PLAIN[k] for k in near)
+        neighbours[key] = tuple(near)
+        neighbours[key.upper()] = tuple(k.upper() for k in near)
+        neighbours[_PLAIN[key]] = tuple(_PLAIN[k] for k in near)
         if key.upper() in _SHIFTED:
-            beside[_SHIFTED[key.upper()]] = tuple(_SHIFTED.get(k.upper(), _PLAIN[k]) for k in near)
-    return beside
+            neighbours[_SHIFTED[key.upper()]] = tuple(_SHIFTED.get(k.upper(), _PLAIN[k]) for k in near)
+    return neighbours
 
 
 NEIGHBOURS = _neighbours()
-"""Letter of the Latin alphabet, or jamo that has a key -> those on the keys around its own."""
+"""Latin letter, or jamo with a key -> the letters or jamo on the keys around it."""
 
 
 def is_syllable(character: str) -> bool:
-    """Say whether a character is one of the 11,172 syllables."""
+    """Return whether a character is one of the 11,172 Korean syllables."""
     return _FIRST <= ord(character) <= _LAST
 
 
-def jamo(syllable: str) -> tuple[str, str, str]:
-    """Return initial, vowel and final of a syllable as compatibility jamo: two for two keystrokes, "" for none."""
+def split_syllable(syllable: str) -> tuple[str, str, str]:
+    """Return initial, vowel and final of a syllable as compatibility jamo: two if it takes two keystrokes, or ""."""
     rest, final = divmod(ord(syllable) - _FIRST, len(_FINALS))
     initial, vowel = divmod(rest, len(_VOWELS))
     return _INITIALS[initial], _VOWELS[vowel], _FINALS[final]
 
 
-def composed(keys: str) -> str:
-    """Return what an input method shows for keystrokes of jamo: syllables, and single jamo where none came about.
+def compose_syllables(keys: str) -> str:
+    """Return the text that an input method shows for keystrokes of jamo: syllables, and single jamo that form none.
 
-    Keystrokes of syllables by `jamo` become the same syllables.
+    The keystrokes that `split_syllable` gives become the same syllables.
     """
     return _SYLLABLE.sub(
         lambda match: chr(

@@ -1,11 +1,11 @@
-"""Damage to images and recordings: out of focus, and saved too small; noise, and a narrow line."""
+"""Damage to images (blur, JPEG) and to recordings (noise, a limited band)."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.evaluation.perturbations.perturbation import Perturbation
+from kebyt5_xm.evaluation.perturbations import Perturbation
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 Recording = tuple[NDArray[np.float32], int]
 
 REFERENCE_SIZE = 224
-"""Pixels of the shorter side at which a radius is meant: the usual input of image encoders."""
+"""Pixels of the shorter side that radii refer to: the usual input size of image encoders."""
 
-LARGEST_JPEG = 65_500
-"""Pixels of a side that libjpeg writes at most (its JPEG_MAX_DIMENSION)."""
+MAX_JPEG_SIDE = 65_500
+"""Largest side, in pixels, that libjpeg writes (its JPEG_MAX_DIMENSION)."""
 
 
 class Blur(Perturbation):
-    """A Gaussian blur. Its radius, the standard deviation, grows with the image, so that all sizes lose alike.
+    """A Gaussian blur. Its radius, the standard deviation, scales with the image, so that all sizes lose alike.
 
     Strengths: four of the five of the Gaussian blur of ImageNet-C (Hendrycks and Dietterich 2019).
     """
@@ -37,30 +37,30 @@ class Blur(Perturbation):
 
 
 class Jpeg(Perturbation):
-    """Saved as JPEG and opened again, colours at half the resolution as usual.
+    """Saved as JPEG and opened again, with colours at half the resolution as usual.
 
-    Strengths: 75, at which most files are saved, then three of the five of ImageNet-C, its ends among them. An image
-    with a side of more than 65,500 pixels cannot be a JPEG and stays as it is.
+    Strengths: 75, the usual quality of files, then three of the five of ImageNet-C, including its ends. An image with
+    a side of more than 65,500 pixels cannot be a JPEG and is not changed.
     """
 
     name, kind, unit = "jpeg", "image", "quality"
     strengths = (75, 25, 15, 7)
 
     def apply(self, item: "Image", strength: float, generator: np.random.Generator) -> "Image":
-        if max(item.size) > LARGEST_JPEG:
+        if max(item.size) > MAX_JPEG_SIDE:
             return item
         from torchvision.transforms.v2 import functional
 
-        image: Any = item  # torchvision takes Pillow's images too, but its types name tensors alone
+        image: Any = item  # torchvision accepts Pillow images too, but its type hints name tensors only
         damaged: Any = functional.jpeg(image, int(strength))
         return damaged.convert("RGB")
 
 
 class Noise(Perturbation):
-    """White Gaussian noise at a ratio to the recording's own mean power. Silence stays silence.
+    """White Gaussian noise, relative to the mean power of the recording. Silence stays silent.
 
-    White, since it needs no files and covers every band alike. Strengths: of the range of Aurora-2 (Hirsch and
-    Pearce 2000), from barely heard to as loud as the speech.
+    White noise needs no files and covers every band equally. Strengths: the range of Aurora-2 (Hirsch and Pearce
+    2000), from barely audible to as loud as the speech.
     """
 
     name, kind, unit = "noise", "audio", "signal-to-noise ratio in dB"
@@ -75,11 +75,11 @@ class Noise(Perturbation):
 
 
 class BandLimit(Perturbation):
-    """All above a frequency taken out (its Fourier coefficients set to zero); length and rate stay.
+    """Removes everything above a frequency (sets its Fourier coefficients to zero); length and rate stay.
 
-    Strengths: the upper ends of wideband (7,000 Hz, ITU-T G.722) and ordinary telephony (3,400 Hz, ITU-T G.712), then
-    where most second formants of vowels are lost, and where little but the first is left. A recording at 8 kHz has
-    nothing above 4,000 Hz to lose.
+    Strengths: the upper ends of wideband (7,000 Hz, ITU-T G.722) and ordinary telephony (3,400 Hz, ITU-T G.712); then
+    most second formants of vowels are lost, and then little but the first is left. A recording at 8 kHz has nothing
+    above 4,000 Hz to lose.
     """
 
     name, kind, unit = "band_limit", "audio", "highest frequency in Hz"

@@ -1,32 +1,37 @@
-"""Damage to text: what people, keyboards, file systems and cables do to it."""
+"""Damage to text: typos, decomposed Korean, missing spaces, look-alike characters, and corrupt bytes."""
 
 import unicodedata
 
 import numpy as np
 
-from kebyt5_xm.evaluation.perturbations.keyboard import NEIGHBOURS, composed, is_syllable, jamo
-from kebyt5_xm.evaluation.perturbations.perturbation import Perturbation
+from kebyt5_xm.evaluation.perturbations import Perturbation
+from kebyt5_xm.evaluation.perturbations.keyboard import (
+    NEIGHBOURS,
+    compose_syllables,
+    is_syllable,
+    split_syllable,
+)
 
-# A table of our own of what people write to evade or mistake, small enough to be read: Unicode's table of confusables
-# (UTS 39) has thousands of pairs, most of them of scripts that no text here has.
+# Our own small table of look-alikes. Unicode's table of confusables (UTS 39) has thousands of pairs, mostly of
+# scripts that do not occur here.
 #
-# Letters that most fonts draw alike in another alphabet; those with more than one look-alike are in several lines.
+# Letters that look the same in another alphabet in most fonts; letters with several look-alikes are in several lines.
 _PAIRS = (
     ("aceijopsxyABCEHIJKMOPSTXY", "асеіјорѕхуАВСЕНІЈКМОРЅТХУ"),  # Cyrillic
     ("ovABEHIKMNOPTXYZ", "ονΑΒΕΗΙΚΜΝΟΡΤΧΥΖ"),  # Greek
     ("ニロカハエタトヘベペー", "二口力八工夕卜へべぺ一"),  # katakana: to Chinese characters, and to hiragana
     ("二口力八工夕卜へべぺ一", "ニロカハエタトヘベペー"),
-    # Syllables that Korean speakers swap for fun or past a filter, as their outlines agree (야민정음).
+    # Syllables with similar outlines that Korean speakers swap for fun or to evade filters (야민정음).
     ("대머귀커며띠명띵멍댕비네과파유왕", "머대커귀띠며띵명댕멍네비파과윾앟"),
     # Compatibility jamo, as in ㅋㅋ: to the half-width ones.
     ("ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ", "ﾡﾢﾤﾧﾨﾩﾱﾲﾳﾵﾶﾷﾸﾹﾺﾻﾼﾽﾾ"),
 )
 
 _RADICALS = range(0x2F00, 0x2FD6)
-"""The block of Kangxi radicals: drawn like the characters that compatibility normalisation (NFKC) makes of them."""
+"""The block of Kangxi radicals: they look like the characters that NFKC normalises them to."""
 
 _FULL_WIDTH = 0xFF01 - ord("!")
-"""The block of full-width forms repeats printable ASCII, which Japanese and Chinese input methods give for it."""
+"""Offset of full-width forms, which repeat printable ASCII; Japanese and Chinese input methods produce them."""
 
 
 def _look_alikes() -> dict[str, tuple[str, ...]]:
@@ -46,14 +51,14 @@ _TABLE = _look_alikes()
 
 
 class Typos(Perturbation):
-    """Keys missed: Latin letters on QWERTY, Korean syllables on the 2-beolsik layout, composed again.
+    """Typing errors: Latin letters on QWERTY, Korean syllables on the 2-beolsik layout, composed again.
 
-    A keystroke that is drawn is, each as often, followed by a key beside it, left out, replaced by a key beside it,
-    or swapped with the next. Digits stay, since another number is another question, and so does what is not typed
-    key by key (Chinese characters, kana).
+    A drawn keystroke is, with equal probability, followed by a neighbouring key, left out, replaced by a neighbouring
+    key, or swapped with the next. Digits stay, since another number is another question; so do characters that are
+    not typed key by key (Chinese characters, kana).
 
     Strengths: people leave 1.2 % of keystrokes wrong on keyboards (Dhakal et al. 2018, 136 million keystrokes) and
-    2.3 % on phones (Palin et al. 2019); 1 and 3 % are those, 10 and 20 % are where words stop to be readable.
+    2.3 % on phones (Palin et al. 2019); 1 and 3 % stand for these, and at 10 and 20 % words become unreadable.
     """
 
     name, kind, unit = "typos", "text", "share of keystrokes"
@@ -69,14 +74,14 @@ class Typos(Perturbation):
         typed: list[tuple[str, bool]] = []
         swapped = False
         for n, (key, composes) in enumerate(strokes):
-            if swapped:  # it stands already before the stroke it was swapped with
+            if swapped:  # this stroke was already written, before the previous one
                 swapped = False
                 continue
-            beside = NEIGHBOURS.get(key)
-            if beside is None or not drawn[n]:
+            neighbours = NEIGHBOURS.get(key)
+            if neighbours is None or not drawn[n]:
                 typed.append((key, composes))
                 continue
-            other = beside[int(choice[n] * len(beside))], composes
+            other = neighbours[int(choice[n] * len(neighbours))], composes
             following = strokes[n + 1] if n + 1 < len(strokes) else None
             if action[n] == 0:
                 typed += [(key, composes), other]
@@ -93,8 +98,8 @@ class Typos(Perturbation):
 class Jamo(Perturbation):
     """Korean syllables decomposed into conjoining jamo (NFD): the same text, in twice or three times the bytes.
 
-    Composing (NFC) gives the text back. Strengths: all is what macOS's file names and some PDFs hold; shares are
-    texts pasted together from such.
+    Composing (NFC) restores the text. Strengths: file names of macOS and some PDFs are wholly decomposed; shares
+    stand for text pasted from several sources.
     """
 
     name, kind, unit = "jamo", "text", "share of syllables"
@@ -109,7 +114,7 @@ class Jamo(Perturbation):
 
 
 class MissingSpaces(Perturbation):
-    """Spaces left out, as in messages and between Korean words. Strengths: some, half, and every one."""
+    """Spaces left out, as in messages and between Korean words. Strengths: some, half, and all."""
 
     name, kind, unit = "missing_spaces", "text", "share of spaces"
     strengths = (0.2, 0.5, 1.0)
@@ -120,9 +125,9 @@ class MissingSpaces(Perturbation):
 
 
 class Homoglyphs(Perturbation):
-    """Characters replaced by those that look like them; see `look_alikes`.
+    """Characters replaced by look-alikes; see `find_look_alikes`.
 
-    Strengths: a stray one, what evades a filter, and half of all that can be.
+    Strengths: a stray one, enough to evade a filter, and half of all characters that have one.
     """
 
     name, kind, unit = "homoglyphs", "text", "share of characters that have a look-alike"
@@ -131,18 +136,18 @@ class Homoglyphs(Perturbation):
     def apply(self, item: str, strength: float, generator: np.random.Generator) -> str:
         drawn = generator.random(len(item)) < strength
         choice = generator.random(len(item))
-        written = []
+        characters = []
         for n, character in enumerate(item):
-            others = look_alikes(character) if drawn[n] else ()
-            written.append(others[int(choice[n] * len(others))] if others else character)
-        return "".join(written)
+            look_alikes = find_look_alikes(character) if drawn[n] else ()
+            characters.append(look_alikes[int(choice[n] * len(look_alikes))] if look_alikes else character)
+        return "".join(characters)
 
 
 class ByteNoise(Perturbation):
-    """Bytes of UTF-8 replaced by any other bytes; what comes out need not be UTF-8.
+    """Bytes of UTF-8 replaced by other bytes; the result may be invalid UTF-8.
 
-    Among them are the bytes from 0xF5 on, which text never holds and some models take for sentinels: a damaged file
-    has them like any others. Strengths: a byte in a hundred, in thirty, in ten.
+    They include the bytes from 0xF5 on, which never occur in text and are sentinels in some models: damaged files
+    have them too. Strengths: one byte in a hundred, in thirty, in ten.
     """
 
     name, kind, unit = "byte_noise", "text", "share of bytes"
@@ -156,33 +161,33 @@ class ByteNoise(Perturbation):
 
 
 def _strokes(text: str) -> list[tuple[str, bool]]:
-    """Return the keystrokes of a text, and of each whether it is a part of a syllable."""
+    """Return (keystroke, whether it is part of a syllable) for a text."""
     strokes: list[tuple[str, bool]] = []
     for character in text:
         if is_syllable(character):
-            strokes += [(key, True) for key in "".join(jamo(character))]
+            strokes += [(key, True) for key in "".join(split_syllable(character))]
         else:
             strokes.append((character, False))
     return strokes
 
 
 def _typed(strokes: list[tuple[str, bool]]) -> str:
-    """Return the text of keystrokes; only those of syllables are composed, so that single jamo stay what they are."""
+    """Return the text of keystrokes. Only those of syllables are composed, so that single jamo stay unchanged."""
     pieces: list[str] = []
     pending = ""
     for key, composes in strokes:
         if composes:
             pending += key
             continue
-        pieces += [composed(pending), key]
+        pieces += [compose_syllables(pending), key]
         pending = ""
-    return "".join(pieces) + composed(pending)
+    return "".join(pieces) + compose_syllables(pending)
 
 
-def look_alikes(character: str) -> tuple[str, ...]:
-    """Return what may stand for a character, each of one character or several; nothing for one without.
+def find_look_alikes(character: str) -> tuple[str, ...]:
+    """Return the look-alikes of a character, each of one or more characters.
 
-    Of a syllable that is its jamo one by one too (가: ㄱㅏ), which people read alike.
+    For a syllable they include its jamo one by one (가: ㄱㅏ), which people read the same.
     """
-    spelled = ("".join(jamo(character)),) if is_syllable(character) else ()
+    spelled = ("".join(split_syllable(character)),) if is_syllable(character) else ()
     return (*_TABLE.get(character, ()), *spelled)

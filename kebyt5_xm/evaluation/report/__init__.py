@@ -1,6 +1,6 @@
 """The report of a run as one HTML file that needs no network, in Korean and English.
 
-What draws a page is imported when one is drawn: jinja2, babel and matplotlib take a second to import.
+jinja2, babel and matplotlib take a second to import, so they are imported when a page is drawn.
 """
 
 from pathlib import Path
@@ -23,13 +23,13 @@ def write_report(
 ) -> None:
     """Write the page of a run, by default to RUN/report.html, and print its path. Raises `UserError`.
 
-    `find` opens the media of examples; without it, files beside the manifest are found.
+    `find` opens the media of examples; by default it finds files in the manifest's folder.
     """
     from kebyt5_xm.evaluation.report.draw import draw
-    from kebyt5_xm.evaluation.report.media import beside_manifest
+    from kebyt5_xm.evaluation.report.media import manifest_opener
 
     out = out or run.path / "report.html"
-    html = draw(run, find or beside_manifest(run), examples_shown=examples, language=language)
+    html = draw(run, find or manifest_opener(run), examples_shown=examples, language=language)
     size = write_page(html, out)
     print(f"wrote {out}: {size / 1e6:.1f} MB")
 

@@ -1,7 +1,7 @@
 """Charts as SVG with real text, drawn by matplotlib and coloured by the page's style sheet.
 
-matplotlib lays out lines, ticks and numbers. Names of lines and rows are put in afterwards, so that the browser sets
-them in its own font: no font has to hold Korean, and none is embedded.
+matplotlib lays out lines, ticks and numbers. Names of lines and rows are inserted afterwards, so that the browser
+renders them in its own font: no font with Korean has to be installed or embedded.
 """
 
 import io
@@ -19,33 +19,33 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from kebyt5_xm.evaluation.report.numbers import interval
+from kebyt5_xm.evaluation.report.wording import interval
 from kebyt5_xm.metrics.bootstrap import Score
 
 NUM_COLOURS = 6
 DASHES = ("solid", (0, (3.5, 1.5)), (0, (1, 1.5)))
 MAX_LINES, MAX_POINTS, MAX_MARKED = 12, 400, 24
 MAX_ROWS = 40
-"""Rows of one chart; the tables have all."""
+"""Limit of rows in a chart; tables have all rows."""
 WIDTH, LINES_HEIGHT, ROW_HEIGHT, AXIS_HEIGHT = 380, 190, 36, 20
-"""In units of the SVG, which are pixels when it is shown 380 pixels wide."""
+"""In units of the SVG, which are pixels at a width of 380 pixels."""
 MAX_NAME = 42
-"""Columns of a row's name, of which a Korean letter takes two."""
+"""Limit of a row's name in columns; a Korean character takes two."""
 
-# matplotlib draws with these colours, which become variables of the style sheet: a page is light or dark.
+# Placeholder colours that become variables of the style sheet, for light and dark pages.
 _VARIABLES = (*(f"c{n}" for n in range(NUM_COLOURS)), "line", "ink", "soft", "back")
 _COLOURS = {name: f"#fade{n:02x}" for n, name in enumerate(_VARIABLES)}
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "kebyt5-xm",  # the same page for the same run
-    "path.simplify": False,  # it would drop the dots, which are lines of no length
+    "path.simplify": False,  # simplifying would drop the dots, which are lines of zero length
     "font.size": 11,
 }
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: `points` are (x, y) by x, `bands` the interval around each; `steady` is a level, drawn dotted."""
+    """A curve: `points` are (x, y) by x, `bands` the interval of each. A `steady` line is a level, drawn dotted."""
 
     name: str | Markup
     points: Sequence[tuple[float, float]]
@@ -60,13 +60,13 @@ class Line:
 
     @property
     def last(self) -> float:
-        """The last value that is a number, NaN if there is none."""
+        """The last finite value, NaN if there is none."""
         return next((y for _, y in reversed(self.points) if math.isfinite(y)), math.nan)
 
 
 @dataclass(frozen=True)
 class LineChart:
-    """A drawing with what stands around it; `left_out` lines are not drawn."""
+    """A drawing with its title, labels and legend; `left_out` lines are not drawn."""
 
     title: str | Markup
     x_label: str | Markup
@@ -77,10 +77,10 @@ class LineChart:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: `value` with its interval, or a way from `start` over `worst` to `value`; `told` is its text."""
+    """A row: `value` with its interval, or a path from `start` over `worst` to `value`; `text` is its label."""
 
     name: str | Markup
-    told: str
+    text: str
     value: float
     interval: tuple[float, float] | None = None
     start: float | None = None
@@ -88,8 +88,8 @@ class Row:
     look: int = 0
 
     @classmethod
-    def of(cls, name: str | Markup, score: Score, look: int = 0, plus: bool = False) -> "Row":
-        """Return the row of a score; with `plus` its text says the sign."""
+    def from_score(cls, name: str | Markup, score: Score, look: int = 0, plus: bool = False) -> "Row":
+        """Return the row of a score; with `plus`, its text has the sign."""
         return cls(name, interval(score, plus), score.value, (score.low, score.high), look=look)
 
     def marks(self) -> list[float]:
@@ -109,7 +109,7 @@ def line_chart(title: str | Markup, x_label: str | Markup, lines: Sequence[Line]
     xs = [x for line in drawn if not line.steady for x, y in line.points if math.isfinite(y)] or [0.0]
     with style.context(["default", _STYLE]):  # whatever the reader's matplotlibrc says
         axes = _axes(WIDTH, LINES_HEIGHT)
-        whole = all(float(x).is_integer() for x in xs)  # there is nothing between two steps
+        whole = all(float(x).is_integer() for x in xs)  # steps are integers, so their ticks are too
         _set_ticks(axes.xaxis, xs, 6, integer=whole)
         axes.set_xlim(min(xs), max(xs)) if min(xs) < max(xs) else axes.set_xlim(xs[0] - 0.5, xs[0] + 0.5)
         axes.set_ylim(*_set_ticks(axes.yaxis, ys, 5))
@@ -124,7 +124,7 @@ def line_chart(title: str | Markup, x_label: str | Markup, lines: Sequence[Line]
 
 
 def row_chart(rows: Sequence[Row], zero: bool = False, width: int = WIDTH) -> Markup:
-    """Return rows over a shared axis as SVG; with `zero` it is part of the axis and stands out."""
+    """Return rows over a shared axis as SVG; with `zero`, the axis includes 0, drawn as a strong line."""
     rows = rows[:MAX_ROWS]
     marks = [mark for row in rows for mark in row.marks()] + [0.0] * zero
     height = ROW_HEIGHT * len(rows) + AXIS_HEIGHT
@@ -140,7 +140,7 @@ def row_chart(rows: Sequence[Row], zero: bool = False, width: int = WIDTH) -> Ma
             axes.axvline(0, color=_COLOURS["ink"], linewidth=1.5, clip_on=False)
         for n, row in enumerate(rows):
             _draw_row(axes, row, n + 0.72)
-            for x, side, text in ((0, "left", _shortened(row.name)), (width, "right", row.told)):
+            for x, side, text in ((0, "left", _shortened(row.name)), (width, "right", row.text)):
                 axes.figure.text(
                     x / width,
                     1 - (n + 0.4) * ROW_HEIGHT / height,
@@ -152,16 +152,16 @@ def row_chart(rows: Sequence[Row], zero: bool = False, width: int = WIDTH) -> Ma
         return _svg(axes, "rows", texts)
 
 
-def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return at most about `MAX_POINTS` points: the lowest and highest of every stretch, so no spike is lost."""
+def thin_points(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return about `MAX_POINTS` points at most: the lowest and highest of each stretch, so that no spike is lost."""
     if len(points) <= MAX_POINTS:
         return list(points)
     size = -(-2 * len(points) // MAX_POINTS)
-    kept: list[tuple[float, float]] = []
+    extremes: list[tuple[float, float]] = []
     for start in range(0, len(points), size):
         stretch = points[start : start + size]
-        kept += sorted({min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])})
-    return kept if kept[-1] == points[-1] else [*kept, points[-1]]
+        extremes += sorted({min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])})
+    return extremes if extremes[-1] == points[-1] else [*extremes, points[-1]]
 
 
 def _finite(point: tuple[float, float]) -> bool:
@@ -169,7 +169,7 @@ def _finite(point: tuple[float, float]) -> bool:
 
 
 def _axes(width: float, height: float) -> Axes:
-    """Return axes without a frame, of a figure that is `width` by `height` points large."""
+    """Return axes without a frame, in a figure of `width` by `height` points."""
     axes = Figure(figsize=(width / 72, height / 72)).add_axes((0, 0, 1, 1), frameon=False)
     axes.set_axisbelow(True)
     axes.tick_params(left=False, bottom=False, labelcolor=_COLOURS["soft"], labelsize=10)
@@ -179,7 +179,7 @@ def _axes(width: float, height: float) -> Axes:
 def _set_ticks(
     axis: Axis, values: Sequence[float], wanted: int, integer: bool = False
 ) -> tuple[float, float]:
-    """Set ticks by 1, 2 or 5 times a power of ten, and return the first and last of those that cover `values`."""
+    """Set ticks at 1, 2 or 5 times a power of ten that cover `values`; return the first and the last."""
     low, high = min(values), max(values)
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - (abs(low) or 1) * 0.1, high + (abs(high) or 1) * 0.1
@@ -207,7 +207,7 @@ def _draw_line(axes: Axes, line: Line) -> None:
         )
     whole = all(map(_finite, line.points))
     points = [(x, y if math.isfinite(y) else math.nan) for x, y in line.points if math.isfinite(x)]
-    points = thinned(points) if whole else points
+    points = thin_points(points) if whole else points
     axes.plot(
         *zip(*points, strict=True), color=colour, linewidth=2, clip_on=False, linestyle=_dash(line.look)
     )
@@ -240,14 +240,14 @@ def _draw_row(axes: Axes, row: Row, y: float) -> None:
 
 
 def _dots(axes: Axes, points: Sequence[tuple[float, float]], colour: str, size: float) -> None:
-    """Draw dots as lines of no length: matplotlib's markers would need ids, which are unique in a page."""
+    """Draw dots as lines of zero length: matplotlib's markers need ids, which must be unique in a page."""
     xs = [x for point in points if _finite(point) for x in (point[0], point[0], math.nan)]
     ys = [y for point in points if _finite(point) for y in (point[1], point[1], math.nan)]
     axes.plot(xs, ys, color=colour, linewidth=size, solid_capstyle="round", clip_on=False)
 
 
 def _shortened(name: str | Markup) -> str | Markup:
-    """Return a name with its middle left out if it takes more than `MAX_NAME` columns."""
+    """Return a name, with its middle cut out if it takes more than `MAX_NAME` columns."""
     if isinstance(name, Markup):
         return name
     wide = "".join(c + "\0" * (unicodedata.east_asian_width(c) in "WF") for c in name.replace("\0", "␀"))
@@ -257,7 +257,7 @@ def _shortened(name: str | Markup) -> str | Markup:
 
 
 def _svg(axes: Axes, kind: str, texts: Sequence[str | Markup] = ()) -> Markup:
-    """Return the figure as an element of a page, `texts` in the place of their numbers."""
+    """Return the figure as an SVG element, with `texts` inserted for their placeholders."""
     buffer = io.StringIO()
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -270,5 +270,5 @@ def _svg(axes: Axes, kind: str, texts: Sequence[str | Markup] = ()) -> Markup:
     drawn = re.sub(r"@(\d+)@", lambda found: escape(texts[int(found[1])]), drawn)
     drawn = re.sub(r"\s*\n\s*", " ", drawn)
     width, height = (round(72 * inches) for inches in figure.get_size_inches())
-    hidden = "" if texts else ' aria-hidden="true"'  # the legend says a line chart's names and values
+    hidden = "" if texts else ' aria-hidden="true"'  # the legend has a line chart's names and values
     return Markup(f'<svg class="{kind}" viewBox="0 0 {width} {height}"{hidden}>{drawn}</svg>')

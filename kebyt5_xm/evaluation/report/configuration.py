@@ -1,4 +1,4 @@
-"""What was trained, on what it was built, with which settings, and what it cost."""
+"""What was trained, with which settings, on which data, and what it cost."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,28 +7,39 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from kebyt5_xm.evaluation.report.language import bilingual, code, data
-from kebyt5_xm.evaluation.report.numbers import duration, number
-from kebyt5_xm.evaluation.report.recorded import Record, section
+from kebyt5_xm.evaluation.report.record import Record, SkippedRows, section
+from kebyt5_xm.evaluation.report.wording import NONE, bilingual, code, data, duration, number, percent
 from kebyt5_xm.model.origin import Origin
 
+MAX_CAUSES = 10
 MAX_VALUE = 60
 """Characters of a setting's value."""
 
 Fact = tuple[Markup, str | Markup | None]
-"""Name and value; None for what is not recorded."""
+"""Name and value; None if not recorded."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """The settings that decide most, (name, encoder, frozen, adapter) of the modalities, and the merged recipe."""
+    """The main settings, (name, encoder, frozen, adapter) of the modalities, and the merged recipe."""
 
     facts: list[Fact]
     modalities: list[tuple[str, Markup | None, bool | None, Markup | None]]
     recipe: str
 
 
-def configuration(record: Record) -> Configuration:
+@dataclass(frozen=True)
+class Skips:
+    """Examples of a source that could not be used, and (cause, times) of the most frequent causes."""
+
+    source: str
+    count: int
+    share: str
+    causes: list[tuple[str, int]]
+    more_causes: int
+
+
+def describe_configuration(record: Record) -> Configuration:
     """Return the configuration of a run."""
     return Configuration(
         _facts(record),
@@ -45,34 +56,63 @@ def configuration(record: Record) -> Configuration:
     )
 
 
-def costs(record: Record) -> list[Fact]:
-    """Return speed, memory, and hours of devices."""
+def list_costs(record: Record) -> list[Fact]:
+    """Return speed, memory, and device hours."""
     results, evaluation = record.results, record.evaluation
 
-    def told(value: Any, told_as: Callable[[Any], str]) -> str | None:
-        return told_as(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    def text(value: Any, to_text: Callable[[Any], str]) -> str | None:
+        return to_text(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     hours, rate = results.get("device_hours"), results.get("bytes_per_second")
     written = evaluation.generated_bytes_per_second if evaluation else None
     return [
         (bilingual("Trained on"), _of(results.get("hardware"))),
-        (bilingual("Training time"), told(results.get("train_seconds"), duration)),
-        (bilingual("Device hours"), told(hours, lambda hours: f"{hours:.3g} h")),
-        (bilingual("Training speed"), told(rate, lambda rate: f"{number(round(rate))} B/s")),
-        (bilingual("Peak memory"), told(results.get("peak_memory_gb"), lambda size: f"{size:.2f} GB")),
+        (bilingual("Training time"), text(results.get("train_seconds"), duration)),
+        (bilingual("Device hours"), text(hours, lambda hours: f"{hours:.3g} h")),
+        (bilingual("Training speed"), text(rate, lambda rate: f"{number(round(rate))} B/s")),
+        (bilingual("Peak memory"), text(results.get("peak_memory_gb"), lambda size: f"{size:.2f} GB")),
         (bilingual("Evaluated on"), _of(evaluation.hardware if evaluation else None)),
-        (bilingual("Evaluation time"), told(evaluation.seconds if evaluation else None, duration)),
-        (bilingual("Writing speed"), told(written, lambda rate: f"{number(rate)} B/s")),
+        (bilingual("Evaluation time"), text(evaluation.seconds if evaluation else None, duration)),
+        (bilingual("Writing speed"), text(written, lambda rate: f"{number(rate)} B/s")),
     ]
 
 
-def flattened(config: Any, prefix: str = "") -> list[tuple[str, str]]:
+def count_epochs(record: Record, source: str) -> str:
+    """Return the epochs of a source: the fewest and the most of its parts."""
+
+    def is_part(name: str) -> bool:
+        return name == source or name.startswith(f"{source}/")
+
+    found = [points[-1][1] for part, points in record.below("epochs/").items() if is_part(part)]
+    by_part = record.results.get("epochs")
+    if not found and isinstance(by_part, dict):
+        found = [float(v) for part, v in by_part.items() if isinstance(v, int | float) and is_part(part)]
+    if not found:
+        return NONE
+    low, high = f"{min(found):.2f}", f"{max(found):.2f}"
+    return low if low == high else f"{low} – {high}"
+
+
+def list_skips(record: Record) -> list[Skips]:
+    """Return the skips of every source, counted by results.json, else by skipped.jsonl."""
+    counted = record.results.get("skipped") or {}
+    found = []
+    for name in dict.fromkeys([*record.skipped, *counted]):
+        skipped, entry = record.skipped.get(name, SkippedRows()), counted.get(name) or {}
+        count, drawn = entry.get("skipped", skipped.total), entry.get("drawn")
+        causes = skipped.causes.most_common(MAX_CAUSES)
+        share = percent(count / drawn) if drawn else NONE
+        found.append(Skips(name, count, share, causes, len(skipped.causes) - len(causes)))
+    return found
+
+
+def flatten(config: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Return the settings of a recipe as (dotted key, value); an empty mapping is a value."""
     if isinstance(config, dict) and config:
         return [
             entry
             for key, value in config.items()
-            for entry in flattened(value, f"{prefix}.{key}" if prefix else str(key))
+            for entry in flatten(value, f"{prefix}.{key}" if prefix else str(key))
         ]
     return [(prefix, str(config))] if prefix else []
 
@@ -127,7 +167,7 @@ def _parameters(total: Any, training: Any) -> str | Markup | None:
 
 
 def _class(block: Any) -> Markup | None:
-    """Return a class with its arguments, of switches those that are on; the recipe below has its module and all."""
+    """Return a class name with its arguments, without those that are None or off."""
     if not isinstance(block, dict) or "class_path" not in block:
         return code(block) if isinstance(block, str) else None
     name = str(block["class_path"]).rpartition(".")[2]
@@ -140,8 +180,8 @@ def _class(block: Any) -> Markup | None:
 
 
 def _value(value: Any) -> str:
-    told = f"{value:g}" if isinstance(value, float) else str(value)
-    return told if len(told) <= MAX_VALUE else told[: MAX_VALUE - 1] + "…"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 1] + "…"
 
 
 def _of(value: Any) -> str | Markup | None:

@@ -1,45 +1,45 @@
-"""Line charts: what metrics.csv has over the steps, and metrics against the strength of a disturbance."""
+"""Line charts: the metrics of metrics.csv over the steps, and metrics over the strength of a perturbation."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from kebyt5_xm.evaluation.evaluation_file import Curve, Robustness
 from kebyt5_xm.evaluation.report.charts import Line, LineChart, line_chart
-from kebyt5_xm.evaluation.report.figures import Curve, Robustness
-from kebyt5_xm.evaluation.report.language import bilingual, data
-from kebyt5_xm.evaluation.report.recorded import Record
+from kebyt5_xm.evaluation.report.record import Record
 from kebyt5_xm.evaluation.report.text_ability import BASELINES
+from kebyt5_xm.evaluation.report.wording import bilingual, data
 
 MAX_CHARTS = 12
 MAX_PARTS_WITH_BASELINES = 4
-"""Levels of more parts would bury the curves."""
+"""With more parts, the levels would hide the curves."""
 
 Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Charts that are seen at once, those in the fold, and the number of those left out."""
+    """The charts shown at once, the number left out, and those in the fold (`aside`)."""
 
     shown: list[LineChart]
     left_out: int
     aside: Sequence[LineChart] = ()
 
 
-def curves(record: Record) -> Curves:
-    """Return the charts of a run: losses and what validations measure, and the rest for the fold."""
+def draw_curves(record: Record) -> Curves:
+    """Return the charts of a run: losses and validation metrics, and the rest for the fold."""
     losses = {n: record.series[n] for n in ("train/loss", "val/loss") if n in record.series}
     titled = [
         (bilingual("Loss (nats per byte)"), _lines(losses)),
         (bilingual("Held out, bits per byte"), _bits_per_byte(record)),
-        *((data(metric), _lines(sources)) for metric, sources in validated_metrics(record).items()),
+        *((data(metric), _lines(sources)) for metric, sources in list_validated_metrics(record).items()),
     ]
     return Curves(*_drawn(titled), _aside(record))
 
 
-def overlaid(records: Sequence[Record], names: Sequence[str], without: Collection[str] = ()) -> Curves:
-    """Return a chart for every metric with a line for each run, but for those `without`."""
+def overlay_curves(records: Sequence[Record], names: Sequence[str], without: Collection[str] = ()) -> Curves:
+    """Return a chart for every metric except `without`, with a line for each run."""
     titles = {
         "train/loss": bilingual("Training loss (nats per byte)"),
         "val/loss": bilingual("Held-out loss (nats per byte)"),
@@ -61,8 +61,8 @@ def overlaid(records: Sequence[Record], names: Sequence[str], without: Collectio
     return Curves(*_drawn(titled))
 
 
-def validated_metrics(record: Record) -> dict[str, dict[str, Points]]:
-    """Return the metrics of answers measured at validations: metric -> source -> points."""
+def list_validated_metrics(record: Record) -> dict[str, dict[str, Points]]:
+    """Return the metrics of answers at validations: metric -> source -> points."""
     found: dict[str, dict[str, Points]] = {}
     for name, points in record.below("val/").items():
         metric, _, source = name.partition("/")
@@ -72,10 +72,10 @@ def validated_metrics(record: Record) -> dict[str, dict[str, Points]]:
 
 
 def robustness_charts(found: Robustness) -> list[LineChart]:
-    """Return a chart for every perturbation and metric, the level without one dotted."""
+    """Return a chart for every perturbation and metric, with the clean level dotted."""
     charts = []
     for curve in found.curves:
-        for metric, points in curve.points.items():
+        for metric, points in curve.by_metric().items():
             lines = [robustness_line(metric, curve, metric, 0)]
             if metric in found.clean:
                 level = [(points[0][0], found.clean[metric].value)]
@@ -86,14 +86,14 @@ def robustness_charts(found: Robustness) -> list[LineChart]:
 
 def robustness_line(name: str, curve: Curve, metric: str, look: int) -> Line:
     """Return a metric along a curve, with its intervals."""
-    points = curve.points.get(metric, [])
+    points = curve.by_metric().get(metric, [])
     return Line(name, [(x, s.value) for x, s in points], [(s.low, s.high) for _, s in points], look=look)
 
 
 def robustness_chart(
     curve: Curve, metric: str, lines: Sequence[Line], source: str | None = None
 ) -> LineChart | None:
-    """Return lines over the strength of a perturbation, under its name and the metric's."""
+    """Return a chart over the strength of a perturbation, titled with its name and the metric's."""
     title = Markup(" · ").join(
         data(part) for part in (source, curve.perturbation, metric) if part is not None
     )
@@ -106,7 +106,7 @@ def _lines(series: Mapping[str, Points]) -> list[Line]:
 
 
 def _drawn(titled: Sequence[tuple[Markup, Sequence[Line]]]) -> tuple[list[LineChart], int]:
-    """Return the first `MAX_CHARTS` charts that have a point, by title and lines, and the number of the others."""
+    """Return the first `MAX_CHARTS` charts that have a point, and the number of the others."""
     drawable = [(title, lines) for title, lines in titled if any(line.is_drawable for line in lines)]
     charts = [line_chart(title, bilingual("optimizer step"), lines) for title, lines in drawable[:MAX_CHARTS]]
     return [chart for chart in charts if chart], len(drawable) - len(charts)

@@ -1,16 +1,27 @@
-"""The report of one run: its files, drawn as one page."""
+"""Draws the report of one run as one page."""
 
 from kebyt5_xm.evaluation import SHOWN_EXAMPLES
 from kebyt5_xm.evaluation.report.charts import MAX_ROWS
-from kebyt5_xm.evaluation.report.configuration import configuration, costs
-from kebyt5_xm.evaluation.report.curves import curves, robustness_charts
-from kebyt5_xm.evaluation.report.data_used import epochs, skips
-from kebyt5_xm.evaluation.report.examples import examples
-from kebyt5_xm.evaluation.report.media import MediaShelf, Opener
-from kebyt5_xm.evaluation.report.pages import render, sections
-from kebyt5_xm.evaluation.report.recorded import read_record
-from kebyt5_xm.evaluation.report.scores import malformed, score_charts, use_rows
-from kebyt5_xm.evaluation.report.text_ability import BASELINES, text_course, text_rows
+from kebyt5_xm.evaluation.report.configuration import (
+    count_epochs,
+    describe_configuration,
+    list_costs,
+    list_skips,
+)
+from kebyt5_xm.evaluation.report.curves import draw_curves, robustness_charts
+from kebyt5_xm.evaluation.report.examples import show_examples
+from kebyt5_xm.evaluation.report.media import MediaRenderer, Opener
+from kebyt5_xm.evaluation.report.pages import list_sections, render
+from kebyt5_xm.evaluation.report.record import read_record
+from kebyt5_xm.evaluation.report.scores import (
+    chart_scores,
+    count_malformed,
+    list_main_metrics,
+    list_main_uses,
+    list_uses,
+    use_rows,
+)
+from kebyt5_xm.evaluation.report.text_ability import BASELINES, chart_text_change, text_rows
 from kebyt5_xm.model.runs.run import Run
 
 
@@ -20,44 +31,45 @@ def draw(
     """Return the page of a run, in Korean and English.
 
     Args:
-        run: whose files are read; of those that are absent the page says what is missing.
-        media: finds the media of predictions; without it only their references are shown.
-        examples_shown: of each source, wrong ones first.
-        language: shown first, `ko` or `en`.
+        run: where the files are read. The page says which ones are missing.
+        media: opens the media of predictions; without it only their references are shown.
+        examples_shown: examples of each source, wrong ones first.
+        language: the language shown first, `ko` or `en`.
 
-    Raises `UserError` for a file that is not what training or an evaluation wrote.
+    Raises `UserError` for a file that neither training nor an evaluation wrote.
     """
     record = read_record(run, examples_shown)
     evaluation = record.evaluation
     sources = evaluation.sources if evaluation else {}
+    uses = [source.modality_use for source in sources.values() if source.modality_use]
     return render(
         "report.html.j2",
         language=language,
         title=f"{record.name} · kebyt5-xm",
-        sections=sections("report"),
+        sections=list_sections("report"),
         record=record,
         evaluation=evaluation,
-        main_metrics=evaluation.main_metrics if evaluation else [],
-        malformed=malformed(record),
-        score_charts=score_charts(evaluation) if evaluation else [],
+        main_metrics=list_main_metrics(evaluation),
+        malformed=count_malformed(record),
+        score_charts=chart_scores(evaluation) if evaluation else [],
         MAX_ROWS=MAX_ROWS,
-        examples=examples(record, MediaShelf(media)),
+        examples=show_examples(record, MediaRenderer(media)),
         parts=record.text_parts,
         text_rows=text_rows,
-        text_course=text_course(record),
+        text_change_chart=chart_text_change(record),
         BASELINES=BASELINES,
-        uses=evaluation.uses if evaluation else [],
-        main_uses=evaluation.main_uses if evaluation else [],
+        uses=list_uses(evaluation),
+        main_uses=list_main_uses(evaluation),
         use_rows=use_rows,
-        use_examples=sorted({source.use_examples for source in sources.values() if source.uses}),
+        use_examples=sorted({use.num_examples for use in uses if use.modalities}),
         robustness=[
             (name, source.robustness, robustness_charts(source.robustness))
             for name, source in sources.items()
             if source.robustness
         ],
-        curves=curves(record),
-        configuration=configuration(record),
-        epochs=epochs,
-        skips=skips(record),
-        costs=costs(record),
+        curves=draw_curves(record),
+        configuration=describe_configuration(record),
+        epochs=count_epochs,
+        skips=list_skips(record),
+        costs=list_costs(record),
     )

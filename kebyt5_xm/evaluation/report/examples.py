@@ -1,23 +1,29 @@
-"""Predictions and their references as a page shows them: the bytes that differ in pieces, and the media."""
+"""Examples as a page shows them: predictions and references with their differing bytes marked, and media."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from kebyt5_xm.evaluation.report.answered import Answers, Prediction
-from kebyt5_xm.evaluation.report.difference import MOST_CHARACTERS, Piece, differences, is_malformed, nearest
-from kebyt5_xm.evaluation.report.media import MOST_BYTES, MediaShelf, Shown
-from kebyt5_xm.evaluation.report.recorded import Record
+from kebyt5_xm.evaluation.report.difference import (
+    MAX_CHARACTERS,
+    Piece,
+    find_nearest,
+    is_malformed,
+    mark_differences,
+)
+from kebyt5_xm.evaluation.report.media import MAX_BYTES, MediaRenderer, ShownMedium
+from kebyt5_xm.evaluation.report.predictions import Prediction, SourcePredictions
+from kebyt5_xm.evaluation.report.record import Record
 
 MAX_RUBIES = 6
-"""Characters of a text whose bytes are written above them; more would hide the text."""
+"""Characters of a text that have their bytes written above them; more would hide the text."""
 MAX_PROBABILITIES, MAX_OTHERS = 5, 3
 
 
 @dataclass(frozen=True)
 class ShownPiece:
-    """Text that is marked alike; a `part` is one character, with its bytes in hex and whether each differs."""
+    """Text with one kind of mark; a `part` is one character, with (hex byte, whether it differs) in `bytes`."""
 
     kind: str
     text: str
@@ -26,7 +32,7 @@ class ShownPiece:
 
 @dataclass(frozen=True)
 class ShownText:
-    """A text in pieces; `left_out` characters follow."""
+    """A text in pieces; `left_out` characters after them are not shown."""
 
     pieces: list[ShownPiece]
     left_out: int
@@ -42,13 +48,13 @@ class ShownText:
 
 @dataclass(frozen=True)
 class Example:
-    """A prediction beside the nearest of its references; `distance` is the bytes to edit."""
+    """A prediction and the nearest of its references; `distance` is the number of bytes to edit."""
 
     is_right: bool
     is_judged: bool
     is_malformed: bool
     place: str
-    prompt: list[str | Shown]
+    prompt: list[str | ShownMedium]
     reference: ShownText | None
     others: list[str]
     output: ShownText
@@ -58,55 +64,57 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of each source, and the limits that they are shown within."""
+    """The examples of each source, and the limits of the page."""
 
-    sources: list[tuple[str, Answers, list[Example]]]
+    sources: list[tuple[str, SourcePredictions, list[Example]]]
     media_left_out: int
-    max_characters: int = MOST_CHARACTERS
-    max_megabytes: int = MOST_BYTES // 1_000_000
+    max_characters: int = MAX_CHARACTERS
+    max_megabytes: int = MAX_BYTES // 1_000_000
 
     @property
     def num_shown(self) -> int:
         return sum(len(shown) for _, _, shown in self.sources)
 
 
-def examples(record: Record, shelf: MediaShelf) -> Examples:
-    """Return, of each source, the first wrong outputs and some right ones, within the page's limits."""
-    sources = [(name, a, [_example(p, shelf) for p in a.shown]) for name, a in record.answers.items()]
-    return Examples(sources, shelf.left_out)
+def show_examples(record: Record, renderer: MediaRenderer) -> Examples:
+    """Return the first wrong outputs and some right ones of each source, within the page's limits."""
+    sources = [(name, a, [_example(p, renderer) for p in a.shown]) for name, a in record.predictions.items()]
+    return Examples(sources, renderer.left_out)
 
 
-def _example(prediction: Prediction, shelf: MediaShelf) -> Example:
-    references, written = prediction.references, prediction.prediction
-    reference = references[nearest(references, written)] if references else ""
-    wanted, output, distance = differences(reference, written)
+def _example(prediction: Prediction, renderer: MediaRenderer) -> Example:
+    references, output = prediction.references, prediction.prediction
+    reference = references[find_nearest(references, output)] if references else ""
+    reference_pieces, output_pieces, distance = mark_differences(reference, output)
     probabilities = sorted((prediction.probabilities or {}).items(), key=lambda entry: -entry[1])
     path = PurePath(prediction.path).name
     return Example(
-        is_right=prediction.agrees,
+        is_right=prediction.is_right,
         is_judged=prediction.right is not None,
-        is_malformed=is_malformed(written),
+        is_malformed=is_malformed(output),
         place=f"{path}:{prediction.line}" if prediction.path else f"#{prediction.row}",
-        prompt=_prompt(prediction, shelf),
-        reference=_text(wanted, reference) if references else None,
-        others=[_cut(r, MOST_CHARACTERS) for r in references if r != reference][:MAX_OTHERS],
-        output=_text(output, written),
+        prompt=_prompt(prediction, renderer),
+        reference=_text(reference_pieces, reference) if references else None,
+        others=[_cut(r, MAX_CHARACTERS) for r in references if r != reference][:MAX_OTHERS],
+        output=_text(output_pieces, output),
         distance=distance,
         probabilities=[(label, min(1.0, max(0.0, p))) for label, p in probabilities[:MAX_PROBABILITIES]],
     )
 
 
-def _prompt(prediction: Prediction, shelf: MediaShelf) -> list[str | Shown]:
+def _prompt(prediction: Prediction, renderer: MediaRenderer) -> list[str | ShownMedium]:
     place = {key: getattr(prediction, key) for key in ("source", "row", "path", "line")}
     return [
-        shelf.shown({**part, **place}) if isinstance(part, dict) else _cut(part.strip(), MOST_CHARACTERS // 2)
+        renderer.render({**part, **place})
+        if isinstance(part, dict)
+        else _cut(part.strip(), MAX_CHARACTERS // 2)
         for part in prediction.prompt
         if isinstance(part, dict) or part.strip()
     ]
 
 
 def _text(pieces: Sequence[Piece], whole: str) -> ShownText:
-    return ShownText(list(_pieces(pieces)), max(0, len(whole) - MOST_CHARACTERS))
+    return ShownText(list(_pieces(pieces)), max(0, len(whole) - MAX_CHARACTERS))
 
 
 def _pieces(pieces: Sequence[Piece]) -> Iterator[ShownPiece]:
@@ -126,12 +134,12 @@ def _pieces(pieces: Sequence[Piece]) -> Iterator[ShownPiece]:
 
 
 def _stand_alone(piece: Piece) -> bool:
-    """Return whether its characters may be drawn one by one: those written from right to left mostly join."""
+    """Return whether the characters may be drawn one by one: those of right-to-left scripts mostly join."""
     return all(unicodedata.bidirectional(c.text) == "L" for c in piece.characters)
 
 
 def _visible(words: str) -> str:
-    """Return marked text in which blanks are seen."""
+    """Return marked text with visible blanks."""
     return words.replace(" ", "␣").replace("\n", "↵\n").replace("\t", "⇥")
 
 

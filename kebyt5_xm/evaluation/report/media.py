@@ -1,4 +1,4 @@
-"""Images, recordings and arrays of a prompt: opened safely, made small, and put into the page."""
+"""Images, recordings and arrays of a prompt: opened safely, reduced, and embedded in the page."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,29 +12,28 @@ from kebyt5_xm.data.media.bad_sample import MediaError
 from kebyt5_xm.data.media.opening import open_media
 from kebyt5_xm.data.media.reference import Readable, resolve
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation.report.data_urls import grey, jpeg, png, spectrogram, time_to_the_right, wav
-from kebyt5_xm.evaluation.report.language import bilingual, data
-from kebyt5_xm.evaluation.report.numbers import number
+from kebyt5_xm.evaluation.report.data_urls import jpeg, png, spectrogram, to_grey, transpose_time, wav
+from kebyt5_xm.evaluation.report.wording import bilingual, data, number
 from kebyt5_xm.model.runs.run import Run
 
 Opener = Callable[[dict[str, Any]], Readable | None]
-"""From a medium of a prompt to what may be opened for it (a path, a file's bytes, ...); None for nothing.
+"""Returns a path, a file's bytes or the like for a medium of a prompt; None if it cannot be found.
 
-It is given the medium as it stands in predictions.jsonl (`modality`, `media`, `reference`), with `source`, `row`,
-`path` and `line` of its example. It may raise `MediaError`, whose cause is then shown.
+The argument is the medium as in predictions.jsonl (`modality`, `media`, `reference`), with `source`, `row`, `path`
+and `line` of its example. May raise `MediaError`, whose cause is then shown.
 """
 
-MOST_BYTES = 24_000_000
-"""Of all media of a page together, as data URLs. Our own choice: phones open a page of that size."""
+MAX_BYTES = 24_000_000
+"""Limit for all media of a page, as data URLs. Our own choice: phones open a page of that size."""
 IMAGE_SIDE, JPEG_QUALITY = 224, 82
-MOST_SECONDS, MOST_RATE = 12.0, 16_000
+MAX_SECONDS, MAX_RATE = 12.0, 16_000
 SPECTROGRAM_COLUMNS = 360
 
 
-def beside_manifest(run: Run) -> Opener:
-    """Return an opener of files within the manifest's folder, as `kebyt5_xm.data.Manifest` resolves them.
+def manifest_opener(run: Run) -> Opener:
+    """Return an opener that finds files in the manifest's folder, as `kebyt5_xm.data.Manifest` resolves them.
 
-    What stands inside another file (a tar shard, a parquet table) has no path of its own and is not found by it.
+    It does not find media inside other files (tar shards, parquet tables), since they have no path.
     """
     sources = (run.config.get("data") or {}).get("sources") or {}
 
@@ -51,98 +50,102 @@ def beside_manifest(run: Run) -> Opener:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a page shows of a medium: data URLs of what is seen and heard, or the `problem` in their place."""
+class ShownMedium:
+    """What a page shows of a medium: data URLs of its image and sound, or the `problem` instead."""
 
     reference: str = ""
     image: str | None = None
     alt: str = ""
     size: tuple[int, int] | None = None
-    """Width and height at which it is shown, in pixels; None where the style sheet says."""
+    """Displayed width and height in pixels; None if the style sheet decides."""
     classes: str = ""
     audio: str | None = None
-    told: str | Markup | None = None
+    caption: str | Markup | None = None
     problem: Markup | None = None
 
 
-class MediaShelf:
-    """Turns media into what a page shows until `MOST_BYTES` are spent; `left_out` counts the others."""
+class MediaRenderer:
+    """Renders media until `MAX_BYTES` are used; `left_out` counts the others."""
 
     def __init__(self, find: Opener | None) -> None:
         self.find = find
-        self.spent = self.left_out = 0
+        self.num_bytes = self.left_out = 0
 
-    def shown(self, medium: dict[str, Any]) -> Shown:
-        """Return a medium, or what is known of it and why it cannot be seen."""
+    def render(self, medium: dict[str, Any]) -> ShownMedium:
+        """Return a medium for the page, or why it cannot be shown."""
         reference = _short(str(medium.get("reference", "")))
         if self.find is None:
-            return Shown(reference, problem=bilingual("media not opened"))
-        if self.spent >= MOST_BYTES:
+            return ShownMedium(reference, problem=bilingual("media not opened"))
+        if self.num_bytes >= MAX_BYTES:
             self.left_out += 1
-            return Shown(reference, problem=bilingual("left out: the page is full"))
+            return ShownMedium(reference, problem=bilingual("left out: the page is full"))
         kind = medium.get("media")
         try:
             readable = self.find(medium)
             if readable is None:
-                return Shown(reference, problem=bilingual("not found"))
+                return ShownMedium(reference, problem=bilingual("not found"))
             if kind not in ("image", "audio", "array"):
-                return Shown(reference, problem=bilingual("of an unknown kind"))
-            shown = _SHOWN[kind](open_media(readable, kind))
+                return ShownMedium(reference, problem=bilingual("of an unknown kind"))
+            shown = _SHOW[kind](open_media(readable, kind))
         except MediaError as error:
-            return Shown(reference, problem=bilingual("cannot be opened: {cause}", cause=data(error.cause)))
+            return ShownMedium(
+                reference, problem=bilingual("cannot be opened: {cause}", cause=data(error.cause))
+            )
         except (UserError, OSError) as error:
-            return Shown(reference, problem=bilingual("cannot be opened: {cause}", cause=data(error)))
-        self.spent += len(shown.image or "") + len(shown.audio or "")
+            return ShownMedium(reference, problem=bilingual("cannot be opened: {cause}", cause=data(error)))
+        self.num_bytes += len(shown.image or "") + len(shown.audio or "")
         return replace(shown, reference=reference)
 
 
-def shown_image(image: Any) -> Shown:
-    """Return a Pillow image at most `IMAGE_SIDE` pixels wide and high."""
-    told = f"{image.width} × {image.height}"
+def show_image(image: Any) -> ShownMedium:
+    """Return a Pillow image, reduced to at most `IMAGE_SIDE` pixels wide and high."""
+    caption = f"{image.width} × {image.height}"
     small = image.copy()
     small.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
-    # A tiny one is shown larger, with its pixels visible.
+    # A tiny image is enlarged, with visible pixels.
     classes = "tiny" if max(small.size) < 64 else ""
-    return Shown(image=jpeg(small, JPEG_QUALITY), alt=told, size=small.size, classes=classes, told=told)
+    return ShownMedium(
+        image=jpeg(small, JPEG_QUALITY), alt=caption, size=small.size, classes=classes, caption=caption
+    )
 
 
-def shown_audio(decoded: Any) -> Shown:
-    """Return the first `MOST_SECONDS` of a waveform [samples] and its rate, at `MOST_RATE` Hz or less."""
+def show_audio(decoded: Any) -> ShownMedium:
+    """Return the first `MAX_SECONDS` of a waveform [samples] and its rate, at `MAX_RATE` Hz or less."""
     waveform, rate = decoded
     seconds = len(waveform) / rate
-    played = waveform[: int(MOST_SECONDS * rate)]
-    picture = png(grey(spectrogram(played, rate), SPECTROGRAM_COLUMNS))
-    every = max(1, -(-rate // MOST_RATE))
-    if every > 1:  # the mean of neighbours is filter enough for listening
+    played = waveform[: int(MAX_SECONDS * rate)]
+    picture = png(to_grey(spectrogram(played, rate), SPECTROGRAM_COLUMNS))
+    every = max(1, -(-rate // MAX_RATE))
+    if every > 1:  # averaging neighbours is a sufficient filter for listening
         played = played[: len(played) // every * every].reshape(-1, every).mean(1)
-    if seconds <= MOST_SECONDS:
-        told = bilingual("{seconds} s at {rate} Hz", seconds=f"{seconds:.2f}", rate=f"{rate:,}")
+    if seconds <= MAX_SECONDS:
+        caption = bilingual("{seconds} s at {rate} Hz", seconds=f"{seconds:.2f}", rate=f"{rate:,}")
     else:
-        told = bilingual(
+        caption = bilingual(
             "the first {shown} of {seconds} s, {rate} Hz",
-            shown=f"{MOST_SECONDS:g}",
+            shown=f"{MAX_SECONDS:g}",
             seconds=f"{seconds:.2f}",
             rate=f"{rate:,}",
         )
     url = wav(played, rate // every)
-    return Shown(audio=url, image=picture, alt="spectrogram", classes="spectrogram", told=told)
+    return ShownMedium(audio=url, image=picture, alt="spectrogram", classes="spectrogram", caption=caption)
 
 
-def shown_array(values: Any) -> Shown:
-    """Return an array with its first axis, time, to the right, at most 512 of its features."""
-    picture = time_to_the_right(values) if values.size else np.zeros((1, 1), np.float32)
+def show_array(values: Any) -> ShownMedium:
+    """Return an array with time, its first axis, to the right; at most 512 of its features."""
+    picture = transpose_time(values) if values.size else np.zeros((1, 1), np.float32)
     shape = " × ".join(map(str, values.shape))
-    told = f"{shape}, {number(float(picture.min()))} – {number(float(picture.max()))}"
-    pixels = grey(picture[:512], SPECTROGRAM_COLUMNS)
-    return Shown(image=png(pixels), alt=shape, classes="spectrogram", told=told)
+    caption = f"{shape}, {number(float(picture.min()))} – {number(float(picture.max()))}"
+    pixels = to_grey(picture[:512], SPECTROGRAM_COLUMNS)
+    return ShownMedium(image=png(pixels), alt=shape, classes="spectrogram", caption=caption)
 
 
-_SHOWN: dict[str, Callable[[Any], Shown]] = {
-    "image": shown_image,
-    "audio": shown_audio,
-    "array": shown_array,
+_SHOW: dict[str, Callable[[Any], ShownMedium]] = {
+    "image": show_image,
+    "audio": show_audio,
+    "array": show_array,
 }
 
 
-def _short(reference: str, most: int = 80) -> str:
-    return reference if len(reference) <= most else f"…{reference[-most + 1 :]}"
+def _short(reference: str, length: int = 80) -> str:
+    return reference if len(reference) <= length else f"…{reference[-length + 1 :]}"

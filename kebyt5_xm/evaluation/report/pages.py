@@ -1,4 +1,4 @@
-"""HTML pages from the templates of this folder. What comes from files is escaped, always."""
+"""HTML pages from the templates of this folder. All content of files is escaped."""
 
 import re
 from functools import cache
@@ -7,18 +7,29 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kebyt5_xm.evaluation.report import numbers
+from kebyt5_xm.evaluation.evaluation_file import interval_sign
 from kebyt5_xm.evaluation.report.charts import DASHES, NUM_COLOURS, row_chart
-from kebyt5_xm.evaluation.report.figures import is_used
-from kebyt5_xm.evaluation.report.language import LANGUAGES, bilingual, code, data
-from kebyt5_xm.evaluation.report.recorded import section
+from kebyt5_xm.evaluation.report.record import section
+from kebyt5_xm.evaluation.report.wording import (
+    LANGUAGES,
+    NONE,
+    bilingual,
+    change,
+    code,
+    data,
+    duration,
+    interval,
+    number,
+    percent,
+    signed,
+)
 
-# The page runs nothing and fetches nothing, whatever it is made to hold.
+# Whatever its content, the page runs no script and fetches nothing.
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
-# A page may hold no other control characters; U+2400 and on are their pictures. A lone surrogate is no text at all.
+# HTML forbids all other control characters; U+2400 and on are their symbols. A lone surrogate is not text.
 _CLEAN: dict[int, str | int] = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
-# Directional overrides would show words in another order than they have, outside of their element too.
+# Directional overrides would reorder the words around them, even outside of their element.
 _CLEAN |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _CLEAN |= {0x7F: 0x2421} | dict.fromkeys((*range(128, 160), *range(55296, 57344)), "�")
 _UNCLEAN = re.compile(f"[{''.join(map(chr, _CLEAN))}]")  # much faster than translating megabytes of media
@@ -27,15 +38,15 @@ _UNCLEAN = re.compile(f"[{''.join(map(chr, _CLEAN))}]")  # much faster than tran
 def render(template: str, **context: Any) -> str:
     """Return the page of a template, without control characters and lone surrogates.
 
-    Raises `jinja2.UndefinedError` for a value that the template names and `context` lacks.
+    Raises `jinja2.UndefinedError` if `context` lacks a value that the template names.
     """
     html = _environment().get_template(template).render(context)
     return _UNCLEAN.sub(lambda found: found[0].translate(_CLEAN), html)
 
 
-def sections(folder: str, **other: Markup | None) -> list[tuple[str, Markup, str]]:
-    """Return (anchor, title, template) of a page's sections; `other` replaces titles, and None leaves one out."""
-    titles: dict[str, Markup | None] = {
+def list_sections(folder: str, **titles: Markup | None) -> list[tuple[str, Markup, str]]:
+    """Return (anchor, title, template) of a page's sections. `titles` replaces some; None omits a section."""
+    sections: dict[str, Markup | None] = {
         "summary": bilingual("Summary"),
         "metrics": bilingual("Metrics with intervals"),
         "examples": bilingual("Outputs and references"),
@@ -47,8 +58,8 @@ def sections(folder: str, **other: Markup | None) -> list[tuple[str, Markup, str
         "data": bilingual("Data and skips"),
         "cost": bilingual("Speed, memory, cost"),
     }
-    titles |= other
-    return [(a, title, f"{folder}/{a}.html.j2") for a, title in titles.items() if title is not None]
+    sections |= titles
+    return [(a, title, f"{folder}/{a}.html.j2") for a, title in sections.items() if title is not None]
 
 
 @cache
@@ -60,14 +71,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"_": bilingual, "LANGUAGES": LANGUAGES, "POLICY": POLICY, "NONE": numbers.NONE}
+    environment.globals |= {"_": bilingual, "LANGUAGES": LANGUAGES, "POLICY": POLICY, "NONE": NONE}
     environment.globals |= {"row_chart": row_chart, "NUM_COLOURS": NUM_COLOURS, "NUM_DASHES": len(DASHES)}
-    environment.filters |= {
-        "data": data,
-        "code": code,
-        "section": section,
-        "is_used": is_used,
-    }
-    for name in ("number", "signed", "interval", "percent", "change", "duration"):
-        environment.filters[name] = getattr(numbers, name)
+    filters = (data, code, section, interval_sign, number, signed, interval, percent, change, duration)
+    environment.filters |= {function.__name__: function for function in filters}
     return environment

@@ -1,4 +1,4 @@
-"""Everything that a run's files say, read once; what is absent is empty."""
+"""The content of a run's files, read once; absent files give empty values."""
 
 import json
 from collections import Counter
@@ -7,16 +7,16 @@ from functools import cached_property
 from typing import Any
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation.report.answered import Answers, read_answers
-from kebyt5_xm.evaluation.report.figures import Evaluation, read_evaluation
+from kebyt5_xm.evaluation.evaluation_file import EvaluationFile
+from kebyt5_xm.evaluation.report.predictions import SourcePredictions, read_predictions
 from kebyt5_xm.model.runs.run import Run
 
-MOST_SKIPS = 5
+MAX_SKIPS = 5
 
 
 @dataclass
-class Skipped:
-    """Rows of skipped.jsonl of a source: how many, their causes, and the first few."""
+class SkippedRows:
+    """The rows of skipped.jsonl of a source: their number, their causes, and the first few."""
 
     total: int = 0
     causes: Counter[str] = field(default_factory=Counter)
@@ -24,7 +24,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class TextChange:
     """Bits per byte of a held-out part of the text: at the start, at the end, and the worst in between."""
 
     start: float
@@ -38,7 +38,7 @@ class Forgotten:
 
 @dataclass(frozen=True)
 class Record:
-    """A run, as its files tell it. `series` has the points (step, value) of each metric, by step."""
+    """A run as its files describe it. `series` has the points (step, value) of each metric, by step."""
 
     name: str
     path: str
@@ -46,9 +46,9 @@ class Record:
     backbone: dict[str, Any]
     results: dict[str, Any]
     series: dict[str, list[tuple[float, float]]]
-    skipped: dict[str, Skipped]
-    evaluation: Evaluation | None
-    answers: dict[str, Answers]
+    skipped: dict[str, SkippedRows]
+    evaluation: EvaluationFile | None
+    predictions: dict[str, SourcePredictions]
 
     @property
     def sources(self) -> dict[str, dict[str, Any]]:
@@ -62,18 +62,18 @@ class Record:
         return section(section(self.config, "model"), "modalities")
 
     @cached_property
-    def forgetting(self) -> dict[str, Forgotten]:
-        """What training took from the text, by part; empty where it was not measured."""
+    def forgetting(self) -> dict[str, TextChange]:
+        """The change of text ability by held-out part; empty if not measured."""
         found = {}
         for part, entry in (self.results.get("forgetting") or {}).items():
             values = [entry.get(key) for key in ("start", "end", "worst")]
             if all(isinstance(value, int | float) for value in values):
-                found[part] = Forgotten(*map(float, values))
+                found[part] = TextChange(*map(float, values))
         return found
 
     @property
-    def text_parts(self) -> list[tuple[str, Forgotten]]:
-        """The parts of `forgetting`, the one that lost most first."""
+    def text_parts(self) -> list[tuple[str, TextChange]]:
+        """The parts of `forgetting`, the largest loss first."""
         return sorted(self.forgetting.items(), key=lambda entry: -entry[1].change)
 
     def last(self, metric: str) -> float | None:
@@ -82,22 +82,22 @@ class Record:
         return points[-1][1] if points else None
 
     def below(self, prefix: str) -> dict[str, list[tuple[float, float]]]:
-        """Return the series under `prefix`, by the rest of their names."""
+        """Return the series whose names start with `prefix`, by the rest of the name."""
         return {name.removeprefix(prefix): p for name, p in self.series.items() if name.startswith(prefix)}
 
 
 def section(config: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return a mapping of a recipe, empty where it has none."""
+    """Return a mapping of a recipe, empty if it has none."""
     value = config.get(key)
     return value if isinstance(value, dict) else {}
 
 
 def read_record(run: Run, examples: int) -> Record:
     """Read the files of a run, at most `examples` predictions of a source. Raises `UserError` for broken ones."""
-    evaluation = read_evaluation(run.path / "evaluation.json")
+    evaluation = EvaluationFile.read(run.path / "evaluation.json")
     labels = {name: source.labels for name, source in evaluation.sources.items()} if evaluation else {}
     series: dict[str, dict[int, float]] = {}
-    for row in run.metrics():  # of the rows of one step the last counts
+    for row in run.metrics():  # the last row of a step counts
         series.setdefault(row["metric"], {})[row["step"]] = row["value"]
     return Record(
         name=run.path.resolve().name,
@@ -110,7 +110,7 @@ def read_record(run: Run, examples: int) -> Record:
         },
         skipped=_skipped(run),
         evaluation=evaluation,
-        answers=read_answers(run.path / "predictions.jsonl", examples, labels),
+        predictions=read_predictions(run.path / "predictions.jsonl", examples, labels),
     )
 
 
@@ -125,20 +125,20 @@ def _json(run: Run, name: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _skipped(run: Run) -> dict[str, Skipped]:
+def _skipped(run: Run) -> dict[str, SkippedRows]:
     path = run.path / "skipped.jsonl"
-    found: dict[str, Skipped] = {}
+    found: dict[str, SkippedRows] = {}
     if not path.is_file():
         return found
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 row = json.loads(line)
-                of_source = found.setdefault(str(row["source"]), Skipped())
-                of_source.causes[str(row["cause"])] += 1
-            except (ValueError, TypeError, KeyError):  # a row that a kill cut short
+                rows = found.setdefault(str(row["source"]), SkippedRows())
+                rows.causes[str(row["cause"])] += 1
+            except (ValueError, TypeError, KeyError):  # a row cut short by a kill
                 continue
-            of_source.total += 1
-            if len(of_source.first) < MOST_SKIPS:
-                of_source.first.append(row)
+            rows.total += 1
+            if len(rows.first) < MAX_SKIPS:
+                rows.first.append(row)
     return found

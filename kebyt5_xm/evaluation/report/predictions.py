@@ -1,4 +1,4 @@
-"""RUN/predictions.jsonl: counts over all of it, and the few examples that a page shows."""
+"""Reads RUN/predictions.jsonl: counts over all lines, and the few examples that a page shows."""
 
 import json
 from collections.abc import Iterator
@@ -8,15 +8,15 @@ from typing import Any
 
 from kebyt5_xm.evaluation.report.difference import is_malformed
 
-MOST_EXAMPLES = 300
-"""Of all sources together; a source has its even share at most."""
+MAX_EXAMPLES = 300
+"""Limit over all sources; each source gets an equal share at most."""
 RIGHT_SHARE = 4
-"""Of the examples of a source, one in so many is a right one, where there are enough wrong ones."""
+"""One in this many examples of a source is a right one, if there are enough wrong ones."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A line of the file; `right` is None where nothing says so."""
+    """A line of the file; `right` is None if the file does not say."""
 
     source: str
     row: Any
@@ -29,14 +29,14 @@ class Prediction:
     right: bool | None
 
     @property
-    def agrees(self) -> bool:
-        """Whether it counts as right: as the file says, else if it is a reference."""
+    def is_right(self) -> bool:
+        """`right` of the file; if that is None, whether the prediction is one of the references."""
         return self.prediction in self.references if self.right is None else self.right
 
 
 @dataclass
-class Answers:
-    """What a source's lines say together, and the examples shown: the first wrong ones, then the first right ones."""
+class SourcePredictions:
+    """The counts of a source, and the examples shown: the first wrong ones, then the first right ones."""
 
     total: int = 0
     right: int = 0
@@ -44,31 +44,33 @@ class Answers:
     shown: list[Prediction] = field(default_factory=list)
 
 
-def read_answers(path: Path, per_source: int, labels: dict[str, list[str] | None]) -> dict[str, Answers]:
-    """Read the file line by line; an answer that is none of a source's `labels` is malformed too.
+def read_predictions(
+    path: Path, per_source: int, labels: dict[str, list[str] | None]
+) -> dict[str, SourcePredictions]:
+    """Read the file line by line. An answer that is not one of a source's `labels` counts as malformed.
 
-    Empty if there is no such file. Lines that a kill cut short are passed over.
+    Returns nothing if there is no such file. A line that was cut short by a kill is skipped.
     """
     if not path.is_file():
         return {}
-    found: dict[str, Answers] = {}
-    kept: dict[str, tuple[list[Prediction], list[Prediction]]] = {}
-    known = {source: None if words is None else set(words) for source, words in labels.items()}
+    found: dict[str, SourcePredictions] = {}
+    first: dict[str, tuple[list[Prediction], list[Prediction]]] = {}  # wrong ones, right ones
+    label_sets = {source: None if words is None else set(words) for source, words in labels.items()}
     for prediction in _lines(path):
-        answers = found.setdefault(prediction.source, Answers())
+        answers = found.setdefault(prediction.source, SourcePredictions())
         answers.total += 1
-        answers.right += prediction.agrees
-        words = known.get(prediction.source)
+        answers.right += prediction.is_right
+        words = label_sets.get(prediction.source)
         answers.malformed += is_malformed(prediction.prediction) or (
             words is not None and prediction.prediction not in words
         )
-        of_kind = kept.setdefault(prediction.source, ([], []))[prediction.agrees]
-        if len(of_kind) < per_source:
-            of_kind.append(prediction)
-    room = min(per_source, max(1, MOST_EXAMPLES // max(1, len(found))))
-    for source, (wrong, right) in list(kept.items())[:MOST_EXAMPLES]:
-        spared = min(len(right), max(room // RIGHT_SHARE, room - len(wrong)))
-        found[source].shown = wrong[: room - spared] + right[:spared]
+        examples = first.setdefault(prediction.source, ([], []))[prediction.is_right]
+        if len(examples) < per_source:
+            examples.append(prediction)
+    room = min(per_source, max(1, MAX_EXAMPLES // max(1, len(found))))
+    for source, (wrong, right) in list(first.items())[:MAX_EXAMPLES]:
+        num_right = min(len(right), max(room // RIGHT_SHARE, room - len(wrong)))
+        found[source].shown = wrong[: room - num_right] + right[:num_right]
     return found
 
 
