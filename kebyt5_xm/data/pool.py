@@ -45,7 +45,7 @@ def run_jobs(
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (counter, stop))
     shown = 0
     try:
-        pending = {pool.submit(_call, pickle.dumps(job)): number for number, job in jobs.items()}
+        pending = {pool.submit(_run_job, pickle.dumps(job)): number for number, job in jobs.items()}
         while pending:
             done, _ = wait(pending, timeout=SECONDS_BETWEEN_UPDATES, return_when=FIRST_COMPLETED)
             seen = counter.get_obj().value  # without the lock: a worker that was killed may hold it
@@ -73,10 +73,10 @@ def _start_worker(counter: "Synchronized[int]", stop: Event) -> None:
     global _counter, _stop
     _counter, _stop = counter, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and sets `stop`
-    end_with_parent()
+    exit_with_parent()
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     """Let this process end once the one that asked for it is gone, however it went.
 
     Without this a worker whose parent was killed waits for work for ever. (PyTorch's data workers watch the process
@@ -92,7 +92,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def outlast_signals() -> None:
+def ignore_group_signals() -> None:
     """Let SIGINT and SIGTERM end this process only where they come from the one that it works for.
 
     Terminals, torchrun and clusters send them to a whole group of processes, and a run needs its workers to finish
@@ -113,12 +113,12 @@ def outlast_signals() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _call(job: bytes) -> Any:
+def _run_job(job: bytes) -> Any:
     # Unpickled here: what fails in it reaches the parent, where a worker that cannot even take its job just ends.
-    return pickle.loads(job)(_count)
+    return pickle.loads(job)(_report_progress)
 
 
-def _count(size: int) -> None:
+def _report_progress(size: int) -> None:
     if _stop.is_set():
         raise KeyboardInterrupt
     with _counter.get_lock():

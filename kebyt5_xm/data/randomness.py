@@ -40,7 +40,7 @@ def hash64(seed: int, *counters: int | NDArray[np.integer]) -> NDArray[np.uint64
     return state
 
 
-def below(bits: NDArray[np.uint64], bound: int | NDArray[np.integer]) -> NDArray[np.int64]:
+def map_to_range(bits: NDArray[np.uint64], bound: int | NDArray[np.integer]) -> NDArray[np.int64]:
     """Map 64 random bits to an integer uniform in [0, bound), `bound` broadcasting, from 1 to 2^63.
 
     It is the high word of the 128-bit product of bits and bound (Lemire, "Fast random integer generation in
@@ -84,8 +84,8 @@ def _feistel(values: NDArray[np.int64], size: int, key: int) -> NDArray[np.int64
     columns = -(-size // rows)
     row, column = np.divmod(values, columns)
     for step in range(0, _ROUNDS, 2):
-        row = (row + below(hash64(key, column + (step << 56)), rows)) % rows
-        column = (column + below(hash64(key, row + (step + 1 << 56)), columns)) % columns
+        row = (row + map_to_range(hash64(key, column + (step << 56)), rows)) % rows
+        column = (column + map_to_range(hash64(key, row + (step + 1 << 56)), columns)) % columns
     return row * columns + column
 
 

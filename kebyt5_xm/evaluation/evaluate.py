@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.data.media.address import is_inline
+from kebyt5_xm.data.media.address import is_data_url
 from kebyt5_xm.data.media.interface import MediaInterface
-from kebyt5_xm.data.media.reference import contents
+from kebyt5_xm.data.media.reference import read_contents
 from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.data.sources.template import Slot
 from kebyt5_xm.durable import durably
@@ -119,7 +119,7 @@ class Evaluation:
         for segment in source.maker.segments(source.held_out, row):
             if isinstance(segment, Slot):
                 media = source.maker.interfaces[segment.modality].media
-                is_content = isinstance(segment.reference, bytes) or is_inline(str(segment.reference))
+                is_content = isinstance(segment.reference, bytes) or is_data_url(str(segment.reference))
                 reference = "" if is_content else str(segment.reference)
                 segments.append(
                     {
@@ -143,7 +143,7 @@ class Evaluation:
             assert source.held_out is not None
             segments = source.maker.segments(source.held_out, segment["row"])
             slots = [s for s in segments if isinstance(s, Slot)]
-            return contents(source.readable(slots[segment["slot"]].reference, source.held_out))
+            return read_contents(source.readable(slots[segment["slot"]].reference, source.held_out))
         except (UserError, IndexError, KeyError):
             return None
 

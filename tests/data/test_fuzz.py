@@ -23,7 +23,7 @@ from PIL import Image
 from encoders.stems import PatchEncoder
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data import Manifest
-from kebyt5_xm.data.media.opening import MediaError, header, open_media
+from kebyt5_xm.data.media.opening import MediaError, open_media, read_header
 from kebyt5_xm.data.sources.source import Selection
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.modality import interface
@@ -106,7 +106,7 @@ def test_damaged_media_are_what_their_header_says_or_refused(media: str) -> None
     def check(number: int, changes: list[tuple[str, float, bytes]]) -> None:
         raw = mutated(samples[number], changes)
         try:
-            said = header(raw, media)  # pyright: ignore[reportArgumentType]
+            said = read_header(raw, media)  # pyright: ignore[reportArgumentType]
             item = open_media(raw, media)  # pyright: ignore[reportArgumentType]
         except MediaError as error:
             refused = str(error)

@@ -1,7 +1,7 @@
 """Files whose structure is drawn, not their bytes: what we read is what a second reader reads, or it is refused.
 
 Recordings are whole ones of real encoders, joined, cut, tagged, padded and wrapped; the second reader is FFmpeg with
-a demuxer of its own choice. Pictures are those of `made_pictures`, their blocks repeated, left out and swapped; the
+a demuxer of its own choice. Pictures are those of `picture_cases`, their blocks repeated, left out and swapped; the
 second reader is Pillow. Tables are drawn row by row and written by pandas, polars, pyarrow and Python; the second
 reader is what went in.
 """
@@ -32,15 +32,15 @@ from fuzzing import EXAMPLES, LONG
 from fuzzing import FUZZ as ALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_pictures import PICTURES, chunks
-from made_recordings import BASES, ID3V1, ape, id3, lyrics, wav_around
-from made_tables import text_of
+from picture_cases import PICTURES, split_chunks
 from PIL import Image
+from recording_cases import ID3V1, WHOLE, make_ape, make_id3, make_lyrics, wrap_in_wav
+from table_cases import render_column
 
 from kebyt5_xm.data.layouts import Delimited
 from kebyt5_xm.data.layouts.layout import Layout
 from kebyt5_xm.data.media.bad_sample import MediaError
-from kebyt5_xm.data.media.opening import audio_header, header, open_audio, open_image
+from kebyt5_xm.data.media.opening import open_audio, open_image, read_audio_header, read_header
 from kebyt5_xm.data.sources.manifest import open_rows
 from kebyt5_xm.errors import UserError
 
@@ -53,15 +53,15 @@ PADDING_SECONDS = 0.16
 
 @cache
 def recording(name: str) -> bytes:
-    return BASES[name]().raw
+    return WHOLE[name]().raw
 
 
 JUNK: dict[str, Callable[[], bytes]] = {
-    "id3": lambda: id3(77),
-    "id3 twice": lambda: id3(5) + id3(301),
+    "id3": lambda: make_id3(77),
+    "id3 twice": lambda: make_id3(5) + make_id3(301),
     "id3v1": lambda: ID3V1,
-    "ape": ape,
-    "lyrics": lambda: lyrics() + ID3V1,
+    "ape": make_ape,
+    "lyrics": lambda: make_lyrics() + ID3V1,
     "zeros": lambda: bytes(301),
     "line end": lambda: b"\r\n",
     "riff": lambda: b"RIFF\x04\0\0\0WAVE",
@@ -78,7 +78,7 @@ def recordings() -> st.SearchStrategy[tuple[list[str], list[Step]]]:
     """One or two whole recordings, and what happens to them."""
     size = st.sampled_from([1, 2, 417, 4096, 20_001])
     step = st.tuples(st.sampled_from(STEPS), st.floats(0, 1), size, st.sampled_from(sorted(JUNK)))
-    names = st.lists(st.sampled_from(sorted(BASES)), min_size=1, max_size=2)
+    names = st.lists(st.sampled_from(sorted(WHOLE)), min_size=1, max_size=2)
     return st.tuples(names, st.lists(step, max_size=2))
 
 
@@ -97,7 +97,7 @@ def built(names: list[str], steps: list[Step]) -> bytes:
         elif step == "repeat":
             raw = raw[: at + size] + raw[at:]
         elif step == "wrap":
-            raw = wav_around(raw, 0x55)
+            raw = wrap_in_wav(raw, 0x55)
         else:
             raw = raw[:at] + more + raw[at:]
     return raw
@@ -127,7 +127,7 @@ def test_a_recording_is_as_long_as_a_second_reader_finds_it_or_refused() -> None
     def check(made: tuple[list[str], list[Step]]) -> None:
         raw = built(*made)
         try:
-            said = audio_header(raw)
+            said = read_audio_header(raw)
             waveform, rate = open_audio(raw)
         except MediaError as error:
             outcomes["refused" if "\n" not in str(error) else "in several lines"] += 1
@@ -145,7 +145,7 @@ def test_a_recording_is_as_long_as_a_second_reader_finds_it_or_refused() -> None
 def blocks(raw: bytes) -> list[bytes]:
     """A picture in pieces: the chunks of a PNG, the segments of a JPEG, else pieces of 97 bytes."""
     if raw.startswith(b"\x89PNG\r\n\x1a\n"):
-        return [raw[:8], *chunks(raw)]
+        return [raw[:8], *split_chunks(raw)]
     if raw.startswith(b"\xff\xd8"):
         places = [at for at in range(len(raw) - 1) if raw[at] == 0xFF and raw[at + 1] not in (0, 0xFF)]
         return [raw[a:b] for a, b in zip(places, [*places[1:], len(raw)], strict=True)]
@@ -176,7 +176,7 @@ def test_a_picture_has_the_pixels_that_a_second_reader_finds_or_is_refused() -> 
                 pieces.append(pieces[b])
         raw = b"".join(pieces)
         try:
-            said = header(raw, "image")
+            said = read_header(raw, "image")
             found = open_image(raw)
         except MediaError as error:
             outcomes["refused" if "\n" not in str(error) else "in several lines"] += 1
@@ -356,7 +356,7 @@ def test_a_table_is_read_as_what_went_in(name: str, tmp_path: Path, monkeypatch:
         for number, row in enumerate(rows):
             for column in ("text", "maybe", "number", "share", "truth"):
                 count["values"] += 1
-                found = text_of(table.row(number), prefix + column)
+                found = render_column(table.row(number), prefix + column)
                 assert found == truth(row[column], name), (column, row[column], file)
 
     check()
@@ -388,7 +388,7 @@ def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path) -> None:
         path.write_bytes(raw)
         try:
             table = open_rows(path)
-            found = text_of(table.row(0), "text") or text_of(table.row(0), "json.text")
+            found = render_column(table.row(0), "text") or render_column(table.row(0), "json.text")
         except UserError as error:
             found, refused = None, str(error)
         else:

@@ -20,18 +20,18 @@ from PIL import Image
 from kebyt5_xm.data.media.opening import (
     Limits,
     MediaError,
-    Remote,
+    RemoteUrl,
     as_mono,
     as_rgb,
-    audio_header,
-    header,
     open_array,
     open_audio,
     open_image,
     open_media,
+    read_audio_header,
+    read_header,
     resolve,
 )
-from kebyt5_xm.data.media.reference import Span
+from kebyt5_xm.data.media.reference import FileSpan
 from kebyt5_xm.encoder import ArrayHeader, AudioHeader, ImageHeader
 from kebyt5_xm.errors import UserError
 
@@ -82,7 +82,7 @@ def test_common_formats_whatever_the_extension_and_no_half_files(picture, tmp_pa
     tolerance = 0 if format in ("PNG", "BMP", "PPM", "TIFF", "WEBP") else 12
     for source in (path, str(path), raw, io.BytesIO(raw)):
         assert abs(pixels(open_image(source)) - pixels(picture)).max() <= tolerance
-        assert header(source, "image") == ImageHeader(WIDTH, HEIGHT)
+        assert read_header(source, "image") == ImageHeader(WIDTH, HEIGHT)
     for share in (0.0, 0.1, 0.4, 0.6):
         path.write_bytes(raw[: int(len(raw) * share)])
         with pytest.raises(MediaError, match=r"misnamed\.gif: \S"):
@@ -108,7 +108,7 @@ def test_orientation_is_applied_and_the_header_knows(picture, format, orientatio
     exif[0x0112] = orientation
     options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format, {})
     raw = encoded(Image.fromarray(stored.astype(np.uint8)), format, exif=exif, **options)
-    assert header(raw, "image") == ImageHeader(WIDTH, HEIGHT)
+    assert read_header(raw, "image") == ImageHeader(WIDTH, HEIGHT)
     image = open_image(raw)
     assert abs(pixels(image) - upright).max() <= (12 if format == "JPEG" else 0)
     assert np.array_equal(pixels(as_rgb(image)), pixels(image))  # never turned twice
@@ -176,7 +176,7 @@ def test_what_pillow_gives_other_values_is_refused():
     entry = struct.pack("<HHI", 262, 3, 1)  # PhotometricInterpretation, a SHORT, one of them
     place = raw.index(entry) + len(entry)
     assert raw[place] == 1, "black is zero"
-    for act in (open_image, lambda raw: header(raw, "image")):
+    for act in (open_image, lambda raw: read_header(raw, "image")):
         with pytest.raises(MediaError, match="white as zero"):
             act(raw[:place] + b"\0" + raw[place + 1 :])
 
@@ -204,12 +204,12 @@ def test_a_bomb_is_refused_from_its_header(width, height, monkeypatch):
     from PIL import ImageFile
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
-    for act in (open_image, lambda raw: header(raw, "image")):
+    for act in (open_image, lambda raw: read_header(raw, "image")):
         with pytest.raises(MediaError, match="pixels"):
             act(png_of(width, height))
-    assert header(png_of(8000, 8000), "image") == ImageHeader(8000, 8000)
+    assert read_header(png_of(8000, 8000), "image") == ImageHeader(8000, 8000)
     with pytest.raises(MediaError, match=r"5 x 7 pixels, expected at most 34.*max_pixels"):
-        header(png_of(5, 7), "image", Limits(max_pixels=34))
+        read_header(png_of(5, 7), "image", Limits(max_pixels=34))
 
 
 def test_other_bad_images(picture, monkeypatch):
@@ -259,19 +259,19 @@ def test_headerless_samples_are_told_by_their_name_alone(tmp_path):
     path = tmp_path / "KsponSpeech_000001.pcm"
     tar = tmp_path / "shard"
     tar.write_bytes(b"\0" * 11 + stored.tobytes())
-    span = Span(str(tar), 11, stored.nbytes, "a/000001.pcm")
+    span = FileSpan(str(tar), 11, stored.nbytes, "a/000001.pcm")
     for odd in (b"", b"\x7f"):  # half a sample is none
         path.write_bytes(stored.tobytes() + odd)
-        for source in (path, str(path), Remote(path.as_uri()), span):
+        for source in (path, str(path), RemoteUrl(path.as_uri()), span):
             waveform, rate = open_audio(source)
             assert (waveform.dtype, rate) == (np.float32, 16_000)
             assert np.array_equal(waveform, stored.astype(np.float32) / 32768)
-            assert header(source, "audio") == AudioHeader(len(TONE), 16_000)
+            assert read_header(source, "audio") == AudioHeader(len(TONE), 16_000)
     unnamed = (
         stored.tobytes(),
         io.BytesIO(stored.tobytes()),
         path.rename(tmp_path / "a.raw"),
-        Span(str(tar), 11, stored.nbytes, "a"),
+        FileSpan(str(tar), 11, stored.nbytes, "a"),
     )
     for source in unnamed:
         with pytest.raises(MediaError, match="no readable recording"):
@@ -294,7 +294,7 @@ def test_a_name_that_lies_about_a_header_is_not_believed(tmp_path, format):
     path = tmp_path / "a.PCM"
     path.write_bytes(recording(TONE, 8_000, format=format))
     assert open_audio(path)[1] == 8_000
-    assert header(path, "audio") == AudioHeader(len(TONE), 8_000)
+    assert read_header(path, "audio") == AudioHeader(len(TONE), 8_000)
 
 
 def test_bad_headerless_samples(tmp_path):
@@ -305,7 +305,7 @@ def test_bad_headerless_samples(tmp_path):
         (b"xy" * 16_001, 1.0, "1.0 sec"),
     ):
         path.write_bytes(raw)
-        for act in (open_audio, audio_header):
+        for act in (open_audio, read_audio_header):
             with pytest.raises(MediaError, match=rf"a\.pcm: .*{words}"):
                 act(path, Limits(max_seconds=limit))
 
@@ -332,7 +332,7 @@ def test_common_recordings_and_no_half_ones(tmp_path, format, subtype, tolerance
         waveform, rate = open_audio(source)
         assert (waveform.dtype, waveform.shape, rate) == (np.float32, TONE.shape, 16_000)
         assert abs(waveform - TONE).mean() <= tolerance
-        assert header(source, "audio") == AudioHeader(len(TONE), 16_000)
+        assert read_header(source, "audio") == AudioHeader(len(TONE), 16_000)
     for share in (0.0, 0.02, 0.5, 0.98):
         path.write_bytes(raw[: int(len(raw) * share)])
         with pytest.raises(MediaError, match=r"misnamed\.raw: \S"):
@@ -348,7 +348,7 @@ def test_an_ogg_that_was_cut_between_pages_is_refused(subtype):
     assert len(pages) > 4
     for cut in pages[3:]:
         with pytest.raises(MediaError, match="truncated: the last page"):
-            header(raw[:cut], "audio")
+            read_header(raw[:cut], "audio")
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 48_000, 96_000])
@@ -376,7 +376,7 @@ def test_recordings_that_are_refused():
         (recording(TONE, format="AIFF")[:44], "truncated: found no chunk of samples"),
         (recording(TONE)[:20], "truncated: found no chunk of samples"),
     ]:
-        for act in (open_audio, lambda raw: header(raw, "audio")):
+        for act in (open_audio, lambda raw: read_header(raw, "audio")):
             with pytest.raises(MediaError, match=words):
                 act(raw)
 
@@ -385,10 +385,10 @@ def test_a_long_recording_is_refused_from_its_header(monkeypatch):
     hour = recording(np.zeros(8000 * 601, dtype=np.int16), 8000, "FLAC")
     assert len(hour) < 30_000
     monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("it was decoded"))
-    for act in (open_audio, lambda raw: header(raw, "audio")):
+    for act in (open_audio, lambda raw: read_header(raw, "audio")):
         with pytest.raises(MediaError, match=r"601\.0 seconds, expected at most 600.*max_seconds"):
             act(hour)
-    assert header(hour, "audio", Limits(max_seconds=601)).num_samples == 8000 * 601
+    assert read_header(hour, "audio", Limits(max_seconds=601)).num_samples == 8000 * 601
 
 
 def test_a_wav_of_a_writer_that_could_not_seek_is_read_to_its_end():
@@ -417,7 +417,7 @@ def test_an_mp3_without_a_length_is_never_cut(mode, rate, channels, frame_sample
     for source in (bare, b"ID3\x04\0\0\0\0\x02\x01" + bytes(257) + bare, bare + b"TAG" + bytes(125)):
         waveform, found = open_audio(source)
         assert found == rate
-        assert header(source, "audio") == AudioHeader(len(waveform), rate)
+        assert read_header(source, "audio") == AudioHeader(len(waveform), rate)
         assert 0 <= len(waveform) - len(samples) < 3 * 1152
         # The decoder's 529 samples are dropped, the encoder's padding in front (576 more) is not known.
         np.testing.assert_allclose(waveform[576:70_000], whole[: 70_000 - 576], atol=1e-4)
@@ -428,9 +428,9 @@ def test_an_mp3_without_a_length_is_never_cut(mode, rate, channels, frame_sample
         (b"junk" + bare, "damaged|no readable recording"),
     ]:
         with pytest.raises(MediaError, match=words):
-            header(damaged, "audio")
+            read_header(damaged, "audio")
     with pytest.raises(MediaError, match="longer than max_seconds"):
-        header(bare, "audio", Limits(max_seconds=1.0))
+        read_header(bare, "audio", Limits(max_seconds=1.0))
 
 
 def test_a_waveform_in_memory():
@@ -494,7 +494,7 @@ def test_arrays(tmp_path):
     path.write_bytes(npy(values))
     assert open_array(path).dtype == np.float32
     for source in (path, halves):
-        assert header(source, "array") == ArrayHeader((5, 7))
+        assert read_header(source, "array") == ArrayHeader((5, 7))
 
 
 def test_arrays_that_are_refused():
@@ -535,7 +535,7 @@ def test_arrays_that_are_refused():
         (b"", "neither"),
         (bytes([2] + [0] * 7) + b"[]", "tensors|TypeError|AttributeError"),
     ]:
-        for act in (open_array, lambda raw: header(raw, "array")):
+        for act in (open_array, lambda raw: read_header(raw, "array")):
             with pytest.raises(MediaError, match=words):
                 act(raw)
     for array in (bad, np.full((5, 7), 1e39)):
@@ -579,12 +579,12 @@ def test_only_an_allowed_url_reaches_fsspec(picture):
 
     fsspec.filesystem("memory").pipe_file("/test-media/a.png", encoded(picture, "PNG"))
     url = "memory://test-media/a.png"
-    assert open_image(Remote(url)).size == (WIDTH, HEIGHT)
-    assert header(Remote(url), "image") == ImageHeader(WIDTH, HEIGHT)
+    assert open_image(RemoteUrl(url)).size == (WIDTH, HEIGHT)
+    assert read_header(RemoteUrl(url), "image") == ImageHeader(WIDTH, HEIGHT)
     with pytest.raises(MediaError, match="no such file"):
         open_image(url)
     with pytest.raises(MediaError, match=r"memory://test-media/b\.png: there is no such file"):
-        open_image(Remote("memory://test-media/b.png"))
+        open_image(RemoteUrl("memory://test-media/b.png"))
 
 
 def test_what_is_not_a_file_is_refused_without_waiting(tmp_path):

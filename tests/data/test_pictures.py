@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from made_pictures import PICTURES
+from picture_cases import PICTURES
 
 from kebyt5_xm.data.media.bad_sample import MediaError
-from kebyt5_xm.data.media.opening import header, open_image
+from kebyt5_xm.data.media.opening import open_image, read_header
 from kebyt5_xm.encoder import ImageHeader
 
 
@@ -21,4 +21,4 @@ def test_pixels_are_right_or_the_picture_is_refused(name: str) -> None:
     found = np.asarray(open_image(picture.raw))
     assert found.shape == picture.pixels.shape
     assert abs(found.astype(int) - picture.pixels).max() <= picture.tolerance
-    assert header(picture.raw, "image") == ImageHeader(found.shape[1], found.shape[0])
+    assert read_header(picture.raw, "image") == ImageHeader(found.shape[1], found.shape[0])

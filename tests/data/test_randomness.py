@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kebyt5_xm.data.randomness import below, hash64, permute
+from kebyt5_xm.data.randomness import hash64, map_to_range, permute
 
 INCREMENT = 0x9E3779B97F4A7C15
 
@@ -63,13 +63,13 @@ def test_hash_bits_are_fair():
 def test_below_is_the_exact_high_product(bound):
     bits = np.append(hash64(23, np.arange(97)), np.array([0, 1, 2**32, 2**64 - 1], dtype=np.uint64))
     expected = [int(b) * bound >> 64 for b in bits]
-    assert below(bits, bound).tolist() == expected
-    assert below(bits, np.array([[bound], [5]]))[0].tolist() == expected
-    assert below(bits, bound).dtype == np.int64
+    assert map_to_range(bits, bound).tolist() == expected
+    assert map_to_range(bits, np.array([[bound], [5]]))[0].tolist() == expected
+    assert map_to_range(bits, bound).dtype == np.int64
 
 
 def test_below_is_uniform():
-    drawn = below(hash64(29, np.arange(70_000)), 7)
+    drawn = map_to_range(hash64(29, np.arange(70_000)), 7)
     assert np.abs(np.bincount(drawn, minlength=7) - 10_000).max() < 500
 
 

@@ -19,12 +19,12 @@ from fsspec.registry import known_implementations
 from PIL import Image
 
 from kebyt5_xm.data.media import address
-from kebyt5_xm.data.media.bad_sample import MOST_SHOWN, MediaError
-from kebyt5_xm.data.media.opening import Remote, header, open_image, resolve
+from kebyt5_xm.data.media.bad_sample import MAX_SHOWN, MediaError
+from kebyt5_xm.data.media.opening import RemoteUrl, open_image, read_header, resolve
 from kebyt5_xm.encoder import ImageHeader
 
 SIZE = (7, 5)
-MOST = {"allow_remote": True, "allow_outside": True}
+ALLOW_ALL = {"allow_remote": True, "allow_outside": True}
 
 
 def png() -> bytes:
@@ -37,7 +37,7 @@ def png() -> bytes:
 
 
 @pytest.mark.parametrize(
-    "protocol", sorted({*known_implementations, "FILE", "Local"} - {*address.REMOTE, "data"})
+    "protocol", sorted({*known_implementations, "FILE", "Local"} - {*address.REMOTE_PROTOCOLS, "data"})
 )
 def test_no_chain_that_ends_at_this_machine_is_opened(tmp_path: Path, protocol: str) -> None:
     place = f"{tmp_path}/secret.png"
@@ -59,7 +59,7 @@ def test_no_chain_that_ends_at_this_machine_is_opened(tmp_path: Path, protocol: 
         with pytest.raises(MediaError, match="set allow_remote"):
             resolve(tmp_path, url, allow_outside=True)
         found = resolve(tmp_path, url, allow_remote=True, allow_outside=True)
-        assert isinstance(found, Remote)
+        assert isinstance(found, RemoteUrl)
         assert not found.public
 
 
@@ -70,8 +70,10 @@ def test_the_web_is_reached_through_archives_and_caches_alone(tmp_path: Path) ->
         "zip://b/a.png::simplecache::https://example.org/x.zip?token=a",
         "tar://a.png::hf://datasets/x/y@main/z.tar",
     ):
-        assert resolve(tmp_path, url, allow_remote=True) == Remote(url, public=True)
-    assert resolve(tmp_path, "HTTPS://example.org/A.png", True) == Remote("https://example.org/A.png", True)
+        assert resolve(tmp_path, url, allow_remote=True) == RemoteUrl(url, public=True)
+    assert resolve(tmp_path, "HTTPS://example.org/A.png", True) == RemoteUrl(
+        "https://example.org/A.png", True
+    )
     for url in ("https://::https://example.org/a", "https://", "reference://a::https://example.org/a.json"):
         with pytest.raises(MediaError, match="set allow_outside"):
             resolve(tmp_path, url, allow_remote=True)
@@ -83,7 +85,7 @@ def test_the_name_of_a_remote_file_is_that_of_what_is_read() -> None:
         ("zip://c.pcm::https://example.org/x.zip", "c.pcm"),
         ("simplecache::s3://bucket/d.pcm", "bucket/d.pcm"),
     ):
-        assert Remote(url).name == name
+        assert RemoteUrl(url).name == name
 
 
 PRIVATE = ["127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.5.5", "169.254.169.254", "100.64.0.1", "0.0.0.0"]
@@ -160,8 +162,8 @@ def test_private_addresses_are_reached_with_allow_outside_alone(
     urls += [f"zip://in/a.png::http://{server}/x.zip", f"tar://a.png::http://{server}/x.tar"]
     urls += [f"simplecache::zip://in/a.png::http://{server}/x.zip", f"simplecache::http://{server}/a.png"]
     for url in urls:
-        assert open_image(resolve(tmp_path, url, **MOST)).size == SIZE
-        assert header(resolve(tmp_path, url, **MOST), "image") == ImageHeader(*SIZE)
+        assert open_image(resolve(tmp_path, url, **ALLOW_ALL)).size == SIZE
+        assert read_header(resolve(tmp_path, url, **ALLOW_ALL), "image") == ImageHeader(*SIZE)
         with pytest.raises(MediaError, match=r"the address (127\.0\.0\.1|::1), expected .*set allow_outside"):
             open_image(resolve(tmp_path, url, allow_remote=True))
     monkeypatch.setattr(address, "is_public", lambda found: found == "127.0.0.1")
@@ -173,7 +175,7 @@ def test_private_addresses_are_reached_with_allow_outside_alone(
         open_image(resolve(tmp_path, urls[1].replace("localhost", "127.0.0.1"), allow_remote=True))
     for url, words in ((f"http://{server}/b.png", "no such file"), ("http://localhost:9/b.png", "onnect")):
         with pytest.raises(MediaError, match=words) as caught:
-            open_image(resolve(tmp_path, url, **MOST))
+            open_image(resolve(tmp_path, url, **ALLOW_ALL))
         assert len(str(caught.value).splitlines()) == 1
 
 
@@ -216,9 +218,9 @@ def test_no_message_holds_more_of_a_row_than_a_screen_shows(tmp_path: Path) -> N
         with pytest.raises(MediaError) as caught:
             open_image(resolve(tmp_path, reference))
         error = caught.value
-        assert max(len(error.path), len(error.cause)) <= MOST_SHOWN
+        assert max(len(error.path), len(error.cause)) <= MAX_SHOWN
         assert str(error).isprintable()
-        assert len(json.dumps(error.path)) < 7 * MOST_SHOWN
+        assert len(json.dumps(error.path)) < 7 * MAX_SHOWN
     with pytest.raises(MediaError, match=r"longer than the file system takes; .*data:;base64"):
         open_image(resolve(tmp_path, text))
 

@@ -68,7 +68,7 @@ def test_rows_and_documents_outside_are_refused(tmp_path):
 def test_a_store_travels_to_processes_and_keeps_few_files_open(tmp_path, monkeypatch):
     opened = write(tmp_path / "store", shard_bytes=1)
     open_files._open.clear()
-    monkeypatch.setattr(open_files, "MOST_FILES", 2)
+    monkeypatch.setattr(open_files, "MAX_FILES", 2)
     rows = np.arange(opened.num_chunks(11))
     expected = opened.chunks(rows, 11)
     assert len(open_files._open) == 2

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_tables import REFUSED, TABLES, text_of, write_tar
+from table_cases import REFUSED, TABLES, render_column, write_tar
 
 from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.layouts import Delimited, JsonDocuments
@@ -36,13 +36,13 @@ def test_a_table_is_read_as_it_was_written(name: str, tmp_path: Path) -> None:
             pytest.importorskip(library)
     folder = tmp_path / "made"
     folder.mkdir()
-    made = TABLES[name](folder)
-    opened = open_rows(made.path, made.layout)
-    for table in (opened, open_rows(made.path, made.layout), pickle.loads(pickle.dumps(opened))):
+    case = TABLES[name](folder)
+    opened = open_rows(case.path, case.layout)
+    for table in (opened, open_rows(case.path, case.layout), pickle.loads(pickle.dumps(opened))):
         assert table.fingerprint == opened.fingerprint
-        for column, texts in made.columns.items():
+        for column, texts in case.columns.items():
             assert column in table.columns
-            assert [text_of(table.row(n), column) for n in range(len(table))] == texts, column
+            assert [render_column(table.row(n), column) for n in range(len(table))] == texts, column
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -145,7 +145,7 @@ def test_an_encoding_that_is_not_the_files_is_named(tmp_path: Path) -> None:
 def test_whole_numbers_and_fractions_in_one_column_stay_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[{"n": 1}, {"n": 2.5}, {"n": NaN}, {"n": true}]')
     rows = open_rows(tmp_path / "a.json", JsonDocuments())
-    assert [text_of(rows.row(n), "n") for n in range(4)] == ["1", "2.5", None, "True"]
+    assert [render_column(rows.row(n), "n") for n in range(4)] == ["1", "2.5", None, "True"]
 
 
 # --- tar
@@ -224,7 +224,7 @@ def test_a_job_that_another_process_cannot_take_is_no_worker_that_was_killed() -
 
 
 def test_files_are_opened_and_closed_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_files, "MOST_FILES", 5)
+    monkeypatch.setattr(open_files, "MAX_FILES", 5)
     for n in range(13):
         (tmp_path / f"a-{n:02}.jsonl").write_text(f'{{"n": {n}}}\n')
         write_tar(tmp_path / f"a-{n:02}.tar", [("1.txt", str(n).encode())])

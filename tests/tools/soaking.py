@@ -42,16 +42,16 @@ def write_sources(folder: Path) -> None:
     (folder / "packed.jsonl.gz").write_bytes(gzip.compress((folder / "plain.jsonl").read_bytes()[:-400]))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[:37]), folder / "table.parquet")
     (folder / "5.png").write_bytes(b"broken")  # an example of every epoch leaves its place empty
-    engine(folder, "counted").prepare(_interfaces())  # the length tables
+    make_data_module(folder, "counted").prepare(make_interfaces())  # the length tables
 
 
-def _interfaces() -> dict[str, Any]:
+def make_interfaces() -> dict[str, Any]:
     image = PatchEncoder(image_size=16, out_dim=8)
     speech = LogMelEncoder(out_dim=12, sample_rate=tiny_media.SAMPLE_RATE, num_mels=17)
     return {"image": interface(image, Linear, 16), "speech": interface(speech, Linear, 16)}
 
 
-def engine(folder: Path, kind: str) -> DataModule:
+def make_data_module(folder: Path, kind: str) -> DataModule:
     """Return the connected data module of one kind of global batch."""
 
     def manifest(name: str, prompt: str, target: str, weight: float) -> Manifest:
@@ -67,11 +67,11 @@ def engine(folder: Path, kind: str) -> DataModule:
         "speech": manifest("speech.jsonl", "{recording:speech}", "{transcript}", 0.4),
     }
     data = DataModule(sources, seed=11, **KINDS[kind])
-    data.connect(_interfaces())
+    data.connect(make_interfaces())
     return data
 
 
-def live(
+def run_life(
     folder: str,
     run: str,
     kind: str,
@@ -91,13 +91,13 @@ def live(
     os.setpgid(0, 0)  # by which the workers that it leaves behind are found
     moments = 0
 
-    def moment() -> None:
+    def pass_moment() -> None:
         nonlocal moments
         moments += 1
         if moments == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    data = engine(Path(folder), kind)
+    data = make_data_module(Path(folder), kind)
     place = Path(folder) / run
     place.mkdir(exist_ok=True)
     checkpoint = place / "checkpoint"
@@ -121,12 +121,12 @@ def live(
             for _ in range(MICRO_BATCHES // ranks):
                 for loader in loaders:
                     batch = next(loader)
-                    digests.append(_digest(batch))
-                    moment()
+                    digests.append(digest_batch(batch))
+                    pass_moment()
             at = batch.progress
             log.write(json.dumps([step, at.step, at.next_step, at.next_index, *digests]) + "\n")
             log.flush()
-            moment()
+            pass_moment()
             if (
                 batch.progress.next_step % STEPS_BETWEEN_CHECKPOINTS == 0
                 or batch.progress.next_step == num_steps
@@ -137,12 +137,12 @@ def live(
                     "log": log.tell(),
                 }
                 checkpoint.with_suffix(".new").write_text(json.dumps(state))
-                moment()
+                pass_moment()
                 checkpoint.with_suffix(".new").replace(checkpoint)
-                moment()
+                pass_moment()
 
 
-def _digest(batch: Batch) -> str:
+def digest_batch(batch: Batch) -> str:
     """Return a hash of all that a model would be given."""
     digest = hashlib.blake2b(digest_size=8)
     tensors = [batch.inputs.input_ids, batch.inputs.lengths, batch.labels, batch.part]

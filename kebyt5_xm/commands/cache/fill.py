@@ -14,8 +14,8 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.media.feature_cache import FeatureCache, Segment, media_key
 from kebyt5_xm.data.media.interface import MediaInterface
-from kebyt5_xm.data.media.opening import header, open_media
-from kebyt5_xm.data.media.reference import Span, contents
+from kebyt5_xm.data.media.opening import open_media, read_header
+from kebyt5_xm.data.media.reference import FileSpan, read_contents
 from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
@@ -27,7 +27,7 @@ SEGMENT_BYTES = 1 << 30
 """Features after which a segment is closed: what a kill can lose at most."""
 SHOWN_CAUSES = 3
 
-Medium = tuple[Manifest, Any, bytes | str | Span]
+Medium = tuple[Manifest, Any, bytes | str | FileSpan]
 """Where a medium is referred to: the source, its table, the reference."""
 
 
@@ -106,7 +106,7 @@ def _fill_one(
             for source, table, reference in bar:
                 try:
                     readable = source.readable(reference, table)
-                    raw = contents(readable)
+                    raw = read_contents(readable)
                     key = media_key(raw)
                     if key in done or (there is not None and key in there):
                         continue
@@ -169,7 +169,7 @@ def _check_room(
     for source, table, reference in media:
         num_media += 1
         try:
-            found = header(source.readable(reference, table), interface.media, source.limits)
+            found = read_header(source.readable(reference, table), interface.media, source.limits)
             size = interface.preprocessor.size(found)
         except UserError:
             continue

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from kebyt5_xm.commands.lint.histogram import histogram
 from kebyt5_xm.commands.lint.subjects import Found, Problem, Subject
-from kebyt5_xm.data.media.bad_sample import json_line, visible
+from kebyt5_xm.data.media.bad_sample import escape_unprintable, to_json_line
 from kebyt5_xm.data.pool import num_cores, run_jobs
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
@@ -62,12 +62,12 @@ def report(subjects: Sequence[Subject], workers: int, shown: int, out: str | Non
                 tally.add(found, shown)
                 if file is not None:
                     about = {"source": subject.name, "manifest": subject.path}
-                    file.writelines(json_line(about | problem._asdict()) for problem in found.problems)
+                    file.writelines(to_json_line(about | problem._asdict()) for problem in found.problems)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
     for subject, tally in zip(subjects, tallies, strict=True):
         for line in _page(subject, tally, out):
-            print(visible(line))
+            print(escape_unprintable(line))
     return any(tally.causes for tally in tallies)
 
 

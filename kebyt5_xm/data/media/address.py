@@ -1,8 +1,9 @@
 """URLs in rows: which may be opened, and how; fsspec opens them.
 
 A URL may be a chain, such as `zip://a.png::https://example.org/all.zip`: every link but the last opens what the next
-one finds. Without `allow_outside` each link has to be one of `WRAPPERS` and the last one of `REMOTE`, so that no
-chain ends at a file of this machine, and http(s) connects to public addresses only, redirects included.
+one finds. Without `allow_outside` each link has to be one of `WRAPPER_PROTOCOLS` and the last one of
+`REMOTE_PROTOCOLS`. So no chain ends at a file of this machine, and http(s) connects to public addresses only,
+redirects included.
 """
 
 import base64
@@ -17,19 +18,19 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, unquote_to_bytes
 
-from kebyt5_xm.data.media.bad_sample import MediaError, Refused
+from kebyt5_xm.data.media.bad_sample import MediaError, MediaRefusal
 from kebyt5_xm.errors import UserError
 
-REMOTE = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "hf")
+REMOTE_PROTOCOLS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "hf")
 """Protocols of fsspec whose host is the web's, or is set by the user and not by the URL."""
-WRAPPERS = ("zip", "tar", "simplecache", "filecache", "blockcache")
+WRAPPER_PROTOCOLS = ("zip", "tar", "simplecache", "filecache", "blockcache")
 """Protocols of fsspec that read what another one finds, and nothing else."""
-INLINE = "data:"
+DATA_SCHEME = "data:"
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052, section 2.1: the last 32 bits are an IPv4 address
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteUrl:
     """A URL that may be opened through fsspec. A plain string never is: `resolve` makes one of these.
 
     `public`: http(s) may connect to addresses of the public internet only.
@@ -47,29 +48,31 @@ class Remote:
         return unquote(re.split("[?#]", path)[0]) if web else path
 
 
-def remote(url: str, allow_remote: bool, allow_outside: bool) -> Remote:
+def check_url(url: str, allow_remote: bool, allow_outside: bool) -> RemoteUrl:
     """Return the URL of a row as what may be opened; raise `MediaError` if it may not."""
     if not allow_remote:
         raise MediaError(url, "found a URL, expected a local path; set allow_remote to permit it")
     # Schemes are the same in capitals (RFC 3986, section 3.1); fsspec knows them in small letters.
     links = [re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://|$)", lambda m: m[0].lower(), p) for p in url.split("::")]
     *wrappers, last = links
-    remote_end = last.partition("://")[0] in REMOTE and last.partition("://")[2]
-    if not allow_outside and not (remote_end and all(w.partition("://")[0] in WRAPPERS for w in wrappers)):
+    ends_remote = last.partition("://")[0] in REMOTE_PROTOCOLS and last.partition("://")[2]
+    if not allow_outside and not (
+        ends_remote and all(w.partition("://")[0] in WRAPPER_PROTOCOLS for w in wrappers)
+    ):
         raise MediaError(
             url,
-            f"found a URL that may reach this machine's files or network, expected {', '.join(REMOTE)}, with "
-            f"{', '.join(WRAPPERS)} and :: in front of it or not; set allow_outside to permit any",
+            f"found a URL that may reach this machine's files or network, expected {', '.join(REMOTE_PROTOCOLS)}, with "
+            f"{', '.join(WRAPPER_PROTOCOLS)} and :: in front of it or not; set allow_outside to permit any",
         )
-    return Remote("::".join(links), public=not allow_outside)
+    return RemoteUrl("::".join(links), public=not allow_outside)
 
 
-def is_inline(reference: str) -> bool:
+def is_data_url(reference: str) -> bool:
     """Say whether a reference is a `data:` URL, which holds the file itself."""
-    return reference[: len(INLINE)].lower() == INLINE
+    return reference[: len(DATA_SCHEME)].lower() == DATA_SCHEME
 
 
-def inline(url: str) -> bytes:
+def decode_data_url(url: str) -> bytes:
     """Return the bytes that a `data:` URL holds (RFC 2397); raise `MediaError` if it holds none."""
     head, comma, body = url.partition(",")
     raw = unquote_to_bytes(body)
@@ -87,15 +90,17 @@ def inline(url: str) -> bytes:
 
 
 @contextmanager
-def opened(source: Remote) -> Iterator[BinaryIO]:
+def open_remote(source: RemoteUrl) -> Iterator[BinaryIO]:
     """Open the file behind a URL. Raises what fsspec raises, and `UserError` for a library that is missing."""
     import fsspec
 
     options: dict[str, Any] = {}
     if source.public:
         first, *others = [link.partition("://")[0] for link in source.url.split("::")]
-        options = {"get_client": public_client} if first in ("http", "https") else {}
-        options |= {name: {"get_client": public_client} for name in others if name in ("http", "https")}
+        options = {"get_client": create_public_client} if first in ("http", "https") else {}
+        options |= {
+            name: {"get_client": create_public_client} for name in others if name in ("http", "https")
+        }
     try:
         filesystem, path = fsspec.url_to_fs(source.url, **options)
     except ImportError as error:
@@ -106,11 +111,13 @@ def opened(source: Remote) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, stream) if stream.seekable() else io.BytesIO(stream.read())
 
 
-async def public_client(**options: Any) -> Any:
+async def create_public_client(**options: Any) -> Any:
     """Return a session of aiohttp that connects to public addresses only, whatever name or redirect led there."""
     import aiohttp
 
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=_public_socket), **options)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=_create_public_socket), **options
+    )
 
 
 def is_public(address: str) -> bool:
@@ -125,10 +132,10 @@ def is_public(address: str) -> bool:
     return found.is_global and not found.is_multicast and not found.is_reserved
 
 
-def _public_socket(info: tuple[Any, ...]) -> socket.socket:
+def _create_public_socket(info: tuple[Any, ...]) -> socket.socket:
     family, kind, protocol, _, place = info
     if not is_public(place[0]):
-        raise Refused(
+        raise MediaRefusal(
             f"found the address {place[0]}, expected one of the public internet; set allow_outside to permit it"
         )
     return socket.socket(family, kind, protocol)

@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 from kebyt5_xm.errors import UserError
 
-MOST_SHOWN = 300
+MAX_SHOWN = 300
 """Characters of a name or a cause: a row may hold a whole file where a path was meant. Our own choice."""
 
 
-def json_line(row: dict[str, Any]) -> bytes:
+def to_json_line(row: dict[str, Any]) -> bytes:
     """Return `row` as a line of JSON in UTF-8. Halves of characters, as names of files may hold, are escaped."""
     return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
-def visible(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Return `text` with everything that is not printed, line ends and terminal commands among it, escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
@@ -33,16 +33,16 @@ class Skip(NamedTuple):
     cause: str
 
 
-def shown(text: str, most: int = MOST_SHOWN) -> str:
+def shorten(text: str, limit: int = MAX_SHOWN) -> str:
     """Return `text` as one line that fits on a screen: its beginning and its end."""
-    text = visible(" ".join(text.split()) if text.isprintable() else text)
-    if len(text) <= most:
+    text = escape_unprintable(" ".join(text.split()) if text.isprintable() else text)
+    if len(text) <= limit:
         return text
-    told = f"...({len(text)} characters)..."
-    return f"{text[: most - 60 - len(told)]}{told}{text[-60:]}"
+    omission = f"...({len(text)} characters)..."
+    return f"{text[: limit - 60 - len(omission)]}{omission}{text[-60:]}"
 
 
-class Refused(ValueError):
+class MediaRefusal(ValueError):
     """A file breaks a rule of ours; `reading` of `kebyt5_xm.data.media.reference` puts the name to it."""
 
 
@@ -53,7 +53,7 @@ class BadSample(UserError):
     """
 
     def __init__(self, cause: str):
-        self.cause = shown(cause)
+        self.cause = shorten(cause)
         super().__init__(self.cause)
 
 
@@ -62,7 +62,7 @@ class MediaError(BadSample):
 
     def __init__(self, path: str, cause: str):
         super().__init__(cause)
-        self.path = shown(path)
+        self.path = shorten(path)
         # What pickle calls the class with, on the way out of a data worker.
         self.args = (self.path, self.cause)
 

@@ -11,7 +11,7 @@ from torch import nn
 from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.data.media.feature_cache import CacheMiss, FeatureCache, media_key
 from kebyt5_xm.data.media.opening import open_media
-from kebyt5_xm.data.media.reference import Limits, Readable, contents, name_of
+from kebyt5_xm.data.media.reference import Limits, Readable, display_name, read_contents
 from kebyt5_xm.encoder import Header, Media, Preprocessor, header_of
 
 
@@ -34,12 +34,12 @@ class MediaInterface:
         """
         if self.cache is None:
             return self.prepare(open_media(readable, self.media, limits))
-        raw = contents(readable)
+        raw = read_contents(readable)
         features = self.cache.get(media_key(raw))
         if features is None:
             self.prepare(open_media(readable, self.media, limits))  # a bad one has its cause as always
             raise CacheMiss(
-                name_of(readable),
+                display_name(readable),
                 f"found no features of it in the cache '{self.cache.folder.parent}': it is new or has changed since; "
                 "run `kebyt5-xm cache` with the same -c options",
             )

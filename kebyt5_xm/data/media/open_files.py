@@ -15,14 +15,14 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-MOST_FILES = 512
+MAX_FILES = 512
 _numbers = count()
 _open: OrderedDict[int, tuple[Any, int]] = OrderedDict()
-"""Number of an `OnDemand` -> what it has open, and how many descriptors that takes; the least used one first."""
+"""Number of an `LazyFile` -> what it has open, and how many descriptors that takes; the least used one first."""
 
 
-class OnDemand(Generic[T]):
-    """What `open_it` returns, opened when it is asked for. It is closed by the last reference to it.
+class LazyFile(Generic[T]):
+    """What `open_file` returns, opened when it is asked for. It is closed by the last reference to it.
 
     All of a process together hold a third of its descriptors at most. After a fork each process has its own.
 
@@ -31,20 +31,20 @@ class OnDemand(Generic[T]):
         files: descriptors that it takes.
     """
 
-    def __init__(self, open_it: Callable[[], T], files: int = 1) -> None:
-        self._open_it, self._files, self._number = open_it, files, next(_numbers)
+    def __init__(self, open_file: Callable[[], T], num_files: int = 1) -> None:
+        self._open_file, self._num_files, self._number = open_file, num_files, next(_numbers)
         weakref.finalize(self, _open.pop, self._number, None)
 
     def get(self) -> T:
-        """Return what is open, opening it first where need be; raises what `open_it` does."""
+        """Return what is open, opening it first where need be; raises what `open_file` does."""
         found = _open.get(self._number)
         if found is not None:
             with suppress(KeyError):  # another thread has closed it: `found` holds it open
                 _open.move_to_end(self._number)
             return found[0]
-        _make_room(self._files)
-        opened = self._open_it()
-        _open[self._number] = opened, self._files
+        _close_least_recent(self._num_files)
+        opened = self._open_file()
+        _open[self._number] = opened, self._num_files
         return opened
 
 
@@ -59,10 +59,10 @@ class OpenFile:
             os.close(self.descriptor)
 
 
-def _make_room(files: int) -> None:
-    most = min(MOST_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
+def _close_least_recent(num_files: int) -> None:
+    most = min(MAX_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
     used = sum(taken for _, taken in list(_open.values()))
     with suppress(KeyError):  # nothing is open any more
-        while used + files > most:
+        while used + num_files > most:
             _, (_, taken) = _open.popitem(last=False)
             used -= taken

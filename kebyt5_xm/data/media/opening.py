@@ -8,12 +8,12 @@ a file of their kind is opened.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from kebyt5_xm.data.media.array import array_header, open_array
+from kebyt5_xm.data.media.array import open_array, read_array_header
 from kebyt5_xm.data.media.bad_sample import MediaError
-from kebyt5_xm.data.media.images.image import as_rgb, image_header, open_image
-from kebyt5_xm.data.media.recordings.audio import audio_header, open_audio
+from kebyt5_xm.data.media.images.image import as_rgb, open_image, read_image_header
+from kebyt5_xm.data.media.recordings.audio import open_audio, read_audio_header
 from kebyt5_xm.data.media.recordings.waveform import as_mono
-from kebyt5_xm.data.media.reference import Limits, Readable, Remote, resolve
+from kebyt5_xm.data.media.reference import Limits, Readable, RemoteUrl, resolve
 
 if TYPE_CHECKING:
     from kebyt5_xm.encoder import ArrayHeader, AudioHeader, ImageHeader
@@ -23,28 +23,28 @@ __all__ = [
     "Media",
     "MediaError",
     "Readable",
-    "Remote",
+    "RemoteUrl",
     "as_mono",
     "as_rgb",
-    "header",
     "open_array",
     "open_audio",
     "open_image",
     "open_media",
+    "read_header",
     "resolve",
 ]
 
 Media = Literal["image", "audio", "array"]
 
-_OPEN: dict[Media, Callable[[Readable, Limits | None], Any]] = {
+_OPENERS: dict[Media, Callable[[Readable, Limits | None], Any]] = {
     "image": open_image,
     "audio": open_audio,
     "array": open_array,
 }
-_HEADER: dict[Media, Callable[[Readable, Limits | None], Any]] = {
-    "image": image_header,
-    "audio": audio_header,
-    "array": array_header,
+_HEADER_READERS: dict[Media, Callable[[Readable, Limits | None], Any]] = {
+    "image": read_image_header,
+    "audio": read_audio_header,
+    "array": read_array_header,
 }
 
 
@@ -53,14 +53,14 @@ def open_media(source: Readable, media: Media, limits: Limits | None = None) -> 
 
     Raises `MediaError` if the file cannot be had, and `UserError` if the library for it is not installed.
     """
-    return _OPEN[media](source, limits)
+    return _OPENERS[media](source, limits)
 
 
-def header(
+def read_header(
     source: Readable, media: Media, limits: Limits | None = None
 ) -> "ImageHeader | AudioHeader | ArrayHeader":
     """Return what the file's header says, without decoding: exactly the size that `open_media` would give.
 
     Raises as `open_media`, as far as the header shows it.
     """
-    return _HEADER[media](source, limits)
+    return _HEADER_READERS[media](source, limits)

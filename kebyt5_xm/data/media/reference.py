@@ -10,30 +10,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from kebyt5_xm.data.media.address import Remote, inline, is_inline, opened, remote
-from kebyt5_xm.data.media.bad_sample import MediaError, Refused
-from kebyt5_xm.data.media.names import as_stored, why_absent
-from kebyt5_xm.data.media.stretch import stretch
+from kebyt5_xm.data.media.address import RemoteUrl, check_url, decode_data_url, is_data_url, open_remote
+from kebyt5_xm.data.media.bad_sample import MediaError, MediaRefusal
+from kebyt5_xm.data.media.byte_ranges import open_range
+from kebyt5_xm.data.media.names import describe_missing, find_stored_path
 from kebyt5_xm.errors import UserError
 
 
-class Local(str):
+class LocalPath(str):
     """The real path of a local file. `name` is what the row calls it: behind a link the suffix may be another."""
 
     __slots__ = ("name",)
     name: str
 
-    def __new__(cls, path: str, name: str) -> "Local":
-        made = super().__new__(cls, path)
-        made.name = name
-        return made
+    def __new__(cls, path: str, name: str) -> "LocalPath":
+        local = super().__new__(cls, path)
+        local.name = name
+        return local
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Local, (str(self), self.name)
+        return LocalPath, (str(self), self.name)
 
 
 @dataclass(frozen=True)
-class Span:
+class FileSpan:
     """A file inside another one, such as a tar shard: `size` bytes from `start` on. `name` is for messages."""
 
     path: str
@@ -42,7 +42,7 @@ class Span:
     name: str
 
 
-Readable = str | os.PathLike[str] | Remote | Span | bytes | BinaryIO
+Readable = str | os.PathLike[str] | RemoteUrl | FileSpan | bytes | BinaryIO
 """A local path, an allowed URL, a file inside another, a file's bytes, or an open binary file.
 
 The last is read from its start and not closed.
@@ -65,66 +65,66 @@ class Limits:
 
 def resolve(
     root: str | os.PathLike[str], reference: str, allow_remote: bool = False, allow_outside: bool = False
-) -> Local | Remote | bytes:
-    """Return what a row's `reference` stands for: a real local path, a `Remote`, or the bytes of a `data:` URL.
+) -> LocalPath | RemoteUrl | bytes:
+    """Return what a row's `reference` stands for: a real local path, a `RemoteUrl`, or the bytes of a `data:` URL.
 
     A local reference is relative to `root`, the folder of the manifest, and found in another Unicode form too.
     Raises `MediaError` for a URL unless `allow_remote`, and unless `allow_outside` for a path that leaves `root`,
     be it by "..", as an absolute path or through a symbolic link, and for a URL that may reach this machine's
     files or a private network.
     """
-    if is_inline(reference):
-        return inline(reference)
+    if is_data_url(reference):
+        return decode_data_url(reference)
     if not reference or "\0" in reference:
         raise MediaError(repr(reference), "found an empty path or one with a NUL byte, expected a path")
     if "://" in reference:
-        return remote(reference, allow_remote, allow_outside)
+        return check_url(reference, allow_remote, allow_outside)
     try:
         os.fsencode(reference)
     except UnicodeEncodeError:
         raise MediaError(reference, "found half a character (a lone surrogate), expected a path") from None
     real_root = os.path.realpath(root)
-    path = os.path.realpath(as_stored(real_root, reference))
+    path = os.path.realpath(find_stored_path(real_root, reference))
     if not allow_outside and not path.startswith(real_root.rstrip(os.sep) + os.sep):
         raise MediaError(
             reference, f"it leaves the manifest's folder ({real_root}); set allow_outside to permit it"
         )
-    return Local(path, reference)
+    return LocalPath(path, reference)
 
 
 @contextmanager
-def reading(source: Readable) -> Iterator[BinaryIO]:
+def open_readable(source: Readable) -> Iterator[BinaryIO]:
     """Open `source`; whatever goes wrong inside the block leaves it as a `MediaError` with the file's name.
 
     Only a `UserError` passes unchanged (a missing library is not the file's fault).
     """
-    with failures_of(name_of(source)):
+    with wrap_errors(display_name(source)):
         if isinstance(source, io.IOBase) or hasattr(source, "read"):
             stream = cast(BinaryIO, source)
             stream.seek(0)
             yield stream
-        elif isinstance(source, Remote):
-            with opened(source) as stream:
+        elif isinstance(source, RemoteUrl):
+            with open_remote(source) as stream:
                 yield stream
-        elif isinstance(source, Span):
-            # Unbuffered: what is read of it is buffered once, by `stretch`.
-            with os.fdopen(_regular(source.path), "rb", buffering=0) as file:
-                yield stretch(cast(BinaryIO, file), source.start, source.start + source.size)
+        elif isinstance(source, FileSpan):
+            # Unbuffered: what is read of it is buffered once, by `open_range`.
+            with os.fdopen(_open_regular(source.path), "rb", buffering=0) as file:
+                yield open_range(cast(BinaryIO, file), source.start, source.start + source.size)
         elif isinstance(source, bytes):
             yield io.BytesIO(source)
         else:
-            with os.fdopen(_regular(cast("str | os.PathLike[str]", source)), "rb") as file:
+            with os.fdopen(_open_regular(cast("str | os.PathLike[str]", source)), "rb") as file:
                 yield file
 
 
-def contents(source: Readable) -> bytes:
+def read_contents(source: Readable) -> bytes:
     """Return the bytes of `source`; raise `MediaError` if they cannot be had."""
-    with reading(source) as stream:
+    with open_readable(source) as stream:
         return stream.read()
 
 
 @contextmanager
-def failures_of(name: str) -> Iterator[None]:
+def wrap_errors(name: str) -> Iterator[None]:
     """Turn every exception of the block into `MediaError(name, cause)`, except a `UserError`.
 
     Decoders given a damaged file raise SyntaxError, MemoryError, struct.error and many others.
@@ -134,14 +134,14 @@ def failures_of(name: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise MediaError(name, _cause(error)) from error
+        raise MediaError(name, _describe_cause(error)) from error
 
 
-def _cause(error: Exception) -> str:
+def _describe_cause(error: Exception) -> str:
     """Return one line: our own words, if we refused something further down, else those of the library."""
     below: BaseException | None = error
     while below is not None:
-        if isinstance(below, Refused):
+        if isinstance(below, MediaRefusal):
             return str(below)
         below = below.__cause__ or below.__context__
     while isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
@@ -151,26 +151,26 @@ def _cause(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _regular(path: str | os.PathLike[str]) -> int:
+def _open_regular(path: str | os.PathLike[str]) -> int:
     """Return a descriptor of a regular file."""
     # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-            raise Refused(why_absent(os.fspath(path), error)) from error
-        raise Refused(f"it cannot be opened: {error.strerror}") from error
+            raise MediaRefusal(describe_missing(os.fspath(path), error)) from error
+        raise MediaRefusal(f"it cannot be opened: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Refused("found a folder, pipe or device, expected a file")
+        raise MediaRefusal("found a folder, pipe or device, expected a file")
     return descriptor
 
 
-def name_of(source: Readable) -> str:
+def display_name(source: Readable) -> str:
     """Return what messages call `source`; never its bytes."""
-    if isinstance(source, Remote):
+    if isinstance(source, RemoteUrl):
         return source.url
-    if isinstance(source, Span):
+    if isinstance(source, FileSpan):
         return f"{source.path}: {source.name}"
     if isinstance(source, bytes):
         return f"<{len(source)} bytes>"

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from kebyt5_xm.data.inputs import END, Example, MediaItem
 from kebyt5_xm.data.media.bad_sample import BadSample, MediaError
 from kebyt5_xm.data.media.interface import MediaInterface
-from kebyt5_xm.data.media.opening import header, open_media
-from kebyt5_xm.data.media.reference import Limits, Readable, Span, name_of, resolve
+from kebyt5_xm.data.media.opening import open_media, read_header
+from kebyt5_xm.data.media.reference import FileSpan, Limits, Readable, display_name, resolve
 from kebyt5_xm.data.sources.template import Change, Segment, Slot, Template, as_bytes
 from kebyt5_xm.data.sources.words import Words
 from kebyt5_xm.data.tables.rows import Rows
@@ -88,7 +88,7 @@ class ExampleMaker:
             for segment in segments:
                 if isinstance(segment, Slot):
                     interface = self.interfaces[segment.modality]
-                    found = header(self.readable(segment.reference, rows), interface.media, self.limits)
+                    found = read_header(self.readable(segment.reference, rows), interface.media, self.limits)
                     positions += interface.num_slots(found)
         except BadSample as error:
             return error.cause
@@ -96,9 +96,9 @@ class ExampleMaker:
             return str(error)
         return positions, num_targets
 
-    def readable(self, reference: str | bytes | Span, rows: Rows) -> Readable:
+    def readable(self, reference: str | bytes | FileSpan, rows: Rows) -> Readable:
         """Return what may be opened for a reference in a row; raise `MediaError` for what may not."""
-        if isinstance(reference, bytes | Span):
+        if isinstance(reference, bytes | FileSpan):
             return reference
         return resolve(rows.root, reference, self.allow_remote, self.allow_outside)
 
@@ -121,7 +121,7 @@ class ExampleMaker:
         except BadSample:
             raise
         except UserError as error:  # too short for one feature, say: this sample's fault
-            raise MediaError(name_of(readable), str(error)) from error
+            raise MediaError(display_name(readable), str(error)) from error
 
     def _target_ids(self, rows: Rows, number: int) -> NDArray[np.int16]:
         ids = encode(self.target_text(rows, number))

@@ -14,8 +14,8 @@ from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.layouts.layout import Layout
 from kebyt5_xm.data.media.bad_sample import BadSample, MediaError, Skip
 from kebyt5_xm.data.media.interface import MediaInterface
-from kebyt5_xm.data.media.names import expanded
-from kebyt5_xm.data.media.reference import Limits, Readable, Span
+from kebyt5_xm.data.media.names import expand_home
+from kebyt5_xm.data.media.reference import FileSpan, Limits, Readable
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.sources.example_maker import ExampleMaker
 from kebyt5_xm.data.sources.feeding import check_texts
@@ -90,8 +90,10 @@ class Manifest(Source):
         self.prompt, self.target = Template(prompt), Template(target)
         if self.target.modalities:
             raise UserError(f"the target {target!r} has a slot; only a prompt can, so take the colon out")
-        self.rows = open_rows(expanded(path), format)
-        self.held_out = open_rows(expanded(validation), validation_format or format) if validation else None
+        self.rows = open_rows(expand_home(path), format)
+        self.held_out = (
+            open_rows(expand_home(validation), validation_format or format) if validation else None
+        )
         words = Words.of(labels)
         self.labels = words.labels if words else None
         self.metrics = metrics or []
@@ -204,11 +206,11 @@ class Manifest(Source):
         """Return the example of one row; raises `BadSample` with the cause if it cannot be made."""
         return self.maker.example(rows, number)
 
-    def readable(self, reference: str | bytes | Span, rows: Rows) -> Readable:
+    def readable(self, reference: str | bytes | FileSpan, rows: Rows) -> Readable:
         """Return what may be opened for a reference in a row; raise `MediaError` for what may not."""
         return self.maker.readable(reference, rows)
 
-    def media_references(self, modality: str) -> Iterator[tuple[Rows, str | bytes | Span]]:
+    def media_references(self, modality: str) -> Iterator[tuple[Rows, str | bytes | FileSpan]]:
         """Yield every reference to a medium of `modality`, training and held-out, with the table that holds it."""
         if modality not in self.prompt.modalities:
             return

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.ipc
 
 from kebyt5_xm.data.media.bad_sample import RowError
-from kebyt5_xm.data.media.open_files import OnDemand
+from kebyt5_xm.data.media.open_files import LazyFile
 from kebyt5_xm.data.tables.arrow_values import column_names, value_of
 from kebyt5_xm.data.tables.derived import places, state_of, write_derived
 from kebyt5_xm.data.tables.rows import Row, Rows
@@ -62,7 +62,7 @@ class ArrowRows(Rows):
         self._state = self.state()
         if _find(self.path, self.suffix, self._state) is None:
             self._make(self._state)
-        self._opened = OnDemand(partial(_open, self.path, self.suffix, self._state))
+        self._opened = LazyFile(partial(_open, self.path, self.suffix, self._state))
         reader, about = self._opened.get()
         self._length: int = about["rows"]
         self._names: dict[str, int] = {

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import pyarrow
 
-from kebyt5_xm.data.media.reference import Span, contents
+from kebyt5_xm.data.media.reference import FileSpan, read_contents
 from kebyt5_xm.data.tables.arrow_rows import ArrowRows, Contents
 from kebyt5_xm.data.tables.json_value import json_value, utf8_text
 from kebyt5_xm.data.tables.rows import MAX_ROW_BYTES, Row, names_in_first, names_of
@@ -69,7 +69,7 @@ class TarRows(ArrowRows):
         if name == KEY:
             return found[KEY]
         at = found["names"].index(name)
-        span = Span(str(self.path), found["starts"][at], found["sizes"][at], f"{found[KEY]}.{name}")
+        span = FileSpan(str(self.path), found["starts"][at], found["sizes"][at], f"{found[KEY]}.{name}")
         if found["faults"][at] is not None:
             raise self.error(index, f"{span.name} {found['faults'][at]}")
         kind = name.rpartition(".")[2]
@@ -77,7 +77,7 @@ class TarRows(ArrowRows):
             return span
         if span.size > MAX_ROW_BYTES:
             raise self.error(index, f"{span.name} has {span.size} bytes, expected at most {MAX_ROW_BYTES}")
-        raw = contents(span)
+        raw = read_contents(span)
         if kind in JSON:
             return self._object(index, span, raw)
         try:
@@ -86,7 +86,7 @@ class TarRows(ArrowRows):
             raise self.error(index, f"{span.name} is {error}") from None
         return text.strip() if kind in NUMBER else text.removesuffix("\n").removesuffix("\r")
 
-    def _object(self, index: int, span: Span, raw: bytes) -> dict[str, Any]:
+    def _object(self, index: int, span: FileSpan, raw: bytes) -> dict[str, Any]:
         try:
             found = json_value(raw)
         except ValueError as error:

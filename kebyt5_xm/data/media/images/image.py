@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from kebyt5_xm.data.media.images.jpeg import decoded
-from kebyt5_xm.data.media.images.png import check_rows, without_metadata
-from kebyt5_xm.data.media.reference import Limits, Readable, Refused, failures_of, reading
+from kebyt5_xm.data.media.images.jpeg import decode_jpeg
+from kebyt5_xm.data.media.images.png import check_rows, strip_metadata
+from kebyt5_xm.data.media.reference import Limits, MediaRefusal, Readable, open_readable, wrap_errors
 from kebyt5_xm.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,34 +48,34 @@ UNSCALED_TRANSPARENCY = ("L;2", "L;4", "I;16B", "RGB;16B")
 
 def open_image(source: Readable, limits: Limits | None = None) -> "Image.Image":
     """Return the image as an upright, detached RGB image; raise `MediaError` if it cannot be had."""
-    with reading(source) as stream:
-        image = _identified(stream, limits or Limits(), to_the_end=True)
+    with open_readable(source) as stream:
+        image = _identify(stream, limits or Limits(), to_the_end=True)
         if image.format == "PNG":
             check_rows(stream)
         size = _upright_size(image)
-        rgb = _rgb(image, _jpeg_pixels(image, stream))
+        rgb = _convert_to_rgb(image, _decode_jpeg_pixels(image, stream))
         if rgb.size != size:
-            raise Refused(
+            raise MediaRefusal(
                 f"the header says {size[0]} x {size[1]} pixels, found {rgb.size[0]} x {rgb.size[1]}"
             )
         return rgb
 
 
-def image_header(source: Readable, limits: Limits | None = None) -> "ImageHeader":
+def read_image_header(source: Readable, limits: Limits | None = None) -> "ImageHeader":
     """Return the upright width and height without decoding; raise `MediaError` as `open_image` would."""
     from kebyt5_xm.encoder import ImageHeader
 
-    with reading(source) as stream:
-        return ImageHeader(*_upright_size(_identified(stream, limits or Limits(), to_the_end=False)))
+    with open_readable(source) as stream:
+        return ImageHeader(*_upright_size(_identify(stream, limits or Limits(), to_the_end=False)))
 
 
 def as_rgb(image: "Image.Image") -> "Image.Image":
     """Return an image that is already in memory as `open_image` would: upright, RGB, a copy."""
-    with failures_of("the image"):
-        return _rgb(image)
+    with wrap_errors("the image"):
+        return _convert_to_rgb(image)
 
 
-def _pillow() -> ModuleType:
+def _import_pillow() -> ModuleType:
     try:
         from PIL import Image
     except ImportError:
@@ -83,28 +83,28 @@ def _pillow() -> ModuleType:
     return Image
 
 
-def _jpeg_pixels(image: "Image.Image", stream: BinaryIO) -> "Image.Image | None":
+def _decode_jpeg_pixels(image: "Image.Image", stream: BinaryIO) -> "Image.Image | None":
     """Return a JPEG decoded with the library's warnings; None if Pillow is to decode it."""
     if image.format not in ("JPEG", "MPO"):
         return None
     stream.seek(0)
-    pixels = decoded(stream.read(), image.mode)
-    return None if pixels is None else _pillow().fromarray(pixels)
+    pixels = decode_jpeg(stream.read(), image.mode)
+    return None if pixels is None else _import_pillow().fromarray(pixels)
 
 
-def _identified(stream: BinaryIO, limits: Limits, to_the_end: bool) -> "Image.Image":
-    pillow = _pillow()
-    stream = without_metadata(stream, to_the_end)
+def _identify(stream: BinaryIO, limits: Limits, to_the_end: bool) -> "Image.Image":
+    pillow = _import_pillow()
+    stream = strip_metadata(stream, to_the_end)
     pillow.init()  # else a format of the list may not be known yet; each process does it once
     try:
         image = pillow.open(stream, formats=[name for name in FORMATS if name in pillow.OPEN])
     except pillow.UnidentifiedImageError:
-        raise Refused(f"found no readable image of the formats {', '.join(FORMATS)}") from None
+        raise MediaRefusal(f"found no readable image of the formats {', '.join(FORMATS)}") from None
     width, height = image.size
     if width < 1 or height < 1:
-        raise Refused(f"found {width} x {height} pixels, expected at least one")
+        raise MediaRefusal(f"found {width} x {height} pixels, expected at least one")
     if width * height > limits.max_pixels:
-        raise Refused(
+        raise MediaRefusal(
             f"found {width} x {height} pixels, expected at most {limits.max_pixels}; raise max_pixels to "
             "permit it"
         )
@@ -119,13 +119,13 @@ def _refuse_misread(image: "Image.Image") -> None:
     if image.format == "TIFF" and image.mode.startswith("I;16"):
         tags = getattr(image, "tag_v2", {})
         if tags.get(BITS_TAG) != (16,) or tags.get(PHOTOMETRIC_TAG) != BLACK_IS_ZERO:
-            raise Refused(
+            raise MediaRefusal(
                 "found grey values of 9 to 15 bits, or white as zero; expected 16 bits, black as zero"
             )
     if image.format == "PNG" and "transparency" in image.info:
         tiles = getattr(image, "tile", [])
         if tiles and tiles[0].args in UNSCALED_TRANSPARENCY:
-            raise Refused(
+            raise MediaRefusal(
                 "found a transparent colour in a PNG of 2, 4 or 16 bits, expected an alpha channel or 8 bits"
             )
 
@@ -139,15 +139,15 @@ def _refuse_missing_strips(tags: "Mapping[int, Any]") -> None:
     planes = len(tags.get(BITS_TAG, (1,))) if tags.get(PLANAR_TAG) == SEPARATE_PLANES else 1
     expected = -(-rows // rows_per_strip) * planes
     if len(strips) < expected:
-        raise Refused(f"truncated: its {rows} rows take {expected} strips, found {len(strips)}")
+        raise MediaRefusal(f"truncated: its {rows} rows take {expected} strips, found {len(strips)}")
 
 
-def _orientation(image: "Image.Image") -> int:
+def _read_orientation(image: "Image.Image") -> int:
     if image.format == "TIFF":
         return 1  # Pillow turns TIFFs itself, and gives their upright size from the start
     try:
         # Not image.getexif(): that of a PNG decodes the pixels to look behind them.
-        value = _pillow().Image.getexif(image).get(ORIENTATION_TAG, 1)
+        value = _import_pillow().Image.getexif(image).get(ORIENTATION_TAG, 1)
     except Exception:
         return 1
     return value if isinstance(value, int) else 1
@@ -155,12 +155,12 @@ def _orientation(image: "Image.Image") -> int:
 
 def _upright_size(image: "Image.Image") -> tuple[int, int]:
     width, height = image.size
-    return (height, width) if _orientation(image) in SWAPPING_ORIENTATIONS else (width, height)
+    return (height, width) if _read_orientation(image) in SWAPPING_ORIENTATIONS else (width, height)
 
 
-def _rgb(image: "Image.Image", pixels: "Image.Image | None" = None) -> "Image.Image":
+def _convert_to_rgb(image: "Image.Image", pixels: "Image.Image | None" = None) -> "Image.Image":
     """Return the image, or its `pixels` that have been decoded already, upright and in RGB."""
-    pillow = _pillow()
+    pillow = _import_pillow()
     turn = {
         2: pillow.Transpose.FLIP_LEFT_RIGHT,
         3: pillow.Transpose.ROTATE_180,
@@ -169,7 +169,7 @@ def _rgb(image: "Image.Image", pixels: "Image.Image | None" = None) -> "Image.Im
         6: pillow.Transpose.ROTATE_270,
         7: pillow.Transpose.TRANSVERSE,
         8: pillow.Transpose.ROTATE_90,
-    }.get(_orientation(image))
+    }.get(_read_orientation(image))
     if pixels is not None:
         rgb = pixels if pixels.mode == "RGB" else pixels.convert("RGB")
         return rgb if turn is None else rgb.transpose(turn)
@@ -179,7 +179,7 @@ def _rgb(image: "Image.Image", pixels: "Image.Image | None" = None) -> "Image.Im
         grey = (np.asarray(image).astype(np.uint32) + 128) // 257
         rgb = pillow.fromarray(grey.astype(np.uint8)).convert("RGB")
     elif image.mode in ("I", "F"):
-        raise Refused(
+        raise MediaRefusal(
             "found 32-bit or floating-point pixels, expected 8 or 16 bits; their range is not known"
         )
     elif image.has_transparency_data:

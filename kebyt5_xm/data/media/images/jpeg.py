@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.bad_sample import Refused
+from kebyt5_xm.data.media.bad_sample import MediaRefusal
 from kebyt5_xm.errors import UserError
 
 # Texts of libjpeg (jerror.h) that say that pixels are missing or made up.
@@ -23,28 +23,28 @@ END = b"\xff\xd9"
 COEFFICIENTS = 64
 
 
-def decoded(raw: bytes, mode: str) -> NDArray[np.uint8] | None:
+def decode_jpeg(raw: bytes, mode: str) -> NDArray[np.uint8] | None:
     """Return pixels [height, width, 3] of a picture in Pillow's mode RGB, or [height, width] in L.
 
     None if it is to be decoded by Pillow: four inks, or a kind of JPEG that the library does not take. Raises
-    `Refused` for a damaged one, in any mode, and `UserError` without simplejpeg.
+    `MediaRefusal` for a damaged one, in any mode, and `UserError` without simplejpeg.
     """
-    if missing := missing_scans(raw):
-        raise Refused(f"truncated: {missing}")
+    if missing := find_missing_scans(raw):
+        raise MediaRefusal(f"truncated: {missing}")
     space = {"RGB": "RGB", "L": "GRAY"}.get(mode, "CMYK")
     try:
         # The exact inverse transform and smooth chroma, as Pillow has them.
-        pixels = _simplejpeg().decode_jpeg(raw, space, fastdct=False, fastupsample=False, strict=True)
+        pixels = _import_simplejpeg().decode_jpeg(raw, space, fastdct=False, fastupsample=False, strict=True)
     except ValueError as error:
         if DAMAGE.search(str(error)) and not HARMLESS.search(str(error)):
-            raise Refused(f"damaged or truncated ({error})") from error
+            raise MediaRefusal(f"damaged or truncated ({error})") from error
         return None
     if space == "CMYK":
         return None
     return pixels[..., 0] if mode == "L" else pixels
 
 
-def missing_scans(raw: bytes) -> str:
+def find_missing_scans(raw: bytes) -> str:
     """Return what is missing of a JPEG that ends behind one of its scans, or an empty text.
 
     Every scan is whole then, and the library warns of nothing: the picture is only less sharp. Each scan says which
@@ -74,7 +74,7 @@ def missing_scans(raw: bytes) -> str:
     return ""
 
 
-def _simplejpeg() -> ModuleType:
+def _import_simplejpeg() -> ModuleType:
     try:
         import simplejpeg
     except ImportError:

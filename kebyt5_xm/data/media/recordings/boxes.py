@@ -6,8 +6,8 @@ Layouts: ISO/IEC 14496-12, section 4.2; RFC 8794 (EBML), sections 5 and 6, and R
 
 from typing import BinaryIO
 
-from kebyt5_xm.data.media.recordings.tags import after_zeros, tag_at
-from kebyt5_xm.data.media.reference import Refused
+from kebyt5_xm.data.media.recordings.tags import skip_zeros, tag_length
+from kebyt5_xm.data.media.reference import MediaRefusal
 
 MOVIE_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 """Those that such a file may begin with."""
@@ -41,12 +41,14 @@ IN_CLUSTER = {
 
 
 def check_movie(stream: BinaryIO, end: int) -> None:
-    """Raise `Refused` if a box of an MP4 goes past the end of the file, or the one that describes it lacks."""
+    """Raise `MediaRefusal` if a box of an MP4 goes past the end of the file, or the one that describes it lacks."""
     names = _check_boxes(stream, 0, end, end)
     if names.count(b"moov") > 1:
-        raise Refused("found two recordings in one file; cut it at the second ftyp box")
+        raise MediaRefusal("found two recordings in one file; cut it at the second ftyp box")
     if b"moov" not in names:
-        raise Refused("truncated: it has no moov box, which a recorder writes last; repair or record it anew")
+        raise MediaRefusal(
+            "truncated: it has no moov box, which a recorder writes last; repair or record it anew"
+        )
 
 
 def _check_boxes(stream: BinaryIO, position: int, end: int, size: int) -> list[bytes]:
@@ -58,16 +60,16 @@ def _check_boxes(stream: BinaryIO, position: int, end: int, size: int) -> list[b
         if length == 1:
             length, content = int.from_bytes(header[8:16], "big"), 16
         if length == 0 and name != b"mdat":
-            if after_zeros(stream, position) >= end:
+            if skip_zeros(stream, position) >= end:
                 break
-            raise Refused(f"damaged: no box at byte {position}")
+            raise MediaRefusal(f"damaged: no box at byte {position}")
         length = length or end - position
-        if names and (tag := tag_at(header + stream.read(16))):
+        if names and (tag := tag_length(header + stream.read(16))):
             length = tag
         elif length < content or not name.decode("latin-1").isprintable():
-            raise Refused(f"damaged: no box at byte {position}")
+            raise MediaRefusal(f"damaged: no box at byte {position}")
         if position + length > end:
-            raise Refused(
+            raise MediaRefusal(
                 f"truncated: the box {name.decode('latin-1')} announces {length} bytes, {end - position} found"
             )
         if name in NESTED_BOXES:
@@ -76,14 +78,14 @@ def _check_boxes(stream: BinaryIO, position: int, end: int, size: int) -> list[b
             stream.seek(position + content + 8)
             # FFmpeg keeps a note of every one, of which each is a byte at least.
             if int.from_bytes(stream.read(4), "big") > size:
-                raise Refused("damaged: it announces more packets than it has bytes")
+                raise MediaRefusal("damaged: it announces more packets than it has bytes")
         names.append(name)
         position += length
     return names
 
 
 def check_matroska(stream: BinaryIO, end: int) -> None:
-    """Raise `Refused` if an element of a Matroska file goes past the end of the file, or is none."""
+    """Raise `MediaRefusal` if an element of a Matroska file goes past the end of the file, or is none."""
     position, clusters = 0, 0
     inside: list[
         tuple[int, set[int], bool]
@@ -97,28 +99,28 @@ def check_matroska(stream: BinaryIO, end: int) -> None:
         size_width = _width(header[width:]) if width else 0
         if not width or not size_width or len(header) < width + size_width:
             if end - position < 12:
-                raise Refused("truncated: its last element is incomplete")
-            if after_zeros(stream, position) >= end:
+                raise MediaRefusal("truncated: its last element is incomplete")
+            if skip_zeros(stream, position) >= end:
                 break
-            raise Refused(f"damaged: no element at byte {position}")
+            raise MediaRefusal(f"damaged: no element at byte {position}")
         content = position + width + size_width
         value = int.from_bytes(header[width : width + size_width], "big") & ((1 << 7 * size_width) - 1)
         unknown = value == (1 << 7 * size_width) - 1
         if number == int.from_bytes(EBML, "big") and position:
-            raise Refused(f"found a second recording at byte {position}; cut the file there")
+            raise MediaRefusal(f"found a second recording at byte {position}; cut the file there")
         # An unknown length ends where something stands that cannot stand inside.
         while len(inside) > 1 and inside[-1][2] and number not in inside[-1][1]:
             inside.pop()
         if inside and number not in inside[-1][1]:
-            raise Refused(f"damaged: no element at byte {position}")
+            raise MediaRefusal(f"damaged: no element at byte {position}")
         if not inside and number not in (int.from_bytes(EBML, "big"), SEGMENT, 0xEC):
-            raise Refused(f"damaged: no element at byte {position}")
+            raise MediaRefusal(f"damaged: no element at byte {position}")
         limit = inside[-1][0] if inside else end
         stop = limit if unknown else content + value
         if stop > end:
-            raise Refused(f"truncated: an element announces {value} bytes, {end - content} found")
+            raise MediaRefusal(f"truncated: an element announces {value} bytes, {end - content} found")
         if stop > limit or (unknown and number not in (SEGMENT, CLUSTER)):
-            raise Refused(f"damaged: the element at byte {position} does not fit into its place")
+            raise MediaRefusal(f"damaged: the element at byte {position} does not fit into its place")
         if number in (SEGMENT, CLUSTER):
             clusters += number == CLUSTER
             inside.append((stop, IN_SEGMENT if number == SEGMENT else IN_CLUSTER, unknown))
@@ -126,7 +128,7 @@ def check_matroska(stream: BinaryIO, end: int) -> None:
         else:
             position = stop
     if not clusters:
-        raise Refused("truncated: it has no cluster, which would hold the sound")
+        raise MediaRefusal("truncated: it has no cluster, which would hold the sound")
 
 
 def _width(raw: bytes) -> int:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.reference import Refused
+from kebyt5_xm.data.media.reference import MediaRefusal
 from kebyt5_xm.errors import UserError
 
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "OGG")
@@ -36,7 +36,7 @@ DTYPES = {
 class Sound:
     """One stretch of sound; a recording is one of them, or several that were joined.
 
-    `blocks` decodes: it yields one channel of float32, [samples] at a time, and raises `Refused` at damage. All
+    `blocks` decodes: it yields one channel of float32, [samples] at a time, and raises `MediaRefusal` at damage. All
     of them together must be `num_samples` and then `padding` samples, which an encoder added to fill up its last
     frame. `sample_rate` is in Hz.
     """
@@ -48,23 +48,23 @@ class Sound:
 
 
 def open_sound(
-    stream: BinaryIO, settings: dict[str, Any] | None = None, promised: int = 0, per_block: int = 0
+    stream: BinaryIO, settings: dict[str, Any] | None = None, announced: int = 0, per_block: int = 0
 ) -> Sound:
     """Return the sound of `stream`, of which the header alone is read.
 
-    `settings` are libsndfile's for a stream without a header. `promised` is how many samples the file announces,
+    `settings` are libsndfile's for a stream without a header. `announced` is how many samples the file announces,
     and `per_block` how many a block of its codec holds: libsndfile gives whole blocks.
     """
-    with _sound_file(stream, settings) as sound:
+    with _open_sound_file(stream, settings) as sound:
         if settings is None and sound.format not in FORMATS:
-            raise Refused(
+            raise MediaRefusal(
                 f"found a recording in the format {sound.format}, which is not read; convert it to WAV"
             )
         num_samples, rate = sound.frames, sound.samplerate
-    padding = num_samples - promised if num_samples - per_block < promised < num_samples else 0
+    padding = num_samples - announced if num_samples - per_block < announced < num_samples else 0
 
     def blocks() -> Iterator[NDArray[np.float32]]:
-        with _sound_file(stream, settings) as sound:
+        with _open_sound_file(stream, settings) as sound:
             size = max(1, BLOCK_VALUES // sound.channels)
             while len(block := sound.read(size, dtype="float32", always_2d=True)):
                 yield block[:, 0] if sound.channels == 1 else block.mean(axis=1)
@@ -72,7 +72,7 @@ def open_sound(
     return Sound(num_samples - padding, rate, blocks, padding)
 
 
-class _Calm:
+class _SafeStream:
     """A file as libsndfile asks for it: it is called from C, where an exception would only be printed."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -100,20 +100,20 @@ class _Calm:
 
 
 @contextmanager
-def _sound_file(stream: BinaryIO, settings: dict[str, Any] | None) -> Iterator[Any]:
-    soundfile, file = _soundfile(), _Calm(stream)
+def _open_sound_file(stream: BinaryIO, settings: dict[str, Any] | None) -> Iterator[Any]:
+    soundfile, file = _import_soundfile(), _SafeStream(stream)
     try:
         with soundfile.SoundFile(file, **(settings or {})) as sound:
             yield sound
     except soundfile.LibsndfileError as error:
         if file.error:
             raise file.error from None
-        raise Refused(f"found no readable recording ({error.error_string})") from None
+        raise MediaRefusal(f"found no readable recording ({error.error_string})") from None
     if file.error:
         raise file.error
 
 
-def _soundfile() -> ModuleType:
+def _import_soundfile() -> ModuleType:
     try:
         import soundfile
     except (ImportError, OSError):  # OSError: the package is there, libsndfile is not
@@ -123,7 +123,7 @@ def _soundfile() -> ModuleType:
     return soundfile
 
 
-def pyav() -> Any:
+def import_pyav() -> Any:
     """Return PyAV, which keeps FFmpeg silent unless it is told otherwise."""
     try:
         import av
@@ -136,7 +136,7 @@ def pyav() -> Any:
 
 def decode_packets(codec: str, packets: Iterable[bytes], sample_rate: int) -> Iterator[NDArray[np.float32]]:
     """Yield one channel of float32 for `packets` of a stream without a container."""
-    av = pyav()
+    av = import_pyav()
     # OpenCORE knows pauses, FFmpeg's own decoder does not.
     names = [f"libopencore_{codec}"] if codec.startswith("amr") else []
     context = next(
@@ -153,20 +153,20 @@ def decode(context: Any, packet: Any, sample_rate: int) -> Iterator[NDArray[np.f
     """Yield one channel of float32 for a packet; None is for what the decoder still holds."""
     try:
         frames = context.decode(packet)
-    except pyav().error.FFmpegError as error:
-        raise Refused(f"truncated or damaged: a packet cannot be decoded ({error.strerror})") from None
+    except import_pyav().error.FFmpegError as error:
+        raise MediaRefusal(f"truncated or damaged: a packet cannot be decoded ({error.strerror})") from None
     for frame in frames:
         if frame.is_corrupt:
-            raise Refused("damaged: the decoder found a corrupt frame")
+            raise MediaRefusal("damaged: the decoder found a corrupt frame")
         if frame.sample_rate != sample_rate:
-            raise Refused(
+            raise MediaRefusal(
                 f"its header says {sample_rate} Hz, its sound has {frame.sample_rate} Hz (HE-AAC?); convert it to "
                 "FLAC or WAV"
             )
-        yield mono(frame)
+        yield mix_to_mono(frame)
 
 
-def mono(frame: Any) -> NDArray[np.float32]:
+def mix_to_mono(frame: Any) -> NDArray[np.float32]:
     """Return the mean of the channels of a frame, [samples], integers as shares of their range."""
     name, count = frame.format.name, frame.samples
     dtype = DTYPES[name.removesuffix("p")]

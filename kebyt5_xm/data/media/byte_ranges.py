@@ -5,16 +5,16 @@ from bisect import bisect_right
 from itertools import accumulate
 from typing import Any, BinaryIO, cast
 
-Span = tuple[int, int]
+ByteRange = tuple[int, int]
 """From byte, up to byte."""
 
 
-class _Stretch(io.RawIOBase):
+class _RangeFile(io.RawIOBase):
     """`head`, then the spans of `stream`, one behind the other. The stream stays open and is not owned."""
 
-    def __init__(self, stream: BinaryIO, spans: list[Span], head: bytes) -> None:
-        self._stream, self._spans, self._head = stream, spans, head
-        lengths = [max(0, end - start) for start, end in spans]
+    def __init__(self, stream: BinaryIO, open_ranges: list[ByteRange], head: bytes) -> None:
+        self._stream, self._ranges, self._head = stream, open_ranges, head
+        lengths = [max(0, end - start) for start, end in open_ranges]
         *self._starts, self._size = accumulate(
             lengths, initial=len(head)
         )  # where the spans begin in this file
@@ -56,23 +56,23 @@ class _Stretch(io.RawIOBase):
         if at >= self._size:
             return b""
         number = bisect_right(self._starts, at) - 1
-        start, end = self._spans[number]
+        start, end = self._ranges[number]
         found = start + at - self._starts[number]
         self._stream.seek(found)
         return self._stream.read(min(size, end - found))
 
 
-def stretch(stream: BinaryIO, start: int, end: int, head: bytes = b"") -> BinaryIO:
+def open_range(stream: BinaryIO, start: int, end: int, head: bytes = b"") -> BinaryIO:
     """Return `head` and the bytes `start` to `end` of `stream` as a file that can be sought in."""
-    return spans(stream, [(start, end)], head)
+    return open_ranges(stream, [(start, end)], head)
 
 
-def spans(stream: BinaryIO, parts: list[Span], head: bytes = b"") -> BinaryIO:
+def open_ranges(stream: BinaryIO, parts: list[ByteRange], head: bytes = b"") -> BinaryIO:
     """Return `head` and the spans of `stream`, one behind the other, as a file that can be sought in."""
-    joined: list[Span] = []
+    joined: list[ByteRange] = []
     for start, end in parts:
         if joined and joined[-1][1] == start:
             joined[-1] = (joined[-1][0], end)
         else:
             joined.append((start, end))
-    return cast(BinaryIO, io.BufferedReader(_Stretch(stream, joined, head), 1 << 16))
+    return cast(BinaryIO, io.BufferedReader(_RangeFile(stream, joined, head), 1 << 16))

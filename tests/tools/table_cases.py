@@ -1,7 +1,7 @@
 """Tables as libraries write them: every writer, type and option with the rows that a reader must find.
 
-Each maker of `TABLES` writes a file into a folder and returns a `Made`: the file, how it is opened, and the true
-texts of its rows by column, None where the value is missing or unusable. The truth is what went in, not what we read.
+Each maker of `TABLES` writes a file into a folder and returns a `TableCase`: the file, how it is opened, and the true
+texts of its rows by column, None where the value is missing or unusable. The expected is what went in, not what we read.
 """
 
 import bz2
@@ -35,7 +35,7 @@ LABELS = ["1", "0", "1", "1", "0", "0", "1"]
 
 
 @dataclass
-class Made:
+class TableCase:
     """A file, and the texts that its rows hold; an empty text of delimited files is null, so None."""
 
     path: Path
@@ -43,31 +43,31 @@ class Made:
     layout: Layout | None = None
 
 
-Maker = Callable[[Path], Made]
-TABLES: dict[str, Maker] = {}
+TableMaker = Callable[[Path], TableCase]
+TABLES: dict[str, TableMaker] = {}
 
 
-def table(name: str) -> Callable[[Maker], Maker]:
-    def add(maker: Maker) -> Maker:
+def table(name: str) -> Callable[[TableMaker], TableMaker]:
+    def add(maker: TableMaker) -> TableMaker:
         TABLES[name] = maker
         return maker
 
     return add
 
 
-def rows() -> list[dict[str, Any]]:
+def make_rows() -> list[dict[str, Any]]:
     return [{"text": text, "label": int(label)} for text, label in zip(TEXTS, LABELS, strict=True)]
 
 
-def both(path: Path, layout: Layout | None = None, blank: str | None = "") -> Made:
+def text_and_label(path: Path, layout: Layout | None = None, blank: str | None = "") -> TableCase:
     texts: list[str | None] = [text or blank for text in TEXTS]
-    return Made(path, {"text": texts, "label": [*LABELS]}, layout)
+    return TableCase(path, {"text": texts, "label": [*LABELS]}, layout)
 
 
 # --- parquet, Arrow, ORC
 
 
-def arrow_types() -> dict[str, tuple[pa.Array, list[str | None]]]:
+def make_arrow_columns() -> dict[str, tuple[pa.Array, list[str | None]]]:
     """Name -> a column of three rows, and their texts."""
     date, time = datetime.date(2024, 2, 29), datetime.datetime(2024, 2, 29, 1, 2, 3)
     three = ["가", "", None]
@@ -136,7 +136,7 @@ def arrow_types() -> dict[str, tuple[pa.Array, list[str | None]]]:
     }
 
 
-IN_ARROW_ALONE: dict[str, tuple[pa.Array, list[str | None]]] = {
+ARROW_ONLY_COLUMNS: dict[str, tuple[pa.Array, list[str | None]]] = {
     "run ends": (
         pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["a", "b"])),
         ["a", "a", "b"],
@@ -153,7 +153,7 @@ IN_ARROW_ALONE: dict[str, tuple[pa.Array, list[str | None]]] = {
 """Types that parquet does not have."""
 
 
-def of_types(
+def build_table(
     types: dict[str, tuple[pa.Array, list[str | None]]],
 ) -> tuple[pa.Table, dict[str, list[str | None]]]:
     return (
@@ -163,14 +163,14 @@ def of_types(
 
 
 @table("pyarrow parquet, every type")
-def _(folder: Path) -> Made:
-    made, truth = of_types(arrow_types())
-    pq.write_table(made, folder / "a.parquet", row_group_size=2)
-    return Made(folder / "a.parquet", truth)
+def _(folder: Path) -> TableCase:
+    content, expected = build_table(make_arrow_columns())
+    pq.write_table(content, folder / "a.parquet", row_group_size=2)
+    return TableCase(folder / "a.parquet", expected)
 
 
 @table("pyarrow parquet, objects")
-def _(folder: Path) -> Made:
+def _(folder: Path) -> TableCase:
     pairs = [{"en": "a", "ko": {"text": "가", "n": 0.1}}, {"en": None, "ko": None}, None]
     kind = pa.struct(
         [("en", pa.string()), ("ko", pa.struct([("text", pa.large_string()), ("n", pa.float32())]))]
@@ -181,35 +181,35 @@ def _(folder: Path) -> Made:
         "a.b": pa.array(["1", "2", "3"]),
     }
     pq.write_table(pa.table(columns), folder / "a.parquet")
-    truth: dict[str, list[str | None]] = {
+    expected: dict[str, list[str | None]] = {
         "pair.en": ["a", None, None],
         "pair.ko.n": ["0.1", None, None],
         "pair.ko.text": ["x", None, "z"],  # the column of that very name
         "a.b": ["1", "2", "3"],
     }
-    return Made(folder / "a.parquet", truth)
+    return TableCase(folder / "a.parquet", expected)
 
 
 for _version in ("1.0", "2.6"):
     for _compression in ("none", "snappy", "gzip", "zstd", "brotli", "lz4"):
 
         @table(f"pyarrow parquet {_version} {_compression}")
-        def _(folder: Path, version: Any = _version, compression: str = _compression) -> Made:
-            made = pa.Table.from_pylist(rows() * 43)
+        def _(folder: Path, version: Any = _version, compression: str = _compression) -> TableCase:
+            content = pa.Table.from_pylist(make_rows() * 43)
             pq.write_table(
-                made, folder / "a.pq", version=version, compression=compression, row_group_size=101
+                content, folder / "a.pq", version=version, compression=compression, row_group_size=101
             )
-            return Made(folder / "a.pq", {"text": [*TEXTS] * 43, "label": [*LABELS] * 43})
+            return TableCase(folder / "a.pq", {"text": [*TEXTS] * 43, "label": [*LABELS] * 43})
 
 
-def _ipc(path: Path, stream: bool, compression: str | None) -> Made:
-    made, truth = of_types({**arrow_types(), **IN_ARROW_ALONE})
+def _write_ipc(path: Path, stream: bool, compression: str | None) -> TableCase:
+    content, expected = build_table({**make_arrow_columns(), **ARROW_ONLY_COLUMNS})
     options = pa.ipc.IpcWriteOptions(compression=compression)
-    opened = (pa.ipc.new_stream if stream else pa.ipc.new_file)(path, made.schema, options=options)
+    opened = (pa.ipc.new_stream if stream else pa.ipc.new_file)(path, content.schema, options=options)
     with opened as writer:
-        writer.write_table(made.slice(0, 2))
-        writer.write_table(made.slice(2))
-    return Made(path, truth)
+        writer.write_table(content.slice(0, 2))
+        writer.write_table(content.slice(2))
+    return TableCase(path, expected)
 
 
 for _name, _stream, _compression in (
@@ -220,43 +220,45 @@ for _name, _stream, _compression in (
 ):
 
     @table(f"pyarrow {_name}, {'stream' if _stream else 'file'}, {_compression}, every type")
-    def _(folder: Path, name: str = _name, stream: bool = _stream, compression: Any = _compression) -> Made:
-        return _ipc(folder / name, stream, compression)
+    def _(
+        folder: Path, name: str = _name, stream: bool = _stream, compression: Any = _compression
+    ) -> TableCase:
+        return _write_ipc(folder / name, stream, compression)
 
 
 @table("pyarrow feather")
-def _(folder: Path) -> Made:
-    pyarrow.feather.write_feather(pa.Table.from_pylist(rows()), str(folder / "a.feather"))
-    return both(folder / "a.feather")
+def _(folder: Path) -> TableCase:
+    pyarrow.feather.write_feather(pa.Table.from_pylist(make_rows()), str(folder / "a.feather"))
+    return text_and_label(folder / "a.feather")
 
 
 @table("pyarrow ORC")
-def _(folder: Path) -> Made:
-    pyarrow.orc.write_table(pa.Table.from_pylist(rows() * 31), str(folder / "a.orc"), stripe_size=1024)
-    return Made(folder / "a.orc", {"text": [*TEXTS] * 31, "label": [*LABELS] * 31})
+def _(folder: Path) -> TableCase:
+    pyarrow.orc.write_table(pa.Table.from_pylist(make_rows() * 31), str(folder / "a.orc"), stripe_size=1024)
+    return TableCase(folder / "a.orc", {"text": [*TEXTS] * 31, "label": [*LABELS] * 31})
 
 
 # --- pandas and polars
 
 
-def pandas_frame() -> Any:
+def make_pandas_frame() -> Any:
     import pandas
 
-    return pandas.DataFrame(rows())
+    return pandas.DataFrame(make_rows())
 
 
 @table("pandas parquet, index and categories")
-def _(folder: Path) -> Made:
-    frame = pandas_frame().set_index("label", drop=False).astype({"text": "category"})
+def _(folder: Path) -> TableCase:
+    frame = make_pandas_frame().set_index("label", drop=False).astype({"text": "category"})
     frame.index.name = "index"
     frame.to_parquet(folder / "a.parquet")
-    return both(folder / "a.parquet")
+    return text_and_label(folder / "a.parquet")
 
 
 @table("pandas feather")
-def _(folder: Path) -> Made:
-    pandas_frame().to_feather(folder / "a.feather")
-    return both(folder / "a.feather")
+def _(folder: Path) -> TableCase:
+    make_pandas_frame().to_feather(folder / "a.feather")
+    return text_and_label(folder / "a.feather")
 
 
 for _options in (
@@ -267,27 +269,27 @@ for _options in (
 ):
 
     @table(f"pandas CSV {_options}")
-    def _(folder: Path, options: Any = _options) -> Made:
-        pandas_frame().to_csv(folder / "a.csv", **options)
+    def _(folder: Path, options: Any = _options) -> TableCase:
+        make_pandas_frame().to_csv(folder / "a.csv", **options)
         delimiter, encoding = options.get("sep", ","), options.get("encoding", "utf-8")
         layout = Delimited(delimiter=delimiter, quoting="minimal", encoding=encoding.removesuffix("-sig"))
-        return both(folder / "a.csv", layout, blank=None)
+        return text_and_label(folder / "a.csv", layout, blank=None)
 
 
 @table("pandas CSV, all quoted, carriage returns")
-def _(folder: Path) -> Made:
+def _(folder: Path) -> TableCase:
     # The text with a line end in it has that line end, whatever ends the lines.
-    pandas_frame().to_csv(folder / "a.csv", quoting=csv.QUOTE_ALL, lineterminator="\r\n")
-    return both(folder / "a.csv", Delimited(delimiter=",", quoting="minimal"), blank=None)
+    make_pandas_frame().to_csv(folder / "a.csv", quoting=csv.QUOTE_ALL, lineterminator="\r\n")
+    return text_and_label(folder / "a.csv", Delimited(delimiter=",", quoting="minimal"), blank=None)
 
 
 @table("pandas CSV, cp949")
-def _(folder: Path) -> Made:
+def _(folder: Path) -> TableCase:
     import pandas
 
     texts = ["가나다", "똠방각하", "뷁"]
     pandas.DataFrame({"text": texts}).to_csv(folder / "a.csv", encoding="cp949")
-    return Made(
+    return TableCase(
         folder / "a.csv", {"text": [*texts]}, Delimited(delimiter=",", quoting="minimal", encoding="cp949")
     )
 
@@ -301,22 +303,22 @@ for _name, _options in (
 ):
 
     @table(f"pandas JSON {_name} {_options}")
-    def _(folder: Path, name: str = _name, options: Any = _options) -> Made:
-        pandas_frame().to_json(folder / name, **options)
-        return both(folder / name)
+    def _(folder: Path, name: str = _name, options: Any = _options) -> TableCase:
+        make_pandas_frame().to_json(folder / name, **options)
+        return text_and_label(folder / name)
 
 
-def polars_frame() -> Any:
+def make_polars_frame() -> Any:
     import polars
 
-    return polars.DataFrame(rows())
+    return polars.DataFrame(make_rows())
 
 
 @table("polars parquet, categories, lists, objects")
-def _(folder: Path) -> Made:
+def _(folder: Path) -> TableCase:
     import polars
 
-    frame = polars_frame().with_columns(
+    frame = make_polars_frame().with_columns(
         polars.col("text").cast(polars.Categorical),
         polars.col("label").cast(polars.String).cast(polars.Enum(["0", "1"])),
         polars.col("text").alias("more").cast(polars.Binary),
@@ -325,49 +327,49 @@ def _(folder: Path) -> Made:
         polars.lit(None).alias("nothing"),
     )
     frame.write_parquet(folder / "a.parquet", row_group_size=3)
-    made = both(folder / "a.parquet")
-    made.columns |= {
+    case = text_and_label(folder / "a.parquet")
+    case.columns |= {
         "more": [*TEXTS],
         "o.ko": [*TEXTS],
         "o.n": ["0.1"] * len(TEXTS),
         "nothing": [None] * len(TEXTS),
     }
-    return made
+    return case
 
 
 for _level in (False, True):
 
     @table(f"polars IPC, views {_level}")
-    def _(folder: Path, views: bool = _level) -> Made:
+    def _(folder: Path, views: bool = _level) -> TableCase:
         import polars
 
-        frame = polars_frame().with_columns(polars.col("text").cast(polars.Categorical).alias("kind"))
+        frame = make_polars_frame().with_columns(polars.col("text").cast(polars.Categorical).alias("kind"))
         frame.write_ipc(folder / "a.arrow", compat_level=None if views else polars.CompatLevel.oldest())
-        made = both(folder / "a.arrow")
-        made.columns["kind"] = [*TEXTS]
-        return made
+        case = text_and_label(folder / "a.arrow")
+        case.columns["kind"] = [*TEXTS]
+        return case
 
 
 @table("polars NDJSON")
-def _(folder: Path) -> Made:
-    polars_frame().write_ndjson(folder / "a.ndjson")
-    return both(folder / "a.ndjson")
+def _(folder: Path) -> TableCase:
+    make_polars_frame().write_ndjson(folder / "a.ndjson")
+    return text_and_label(folder / "a.ndjson")
 
 
 @table("polars JSON, an array")
-def _(folder: Path) -> Made:
-    polars_frame().write_json(folder / "a.json")
-    return both(folder / "a.json")
+def _(folder: Path) -> TableCase:
+    make_polars_frame().write_json(folder / "a.json")
+    return text_and_label(folder / "a.json")
 
 
 @table("polars CSV")
-def _(folder: Path) -> Made:
-    polars_frame().write_csv(folder / "a.csv")
-    return both(folder / "a.csv", Delimited(delimiter=",", quoting="minimal"), blank=None)
+def _(folder: Path) -> TableCase:
+    make_polars_frame().write_csv(folder / "a.csv")
+    return text_and_label(folder / "a.csv", Delimited(delimiter=",", quoting="minimal"), blank=None)
 
 
 @table("Excel's sheet as CSV, with columns without a name")
-def _(folder: Path) -> Made:
+def _(folder: Path) -> TableCase:
     import openpyxl
 
     book = openpyxl.Workbook()
@@ -380,21 +382,21 @@ def _(folder: Path) -> Made:
         sheet.append(line)
     with (folder / "a.csv").open("w", encoding="utf-8-sig", newline="") as file:
         csv.writer(file).writerows(sheet.iter_rows(values_only=True))
-    return both(folder / "a.csv", Delimited(delimiter=",", quoting="minimal"), blank=None)
+    return text_and_label(folder / "a.csv", Delimited(delimiter=",", quoting="minimal"), blank=None)
 
 
 @table("CSV with a field of 300,000 characters")
-def _(folder: Path) -> Made:
+def _(folder: Path) -> TableCase:
     long = '가"' * 150_000
     with (folder / "a.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["text", "n"], [long, 1]])
-    return Made(folder / "a.csv", {"text": [long]}, Delimited(delimiter=",", quoting="minimal"))
+    return TableCase(folder / "a.csv", {"text": [long]}, Delimited(delimiter=",", quoting="minimal"))
 
 
 @table("CSV of an old Mac, lines end with a carriage return")
-def _(folder: Path) -> Made:
+def _(folder: Path) -> TableCase:
     (folder / "a.csv").write_bytes("text,label\r가,1\r나,0\r".encode())
-    return Made(folder / "a.csv", {"text": ["가", "나"], "label": ["1", "0"]}, Delimited(delimiter=","))
+    return TableCase(folder / "a.csv", {"text": ["가", "나"], "label": ["1", "0"]}, Delimited(delimiter=","))
 
 
 # --- JSON
@@ -407,7 +409,7 @@ ODD_JSON = [
     '{"text": "\\u0000\u2028", "n": 123456789012345678901234567890, "o": {"y": "not an object"}}',
     '{"n": true, "text": null}',
 ]
-ODD_TRUTH: dict[str, list[str | None]] = {
+ODD_TEXTS: dict[str, list[str | None]] = {
     "text": ["가", None, "b", "last", "\0\u2028", None],
     "n": [None, "1", "1.0", None, "123456789012345678901234567890", "True"],
     "o.x": ["1", "its own", None, None, None, None],
@@ -415,7 +417,7 @@ ODD_TRUTH: dict[str, list[str | None]] = {
 }
 
 
-def _compressed(raw: bytes, suffix: str) -> bytes:
+def _compress(raw: bytes, suffix: str) -> bytes:
     half = len(raw) // 2
     pack = {"gz": gzip.compress, "zst": zstandard.compress, "bz2": bz2.compress, "xz": lzma.compress}.get(
         suffix
@@ -426,26 +428,26 @@ def _compressed(raw: bytes, suffix: str) -> bytes:
 for _suffix in ("jsonl", "ndjson", "json", "jsonl.gz", "jsonl.zst", "jsonl.bz2", "jsonl.xz"):
 
     @table(f"odd JSON lines, .{_suffix}, in two frames")
-    def _(folder: Path, suffix: str = _suffix) -> Made:
+    def _(folder: Path, suffix: str = _suffix) -> TableCase:
         raw = ("\ufeff" + "\r\n".join(ODD_JSON)).encode()
-        (folder / f"a.{suffix}").write_bytes(_compressed(raw, suffix.rpartition(".")[2]))
-        return Made(folder / f"a.{suffix}", ODD_TRUTH)
+        (folder / f"a.{suffix}").write_bytes(_compress(raw, suffix.rpartition(".")[2]))
+        return TableCase(folder / f"a.{suffix}", ODD_TEXTS)
 
 
 for _suffix in ("json", "jsonl", "json.gz"):
 
     @table(f"odd JSON array, .{_suffix}")
-    def _(folder: Path, suffix: str = _suffix) -> Made:
+    def _(folder: Path, suffix: str = _suffix) -> TableCase:
         raw = ("\ufeff\n[" + ",\n ".join(ODD_JSON) + "]\n").encode()
-        (folder / f"a.{suffix}").write_bytes(_compressed(raw, suffix.rpartition(".")[2]))
-        return Made(folder / f"a.{suffix}", ODD_TRUTH)
+        (folder / f"a.{suffix}").write_bytes(_compress(raw, suffix.rpartition(".")[2]))
+        return TableCase(folder / f"a.{suffix}", ODD_TEXTS)
 
 
 @table("odd JSON array through its layout")
-def _(folder: Path) -> Made:
+def _(folder: Path) -> TableCase:
     lines = [line.replace("[1]", "null") for line in ODD_JSON]  # with a list in it, a column is one of lists
     (folder / "a.json").write_text("[" + ",\n ".join(lines) + "]", encoding="utf-8")
-    return Made(folder / "a.json", ODD_TRUTH, JsonDocuments())
+    return TableCase(folder / "a.json", ODD_TEXTS, JsonDocuments())
 
 
 # --- tar
@@ -460,15 +462,15 @@ def write_tar(path: Path, members: Sequence[tuple[str, bytes]], format: int = ta
 
 
 @table("tar, odd JSON")
-def _(folder: Path) -> Made:
+def _(folder: Path) -> TableCase:
     write_tar(folder / "a.tar", [(f"{n}.json", line.encode()) for n, line in enumerate(ODD_JSON)])
-    return Made(folder / "a.tar", {f"json.{name}": texts for name, texts in ODD_TRUTH.items()})
+    return TableCase(folder / "a.tar", {f"json.{name}": texts for name, texts in ODD_TEXTS.items()})
 
 
 for _format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
 
     @table(f"tar, marks and line ends, long names, format {_format}")
-    def _(folder: Path, format: int = _format) -> Made:
+    def _(folder: Path, format: int = _format) -> TableCase:
         name = "가" * 90 + "/" + "b" * 130
         members = [
             (f"/{name}/1.TXT", "\ufeff고양이\r\n".encode()),
@@ -480,19 +482,19 @@ for _format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
             ("._3.txt", b"of a Mac"),
         ]
         write_tar(folder / "a.tar", members, format)
-        return Made(folder / "a.tar", {"txt": ["고양이", "a\nb\n", None], "cls": ["3", "4", ""]})
+        return TableCase(folder / "a.tar", {"txt": ["고양이", "a\nb\n", None], "cls": ["3", "4", ""]})
 
 
 @table("tar, two joined by cat")
-def _(folder: Path) -> Made:
+def _(folder: Path) -> TableCase:
     write_tar(folder / "a.tar", [("1.txt", b"a"), ("2.txt", b"b")])
     write_tar(folder / "b.tar", [("1.txt", b"c")])
     (folder / "a.tar").write_bytes((folder / "a.tar").read_bytes() + (folder / "b.tar").read_bytes())
-    return Made(folder / "a.tar", {"txt": ["a", "b", "c"]})
+    return TableCase(folder / "a.tar", {"txt": ["a", "b", "c"]})
 
 
 @table("tar with links")
-def _(folder: Path) -> Made:
+def _(folder: Path) -> TableCase:
     with tarfile.open(folder / "a.tar", "w") as archive:
 
         def add(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> None:
@@ -509,14 +511,14 @@ def _(folder: Path) -> Made:
         add("e/7.txt", kind=tarfile.SYMTYPE, link="/etc/hostname")
         add("e/8.txt", kind=tarfile.SYMTYPE, link="8.txt")
         add("e/9.txt", kind=tarfile.LNKTYPE, link="absent.txt")
-    return Made(folder / "a.tar", {"txt": ["one"] * 6 + [None] * 3})
+    return TableCase(folder / "a.tar", {"txt": ["one"] * 6 + [None] * 3})
 
 
 # --- datasets
 
 
 @table("datasets, saved")
-def _(folder: Path) -> Made:
+def _(folder: Path) -> TableCase:
     import datasets
 
     features = datasets.Features(
@@ -527,24 +529,26 @@ def _(folder: Path) -> Made:
         grid=datasets.Array2D((2, 2), "int32"),
     )
     extra = {"pair": {"ko": "가", "n": 0.1}, "when": datetime.date(2024, 1, 2), "grid": [[1, 2], [3, 4]]}
-    datasets.Dataset.from_list([{**row, **extra} for row in rows()], features).save_to_disk(folder / "saved")
-    made = both(folder / "saved")
+    datasets.Dataset.from_list([{**row, **extra} for row in make_rows()], features).save_to_disk(
+        folder / "saved"
+    )
+    case = text_and_label(folder / "saved")
     count = len(TEXTS)
-    made.columns |= {"label.name": ["yes" if label == "1" else "no" for label in LABELS]}
-    made.columns |= {"pair.ko": ["가"] * count, "pair.n": ["0.1"] * count, "when": ["2024-01-02"] * count}
-    return made
+    case.columns |= {"label.name": ["yes" if label == "1" else "no" for label in LABELS]}
+    case.columns |= {"pair.ko": ["가"] * count, "pair.n": ["0.1"] * count, "when": ["2024-01-02"] * count}
+    return case
 
 
 for _how in ("json", "parquet", "csv"):
 
     @table(f"datasets, to_{_how}")
-    def _(folder: Path, how: str = _how) -> Made:
+    def _(folder: Path, how: str = _how) -> TableCase:
         import datasets
 
         path = folder / ("a.jsonl" if how == "json" else f"a.{how}")
-        getattr(datasets.Dataset.from_list(rows()), f"to_{how}")(str(path))
+        getattr(datasets.Dataset.from_list(make_rows()), f"to_{how}")(str(path))
         layout = Delimited(delimiter=",", quoting="minimal") if how == "csv" else None
-        return both(path, layout, blank=None if how == "csv" else "")
+        return text_and_label(path, layout, blank=None if how == "csv" else "")
 
 
 # --- refused
@@ -574,7 +578,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
 """Name -> a file's name and content, and what the refusal says."""
 
 
-def text_of(row: Any, column: str) -> str | None:
+def render_column(row: Any, column: str) -> str | None:
     """Return what a prompt makes of a column, None where it makes nothing."""
     try:
         return "".join(str(segment) for segment in Template(f"{{{column}}}").render(row))
