@@ -1,7 +1,7 @@
 """Files whose structure is drawn, not their bytes: what we read is what a second reader reads, or it is refused.
 
 Recordings are whole ones of real encoders, joined, cut, tagged, padded and wrapped; the second reader is FFmpeg with
-a demuxer of its own choice. Pictures are those of `picture_cases`, their blocks repeated, left out and swapped; the
+a demuxer of its own choice. Pictures are those of `image_cases`, their blocks repeated, left out and swapped; the
 second reader is Pillow. Tables are drawn row by row and written by pandas, polars, pyarrow and Python; the second
 reader is what went in.
 """
@@ -32,7 +32,7 @@ from fuzzing import EXAMPLES, LONG
 from fuzzing import FUZZ as ALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_cases import PICTURES, split_chunks
+from image_cases import IMAGES, split_chunks
 from PIL import Image
 from recording_cases import ID3V1, WHOLE, make_ape, make_id3, make_lyrics, wrap_in_wav
 from table_cases import render_column
@@ -159,8 +159,8 @@ def test_a_picture_has_the_pixels_that_a_second_reader_finds_or_is_refused() -> 
     @FUZZ
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(PICTURES)))
-        pieces = blocks(PICTURES[name]().raw)
+        name = data.draw(st.sampled_from(sorted(IMAGES)))
+        pieces = blocks(IMAGES[name]().raw)
         for _ in range(data.draw(st.integers(0, 2))):
             step = data.draw(st.sampled_from(["drop", "repeat", "swap", "cut", "append"]))
             a, b = (data.draw(st.integers(0, len(pieces) - 1)) for _ in "ab")

@@ -294,7 +294,7 @@ def test_names_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
         ("b/a.PNG", "did you mean 'a.png'"),
         ("b/a.png ", "did you mean 'a.png'"),
         ("b/a%2Epng", "did you mean 'a.png'"),
-        ("C:\\photos\\a.png", "path of Windows"),
+        ("C:\\photos\\a.png", "Windows path"),
         ("b/c.png", "no such file$"),
         ("b/a.png/d.png", "no such file"),
         ("b", "found a folder"),

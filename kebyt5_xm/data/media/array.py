@@ -1,4 +1,4 @@
-"""Arrays computed elsewhere: .npy (never its pickles) and .safetensors with one tensor become float32."""
+"""Reads precomputed arrays as float32: .npy (pickles are refused) and .safetensors with one tensor."""
 
 import io
 import json
@@ -13,23 +13,23 @@ from kebyt5_xm.data.media.reference import Limits, MediaRefusal, Readable, open_
 if TYPE_CHECKING:
     from kebyt5_xm.encoder import ArrayHeader
 
-# Names of the safetensors format; bfloat16, which numpy lacks, is the upper half of a float32.
+# Type names of safetensors. bfloat16, which numpy lacks, is the upper half of a float32.
 SAFETENSORS_TYPES = {"BF16": "<u2"} | {
     f"{kind}{8 * size}": f"<{kind.lower()}{size}"
     for kind, sizes in {"F": (2, 4, 8), "I": (1, 2, 4, 8), "U": (1, 2, 4, 8)}.items()
     for size in sizes
 }
 ZIP = b"PK\x03\x04"
-MAX_HEADER_BYTES = 1 << 20  # bytes; the header of one tensor takes a hundred
+MAX_HEADER_BYTES = 1 << 20  # bytes; one tensor needs about a hundred
 
 
 def open_array(source: Readable, limits: Limits | None = None) -> NDArray[np.float32]:
-    """Return the array as float32; raise `MediaError` if it cannot be had or has NaN or infinite values."""
+    """Return the array as float32; raise `MediaError` if it is unreadable or has NaN or infinite values."""
     with open_readable(source) as stream:
         shape, is_numpy = _read_shape(stream, limits or Limits())
         stream.seek(0)
         array = np.load(stream, allow_pickle=False) if is_numpy else _read_tensor(stream.read())
-        with np.errstate(over="ignore"):  # a value beyond float32 is infinite, and refused below
+        with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is refused below
             values = np.ascontiguousarray(array, dtype=np.float32)
         assert values.shape == shape, (values.shape, shape)
         if not np.isfinite(values).all():
@@ -66,11 +66,11 @@ def _read_shape(stream: BinaryIO, limits: Limits) -> tuple[tuple[int, ...], bool
     found, expected = size - stream.tell(), math.prod(shape) * dtype.itemsize
     if found < expected:
         raise MediaRefusal(
-            f"truncated: the header says {math.prod(shape)} values, which the file is too short for"
+            f"truncated: the header announces {math.prod(shape)} values, but the file is too short for them"
         )
     if found > expected:
         raise MediaRefusal(
-            f"found {found - expected} bytes behind the values that the header announces, expected one array a file"
+            f"found {found - expected} bytes behind the values that the header announces, expected one array per file"
         )
     return shape, is_numpy
 
@@ -88,7 +88,7 @@ def _read_safetensors_header(stream: BinaryIO, size: int) -> tuple[tuple[int, ..
     beginning = stream.read(8)
     if beginning.startswith(ZIP):
         raise MediaRefusal(
-            "found a .npz or a file of torch.save, expected .npy or .safetensors; save the array by itself"
+            "found a .npz or a file of torch.save, expected .npy or .safetensors; save the array on its own"
         )
     length = int.from_bytes(beginning, "little")
     if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):

@@ -1,4 +1,4 @@
-"""Stretches of an open file, end to end, as a file of their own."""
+"""Opens byte ranges of a file as one file."""
 
 import io
 from bisect import bisect_right
@@ -6,18 +6,17 @@ from itertools import accumulate
 from typing import Any, BinaryIO, cast
 
 ByteRange = tuple[int, int]
-"""From byte, up to byte."""
+"""First byte, and the byte behind the last."""
 
 
 class _RangeFile(io.RawIOBase):
-    """`head`, then the spans of `stream`, one behind the other. The stream stays open and is not owned."""
+    """`head`, then the ranges of `stream`, joined. Closing this file leaves `stream` open."""
 
-    def __init__(self, stream: BinaryIO, open_ranges: list[ByteRange], head: bytes) -> None:
-        self._stream, self._ranges, self._head = stream, open_ranges, head
-        lengths = [max(0, end - start) for start, end in open_ranges]
-        *self._starts, self._size = accumulate(
-            lengths, initial=len(head)
-        )  # where the spans begin in this file
+    def __init__(self, stream: BinaryIO, ranges: list[ByteRange], head: bytes) -> None:
+        self._stream, self._ranges, self._head = stream, ranges, head
+        lengths = [max(0, end - start) for start, end in ranges]
+        # Offsets in this file at which the ranges begin.
+        *self._starts, self._size = accumulate(lengths, initial=len(head))
         self._position = 0
 
     def readable(self) -> bool:
@@ -42,7 +41,7 @@ class _RangeFile(io.RawIOBase):
         self._position += len(found)
         return len(found)
 
-    def readall(self) -> bytes:  # Python's own reads 8 KiB at a time
+    def readall(self) -> bytes:  # Python's default reads 8 KiB at a time
         parts: list[bytes] = []
         while found := self._read(self._position, self._size - self._position):
             parts.append(found)
@@ -50,7 +49,7 @@ class _RangeFile(io.RawIOBase):
         return b"".join(parts)
 
     def _read(self, at: int, size: int) -> bytes:
-        """Return 1 to `size` bytes from byte `at` of this file on; none where there are no more."""
+        """Return 1 to `size` bytes at offset `at` of this file; no bytes at its end."""
         if at < len(self._head):
             return self._head[at : at + size]
         if at >= self._size:
@@ -63,12 +62,12 @@ class _RangeFile(io.RawIOBase):
 
 
 def open_range(stream: BinaryIO, start: int, end: int, head: bytes = b"") -> BinaryIO:
-    """Return `head` and the bytes `start` to `end` of `stream` as a file that can be sought in."""
+    """Return `head` and the bytes `start` to `end` of `stream` as a seekable file."""
     return open_ranges(stream, [(start, end)], head)
 
 
 def open_ranges(stream: BinaryIO, parts: list[ByteRange], head: bytes = b"") -> BinaryIO:
-    """Return `head` and the spans of `stream`, one behind the other, as a file that can be sought in."""
+    """Return `head` and the byte ranges `parts` of `stream`, joined, as a seekable file."""
     joined: list[ByteRange] = []
     for start, end in parts:
         if joined and joined[-1][1] == start:

@@ -1,6 +1,6 @@
-"""Files that are open while they are in use, and closed once many others have been used since.
+"""Opens files on first use and closes the least recently used ones.
 
-A data set may have thousands of shards, a process often has 1,024 descriptors, and 256 on some systems.
+A data set may have thousands of shards, but a process often has only 1,024 descriptors, on some systems 256.
 """
 
 import os
@@ -18,17 +18,17 @@ T = TypeVar("T")
 MAX_FILES = 512
 _numbers = count()
 _open: OrderedDict[int, tuple[Any, int]] = OrderedDict()
-"""Number of an `LazyFile` -> what it has open, and how many descriptors that takes; the least used one first."""
+"""Number of a `LazyFile` -> (opened object, number of descriptors), least recently used first."""
 
 
 class LazyFile(Generic[T]):
-    """What `open_file` returns, opened when it is asked for. It is closed by the last reference to it.
+    """Opens an object on first use. The object is closed when its last reference is gone.
 
-    All of a process together hold a third of its descriptors at most. After a fork each process has its own.
+    All of them together use at most a third of the process's descriptors. After a fork each process has its own.
 
     Args:
-        open_it: opens the files. It is called again if they were closed in between.
-        files: descriptors that it takes.
+        open_file: opens the object; called again if the object was closed in between.
+        num_files: number of descriptors that the object uses.
     """
 
     def __init__(self, open_file: Callable[[], T], num_files: int = 1) -> None:
@@ -36,10 +36,10 @@ class LazyFile(Generic[T]):
         weakref.finalize(self, _open.pop, self._number, None)
 
     def get(self) -> T:
-        """Return what is open, opening it first where need be; raises what `open_file` does."""
+        """Return the object, opened if necessary. Raises the errors of `open_file`."""
         found = _open.get(self._number)
         if found is not None:
-            with suppress(KeyError):  # another thread has closed it: `found` holds it open
+            with suppress(KeyError):  # another thread dropped it; `found` keeps it open
                 _open.move_to_end(self._number)
             return found[0]
         _close_least_recent(self._num_files)
@@ -49,20 +49,20 @@ class LazyFile(Generic[T]):
 
 
 class OpenFile:
-    """A descriptor for reading by position, closed with the last reference to it."""
+    """A descriptor for reading by position. It is closed when the last reference is gone."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self) -> None:
-        if hasattr(self, "descriptor"):  # it is not where the file could not be opened
+        if hasattr(self, "descriptor"):  # unset if the file could not be opened
             os.close(self.descriptor)
 
 
 def _close_least_recent(num_files: int) -> None:
-    most = min(MAX_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
-    used = sum(taken for _, taken in list(_open.values()))
-    with suppress(KeyError):  # nothing is open any more
-        while used + num_files > most:
-            _, (_, taken) = _open.popitem(last=False)
-            used -= taken
+    limit = min(MAX_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
+    used = sum(count for _, count in list(_open.values()))
+    with suppress(KeyError):  # nothing is left to close
+        while used + num_files > limit:
+            _, (_, count) = _open.popitem(last=False)
+            used -= count

@@ -1,8 +1,7 @@
-"""Opens the media that a row refers to, once and safely, whatever its encoder's author knew about bad files.
+"""Opens the media of rows, once and safely, so that encoders never see bad files.
 
-Every failure is a `MediaError` with the file's name and a cause in one line. The policies stand in `image`,
-`audio` and `array`; what may be opened at all, in `reference`. Nothing here needs Pillow or soundfile before
-a file of their kind is opened.
+Every failure is a `MediaError` with the file's name and a one-line cause. `image`, `audio` and `array` document their
+rules; `reference` decides which files may be opened. Pillow and soundfile are imported only when a file needs them.
 """
 
 from collections.abc import Callable
@@ -49,9 +48,9 @@ _HEADER_READERS: dict[Media, Callable[[Readable, Limits | None], Any]] = {
 
 
 def open_media(source: Readable, media: Media, limits: Limits | None = None) -> Any:
-    """Return an RGB image of Pillow, (mono float32 [samples], sample rate in Hz), or a float32 array.
+    """Return a Pillow RGB image, (mono float32 [samples], sample rate in Hz), or a float32 array.
 
-    Raises `MediaError` if the file cannot be had, and `UserError` if the library for it is not installed.
+    Raises `MediaError` if the file cannot be read, and `UserError` if its library is not installed.
     """
     return _OPENERS[media](source, limits)
 
@@ -59,8 +58,8 @@ def open_media(source: Readable, media: Media, limits: Limits | None = None) -> 
 def read_header(
     source: Readable, media: Media, limits: Limits | None = None
 ) -> "ImageHeader | AudioHeader | ArrayHeader":
-    """Return what the file's header says, without decoding: exactly the size that `open_media` would give.
+    """Return the exact size that `open_media` would give, from the file's header, without decoding.
 
-    Raises as `open_media`, as far as the header shows it.
+    Raises the errors of `open_media` that the header reveals.
     """
     return _HEADER_READERS[media](source, limits)

@@ -1,7 +1,7 @@
-"""Files of chunks that hold samples: WAV (RIFF, RIFX, RF64, BW64, W64), AIFF and AIFF-C, CAF; and AU.
+"""Finds the samples in chunked files: WAV (RIFF, RIFX, RF64, BW64, W64), AIFF, AIFF-C, CAF; and AU.
 
-Each chunk says its length, so a file that was cut, joined or left unfinished by its writer shows. What stands behind
-the samples has to be chunks too: else the length was wrong and samples would be lost. Layouts: Microsoft, "Multiple
+Each chunk states its length, which reveals files that were cut, joined or left unfinished. Only chunks may follow the
+samples: otherwise the length is wrong and samples would be lost. Layouts: Microsoft, "Multiple
 Channel Audio Data and WAVE Files"; EBU Tech 3306 (RF64); Apple, "Audio Interchange File Format" and "Core Audio
 Format Specification"; Sony, "Wave64"; Sun, audio(4).
 """
@@ -13,11 +13,11 @@ from typing import BinaryIO, Literal
 from kebyt5_xm.data.media.recordings.tags import skip_zeros, tag_length
 from kebyt5_xm.data.media.reference import MediaRefusal
 
-# Writers that cannot seek back leave a length near 2^31 or 2^32 in a WAV: it means "until the end".
+# Writers that cannot seek back leave a length near 2^31 or 2^32 in a WAV. It means "until the end".
 UNKNOWN_LENGTH = 0x7FFFF000
 UNKNOWN_KINDS = (b"RIFF", b"RIFX", b"riff", b"caff")  # in W64 and CAF it is near 2^63, or -1
-MPEG_FORMATS = (0x50, 0x55)  # of WAV: frames of MPEG audio, layers I/II and III
-# Of WAV: a sample has its own bytes (PCM, float, a-law, mu-law, by GUID).
+MPEG_FORMATS = (0x50, 0x55)  # WAV format tags of MPEG audio, layers I/II and III
+# WAV format tags with a fixed number of bytes per sample (PCM, float, a-law, mu-law, by GUID).
 PLAIN_FORMATS = (1, 3, 6, 7, 0xFFFE)
 AIFF_PLAIN = (b"", b"NONE", b"sowt", b"twos", b"raw ", b"in24", b"in32", b"fl32", b"FL32", b"fl64", b"FL64")
 W64_TAIL = {
@@ -28,7 +28,7 @@ W64_TAIL = {
 
 @dataclass(frozen=True)
 class Chunks:
-    """How a family of files writes its chunks. Lengths in bytes; `first` is where the first chunk stands."""
+    """The chunk layout of a file family. Lengths in bytes; `first` is the offset of the first chunk."""
 
     samples: bytes
     order: Literal["little", "big"]
@@ -48,17 +48,17 @@ KNOWN = set(
     b"afsp minf elm1 regn SSND COMM MARK COMT ANNO AUTH NAME (c) APPL CHAN INST FVER SAUR desc pakt kuki chan mark "
     b"info strg uuid free midi ovvw peak wavl slnt ds64 r64m".split()
 )
-"""The chunks that writers of such files use, without the spaces that fill their names up to four letters."""
+"""Chunk names in use, without the spaces that pad them to four letters."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Where the samples of a file stand, and what of its header libsndfile has to be told anew.
+    """The position of the samples in a file, and corrections to its header for libsndfile.
 
-    `mpeg`: they are frames of MPEG audio. `head`: what to put in front of them, where the file's own does not do.
-    `announced` and `per_block`: how many samples of each channel the file announces (0: not said), and each block of
-    its codec holds; `headers`, how many there must be by their bytes (0: not known).
-    `tail`: libsndfile may see what stands behind them.
+    `mpeg`: the samples are MPEG audio frames. `head`: a header that replaces the file's own; empty to keep it.
+    `announced`: samples per channel that the file announces, 0 if unknown. `per_block`: samples in a block of its
+    codec. `stored`: samples per channel computed from the bytes, 0 if unknown.
+    `tail`: whether libsndfile may see the bytes behind the samples.
     """
 
     start: int
@@ -72,7 +72,7 @@ class Samples:
 
 
 def find_samples(stream: BinaryIO, start: int, end: int) -> Samples | None:
-    """Return where the samples are, None for a file of another kind; raise `MediaRefusal` for one that is not whole."""
+    """Return the samples' position, or None for another kind of file; raise `MediaRefusal` for an incomplete file."""
     stream.seek(start)
     magic = stream.read(28)
     kind, form = magic[:4], magic[8:12]
@@ -122,11 +122,11 @@ def _find_in_chunks(stream: BinaryIO, start: int, end: int, chunks: Chunks, kind
 def _describe_samples(
     headers: dict[bytes, bytes], at: int, length: int, chunks: Chunks, repaired: bytes
 ) -> Samples:
-    """Return the samples; `repaired` names the container if its header has to be written anew."""
+    """Return the samples. `repaired` is the container name if the header must be rewritten, else empty."""
     layout = headers.get(b"fmt ", b"")
     tag = int.from_bytes(layout[:2], chunks.order)
     if tag == 0xFFFE:
-        tag = int.from_bytes(layout[24:26], chunks.order)  # the GUID begins with the older number
+        tag = int.from_bytes(layout[24:26], chunks.order)  # the GUID begins with the older format tag
     head = b""
     if repaired:
         size = length.to_bytes(8, chunks.order)
@@ -154,7 +154,7 @@ def _describe_aiff_samples(common: bytes, at: int, length: int) -> Samples:
     channels, frames, bits = (int.from_bytes(common[a:b], "big") for a, b in ((0, 2), (2, 6), (6, 8)))
     width = channels * ((bits + 7) // 8)  # bytes of a sample of all channels
     stored = (length - 8) // width if width and common[18:22] in AIFF_PLAIN else 0
-    # libsndfile takes the pad byte of a chunk for one sample more.
+    # libsndfile counts the pad byte of a chunk as one more sample.
     if stored and not 0 <= stored - frames <= 1:
         raise MediaRefusal(
             f"{'truncated' if stored < frames else 'malformed'}: {frames} samples announced, bytes of {stored} found"
@@ -165,7 +165,7 @@ def _describe_aiff_samples(common: bytes, at: int, length: int) -> Samples:
 def _read_chunks(
     stream: BinaryIO, position: int, end: int, chunks: Chunks
 ) -> Iterator[tuple[bytes, int, int, bool]]:
-    """Yield of each chunk its name, its length, where its content stands, and if a pad byte lacked before it."""
+    """Yield each chunk's name, length, content offset, and whether the pad byte before it is missing."""
     head, odd = chunks.name + chunks.length, False
     while position + head <= end:
         stream.seek(position - odd)
@@ -174,7 +174,7 @@ def _read_chunks(
         header = raw[:head] if unpadded or not odd else raw[1:]
         position -= unpadded
         if not _is_name(header[:4]):
-            raise MediaRefusal(f"malformed: no chunk at byte {position} of the file; write it anew")
+            raise MediaRefusal(f"malformed: no chunk at byte {position} of the file; write the file again")
         length = int.from_bytes(header[chunks.name :], chunks.order) - (head if chunks.inclusive else 0)
         if length < 0:
             raise MediaRefusal(
@@ -186,7 +186,7 @@ def _read_chunks(
 
 
 def _only_chunks(stream: BinaryIO, position: int, end: int, chunks: Chunks) -> bool:
-    """Say whether nothing but chunks stands from `position` on, which are whole."""
+    """Return whether only complete chunks follow from `position` on."""
     stop = position
     try:
         for _, length, at, _ in _read_chunks(stream, position, end, chunks):
@@ -197,7 +197,7 @@ def _only_chunks(stream: BinaryIO, position: int, end: int, chunks: Chunks) -> b
 
 
 def _check_rest(stream: BinaryIO, position: int, end: int, chunks: Chunks) -> None:
-    """Raise `MediaRefusal` if something other than chunks, tags or zeros stands behind the samples."""
+    """Raise `MediaRefusal` if anything but chunks, tags or zeros follows the samples."""
     odd = chunks.align == 2 and position % 2
     position += odd
     while position < end:
@@ -215,11 +215,11 @@ def _check_rest(stream: BinaryIO, position: int, end: int, chunks: Chunks) -> No
             position, odd = position + length, 0
             continue
         length = int.from_bytes(header[chunks.name : head], chunks.order) - (head if chunks.inclusive else 0)
-        # A known chunk that was cut takes no samples along.
+        # A known chunk may be cut: no samples are lost.
         if not _is_known(name) and (not _is_name(name) or not 0 <= length <= end - position - head):
             raise MediaRefusal(
-                f"malformed: at byte {position} its samples end, as it says, but {end - position} bytes follow; "
-                "write it anew"
+                f"malformed: the header says its samples end at byte {position}, but {end - position} bytes follow; "
+                "write the file again"
             )
         odd = chunks.align == 2 and length % 2
         position += head + max(0, length) + -length % chunks.align
@@ -242,5 +242,7 @@ def _find_in_au(magic: bytes, start: int, end: int) -> Samples:
     if length > found:
         raise MediaRefusal(f"truncated: {length} bytes of samples announced, {max(0, found)} found")
     if length < found:
-        raise MediaRefusal(f"malformed: {length} bytes of samples announced, {found} found; write it anew")
+        raise MediaRefusal(
+            f"malformed: {length} bytes of samples announced, {found} found; write the file again"
+        )
     return Samples(start + offset, end)

@@ -1,8 +1,8 @@
-"""Sound in a container that FFmpeg takes apart: MP4 and its kin, Matroska and WebM, FLAC.
+"""Reads sound in containers that FFmpeg demuxes: MP4 and its variants, Matroska, WebM and FLAC.
 
-The number of samples comes from the packets, before anything is decoded: from their durations where the container
-counts in samples, else from what the codec puts into a packet. Where neither tells (Vorbis and FLAC in Matroska),
-the sound is decoded once to be counted.
+The packets give the number of samples before anything is decoded: their durations if the container counts in samples,
+else the codec's number of samples per packet. Where neither is known (Vorbis and FLAC in Matroska), the sound is
+decoded once to count its samples.
 """
 
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ from kebyt5_xm.data.media.recordings.frames import parse_mpeg_frame
 from kebyt5_xm.data.media.reference import MediaRefusal
 
 Format = Literal["mov", "matroska", "flac", "ogg"]
-"""FFmpeg's names of demuxers. One is always named: some of the others would open further files, or URLs."""
+"""FFmpeg's demuxers. The demuxer is always given, because some others open further files or URLs."""
 
 FRAME_SAMPLES = {"aac": 1024, "amr_nb": 160, "amr_wb": 320}
-"""Samples in every packet of a codec, where FFmpeg does not say another number of the stream at hand."""
+"""Samples per packet of a codec, unless FFmpeg gives another number for the stream."""
 CODECS = {*FRAME_SAMPLES, "mp3", "opus", "vorbis", "flac", "alac"}  # and pcm_*
-# Samples at 48 kHz in a frame of Opus, by the upper five bits of a packet (RFC 6716, table 2): SILK, hybrid, CELT.
+# Samples at 48 kHz in an Opus frame, by the upper five bits of a packet (RFC 6716, table 2): SILK, hybrid, CELT.
 OPUS_FRAMES = [480, 960, 1920, 2880] * 3 + [480, 960] * 2 + [120, 240, 480, 960] * 4
 
 
 def open_container(stream: BinaryIO, format: Format, max_seconds: float) -> Sound:
-    """Return the one sound of `stream`; raise `MediaRefusal` if there is none, or several, or of a codec not read."""
+    """Return the only sound of `stream`; raise `MediaRefusal` for no sound, several, or an unsupported codec."""
     with _open_audio_stream(stream, format) as (container, audio):
         rate = audio.codec_context.sample_rate
         max_samples = int(max_seconds * rate) + 1
@@ -42,9 +42,9 @@ def open_container(stream: BinaryIO, format: Format, max_seconds: float) -> Soun
 
 
 def open_flac(stream: BinaryIO, max_seconds: float) -> Sound:
-    """Return the sound of a FLAC file: as long as it says (RFC 9639, 8.2), or counted if it does not.
+    """Return the sound of a FLAC file. Its header states the length (RFC 9639, 8.2); if not, samples are counted.
 
-    Decoding tells whether that is so.
+    Decoding later verifies the length.
     """
     stream.seek(0)
     start = stream.read(26)
@@ -66,7 +66,7 @@ def _open_audio_stream(stream: BinaryIO, format: Format) -> Iterator[tuple[Any, 
     av = import_pyav()
     stream.seek(0)
     try:
-        # Tags are no sound: one in cp949 or Latin-1 must not refuse it.
+        # Tags may be in cp949 or Latin-1; they must not make the file unreadable.
         container = av.open(stream, format=format, metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise MediaRefusal(f"found no readable recording ({error.strerror})") from None
@@ -76,12 +76,14 @@ def _open_audio_stream(stream: BinaryIO, format: Format) -> Iterator[tuple[Any, 
             raise MediaRefusal("found no sound in it")
         if len(found) > 1:
             raise MediaRefusal(
-                f"found {len(found)} streams of sound, expected one; write the one that is meant: "
+                f"found {len(found)} streams of sound, expected one; extract the right one: "
                 "ffmpeg -i IN -map 0:a:0 OUT.flac"
             )
         name = _codec_name(found[0])
         if name not in CODECS and not name.startswith("pcm_"):
-            raise MediaRefusal(f"found sound as {name}, which is not read; convert it: ffmpeg -i IN OUT.flac")
+            raise MediaRefusal(
+                f"found sound as {name}, which is not supported; convert it: ffmpeg -i IN OUT.flac"
+            )
         found[0].codec_context.thread_count = 1
         found[0].codec_context.options = dict(STRICT)
         yield container, found[0]
@@ -92,7 +94,7 @@ def _codec_name(audio: Any) -> str:
 
 
 def _read_packets(container: Any, audio: Any) -> Iterator[Any]:
-    """Yield the packets of `audio`; the last one is empty, for what the decoder still holds."""
+    """Yield the packets of `audio`; the last one is empty and flushes the decoder."""
     try:
         for packet in container.demux(audio):
             if packet.is_corrupt:
@@ -103,30 +105,31 @@ def _read_packets(container: Any, audio: Any) -> Iterator[Any]:
 
 
 def _count_samples(container: Any, audio: Any, max_samples: int) -> tuple[int | None, int]:
-    """Return the number of samples, None if only decoding tells, and how many the decoder gives beyond them."""
+    """Return the number of samples (None if only decoding tells) and the padding that the decoder adds."""
     total = padding = skip = 0
     for packet in _read_packets(container, audio):
         if not packet.size:
             continue
-        held = _count_packet_samples(packet, audio)
-        if held is None:
+        count = _count_packet_samples(packet, audio)
+        if count is None:
             return None, 0
-        # The last packet's duration leaves out what fills its frame up, as an MP4 says it.
-        said = _packet_duration(packet, audio)
-        padding = held - said if said is not None and 0 < said < held else 0
+        # In an MP4, the duration of the last packet excludes the padding of its frame.
+        duration = _packet_duration(packet, audio)
+        padding = count - duration if duration is not None and 0 < duration < count else 0
         if packet.has_sidedata("skip_samples"):
-            skipped = bytes(packet.get_sidedata("skip_samples"))  # 4 bytes for the start, 4 for the end
+            # 4 bytes: samples to skip at the start; 4 bytes: at the end.
+            skipped = bytes(packet.get_sidedata("skip_samples"))
             skip += int.from_bytes(skipped[:4], "little")
             total -= int.from_bytes(skipped[4:8], "little")
-        total += 0 if packet.is_discard else max(0, held - skip)
-        skip = max(0, skip - held)
+        total += 0 if packet.is_discard else max(0, count - skip)
+        skip = max(0, skip - count)
         if total > max_samples:
             break
     return max(0, total - padding), padding
 
 
 def _count_packet_samples(packet: Any, audio: Any) -> int | None:
-    """Return how many samples the decoder makes of a packet, None if it has to be tried."""
+    """Return how many samples the decoder makes of a packet, None if only decoding tells."""
     name, context = _codec_name(audio), audio.codec_context
     if name == "opus":
         return _count_opus_samples(bytes(memoryview(packet)[:2]))
@@ -142,7 +145,7 @@ def _count_packet_samples(packet: Any, audio: Any) -> int | None:
 
 
 def _packet_duration(packet: Any, audio: Any) -> int | None:
-    """Return a packet's duration in samples, None if the container does not count in them."""
+    """Return a packet's duration in samples, None if the container does not count in samples."""
     ticks = audio.time_base * audio.codec_context.sample_rate
     return packet.duration // ticks.denominator if packet.duration and ticks == 1 else None
 

@@ -1,7 +1,7 @@
-"""From files to samples: libsndfile, FFmpeg through PyAV, and the `Sound` that each reader of recordings gives.
+"""Decodes audio with libsndfile and with FFmpeg (through PyAV); defines `Sound`, which every audio reader returns.
 
-libsndfile reads PCM and its relatives in WAV, AIFF, CAF, AU and W64, and Vorbis and Opus in Ogg. FFmpeg decodes with
-one thread, prints nothing, and every error is damage.
+libsndfile reads PCM and similar codecs in WAV, AIFF, CAF, AU and W64, and Vorbis and Opus in Ogg. FFmpeg decodes with
+one thread, prints nothing, and any error of it means damage.
 """
 
 import io
@@ -18,9 +18,9 @@ from kebyt5_xm.data.media.reference import MediaRefusal
 from kebyt5_xm.errors import UserError
 
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "OGG")
-BLOCK_VALUES = 1 << 20  # decoded at a time, whatever the number of channels
+BLOCK_VALUES = 1 << 20  # values decoded at a time, all channels together
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
-"""Of FFmpeg's decoders: damage that a checksum shows is an error."""
+"""Options of FFmpeg's decoders: a wrong checksum is an error."""
 DTYPES = {
     "flt": np.float32,
     "dbl": np.float64,
@@ -29,16 +29,16 @@ DTYPES = {
     "s32": np.int32,
     "s64": np.int64,
 }
-"""By FFmpeg's names of sample formats, without the "p" of planar ones."""
+"""FFmpeg's sample formats, without the "p" of planar ones."""
 
 
 @dataclass(frozen=True)
 class Sound:
-    """One stretch of sound; a recording is one of them, or several that were joined.
+    """One continuous sound. A recording has one, or several if files were joined.
 
-    `blocks` decodes: it yields one channel of float32, [samples] at a time, and raises `MediaRefusal` at damage. All
-    of them together must be `num_samples` and then `padding` samples, which an encoder added to fill up its last
-    frame. `sample_rate` is in Hz.
+    `blocks` decodes: it yields blocks of mono float32 [samples] and raises `MediaRefusal` for damage. The blocks must
+    add up to `num_samples + padding` samples; the encoder added the padding to fill its last frame. `sample_rate` is
+    in Hz.
     """
 
     num_samples: int
@@ -50,15 +50,16 @@ class Sound:
 def open_sound(
     stream: BinaryIO, settings: dict[str, Any] | None = None, announced: int = 0, per_block: int = 0
 ) -> Sound:
-    """Return the sound of `stream`, of which the header alone is read.
+    """Return the sound of `stream`; only the header is read.
 
-    `settings` are libsndfile's for a stream without a header. `announced` is how many samples the file announces,
-    and `per_block` how many a block of its codec holds: libsndfile gives whole blocks.
+    `settings` are libsndfile's, for a stream without a header. `announced` is the number of samples that the file
+    announces, 0 if unknown. `per_block` is the number of samples in a block of its codec: libsndfile returns whole
+    blocks.
     """
     with _open_sound_file(stream, settings) as sound:
         if settings is None and sound.format not in FORMATS:
             raise MediaRefusal(
-                f"found a recording in the format {sound.format}, which is not read; convert it to WAV"
+                f"found a recording in the format {sound.format}, which is not supported; convert it to WAV"
             )
         num_samples, rate = sound.frames, sound.samplerate
     padding = num_samples - announced if num_samples - per_block < announced < num_samples else 0
@@ -73,7 +74,7 @@ def open_sound(
 
 
 class _SafeStream:
-    """A file as libsndfile asks for it: it is called from C, where an exception would only be printed."""
+    """A file for libsndfile that stores read errors: C code calls it, so an exception would only be printed."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -95,7 +96,7 @@ class _SafeStream:
             self.error = error
             return b""
 
-    def write(self, data: bytes) -> int:  # libsndfile has to find one, and never calls it
+    def write(self, data: bytes) -> int:  # libsndfile requires the method but never calls it
         raise io.UnsupportedOperation
 
 
@@ -116,7 +117,7 @@ def _open_sound_file(stream: BinaryIO, settings: dict[str, Any] | None) -> Itera
 def _import_soundfile() -> ModuleType:
     try:
         import soundfile
-    except (ImportError, OSError):  # OSError: the package is there, libsndfile is not
+    except (ImportError, OSError):  # OSError: soundfile is installed, libsndfile is not
         raise UserError(
             "found a recording but no soundfile; install it: pip install 'kebyt5-xm[audio]'"
         ) from None
@@ -124,7 +125,7 @@ def _import_soundfile() -> ModuleType:
 
 
 def import_pyav() -> Any:
-    """Return PyAV, which keeps FFmpeg silent unless it is told otherwise."""
+    """Return PyAV, which keeps FFmpeg silent by default."""
     try:
         import av
     except ImportError:
@@ -135,9 +136,9 @@ def import_pyav() -> Any:
 
 
 def decode_packets(codec: str, packets: Iterable[bytes], sample_rate: int) -> Iterator[NDArray[np.float32]]:
-    """Yield one channel of float32 for `packets` of a stream without a container."""
+    """Yield blocks of mono float32 for the `packets` of a stream without a container."""
     av = import_pyav()
-    # OpenCORE knows pauses, FFmpeg's own decoder does not.
+    # OpenCORE handles pauses in speech (DTX), FFmpeg's own decoder does not.
     names = [f"libopencore_{codec}"] if codec.startswith("amr") else []
     context = next(
         av.CodecContext.create(name, "r") for name in (*names, codec) if name in av.codecs_available
@@ -150,7 +151,7 @@ def decode_packets(codec: str, packets: Iterable[bytes], sample_rate: int) -> It
 
 
 def decode(context: Any, packet: Any, sample_rate: int) -> Iterator[NDArray[np.float32]]:
-    """Yield one channel of float32 for a packet; None is for what the decoder still holds."""
+    """Yield blocks of mono float32 for a packet; None flushes the decoder."""
     try:
         frames = context.decode(packet)
     except import_pyav().error.FFmpegError as error:
@@ -167,7 +168,7 @@ def decode(context: Any, packet: Any, sample_rate: int) -> Iterator[NDArray[np.f
 
 
 def mix_to_mono(frame: Any) -> NDArray[np.float32]:
-    """Return the mean of the channels of a frame, [samples], integers as shares of their range."""
+    """Return the mean over a frame's channels, [samples]; integers are scaled to -1..1."""
     name, count = frame.format.name, frame.samples
     dtype = DTYPES[name.removesuffix("p")]
     if name.endswith("p"):  # planar: each channel has its own buffer

@@ -1,6 +1,6 @@
-"""Ogg: its pages, each looked at, and the recordings in them, one behind the other where files were joined.
+"""Reads Ogg files: checks every page and finds the recordings, several if files were joined (chained).
 
-libsndfile alone reads the first recording of a chain and passes over lost and damaged pages. Layout of a page: RFC
+libsndfile alone reads only the first recording of a chain and skips lost or damaged pages. Layout of a page: RFC
 3533, section 6; of the first packets: RFC 7845 (Opus), the Vorbis I specification 4.2.1, RFC 9639, 10.1 (FLAC).
 """
 
@@ -23,13 +23,13 @@ CODECS = {
     b"\x7fFLAC": "FLAC",
     b"Speex   ": "Speex",
 }
-"""By how the first packet of a stream begins; what begins otherwise is no sound (a video, say)."""
+"""Codec by the first bytes of a stream. Streams that begin otherwise are no sound (video, for example)."""
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @dataclass
 class _Stream:
-    """The pages of one number, and how many there were when the last one was seen."""
+    """The pages of one logical stream, and the state needed to check the next page."""
 
     codec: str | None
     pages: list[ByteRange] = field(default_factory=list)
@@ -39,16 +39,16 @@ class _Stream:
 
 
 def find_ogg_sounds(stream: BinaryIO, start: int, end: int, max_seconds: float) -> list[Sound]:
-    """Return the sounds of an Ogg file, in their order; raise `MediaRefusal` if a page is lost, damaged or cut.
+    """Return the sounds of an Ogg file in order; raise `MediaRefusal` for a lost, damaged or cut page.
 
-    Vorbis and Opus have the rate that their header names, which for Opus is that of what was recorded.
+    Vorbis and Opus have the rate in their header, which for Opus is the rate before encoding.
     """
     return [_open_stream(stream, part, max_seconds) for part in _find_streams(stream, start, end)]
 
 
 def _open_stream(stream: BinaryIO, part: _Stream, max_seconds: float) -> Sound:
     if part.codec == "Speex":
-        raise MediaRefusal("found Speex, which is not read; convert it: ffmpeg -i IN -ar 16000 OUT.wav")
+        raise MediaRefusal("found Speex, which is not supported; convert it: ffmpeg -i IN -ar 16000 OUT.wav")
     pages = open_ranges(stream, part.pages)
     if part.codec == "FLAC":
         return open_container(pages, "ogg", max_seconds)
@@ -56,7 +56,7 @@ def _open_stream(stream: BinaryIO, part: _Stream, max_seconds: float) -> Sound:
 
 
 def _find_streams(stream: BinaryIO, start: int, end: int) -> list[_Stream]:
-    """Return the streams of sound, one for each recording of the chain."""
+    """Return the audio streams, one for each recording of the chain."""
     found: list[_Stream] = []
     streams: dict[int, _Stream] = {}
     beginning = False
@@ -70,13 +70,11 @@ def _find_streams(stream: BinaryIO, start: int, end: int) -> list[_Stream]:
             body = page[27 + page[26] :]
             codec = next((name for magic, name in CODECS.items() if body.startswith(magic)), None)
             if number in streams:
-                raise MediaRefusal("damaged: two streams of one number in the Ogg file")
+                raise MediaRefusal("damaged: two streams with the same number in the Ogg file")
             streams[number] = _Stream(codec)
             if codec:
                 if any(other.codec for n, other in streams.items() if n != number):
-                    raise MediaRefusal(
-                        "found several streams of sound side by side; write the one that is meant alone"
-                    )
+                    raise MediaRefusal("found several parallel streams of sound; extract the right one")
                 found.append(streams[number])
         else:
             beginning = False
@@ -105,12 +103,12 @@ def _add_page(part: _Stream, span: ByteRange, page: bytes) -> None:
 def _check_ended(streams: dict[int, _Stream]) -> None:
     if any(part.codec and not part.ended for part in streams.values()):
         raise MediaRefusal(
-            "truncated: the last page of the Ogg stream does not say that it is; write it anew"
+            "truncated: the last page of the Ogg stream is not marked as the last; write the file again"
         )
 
 
 def _read_pages(stream: BinaryIO, position: int, end: int) -> Iterator[tuple[int, int, bytes]]:
-    """Yield where each page stands, its length and its bytes."""
+    """Yield the offset, length and bytes of each page."""
     while position < end:
         stream.seek(position)
         header = stream.read(min(27, end - position))
@@ -137,7 +135,7 @@ def _read_pages(stream: BinaryIO, position: int, end: int) -> Iterator[tuple[int
 
 
 def _checksum(page: bytes) -> int:
-    """Return Ogg's checksum: zlib's polynomial, bits mirrored, without its inversions; its own bytes count as 0."""
+    """Return Ogg's checksum: zlib's polynomial without bit mirroring and inversions; its own field counts as 0."""
     mirrored = (page[:22] + bytes(4) + page[26:]).translate(MIRRORED)
     value = zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int.from_bytes(value.to_bytes(4, "little").translate(MIRRORED), "big")

@@ -1,18 +1,20 @@
-"""Tags around the sound of a file: ID3v2 (several, too) and APEv2 in front, those and ID3v1 and Lyrics3 behind.
+"""Finds tags around the sound: ID3v2 and APEv2 in front (also several), and those, ID3v1 and Lyrics3 behind.
 
-Layouts: id3.org (ID3v2.4 structure, 3.1 and 3.4; Lyrics3 v2), wiki.hydrogenaud.io (APEv2). The kinds of files that
-say their own length (WAV, MP4) need nothing of this behind them.
+Layouts: id3.org (ID3v2.4 structure, 3.1 and 3.4; Lyrics3 v2), wiki.hydrogenaud.io (APEv2). Files that
+state their own length (WAV, MP4) need no search for tags behind the sound.
 """
 
 import io
 from typing import BinaryIO
 
 ID3V1, ID3V1_ENHANCED = 128, 227  # bytes
-LYRICS_MAX = 5100 + 11 + 9  # bytes of a Lyrics3 v1 tag, which does not say its length, with its two marks
+LYRICS_MAX = (
+    5100 + 11 + 9
+)  # bytes of the longest Lyrics3 v1 tag with both marks; it does not state its length
 
 
 def tag_length(header: bytes) -> int:
-    """Return the length in bytes of the tag that begins with `header` (32 bytes suffice), 0 if none does."""
+    """Return the length in bytes of the tag that begins with `header` (32 bytes suffice), 0 without a tag."""
     if header[:3] == b"ID3" and len(header) >= 10 and max(header[6:10]) < 0x80 and header[3] < 0xFF:
         return 10 + _decode_seven_bits(header[6:10]) + (10 if header[5] & 0x10 else 0)
     if header[:8] == b"APETAGEX" and len(header) >= 32:
@@ -25,7 +27,7 @@ def tag_length(header: bytes) -> int:
 
 
 def find_sound_start(stream: BinaryIO) -> int:
-    """Return where the file goes on behind its tags and the zeros that may fill them up."""
+    """Return the offset behind the leading tags and their zero padding."""
     position = 0
     while True:
         stream.seek(position)
@@ -37,7 +39,7 @@ def find_sound_start(stream: BinaryIO) -> int:
 
 
 def skip_zeros(stream: BinaryIO, position: int) -> int:
-    """Return where the first byte from `position` on stands that is not zero: the size if there is none."""
+    """Return the offset of the first nonzero byte from `position` on, or the file size."""
     stream.seek(position)
     while block := stream.read(1 << 16):
         if rest := block.lstrip(b"\0"):
@@ -47,9 +49,9 @@ def skip_zeros(stream: BinaryIO, position: int) -> int:
 
 
 def skip_tag(stream: BinaryIO, position: int, end: int) -> int:
-    """Return where a tag at `position` ends; `end` if only zeros follow; `position` if neither stands there.
+    """Return the end of a tag at `position`, `end` if only zeros follow, else `position`.
 
-    The zeros that fill up a last block are no tag and no sound.
+    Zeros that pad a last block are neither tag nor sound.
     """
     stream.seek(position)
     header = stream.read(min(32, end - position))
@@ -59,7 +61,7 @@ def skip_tag(stream: BinaryIO, position: int, end: int) -> int:
 
 
 def find_sound_end(stream: BinaryIO) -> int:
-    """Return where the tags at the end of the file begin: its size if there are none."""
+    """Return the offset of the trailing tags, or the file size without any."""
     end = stream.seek(0, io.SEEK_END)
     while length := _trailing_tag_length(stream, end):
         end -= length

@@ -1,6 +1,6 @@
 """Pictures of every odd mode, format and damage, each with what is right: its pixels, or that it is refused.
 
-`PICTURES` is name -> how it is made; a fuzz may draw from it and mutate what it gets.
+`IMAGES` is name -> how it is made; a fuzz may draw from it and mutate what it gets.
 """
 
 import io
@@ -19,7 +19,7 @@ ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
-class PictureCase:
+class ImageCase:
     """`pixels` [height, width, 3] of the upright picture, to within `tolerance`; None if it is to be refused."""
 
     raw: bytes
@@ -66,57 +66,57 @@ def find_jpeg_segments(raw: bytes, marker: int) -> list[int]:
     return [place for place in range(len(raw) - 1) if raw[place : place + 2] == bytes([0xFF, marker])]
 
 
-def lossless_case(name: str, format: str, **options: object) -> Callable[[], PictureCase]:
+def lossless_case(name: str, format: str, **options: object) -> Callable[[], ImageCase]:
     """Return a maker of a picture in one of Pillow's modes, saved without loss."""
 
-    def make() -> PictureCase:
+    def make() -> ImageCase:
         image = make_image().convert(name)
-        return PictureCase(encode(image, format, **options), to_rgb(image))
+        return ImageCase(encode(image, format, **options), to_rgb(image))
 
     return make
 
 
-def transparent_case(name: str, format: str, **options: object) -> Callable[[], PictureCase]:
-    def make() -> PictureCase:
+def transparent_case(name: str, format: str, **options: object) -> Callable[[], ImageCase]:
+    def make() -> ImageCase:
         image = make_image().convert(name)
         image.putalpha(Image.fromarray((np.mgrid[:HEIGHT, :WIDTH][1] * 6).astype(np.uint8)))
         colour = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        return PictureCase(encode(image, format, **options), to_rgb(Image.alpha_composite(white, colour)), 1)
+        return ImageCase(encode(image, format, **options), to_rgb(Image.alpha_composite(white, colour)), 1)
 
     return make
 
 
 def lossy_case(
     format: str, image: Callable[[], Image.Image] = make_image, **options: object
-) -> Callable[[], PictureCase]:
+) -> Callable[[], ImageCase]:
     """Return a maker of a picture whose right pixels are those of Pillow."""
 
-    def make() -> PictureCase:
+    def make() -> ImageCase:
         raw = encode(image(), format, **options)
-        return PictureCase(raw, to_rgb(Image.open(io.BytesIO(raw))))
+        return ImageCase(raw, to_rgb(Image.open(io.BytesIO(raw))))
 
     return make
 
 
-def grey16_case(format: str, dtype: str = "<u2") -> Callable[[], PictureCase]:
-    def make() -> PictureCase:
+def grey16_case(format: str, dtype: str = "<u2") -> Callable[[], ImageCase]:
+    def make() -> ImageCase:
         y, x = np.mgrid[:HEIGHT, :WIDTH]
         values = (x * 1771 + y * 3).astype(dtype)
         raw = encode(Image.fromarray(values), format)
         grey = np.round(values.astype(np.int64) / 257).astype(np.uint8)
-        return PictureCase(raw, np.repeat(grey[..., None], 3, axis=-1))
+        return ImageCase(raw, np.repeat(grey[..., None], 3, axis=-1))
 
     return make
 
 
-def refused_case(make: Callable[[], bytes]) -> Callable[[], PictureCase]:
-    return lambda: PictureCase(make(), None)
+def refused_case(make: Callable[[], bytes]) -> Callable[[], ImageCase]:
+    return lambda: ImageCase(make(), None)
 
 
-def readable_case(make: Callable[[], bytes], tolerance: int = 0) -> Callable[[], PictureCase]:
+def readable_case(make: Callable[[], bytes], tolerance: int = 0) -> Callable[[], ImageCase]:
     """Return a maker of bytes that are read as the smooth picture."""
-    return lambda: PictureCase(make(), to_rgb(make_image()), tolerance)
+    return lambda: ImageCase(make(), to_rgb(make_image()), tolerance)
 
 
 def truncate(raw: bytes, share: float = 0.5, end: bytes = b"") -> bytes:
@@ -140,13 +140,13 @@ def make_jpeg_with_bad_restart(step: int) -> bytes:
     return raw[: place + 1] + bytes([0xD0 + (raw[place + 1] - 0xD0 + step) % 8]) + raw[place + 2 :]
 
 
-def extra_bytes_case(between: bytes) -> PictureCase:
+def extra_bytes_case(between: bytes) -> ImageCase:
     raw = encode(make_image(), "JPEG", quality=90)
-    return PictureCase(raw[:-2] + between + raw[-2:], to_rgb(Image.open(io.BytesIO(raw))))
+    return ImageCase(raw[:-2] + between + raw[-2:], to_rgb(Image.open(io.BytesIO(raw))))
 
 
-def orientation_case(format: str, orientation: int, **options: object) -> Callable[[], PictureCase]:
-    def make() -> PictureCase:
+def orientation_case(format: str, orientation: int, **options: object) -> Callable[[], ImageCase]:
+    def make() -> ImageCase:
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
         raw = encode(make_image(), format, exif=exif, **options)
@@ -160,7 +160,7 @@ def orientation_case(format: str, orientation: int, **options: object) -> Callab
             7: stored.transpose(1, 0, 2)[::-1, ::-1],
             8: stored.transpose(1, 0, 2)[::-1],
         }[orientation]
-        return PictureCase(raw, turned)
+        return ImageCase(raw, turned)
 
     return make
 
@@ -234,12 +234,12 @@ def make_frames(format: str, **options: object) -> bytes:
     return encode(make_image(), format, save_all=True, append_images=others, **options)
 
 
-def cmyk_without_adobe_case() -> PictureCase:
+def cmyk_without_adobe_case() -> ImageCase:
     """Inks as Adobe stores them, turned over, without its mark: docs/data.md says that they are taken so."""
     raw = encode(Image.new("CMYK", (WIDTH, HEIGHT), (0, 255, 255, 0)), "JPEG", quality=95)
     (place,) = find_jpeg_segments(raw, 0xEE)
     raw = raw[:place] + raw[place + 2 + int.from_bytes(raw[place + 2 : place + 4], "big") :]
-    return PictureCase(raw, np.full((HEIGHT, WIDTH, 3), (255, 0, 0), np.uint8), 3)
+    return ImageCase(raw, np.full((HEIGHT, WIDTH, 3), (255, 0, 0), np.uint8), 3)
 
 
 def make_tiff_with_missing_strips() -> bytes:
@@ -264,7 +264,7 @@ def make_float_tiff() -> bytes:
     return encode(Image.fromarray(np.ones((HEIGHT, WIDTH), np.float32)), "TIFF")
 
 
-PICTURES: dict[str, Callable[[], PictureCase]] = {
+IMAGES: dict[str, Callable[[], ImageCase]] = {
     # modes
     **{f"png-{name}": lossless_case(name, "PNG") for name in ("1", "L", "P", "RGB")},
     **{f"tiff-{name}": lossless_case(name, "TIFF") for name in ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB")},
@@ -277,7 +277,7 @@ PICTURES: dict[str, Callable[[], PictureCase]] = {
     "tiff-RGBA": transparent_case("RGBA", "TIFF"),
     "tiff-LA": transparent_case("LA", "TIFF"),
     "webp-RGBA": transparent_case("RGBA", "WEBP", lossless=True, exact=True),
-    "png-PA": lambda: PictureCase(
+    "png-PA": lambda: ImageCase(
         encode(make_image().convert("P"), "PNG", transparency=bytes([0] * 256)),
         np.full((HEIGHT, WIDTH, 3), 255, np.uint8),
     ),
@@ -302,7 +302,7 @@ PICTURES: dict[str, Callable[[], PictureCase]] = {
     "jpeg-one-pixel": lossy_case("JPEG", lambda: make_image().crop((0, 0, 1, 1))),
     "jpeg-cmyk-without-adobe": cmyk_without_adobe_case,
     "jpeg-bytes-before-the-end": lambda: extra_bytes_case(b"\0" * 13),
-    "mpo": lambda: PictureCase(make_frames("MPO", quality=90), to_rgb(Image.open(io.BytesIO(make_frames("MPO", quality=90))))),
+    "mpo": lambda: ImageCase(make_frames("MPO", quality=90), to_rgb(Image.open(io.BytesIO(make_frames("MPO", quality=90))))),
     "jpeg-cut": refused_case(lambda: truncate(make_jpeg())),
     "jpeg-cut-end-mark": refused_case(lambda: truncate(make_jpeg(), end=b"\xff\xd9")),
     "jpeg-cut-zeros": refused_case(lambda: truncate(make_jpeg(), end=bytes(997) + b"\xff\xd9")),
@@ -342,7 +342,7 @@ PICTURES: dict[str, Callable[[], PictureCase]] = {
     "png-joined": readable_case(lambda: encode(make_image(), "PNG") + encode(make_image().rotate(90), "PNG")),
     # several frames: the first
     "apng": readable_case(lambda: make_frames("PNG")),
-    "gif-frames": lambda: PictureCase(
+    "gif-frames": lambda: ImageCase(
         encode(Image.new("P", (WIDTH, HEIGHT), 0), "GIF", save_all=True, append_images=[make_image()]),
         to_rgb(Image.new("P", (WIDTH, HEIGHT), 0)),
     ),
