@@ -27,19 +27,19 @@ TIME = np.arange(4801) / 16_000
 TONE = (0.5 * np.sin(2 * np.pi * 440 * TIME)).astype(np.float32)
 
 
-def recording(samples: np.ndarray, rate: int = 16_000, format: str = "WAV", subtype=None, **options) -> bytes:
+def encode(samples: np.ndarray, rate: int = 16_000, format: str = "WAV", subtype=None, **options) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format=format, subtype=subtype, **options)
     return buffer.getvalue()
 
 
-def test_headerless_samples_are_told_by_their_name_alone(tmp_path):
+def test_samples_without_header_are_recognised_by_suffix_only(tmp_path):
     stored = (TONE * 32767).astype("<i2")
     path = tmp_path / "KsponSpeech_000001.pcm"
     tar = tmp_path / "shard"
     tar.write_bytes(b"\0" * 11 + stored.tobytes())
     span = FileSpan(str(tar), 11, stored.nbytes, "a/000001.pcm")
-    for odd in (b"", b"\x7f"):  # half a sample is none
+    for odd in (b"", b"\x7f"):  # half a sample is dropped
         path.write_bytes(stored.tobytes() + odd)
         for source in (path, str(path), RemoteUrl(path.as_uri()), span):
             waveform, rate = open_audio(source)
@@ -57,7 +57,7 @@ def test_headerless_samples_are_told_by_their_name_alone(tmp_path):
             open_audio(source)
 
 
-def test_behind_a_link_the_name_in_the_row_counts(tmp_path):
+def test_the_name_in_the_row_counts_for_a_symbolic_link(tmp_path):
     (tmp_path / "objects").mkdir()
     (tmp_path / "objects" / "ab12").write_bytes(bytes(2 * 1601))
     (tmp_path / "1.pcm").symlink_to("objects/ab12")
@@ -69,14 +69,14 @@ def test_behind_a_link_the_name_in_the_row_counts(tmp_path):
 
 
 @pytest.mark.parametrize("format", ["WAV", "AIFF", "FLAC", "OGG"])
-def test_a_name_that_lies_about_a_header_is_not_believed(tmp_path, format):
+def test_a_file_with_a_header_is_read_by_content_despite_its_suffix(tmp_path, format):
     path = tmp_path / "a.PCM"
-    path.write_bytes(recording(TONE, 8_000, format=format))
+    path.write_bytes(encode(TONE, 8_000, format=format))
     assert open_audio(path)[1] == 8_000
     assert read_header(path, "audio") == AudioHeader(len(TONE), 8_000)
 
 
-def test_bad_headerless_samples(tmp_path):
+def test_bad_samples_without_header(tmp_path):
     path = tmp_path / "a.pcm"
     for raw, limit, words in (
         (b"", 1.0, "no samples"),
@@ -103,8 +103,8 @@ def test_bad_headerless_samples(tmp_path):
         ("MP3", None, 0.05),
     ],
 )
-def test_common_recordings_and_no_half_ones(tmp_path, format, subtype, tolerance):
-    raw = recording(np.stack([TONE * 0.5, TONE * 1.5], axis=1), format=format, subtype=subtype)
+def test_common_recordings_are_read_and_truncated_ones_refused(tmp_path, format, subtype, tolerance):
+    raw = encode(np.stack([TONE * 0.5, TONE * 1.5], axis=1), format=format, subtype=subtype)
     path = tmp_path / "misnamed.raw"
     path.write_bytes(raw)
     for source in (path, raw, io.BytesIO(raw)):
@@ -119,9 +119,9 @@ def test_common_recordings_and_no_half_ones(tmp_path, format, subtype, tolerance
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
-def test_an_ogg_that_was_cut_between_pages_is_refused(subtype):
+def test_an_ogg_cut_between_pages_is_refused(subtype):
     noise = np.random.default_rng(5).standard_normal(6 * 48_000).astype(np.float32) / 9
-    raw = recording(noise, 48_000, "OGG", subtype)
+    raw = encode(noise, 48_000, "OGG", subtype)
     assert len(open_audio(raw)[0]) == len(noise)
     pages = [n for n in range(len(raw)) if raw.startswith(b"OggS", n)]
     assert len(pages) > 4
@@ -132,28 +132,28 @@ def test_an_ogg_that_was_cut_between_pages_is_refused(subtype):
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 48_000, 96_000])
 def test_the_rate_is_kept(rate):
-    waveform, found = open_audio(recording(TONE, rate))
+    waveform, found = open_audio(encode(TONE, rate))
     assert (len(waveform), found) == (len(TONE), rate)
 
 
 def test_recordings_that_are_refused():
     silence = np.zeros(31, dtype=np.float32)
-    assert not open_audio(recording(silence))[0].any()  # silence is a recording
+    assert not open_audio(encode(silence))[0].any()  # silence is valid
     broken = TONE.copy()
     for value in (np.nan, np.inf):
         broken[17] = value
         with pytest.raises(MediaError, match="NaN or infinite"):
-            open_audio(recording(broken, subtype="FLOAT"))
+            open_audio(encode(broken, subtype="FLOAT"))
     for raw, words in [
-        (recording(TONE[:0]), "no samples"),
-        (recording(TONE, 4000), "4000 Hz"),
-        (recording(TONE, 384_000), "384000 Hz"),
-        (recording(TONE, format="SVX"), "no readable recording"),
+        (encode(TONE[:0]), "no samples"),
+        (encode(TONE, 4000), "4000 Hz"),
+        (encode(TONE, 384_000), "384000 Hz"),
+        (encode(TONE, format="SVX"), "no readable recording"),
         (b"", "no readable recording"),
         (b"RIFF" + b"\xff" * 40, "no readable recording"),
         (b"\0" * 1000, "no readable recording"),
-        (recording(TONE, format="AIFF")[:44], "truncated: found no chunk of samples"),
-        (recording(TONE)[:20], "truncated: found no chunk of samples"),
+        (encode(TONE, format="AIFF")[:44], "truncated: found no chunk of samples"),
+        (encode(TONE)[:20], "truncated: found no chunk of samples"),
     ]:
         for act in (open_audio, lambda raw: read_header(raw, "audio")):
             with pytest.raises(MediaError, match=words):
@@ -161,7 +161,7 @@ def test_recordings_that_are_refused():
 
 
 def test_a_long_recording_is_refused_from_its_header(monkeypatch):
-    hour = recording(np.zeros(8000 * 601, dtype=np.int16), 8000, "FLAC")
+    hour = encode(np.zeros(8000 * 601, dtype=np.int16), 8000, "FLAC")
     assert len(hour) < 30_000
     monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("it was decoded"))
     for act in (open_audio, lambda raw: read_header(raw, "audio")):
@@ -170,8 +170,8 @@ def test_a_long_recording_is_refused_from_its_header(monkeypatch):
     assert read_header(hour, "audio", Limits(max_seconds=601)).num_samples == 8000 * 601
 
 
-def test_a_wav_of_a_writer_that_could_not_seek_is_read_to_its_end():
-    raw = bytearray(recording(TONE, subtype="PCM_16"))
+def test_a_wav_of_unknown_length_is_read_to_its_end():
+    raw = bytearray(encode(TONE, subtype="PCM_16"))
     at = raw.index(b"data") + 4
     for announced in (0xFFFFFFFF, 0x7FFFF000):
         raw[at : at + 4] = announced.to_bytes(4, "little")
@@ -184,10 +184,10 @@ def test_a_wav_of_a_writer_that_could_not_seek_is_read_to_its_end():
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
 @pytest.mark.parametrize(("rate", "channels", "frame_samples"), [(16_000, 1, 576), (44_100, 2, 1152)])
 def test_an_mp3_without_a_length_is_never_cut(mode, rate, channels, frame_samples):
-    """libsndfile alone gives a quarter of such a recording, or refuses it."""
+    """libsndfile alone returns a quarter of such a recording, or refuses it."""
     noise = np.random.default_rng(0).normal(0, 0.2, 20_011)
     samples = np.concatenate([np.tile(TONE, 5), noise, np.zeros(30_013)])
-    raw = recording(
+    raw = encode(
         np.stack([samples] * channels, axis=1), rate, "MP3", bitrate_mode=mode, compression_level=0.5
     )
     whole, _ = open_audio(raw)
@@ -200,7 +200,9 @@ def test_an_mp3_without_a_length_is_never_cut(mode, rate, channels, frame_sample
         assert 0 <= len(waveform) - len(samples) < 3 * 1152
         # The decoder's 529 samples are dropped, the encoder's padding in front (576 more) is not known.
         np.testing.assert_allclose(waveform[576:70_000], whole[: 70_000 - 576], atol=1e-4)
-    assert len(open_audio(raw + raw)[0]) >= 2 * len(samples)  # joined: the first part's length is not all
+    assert len(open_audio(raw + raw)[0]) >= 2 * len(
+        samples
+    )  # joined: the length in the first part covers only that part
     for damaged, words in [
         (bare[:-7], "truncated"),
         (bare[:3000] + b"xx" + bare[3000:], "damaged"),

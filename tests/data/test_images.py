@@ -38,7 +38,7 @@ def pixels(image: Image.Image) -> np.ndarray:
         ("AVIF", {"quality": 95, "subsampling": "4:4:4"}),
     ],
 )
-def test_common_formats_whatever_the_extension_and_no_half_files(image, tmp_path, format, options):
+def test_common_formats_are_read_by_content_and_truncated_files_refused(image, tmp_path, format, options):
     raw = encode(image, format, **options)
     path = tmp_path / "misnamed.gif"
     path.write_bytes(raw)
@@ -54,9 +54,9 @@ def test_common_formats_whatever_the_extension_and_no_half_files(image, tmp_path
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
-def test_orientation_is_applied_and_the_header_knows(image, format, orientation):
+def test_orientation_is_applied_to_pixels_and_header(image, format, orientation):
     upright = pixels(image)
-    # Exif 2.32, 4.6.4: where the first row and the first column of what is stored belong.
+    # Exif 2.32, 4.6.4: the side on which the first stored row and column belong.
     stored = {
         1: upright,
         2: upright[:, ::-1],
@@ -74,10 +74,10 @@ def test_orientation_is_applied_and_the_header_knows(image, format, orientation)
     assert read_header(raw, "image") == ImageHeader(WIDTH, HEIGHT)
     image = open_image(raw)
     assert abs(pixels(image) - upright).max() <= (12 if format == "JPEG" else 0)
-    assert np.array_equal(pixels(as_rgb(image)), pixels(image))  # never turned twice
+    assert np.array_equal(pixels(as_rgb(image)), pixels(image))  # never rotated twice
 
 
-def test_every_kind_of_pixel_becomes_rgb(image):
+def test_every_pixel_format_becomes_rgb(image):
     grey = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) * 167
     wide = Image.fromarray(grey)
     scaled = np.repeat(np.round(grey / 257.0).astype(int)[..., None], 3, axis=2)
@@ -107,8 +107,8 @@ def test_every_kind_of_pixel_becomes_rgb(image):
         open_image(encode(Image.fromarray(grey.astype(np.float32)), "TIFF"))
 
 
-def png_with(bits: int, colour: int, transparent: bytes, channels: int) -> bytes:
-    """A PNG of zeros, 8 x 1 pixels, of which one colour is transparent."""
+def make_transparent_png(bits: int, colour: int, transparent: bytes, channels: int) -> bytes:
+    """Return a PNG of 8 x 1 zeros with one transparent colour."""
     chunks = [
         make_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, colour, 0, 0, 0)),
         make_chunk(b"tRNS", transparent),
@@ -118,15 +118,15 @@ def png_with(bits: int, colour: int, transparent: bytes, channels: int) -> bytes
     return join_png(*chunks)
 
 
-def test_what_pillow_gives_other_values_is_refused():
+def test_files_that_pillow_decodes_wrongly_are_refused():
     for bits in (1, 8):
-        assert (pixels(open_image(png_with(bits, 0, b"\0\0", 1))) == 255).all()
+        assert (pixels(open_image(make_transparent_png(bits, 0, b"\0\0", 1))) == 255).all()
     for bits, colour, transparent, channels in [(2, 0, 2, 1), (4, 0, 2, 1), (16, 0, 2, 1), (16, 2, 6, 3)]:
         with pytest.raises(MediaError, match="transparent colour in a PNG"):
-            open_image(png_with(bits, colour, b"\0" * transparent, channels))
+            open_image(make_transparent_png(bits, colour, b"\0" * transparent, channels))
     wide = Image.fromarray(np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH))
     raw = encode(wide, "TIFF")
-    entry = struct.pack("<HHI", 262, 3, 1)  # PhotometricInterpretation, a SHORT, one of them
+    entry = struct.pack("<HHI", 262, 3, 1)  # PhotometricInterpretation, type SHORT, one value
     place = raw.index(entry) + len(entry)
     assert raw[place] == 1, "black is zero"
     for act in (open_image, lambda raw: read_header(raw, "image")):
@@ -135,15 +135,15 @@ def test_what_pillow_gives_other_values_is_refused():
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_the_first_image_of_several(image, format):
+def test_only_the_first_of_several_images_is_used(image, format):
     frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("blue", "red", "lime")]
     options = {"lossless": True} if format == "WEBP" else {}
     raw = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
     assert (pixels(open_image(raw)) == [0, 0, 255]).all()
 
 
-def png_of(width: int, height: int) -> bytes:
-    """A PNG whose few bytes announce any size."""
+def make_png_header(width: int, height: int) -> bytes:
+    """Return a small PNG that announces any size."""
     chunks = [
         make_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
         make_chunk(b"IDAT", zlib.compress(b"\0" * 1000)),
@@ -153,21 +153,21 @@ def png_of(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(("width", "height"), [(8001, 8000), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
-def test_a_bomb_is_refused_from_its_header(width, height, monkeypatch):
+def test_a_decompression_bomb_is_refused_from_its_header(width, height, monkeypatch):
     from PIL import ImageFile
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
     for act in (open_image, lambda raw: read_header(raw, "image")):
         with pytest.raises(MediaError, match="pixels"):
-            act(png_of(width, height))
-    assert read_header(png_of(8000, 8000), "image") == ImageHeader(8000, 8000)
+            act(make_png_header(width, height))
+    assert read_header(make_png_header(8000, 8000), "image") == ImageHeader(8000, 8000)
     with pytest.raises(MediaError, match=r"5 x 7 pixels, expected at most 34.*max_pixels"):
-        read_header(png_of(5, 7), "image", Limits(max_pixels=34))
+        read_header(make_png_header(5, 7), "image", Limits(max_pixels=34))
 
 
 def test_other_bad_images(image, monkeypatch):
     for raw in (
-        png_of(0, 5),
+        make_png_header(0, 5),
         b"",
         b"\0" * 99,
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
@@ -176,7 +176,7 @@ def test_other_bad_images(image, monkeypatch):
         with pytest.raises(MediaError) as caught:
             open_image(raw)
         assert "\n" not in str(caught.value)
-    # Metadata that cannot be read says nothing about the pixels.
+    # Unreadable metadata is ignored.
     raw = encode(image, "PNG", exif=b"Exif\0\0MM\0\x2a\0\0\xff\xff broken")
     assert np.array_equal(pixels(open_image(raw)), pixels(image))
     for error in (
@@ -196,8 +196,8 @@ def test_other_bad_images(image, monkeypatch):
 
 
 @pytest.mark.parametrize("name", IMAGES)
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of a TIFF that was cut
-def test_pixels_are_right_or_the_picture_is_refused(name: str) -> None:
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of a truncated TIFF
+def test_pixels_are_right_or_the_image_is_refused(name: str) -> None:
     case = IMAGES[name]()
     if case.pixels is None:
         with pytest.raises(MediaError) as caught:

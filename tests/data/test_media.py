@@ -27,7 +27,7 @@ from kebyt5_xm.encoder import ArrayHeader, ImageHeader
 from kebyt5_xm.errors import UserError
 
 
-def npy(array: np.ndarray, **options) -> bytes:
+def encode_npy(array: np.ndarray, **options) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, **options)
     return buffer.getvalue()
@@ -37,14 +37,14 @@ def test_arrays(tmp_path):
     values = np.arange(35, dtype=np.float32).reshape(5, 7) - 17
     for dtype in (np.float16, np.float32, np.float64, ">f4", np.int16, np.int64):
         for array in (values.astype(dtype), np.asfortranarray(values.astype(dtype))):
-            assert np.array_equal(open_array(npy(array)), values)
+            assert np.array_equal(open_array(encode_npy(array)), values)
         if dtype != ">f4":
             raw = safetensors.numpy.save({"features": values.astype(dtype)}, {"made": "here"})
             assert np.array_equal(open_array(raw), values)
     halves = safetensors.torch.save({"x": torch.tensor(values, dtype=torch.bfloat16)})
     assert np.array_equal(open_array(halves), values)
     path = tmp_path / "features.npy"
-    path.write_bytes(npy(values))
+    path.write_bytes(encode_npy(values))
     assert open_array(path).dtype == np.float32
     for source in (path, halves):
         assert read_header(source, "array") == ArrayHeader((5, 7))
@@ -62,25 +62,25 @@ def test_arrays_that_are_refused():
     np.savez(npz, values)
     torch.save(torch.tensor(values), torch_file)
     for raw, words in [
-        (npy(np.array([{}], dtype=object), allow_pickle=True), "type object"),
-        (npy(values.astype(np.complex64)), "complex64"),
-        (npy(np.array(3.0)), r"shape \(\)"),
-        (npy(values[:0]), r"shape \(0, 7\)"),
+        (encode_npy(np.array([{}], dtype=object), allow_pickle=True), "type object"),
+        (encode_npy(values.astype(np.complex64)), "complex64"),
+        (encode_npy(np.array(3.0)), r"shape \(\)"),
+        (encode_npy(values[:0]), r"shape \(0, 7\)"),
         (huge.getvalue(), f"{2**40} values, expected at most 64000000"),
         (lying.getvalue() + bytes(50), "truncated"),
-        (npy(values)[:-1], "truncated"),
+        (encode_npy(values)[:-1], "truncated"),
         (safetensors.numpy.save({"x": values})[:-1], "truncated"),
         (safetensors.numpy.save({"x": values, "y": values}), "2 tensors"),
         (safetensors.numpy.save({"x": values > 0}), "type BOOL"),
-        (npy(values) + npy(values), "268 bytes behind the values"),
+        (encode_npy(values) + encode_npy(values), "268 bytes behind the values"),
         (safetensors.numpy.save({"x": values}) + b"\0", "1 bytes behind the values"),
         (npz.getvalue(), r"found a \.npz"),
         (torch_file.getvalue(), r"file of torch\.save"),
-        (npy(values.astype("datetime64[s]")), "datetime64"),
-        (npy(values.astype("S3")), "type .S3"),
-        (npy(np.zeros(3, dtype=[("a", "<f4"), ("b", "<i2")])), "type"),
-        (npy(values.astype(bool)), "type bool"),
-        (npy(np.zeros(7, "V2")), "type .V2"),  # how numpy saves bfloat16
+        (encode_npy(values.astype("datetime64[s]")), "datetime64"),
+        (encode_npy(values.astype("S3")), "type .S3"),
+        (encode_npy(np.zeros(3, dtype=[("a", "<f4"), ("b", "<i2")])), "type"),
+        (encode_npy(values.astype(bool)), "type bool"),
+        (encode_npy(np.zeros(7, "V2")), "type .V2"),  # how numpy saves bfloat16
         (safetensors.torch.save({"x": torch.ones(5, 7).to(torch.float8_e4m3fn)}), "F8_E4M3"),
         (safetensors.numpy.save({"x": np.array(3.0)}), r"shape \(\)"),
         (safetensors.numpy.save({}), "0 tensors"),
@@ -93,13 +93,13 @@ def test_arrays_that_are_refused():
                 act(raw)
     for array in (bad, np.full((5, 7), 1e39)):
         with pytest.raises(MediaError, match="NaN, infinite or too large"):
-            open_array(npy(array))
+            open_array(encode_npy(array))
 
 
 # --- what may be opened
 
 
-def test_references_stay_in_the_folder_of_the_manifest(tmp_path):
+def test_references_stay_in_the_manifests_folder(tmp_path):
     root = tmp_path / "data"
     (root / "deep").mkdir(parents=True)
     (tmp_path / "data2").mkdir()
@@ -140,7 +140,7 @@ def test_only_an_allowed_url_reaches_fsspec():
         open_image(RemoteUrl("memory://test-media/b.png"))
 
 
-def test_what_is_not_a_file_is_refused_without_waiting(tmp_path):
+def test_pipes_and_folders_are_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name, words in [("pipe", "pipe"), ("", "folder"), ("absent", "no such file")]:
         for media in ("image", "audio", "array"):
@@ -149,7 +149,7 @@ def test_what_is_not_a_file_is_refused_without_waiting(tmp_path):
             assert caught.value.path == str(tmp_path / name)
 
 
-def test_the_error_survives_the_way_out_of_a_worker():
+def test_a_media_error_can_be_pickled():
     error = pickle.loads(pickle.dumps(MediaError("a.png", "broken")))
     assert (error.path, error.cause, str(error)) == ("a.png", "broken", "cannot use a.png: broken")
     assert isinstance(error, UserError)
@@ -169,7 +169,7 @@ def test_a_missing_library_names_the_extra(monkeypatch):
         assert not isinstance(caught.value, MediaError)
 
 
-def test_nothing_is_imported_before_it_is_needed():
+def test_libraries_are_imported_only_when_needed():
     import subprocess
 
     code = (

@@ -1,4 +1,4 @@
-"""Every recording is read whole or refused, in every container, however it was cut, joined, tagged or miscounted."""
+"""In every container, a cut, joined, tagged or miscounted recording is read completely or refused."""
 
 import io
 import pickle
@@ -39,15 +39,15 @@ def get_case(cases: dict[str, RecordingCase], name: str) -> RecordingCase:
 
 
 def check(file: RecordingCase) -> np.ndarray | None:
-    """Assert that header and decoding say the true length, or that it is refused for its cause."""
+    """Assert that header and decoded samples have the true length, or that the file is refused with its cause."""
     if file.num_samples is None:
         with pytest.raises(MediaError, match=file.cause) as caught:
             open_audio(file.raw)
         assert "\n" not in str(caught.value)
         return None
-    said = read_audio_header(file.raw)
+    header = read_audio_header(file.raw)
     waveform, rate = open_audio(file.raw)
-    assert (said.num_samples, said.sample_rate) == (file.num_samples, file.rate) == (len(waveform), rate)
+    assert (header.num_samples, header.sample_rate) == (file.num_samples, file.rate) == (len(waveform), rate)
     assert (waveform.dtype, waveform.ndim) == (np.float32, 1)
     if file.error is not None:
         assert abs(waveform - make_speech(file.rate)).mean() <= file.error
@@ -55,7 +55,7 @@ def check(file: RecordingCase) -> np.ndarray | None:
 
 
 @pytest.mark.parametrize("name", [*WHOLE, *ODD])
-def test_the_header_and_the_samples_are_those_of_the_file(cases, name):
+def test_header_and_samples_match_the_file(cases, name):
     check(get_case(cases, name))
 
 
@@ -68,46 +68,48 @@ def test_a_cut_recording_is_refused(cases, name):
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_two_in_one_file_are_both_read_or_refused(cases, name):
-    one = get_case(cases, name)
-    assert one.num_samples
-    twice = one.raw + one.raw
+def test_two_joined_recordings_are_both_read_or_refused(cases, name):
+    case = get_case(cases, name)
+    assert case.num_samples
+    twice = case.raw + case.raw
     if is_of_kind(name, CHAINED):
-        waveform = check(RecordingCase(twice, one.rate, 2 * one.num_samples, None))
+        waveform = check(RecordingCase(twice, case.rate, 2 * case.num_samples, None))
         assert waveform is not None
-        np.testing.assert_array_equal(waveform[: one.num_samples], open_audio(one.raw)[0])
+        np.testing.assert_array_equal(waveform[: case.num_samples], open_audio(case.raw)[0])
     else:
         with pytest.raises(MediaError, match=r"second|two recordings|found more|announced|damaged: no"):
             open_audio(twice)
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_tags_are_no_sound(cases, name):
-    one = get_case(cases, name)
+def test_tags_are_not_read_as_sound(cases, name):
+    case = get_case(cases, name)
     tails = [ID3V1, make_ape(), make_ape() + ID3V1, bytes(301)]
     tails += [make_lyrics() + ID3V1] if is_of_kind(name, (*CHAINED, "flac")) else []
-    files = [one.raw + tail for tail in tails] if is_of_kind(name, TAGGED_BEHIND) else []
+    files = [case.raw + tail for tail in tails] if is_of_kind(name, TAGGED_BEHIND) else []
     if is_of_kind(name, TAGGED_IN_FRONT):
         files += [
-            make_id3(300) + one.raw,
-            make_id3(300) + make_id3(20) + bytes(33) + one.raw,
-            make_ape() + one.raw,
+            make_id3(300) + case.raw,
+            make_id3(300) + make_id3(20) + bytes(33) + case.raw,
+            make_ape() + case.raw,
         ]
     for raw in files:
-        check(RecordingCase(raw, one.rate, one.num_samples, one.error))
+        check(RecordingCase(raw, case.rate, case.num_samples, case.error))
 
 
 def test_tags_need_not_be_utf_8(cases):
     name = next(name for name in WHOLE if is_of_kind(name, ("flac",)))
-    one = get_case(cases, name)
+    case = get_case(cases, name)
     tag = "제목=가".encode("cp949")
     body = bytes(4) + (1).to_bytes(4, "little") + len(tag).to_bytes(4, "little") + tag
     comment = b"\4" + len(body).to_bytes(3, "big") + body
-    start = b"fLaC" + bytes([one.raw[4] & 0x7F]) + one.raw[5:42]  # the first block, which is not the last
-    check(RecordingCase(start + comment + one.raw[42:], one.rate, one.num_samples, one.error))
+    start = (
+        b"fLaC" + bytes([case.raw[4] & 0x7F]) + case.raw[5:42]
+    )  # the first metadata block, without its last-block flag
+    check(RecordingCase(start + comment + case.raw[42:], case.rate, case.num_samples, case.error))
 
 
-def test_every_kind_of_source_gives_the_same(cases, tmp_path):
+def test_every_kind_of_source_gives_the_same_samples(cases, tmp_path):
     for name in ("wav PCM_16", "flac", "mp3", "ogg opus", "m4a aac", "webm opus"):
         raw = get_case(cases, name).raw
         path = tmp_path / "a"
@@ -122,9 +124,9 @@ def test_every_kind_of_source_gives_the_same(cases, tmp_path):
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_the_limit_holds_before_anything_is_decoded(cases, name, monkeypatch):
+def test_the_limit_is_checked_before_decoding(cases, name, monkeypatch):
     file = get_case(cases, name)
-    if name not in ("mkv flac", "webm vorbis"):  # those are decoded to be counted, as far as the limit goes
+    if name not in ("mkv flac", "webm vorbis"):  # these are decoded to count their samples, up to the limit
         monkeypatch.setattr(
             "kebyt5_xm.data.media.recordings.audio._decode", lambda *_: pytest.fail("it was decoded")
         )
@@ -133,8 +135,8 @@ def test_the_limit_holds_before_anything_is_decoded(cases, name, monkeypatch):
             act(file.raw, Limits(max_seconds=0.4))
 
 
-def test_damage_is_never_passed_over():
-    """A byte that is turned is seen by every format that has checksums or whose frames say their length."""
+def test_damage_is_never_skipped():
+    """Every format with checksums or frame lengths detects a flipped byte."""
     numbers = np.random.default_rng(7)
     for raw in (
         encode_with_libsndfile("OGG", "VORBIS"),
@@ -143,9 +145,9 @@ def test_damage_is_never_passed_over():
         encode_with_libsndfile("FLAC", "PCM_16"),
     ):
         for at in numbers.integers(9_000 * len(raw) // 10_000, len(raw) - 40, 7):
-            turned = raw[:at] + bytes([raw[at] ^ 0x55]) + raw[at + 1 :]
+            flipped = raw[:at] + bytes([raw[at] ^ 0x55]) + raw[at + 1 :]
             with pytest.raises(MediaError, match="damaged"):
-                open_audio(turned)
+                open_audio(flipped)
 
 
 def test_nothing_is_printed_about_a_damaged_file(cases, capfd):
@@ -162,7 +164,7 @@ def test_nothing_is_printed_about_a_damaged_file(cases, capfd):
 
 
 def test_a_playlist_opens_no_other_file(tmp_path, cases):
-    """FFmpeg would follow it: no demuxer but the one that the content names is ever asked."""
+    """FFmpeg would follow a playlist. Only the demuxer that matches the content is used."""
     secret = tmp_path / "secret.wav"
     secret.write_bytes(get_case(cases, "wav PCM_16").raw)
     for text in (

@@ -1,6 +1,6 @@
-"""Pictures of every odd mode, format and damage, each with what is right: its pixels, or that it is refused.
+"""Image files of every unusual mode, format and damage, each with its correct pixels, or None if it must be refused.
 
-`IMAGES` is name -> how it is made; a fuzz may draw from it and mutate what it gets.
+`IMAGES` maps names to functions that build a case. Fuzz tests draw from it and mutate the files.
 """
 
 import io
@@ -20,7 +20,7 @@ ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class ImageCase:
-    """`pixels` [height, width, 3] of the upright picture, to within `tolerance`; None if it is to be refused."""
+    """A file and its `pixels` [height, width, 3], upright, to within `tolerance`; None if it must be refused."""
 
     raw: bytes
     pixels: NDArray[np.uint8] | None
@@ -28,7 +28,7 @@ class ImageCase:
 
 
 def make_image() -> Image.Image:
-    """Return a smooth picture with four different corners."""
+    """Return a smooth image (so that lossy formats keep it) with four different corners."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     return Image.fromarray(np.stack([6 * x, 8 * y, 3 * (x + y)], axis=-1).astype(np.uint8))
 
@@ -44,12 +44,12 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def split_chunks(raw: bytes) -> list[bytes]:
-    """Return the chunks of a PNG, its signature left out."""
-    found, place = [], 8
-    while place < len(raw):
-        size = int.from_bytes(raw[place : place + 4], "big")
-        found.append(raw[place : place + 12 + size])
-        place += 12 + size
+    """Return the chunks of a PNG, without its signature."""
+    found, offset = [], 8
+    while offset < len(raw):
+        size = int.from_bytes(raw[offset : offset + 4], "big")
+        found.append(raw[offset : offset + 12 + size])
+        offset += 12 + size
     return found
 
 
@@ -62,12 +62,12 @@ def join_png(*parts: bytes) -> bytes:
 
 
 def find_jpeg_segments(raw: bytes, marker: int) -> list[int]:
-    """Return where the segments of a marker begin."""
-    return [place for place in range(len(raw) - 1) if raw[place : place + 2] == bytes([0xFF, marker])]
+    """Return the offsets of a JPEG's segments with this marker."""
+    return [offset for offset in range(len(raw) - 1) if raw[offset : offset + 2] == bytes([0xFF, marker])]
 
 
 def lossless_case(name: str, format: str, **options: object) -> Callable[[], ImageCase]:
-    """Return a maker of a picture in one of Pillow's modes, saved without loss."""
+    """Return a builder of a losslessly saved image in one of Pillow's modes."""
 
     def make() -> ImageCase:
         image = make_image().convert(name)
@@ -90,7 +90,7 @@ def transparent_case(name: str, format: str, **options: object) -> Callable[[], 
 def lossy_case(
     format: str, image: Callable[[], Image.Image] = make_image, **options: object
 ) -> Callable[[], ImageCase]:
-    """Return a maker of a picture whose right pixels are those of Pillow."""
+    """Return a builder of a lossy image whose correct pixels are Pillow's."""
 
     def make() -> ImageCase:
         raw = encode(image(), format, **options)
@@ -115,7 +115,7 @@ def refused_case(make: Callable[[], bytes]) -> Callable[[], ImageCase]:
 
 
 def readable_case(make: Callable[[], bytes], tolerance: int = 0) -> Callable[[], ImageCase]:
-    """Return a maker of bytes that are read as the smooth picture."""
+    """Return a builder of a file that must decode to the smooth image."""
     return lambda: ImageCase(make(), to_rgb(make_image()), tolerance)
 
 
@@ -129,15 +129,15 @@ def make_jpeg(**options: object) -> bytes:
 
 
 def make_jpeg_with_bad_restart(step: int) -> bytes:
-    """Return a JPEG of which a restart marker is missing (0), or has another number."""
+    """Return a JPEG in which a restart marker is missing (`step` 0), or its number is changed by `step`."""
     raw = make_jpeg(restart_marker_blocks=3)
-    place = next(p for p in range(700, len(raw)) if raw[p] == 0xFF and 0xD0 <= raw[p + 1] <= 0xD7)
+    offset = next(p for p in range(700, len(raw)) if raw[p] == 0xFF and 0xD0 <= raw[p + 1] <= 0xD7)
     if not step:
         following = next(
-            p for p in range(place + 2, len(raw)) if raw[p] == 0xFF and 0xD0 <= raw[p + 1] <= 0xD7
+            p for p in range(offset + 2, len(raw)) if raw[p] == 0xFF and 0xD0 <= raw[p + 1] <= 0xD7
         )
-        return raw[:place] + raw[following:]
-    return raw[: place + 1] + bytes([0xD0 + (raw[place + 1] - 0xD0 + step) % 8]) + raw[place + 2 :]
+        return raw[:offset] + raw[following:]
+    return raw[: offset + 1] + bytes([0xD0 + (raw[offset + 1] - 0xD0 + step) % 8]) + raw[offset + 2 :]
 
 
 def extra_bytes_case(between: bytes) -> ImageCase:
@@ -173,20 +173,20 @@ def make_png_with_texts() -> bytes:
     return encode(make_image(), "PNG", pnginfo=info, icc_profile=profile + bytes(1_999_993))
 
 
-def add_png_chunk(name: bytes, body: bytes, place: int = 1) -> bytes:
+def add_png_chunk(name: bytes, body: bytes, offset: int = 1) -> bytes:
     parts = split_chunks(encode(make_image(), "PNG"))
-    return join_png(*parts[:place], make_chunk(name, body), *parts[place:])
+    return join_png(*parts[:offset], make_chunk(name, body), *parts[offset:])
 
 
 def break_png_checksum(name: bytes) -> bytes:
     raw = encode(make_image(), "PNG")
-    place = raw.index(name) - 4
-    end = place + 12 + int.from_bytes(raw[place : place + 4], "big")
+    offset = raw.index(name) - 4
+    end = offset + 12 + int.from_bytes(raw[offset : offset + 4], "big")
     return raw[: end - 1] + bytes([raw[end - 1] ^ 1]) + raw[end:]
 
 
 def split_png_pixels(keep: Callable[[int, int], bool]) -> bytes:
-    """Return a PNG whose pixels stand in seven chunks, of which some are kept."""
+    """Return a PNG whose pixels are split into seven chunks; `keep(number, 7)` selects the chunks that remain."""
     head, *_, end = split_chunks(encode(make_image(), "PNG"))
     lines = np.concatenate(
         [np.zeros((HEIGHT, 1), np.uint8), to_rgb(make_image()).reshape(HEIGHT, -1)], axis=1
@@ -198,7 +198,7 @@ def split_png_pixels(keep: Callable[[int, int], bool]) -> bytes:
 
 
 def make_interlaced_png() -> bytes:
-    """Return the seven passes of Adam7 (PNG 3, section 8.1), which Pillow reads and does not write."""
+    """Return a PNG with the seven passes of Adam7 (PNG 3, section 8.1), which Pillow reads but cannot write."""
     values, lines = to_rgb(make_image()), b""
     for first_x, first_y, step_x, step_y in (
         (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
@@ -212,7 +212,7 @@ def make_interlaced_png() -> bytes:
 
 
 def drop_last_png_rows(make: Callable[[], bytes]) -> bytes:
-    """Return a sound PNG, checksums and all, that lacks its last five rows: within one, Pillow would tell."""
+    """Return a PNG without its last five rows, with valid checksums. (Pillow detects a cut within a row.)"""
     first, *middle, last = split_chunks(make())
     pixels = zlib.decompress(b"".join(part[8:-4] for part in middle if part[4:8] == b"IDAT"))
     return join_png(
@@ -235,10 +235,10 @@ def make_frames(format: str, **options: object) -> bytes:
 
 
 def cmyk_without_adobe_case() -> ImageCase:
-    """Inks as Adobe stores them, turned over, without its mark: docs/data.md says that they are taken so."""
+    """A CMYK JPEG with inverted inks but without Adobe's marker; docs/data.md says that it is read as Adobe's."""
     raw = encode(Image.new("CMYK", (WIDTH, HEIGHT), (0, 255, 255, 0)), "JPEG", quality=95)
-    (place,) = find_jpeg_segments(raw, 0xEE)
-    raw = raw[:place] + raw[place + 2 + int.from_bytes(raw[place + 2 : place + 4], "big") :]
+    (offset,) = find_jpeg_segments(raw, 0xEE)
+    raw = raw[:offset] + raw[offset + 2 + int.from_bytes(raw[offset + 2 : offset + 4], "big") :]
     return ImageCase(raw, np.full((HEIGHT, WIDTH, 3), (255, 0, 0), np.uint8), 3)
 
 
@@ -271,7 +271,10 @@ IMAGES: dict[str, Callable[[], ImageCase]] = {
     **{f"bmp-{name}": lossless_case(name, "BMP") for name in ("1", "L", "P", "RGB")},
     **{f"ppm-{name}": lossless_case(name, "PPM") for name in ("1", "L", "RGB")},
     **{f"gif-{name}": lossless_case(name, "GIF") for name in ("1", "L", "P")},
-    **{f"tiff-{name}": lossless_case("RGB", "TIFF", compression=name) for name in ("tiff_lzw", "tiff_deflate", "packbits")},
+    **{
+        f"tiff-{name}": lossless_case("RGB", "TIFF", compression=name)
+        for name in ("tiff_lzw", "tiff_deflate", "packbits")
+    },
     "png-RGBA": transparent_case("RGBA", "PNG"),
     "png-LA": transparent_case("LA", "PNG"),
     "tiff-RGBA": transparent_case("RGBA", "TIFF"),
@@ -302,7 +305,9 @@ IMAGES: dict[str, Callable[[], ImageCase]] = {
     "jpeg-one-pixel": lossy_case("JPEG", lambda: make_image().crop((0, 0, 1, 1))),
     "jpeg-cmyk-without-adobe": cmyk_without_adobe_case,
     "jpeg-bytes-before-the-end": lambda: extra_bytes_case(b"\0" * 13),
-    "mpo": lambda: ImageCase(make_frames("MPO", quality=90), to_rgb(Image.open(io.BytesIO(make_frames("MPO", quality=90))))),
+    "mpo": lambda: ImageCase(
+        make_frames("MPO", quality=90), to_rgb(Image.open(io.BytesIO(make_frames("MPO", quality=90))))
+    ),
     "jpeg-cut": refused_case(lambda: truncate(make_jpeg())),
     "jpeg-cut-end-mark": refused_case(lambda: truncate(make_jpeg(), end=b"\xff\xd9")),
     "jpeg-cut-zeros": refused_case(lambda: truncate(make_jpeg(), end=bytes(997) + b"\xff\xd9")),
@@ -321,7 +326,10 @@ IMAGES: dict[str, Callable[[], ImageCase]] = {
     "png-rows-missing": refused_case(lambda: drop_last_png_rows(lambda: encode(make_image(), "PNG"))),
     "png-interlaced-rows-missing": refused_case(lambda: drop_last_png_rows(make_interlaced_png)),
     "png-large-texts-and-profile": readable_case(make_png_with_texts),
-    **{f"png-short-{n.decode()}": readable_case(lambda n=n: add_png_chunk(n, b"\1")) for n in (b"pHYs", b"gAMA", b"cHRM", b"sRGB")},
+    **{
+        f"png-short-{n.decode()}": readable_case(lambda n=n: add_png_chunk(n, b"\1"))
+        for n in (b"pHYs", b"gAMA", b"cHRM", b"sRGB")
+    },
     "png-text-behind": readable_case(lambda: add_png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2_000_003)), -1)),
     "png-broken-exif": readable_case(lambda: add_png_chunk(b"eXIf", b"II*\0\xff\xff\xff")),
     "png-wrong-text-checksum": readable_case(lambda: add_png_chunk(b"tEXt", b"a\0b").replace(b"a\0b", b"a\0c")),
@@ -340,7 +348,7 @@ IMAGES: dict[str, Callable[[], ImageCase]] = {
     "png-unknown-critical": refused_case(lambda: add_png_chunk(b"CgBI", b"\x50\0\x20\2", 0)),
     "png-cut": refused_case(lambda: truncate(encode(make_image(), "PNG"))),
     "png-joined": readable_case(lambda: encode(make_image(), "PNG") + encode(make_image().rotate(90), "PNG")),
-    # several frames: the first
+    # several frames: only the first is used
     "apng": readable_case(lambda: make_frames("PNG")),
     "gif-frames": lambda: ImageCase(
         encode(Image.new("P", (WIDTH, HEIGHT), 0), "GIF", save_all=True, append_images=[make_image()]),
@@ -348,9 +356,11 @@ IMAGES: dict[str, Callable[[], ImageCase]] = {
     ),
     "tiff-pages": readable_case(lambda: make_frames("TIFF")),
     "webp-frames": readable_case(lambda: make_frames("WEBP", lossless=True)),
-    # other formats, cut
+    # other formats, truncated
     **{
-        f"{format.lower()}-cut-{share}-{n}": refused_case(lambda f=format, s=share, o=o: truncate(encode(make_image(), f, **o), s))
+        f"{format.lower()}-cut-{share}-{n}": refused_case(
+            lambda f=format, s=share, o=o: truncate(encode(make_image(), f, **o), s)
+        )
         for n, (format, o) in enumerate((
             ("GIF", {}), ("WEBP", {"lossless": True}), ("WEBP", {"quality": 90}), ("TIFF", {}), ("BMP", {}),
             ("TIFF", {"compression": "tiff_lzw"}), ("PPM", {}), ("AVIF", {"quality": 90}), ("JPEG2000", {}),

@@ -1,8 +1,8 @@
-"""Recordings as real encoders write them, and what happens to files: cut, joined, wrapped, tagged, miscounted.
+"""Recordings by real encoders (libsndfile and PyAV), and files that are cut, joined, wrapped, tagged or miscounted.
 
-`WHOLE` are whole; any of them can be cut, doubled or tagged, see `CHAINED` and the like for what then is right.
-`ODD` are single ones. Each says its true number of samples, or that it has to be refused. libsndfile and PyAV write
-them.
+`WHOLE` are complete recordings. Tests cut, double and tag them; `CHAINED`, `TAGGED_BEHIND` and `TAGGED_IN_FRONT` name
+the kinds that are then still readable. `ODD` are special cases. Each case has its true number of samples, or None if
+it must be refused.
 """
 
 import io
@@ -21,9 +21,9 @@ NUM_SAMPLES = 24_011
 
 @dataclass(frozen=True)
 class RecordingCase:
-    """A file. `num_samples` at `rate` Hz is how long it truly is; None: it has to be refused, for `cause`.
+    """A file. `num_samples` is its true length at `rate` Hz, or None if it must be refused with `cause`.
 
-    `error` is the mean difference from `make_speech(rate)` that its codec may make, None where it is not compared.
+    `error` is the allowed mean difference from `make_speech(rate)`; None skips the comparison.
     """
 
     raw: bytes
@@ -35,7 +35,7 @@ class RecordingCase:
 
 @cache
 def make_speech(rate: int, num_samples: int = NUM_SAMPLES) -> np.ndarray:
-    """A tone that swells, with a little noise: no two stretches of it are alike."""
+    """Return a swelling tone with a little noise, so that no two parts of it are equal."""
     time = np.arange(num_samples) / rate
     noise = np.random.default_rng(0).standard_normal(num_samples)
     return (0.3 * np.sin(2 * np.pi * 440 * time) * np.minimum(1, time) + 0.02 * noise).astype(np.float32)
@@ -86,7 +86,7 @@ def encode_with_ffmpeg(
 
 
 def remux(raw: bytes, format: str) -> bytes:
-    """The packets of a file in another container, not encoded anew."""
+    """Return the packets of a file in another container, without re-encoding."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a")
         with av.open(io.BytesIO(raw)) as given, av.open(str(path), "w", format=format) as container:
@@ -99,7 +99,7 @@ def remux(raw: bytes, format: str) -> bytes:
 
 
 def wrap_in_wav(raw: bytes, tag: int) -> bytes:
-    """A WAV header in front of other bytes than samples."""
+    """Return a WAV header with format `tag` in front of any bytes."""
     layout = tag.to_bytes(2, "little") + bytes.fromhex("0100803e0000803e000001000000") + b"\0\0"
     fmt = b"fmt " + len(layout).to_bytes(4, "little") + layout
     data = b"data" + len(raw).to_bytes(4, "little") + raw + b"\0" * (len(raw) % 2)
@@ -134,7 +134,7 @@ WHOLE: dict[str, Callable[[], RecordingCase]] = {
     "aiff-c sowt": lambda: RecordingCase(
         encode_with_libsndfile("AIFF", "PCM_16", endian="LITTLE"), error=1e-4
     ),
-    # Its COMM chunk counts the pad byte, as libsndfile writes it.
+    # libsndfile's COMM chunk counts the pad byte.
     "aiff PCM_S8": lambda: RecordingCase(
         encode_with_libsndfile("AIFF", "PCM_S8"), num_samples=24_012, error=None
     ),
@@ -166,7 +166,7 @@ WHOLE: dict[str, Callable[[], RecordingCase]] = {
     "m4a alac": lambda: RecordingCase(encode_with_ffmpeg("ipod", "alac"), error=1e-4),
     "mp4 aac, moov first": lambda: RecordingCase(encode_with_ffmpeg("mp4", "aac", movflags="+faststart")),
     "mp4 opus": lambda: RecordingCase(encode_with_ffmpeg("mp4", "libopus", 48_000), 48_000),
-    # An MP4 does not say what the encoder of an MP3 added behind.
+    # An MP4 does not state the padding that an MP3 encoder added behind.
     "mp4 mp3": lambda: RecordingCase(encode_with_ffmpeg("mp4", "libmp3lame"), num_samples=24_239, error=None),
     "mp4 in fragments": lambda: RecordingCase(
         encode_with_ffmpeg("mp4", "aac", movflags="frag_keyframe+empty_moov"), num_samples=25_035, error=None
@@ -220,7 +220,7 @@ def make_lyrics() -> bytes:
 
 ID3V1 = b"TAG" + b"a" * 125
 CHAINED = ("ogg", "mp3", "aac", "mp2")
-"""Bases of which two files in one are a recording of both; of all others they are refused."""
+"""Kinds of which two joined files are read as one recording; other kinds are refused."""
 TAGGED_BEHIND = (*CHAINED, "flac", "wav", "aiff", "rifx", "w64", "caf", "rf64")
 TAGGED_IN_FRONT = ("ogg", "mp3", "aac", "mp2", "flac", "wav", "aiff", "rifx", "w64", "caf", "rf64", "au")
 
@@ -234,7 +234,7 @@ def patch(raw: bytes, at: int, data: bytes) -> bytes:
 
 
 def _make_wav(data: int, riff: int = 0, samples: bytes | None = None, rest: bytes = b"") -> bytes:
-    """A WAV whose lengths are what one says."""
+    """Return a WAV with the given lengths in its header."""
     samples = (make_speech(16_000) * 32767).astype("<i2").tobytes() if samples is None else samples
     fmt = b"fmt " + bytes.fromhex("10000000 0100 0100 803e0000 007d0000 0200 1000")
     return b"".join(

@@ -1,7 +1,8 @@
-"""Tables as libraries write them: every writer, type and option with the rows that a reader must find.
+"""Tables written by libraries: every writer, type and option, with the rows that a reader must find.
 
-Each maker of `TABLES` writes a file into a folder and returns a `TableCase`: the file, how it is opened, and the true
-texts of its rows by column, None where the value is missing or unusable. The expected is what went in, not what we read.
+Each function in `TABLES` writes a file into a folder and returns a `TableCase`: the file, its layout, and the
+expected texts by column, None where a value is missing or unusable. The expected texts come from the input, not from
+our reader.
 """
 
 import bz2
@@ -30,13 +31,13 @@ from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.sources.template import Template
 
 TEXTS = ["가나다", "two  words", "", "따옴표 \" ' ,;\t", "漢字\n둘째 줄", "é é", "😀\u2028x"]
-"""With what tables trip over: nothing, quotation marks, delimiters, line ends, forms of a letter, four bytes."""
+"""Difficult texts: empty, quotation marks, delimiters, line ends, Unicode forms, four-byte characters."""
 LABELS = ["1", "0", "1", "1", "0", "0", "1"]
 
 
 @dataclass
 class TableCase:
-    """A file, and the texts that its rows hold; an empty text of delimited files is null, so None."""
+    """A file and the texts of its rows. In delimited files an empty text is null, so None."""
 
     path: Path
     columns: dict[str, list[str | None]]
@@ -68,7 +69,7 @@ def text_and_label(path: Path, layout: Layout | None = None, blank: str | None =
 
 
 def make_arrow_columns() -> dict[str, tuple[pa.Array, list[str | None]]]:
-    """Name -> a column of three rows, and their texts."""
+    """Return name -> (a column of three rows, their texts)."""
     date, time = datetime.date(2024, 2, 29), datetime.datetime(2024, 2, 29, 1, 2, 3)
     three = ["가", "", None]
     raw = [text.encode() if text is not None else None for text in three]
@@ -150,7 +151,7 @@ ARROW_ONLY_COLUMNS: dict[str, tuple[pa.Array, list[str | None]]] = {
     "interval": (pa.array([(1, 2, 3), None, None], pa.month_day_nano_interval()), [None, None, None]),
     "list view": (pa.array([["a"], [], None], pa.list_view(pa.string())), [None, None, None]),
 }
-"""Types that parquet does not have."""
+"""Arrow types that parquet lacks."""
 
 
 def build_table(
@@ -184,7 +185,7 @@ def _(folder: Path) -> TableCase:
     expected: dict[str, list[str | None]] = {
         "pair.en": ["a", None, None],
         "pair.ko.n": ["0.1", None, None],
-        "pair.ko.text": ["x", None, "z"],  # the column of that very name
+        "pair.ko.text": ["x", None, "z"],  # the column with exactly this name wins
         "a.b": ["1", "2", "3"],
     }
     return TableCase(folder / "a.parquet", expected)
@@ -278,7 +279,7 @@ for _options in (
 
 @table("pandas CSV, all quoted, carriage returns")
 def _(folder: Path) -> TableCase:
-    # The text with a line end in it has that line end, whatever ends the lines.
+    # A line end inside a text is kept, whatever the line terminator.
     make_pandas_frame().to_csv(folder / "a.csv", quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     return text_and_label(folder / "a.csv", Delimited(delimiter=",", quoting="minimal"), blank=None)
 
@@ -445,7 +446,7 @@ for _suffix in ("json", "jsonl", "json.gz"):
 
 @table("odd JSON array through its layout")
 def _(folder: Path) -> TableCase:
-    lines = [line.replace("[1]", "null") for line in ODD_JSON]  # with a list in it, a column is one of lists
+    lines = [line.replace("[1]", "null") for line in ODD_JSON]  # one list would make it a column of lists
     (folder / "a.json").write_text("[" + ",\n ".join(lines) + "]", encoding="utf-8")
     return TableCase(folder / "a.json", ODD_TEXTS, JsonDocuments())
 
@@ -575,11 +576,11 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "bzip2 with more behind it": ("a.jsonl.bz2", bz2.compress(b'{"a": 1}\n') + b"more", "get it again"),
     "tar with more behind it": ("a.tar", bytes(10240) + b"more" * 200, "to its end"),
 }
-"""Name -> a file's name and content, and what the refusal says."""
+"""Name -> (file name, content, pattern of the error message)."""
 
 
 def render_column(row: Any, column: str) -> str | None:
-    """Return what a prompt makes of a column, None where it makes nothing."""
+    """Return the text that a prompt gets from a column, or None."""
     try:
         return "".join(str(segment) for segment in Template(f"{{{column}}}").render(row))
     except BadSample:
