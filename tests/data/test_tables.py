@@ -314,15 +314,15 @@ def test_channels_of_a_recording_as_numbers() -> None:
         ([0.1, math.nan], 8000, "NaN or infinite"),
         ([], 8000, "0 samples"),
         ([[0.1, 0.2], [0.1]], 8000, "unequal lengths"),
-        (["a"], 8000, "something else than numbers"),
+        (["a"], 8000, "has non-numbers"),
         ([[[0.1]]], 8000, r"shape \(1, 1, 1\)"),
-        ([0, 12_000], 8000, "up to 12000, expected them between -1 and 1"),
+        ([0, 12_000], 8000, "up to 12000, expected samples between -1 and 1"),
         ([0.1], 0, "sampling_rate 0"),
         ([0.1], None, "sampling_rate None"),
         ([0.1], "8000", "sampling_rate '8000'"),
         ([0.1], 1 << 30, "sampling_rate 1073741824"),
         ([0.1], float("inf"), "sampling_rate inf"),
-        ([10**400], 8000, "an array of something else than numbers"),
+        ([10**400], 8000, "an array that has non-numbers"),
     ],
 )
 def test_what_is_no_recording_as_numbers(array, rate, words) -> None:
