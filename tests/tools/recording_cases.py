@@ -296,7 +296,9 @@ ODD: dict[str, Callable[[], RecordingCase]] = {
         _make_ogg_without_page(-2), num_samples=None, cause="truncated"
     ),
     "ogg of two streams side by side": lambda: RecordingCase(
-        encode_with_ffmpeg("ogg", "libopus", 48_000, streams=2), num_samples=None, cause="several streams"
+        encode_with_ffmpeg("ogg", "libopus", 48_000, streams=2),
+        num_samples=None,
+        cause="several parallel streams",
     ),
     "mp3 that says half its frames": lambda: RecordingCase(_make_mp3_with_counts(0.5)),
     "mp3 that says more frames": lambda: RecordingCase(_make_mp3_with_counts(2.0)),
