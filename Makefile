@@ -56,7 +56,7 @@ soak: $(INSTALLED)
 
 # tens of thousands of damaged and restructured tables, images and recordings; FUZZ_EXAMPLES=N of each kind
 fuzz: $(INSTALLED)
-	KEBYT5_XM_FUZZ=$(or $(FUZZ_EXAMPLES),10000) $(BIN)/python -m pytest tests/data/test_fuzz.py tests/data/test_fuzz_structures.py tests/data/test_fuzz_names.py
+	KEBYT5_XM_FUZZ=$(or $(FUZZ_EXAMPLES),10000) $(BIN)/python -m pytest tests/data/test_fuzz_media.py tests/data/test_fuzz_tables.py tests/data/test_fuzz_names.py
 
 # transformers 4.57 beside the installed one, for the tests that load an export with it
 $(COMPAT): $(INSTALLED) constraints-4.57.txt

@@ -11,7 +11,7 @@ import numpy as np
 from transformers.models.byt5.tokenization_byt5 import ByT5Tokenizer
 
 from benchmarks.report import seconds, write
-from kebyt5_xm.data.randomness import below, hash64
+from kebyt5_xm.data.randomness import hash64, map_to_range
 from kebyt5_xm.vocabulary import decode, encode
 
 SENTENCES = [
@@ -25,7 +25,9 @@ DEMANDED_RATIO = 200
 
 
 def main() -> None:
-    picks = below(hash64(0, np.arange(NUM_DOCUMENTS)[:, None], np.arange(SENTENCES_EACH)), len(SENTENCES))
+    picks = map_to_range(
+        hash64(0, np.arange(NUM_DOCUMENTS)[:, None], np.arange(SENTENCES_EACH)), len(SENTENCES)
+    )
     documents = ["".join(SENTENCES[pick] for pick in row) for row in picks]
     text = "".join(documents)
     megabytes = len(text.encode()) / 1e6

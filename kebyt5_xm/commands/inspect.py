@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kebyt5_xm.data.media.bad_sample import visible
+from kebyt5_xm.data.media.bad_sample import escape_unprintable
 from kebyt5_xm.data.text.store import Store
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.baselines import measure_baselines
@@ -82,7 +82,9 @@ def describe(store: Store) -> str:
     lines = [str(store.path), *(f"  {name:<16} {value}" for name, value in rows)]
     for document in sample[:: max(len(sample) // SHOWN_DOCUMENTS, 1)][:SHOWN_DOCUMENTS]:
         text = document[: 4 * SHOWN_CHARACTERS].decode("utf-8", "replace")
-        lines.append(f"  | {visible(text[:SHOWN_CHARACTERS])}{'…' if len(text) > SHOWN_CHARACTERS else ''}")
+        lines.append(
+            f"  | {escape_unprintable(text[:SHOWN_CHARACTERS])}{'…' if len(text) > SHOWN_CHARACTERS else ''}"
+        )
     return "\n".join(lines)
 
 

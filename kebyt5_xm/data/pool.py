@@ -1,4 +1,4 @@
-"""Jobs in processes, with progress in bytes, that end when their parent does."""
+"""Runs jobs in worker processes, with progress in bytes. Workers exit when their parent does."""
 
 import multiprocessing
 import os
@@ -16,21 +16,21 @@ from kebyt5_xm.errors import UserError
 
 Result = TypeVar("Result")
 Progress = Callable[[int], object]
-"""Called with what was done since the last call."""
+"""Called with the amount of work since the last call."""
 SECONDS_BETWEEN_UPDATES = 0.2
 
 
 def num_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(
     jobs: Mapping[int, Callable[[Progress], Result]], workers: int, progress: Progress
 ) -> Iterator[tuple[int, Result]]:
-    """Run every job, yielding its number and result as it ends; one worker or one job starts no process.
+    """Run every job and yield its number and result when it ends. One worker or one job starts no process.
 
-    An exception of a job, and an interruption from the keyboard, stop the others at their next progress.
+    An exception in a job, or Ctrl-C, stops the other jobs at their next progress report.
 
     Raises:
         UserError: a worker was killed.
@@ -39,24 +39,24 @@ def run_jobs(
         for number, job in jobs.items():
             yield number, job(progress)
         return
-    context = multiprocessing.get_context("spawn")  # threads of a library behind a URL do not survive a fork
+    context = multiprocessing.get_context("spawn")  # threads of remote file systems do not survive a fork
     counter = context.Value("Q", 0)
     stop = context.Event()
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (counter, stop))
     shown = 0
     try:
-        pending = {pool.submit(_call, pickle.dumps(job)): number for number, job in jobs.items()}
+        pending = {pool.submit(_run_job, pickle.dumps(job)): number for number, job in jobs.items()}
         while pending:
             done, _ = wait(pending, timeout=SECONDS_BETWEEN_UPDATES, return_when=FIRST_COMPLETED)
-            seen = counter.get_obj().value  # without the lock: a worker that was killed may hold it
+            seen = counter.get_obj().value  # without the lock: a killed worker may hold it
             progress(seen - shown)
             shown = seen
             for future in done:
                 yield pending.pop(future), future.result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker was killed (by the system, if memory ran out); what is finished is kept: run the same "
-            "command again, with fewer --workers"
+            "a worker was killed (by the system, if memory ran out); finished work is kept: run the same "
+            "command again with fewer --workers"
         ) from error
     except BaseException:
         stop.set()
@@ -72,15 +72,15 @@ _stop: Event
 def _start_worker(counter: "Synchronized[int]", stop: Event) -> None:
     global _counter, _stop
     _counter, _stop = counter, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and sets `stop`
-    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too and sets `stop`
+    exit_with_parent()
 
 
-def end_with_parent() -> None:
-    """Let this process end once the one that asked for it is gone, however it went.
+def exit_with_parent() -> None:
+    """End this process when its parent ends, even if the parent is killed.
 
-    Without this a worker whose parent was killed waits for work for ever. (PyTorch's data workers watch the process
-    that forked them, which under `forkserver`, Python 3.14's default, is a server that waits for them in turn.)
+    Otherwise a worker of a killed parent waits for work forever. PyTorch's data workers watch the process that forked
+    them. Under `forkserver`, the default of Python 3.14, that is a server that in turn waits for them.
     """
 
     def watch() -> None:
@@ -92,16 +92,16 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def outlast_signals() -> None:
-    """Let SIGINT and SIGTERM end this process only where they come from the one that it works for.
+def ignore_group_signals() -> None:
+    """Ignore SIGINT, and SIGTERM unless the parent sends it.
 
-    Terminals, torchrun and clusters send them to a whole group of processes, and a run needs its workers to finish
-    the step that it then saves. Where a sender cannot be told (no `sigwaitinfo`: macOS), SIGTERM ends it as ever.
+    Terminals, torchrun and clusters signal the whole process group, but a run needs its workers to finish the step
+    before it saves. Without `sigwaitinfo` (macOS) the sender is unknown, and SIGTERM ends the process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # of threads that are begun from here on, too
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # also in threads started later
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -113,12 +113,12 @@ def outlast_signals() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _call(job: bytes) -> Any:
-    # Unpickled here: what fails in it reaches the parent, where a worker that cannot even take its job just ends.
-    return pickle.loads(job)(_count)
+def _run_job(job: bytes) -> Any:
+    # Unpickled here, so that a failure reaches the parent. A pool worker that fails to receive a job just exits.
+    return pickle.loads(job)(_report_progress)
 
 
-def _count(size: int) -> None:
+def _report_progress(size: int) -> None:
     if _stop.is_set():
         raise KeyboardInterrupt
     with _counter.get_lock():

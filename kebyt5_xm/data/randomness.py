@@ -1,7 +1,7 @@
 """Counter-based randomness: every number is a pure function of a seed and of counters.
 
-There is no state to save or to share: the number for (seed, example, draw) is the same on any machine, in any
-order and in any worker. Only integer arithmetic modulo 2^64 is used, so no platform rounds differently.
+There is no state to save or share: the number for (seed, example, draw) is the same on every machine, in every order
+and in every worker. Only integer arithmetic modulo 2^64 is used, so platforms cannot round differently.
 """
 
 from math import isqrt
@@ -18,8 +18,8 @@ _WORD = (1 << 64) - 1
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
-# Of the Feistel network. Four look random at large sizes (Luby and Rackoff, 1988); twelve were the fewest for
-# which all orders of 5 and of 6 places came out equally often over 8,000 keys (chi-squared).
+# Rounds of the Feistel network. Four look random at large sizes (Luby and Rackoff, 1988). Twelve is the smallest
+# number for which all permutations of 5 and 6 elements were equally frequent over 8,000 keys (chi-squared).
 _ROUNDS = 12
 
 
@@ -40,11 +40,11 @@ def hash64(seed: int, *counters: int | NDArray[np.integer]) -> NDArray[np.uint64
     return state
 
 
-def below(bits: NDArray[np.uint64], bound: int | NDArray[np.integer]) -> NDArray[np.int64]:
+def map_to_range(bits: NDArray[np.uint64], bound: int | NDArray[np.integer]) -> NDArray[np.int64]:
     """Map 64 random bits to an integer uniform in [0, bound), `bound` broadcasting, from 1 to 2^63.
 
-    It is the high word of the 128-bit product of bits and bound (Lemire, "Fast random integer generation in
-    an interval", 2019, without the rejection step: probabilities are off by less than 2^-64 each).
+    The result is the high word of the 128-bit product of bits and bound (Lemire, "Fast random integer generation
+    in an interval", 2019). Without its rejection step, each probability is off by less than 2^-64.
     """
     limit = np.asarray(bound).astype(np.uint64)
     bits_high, bits_low = bits >> _HALF, bits & _LOW
@@ -61,7 +61,7 @@ def permute(index: int, size: int, key: int) -> int: ...
 @overload
 def permute(index: NDArray[np.integer], size: int, key: int) -> NDArray[np.int64]: ...
 def permute(index: int | NDArray[np.integer], size: int, key: int) -> int | NDArray[np.int64]:
-    """Return the place of `index` in the shuffle of [0, size) that `key` chooses: a bijection without memory.
+    """Return the position of `index` in the permutation of [0, size) chosen by `key`; needs no memory.
 
     A Feistel network over a grid of about sqrt(size) x sqrt(size) cells, with cycle walking for the few cells
     beyond `size` (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). `size` up to 10^18.
@@ -84,13 +84,13 @@ def _feistel(values: NDArray[np.int64], size: int, key: int) -> NDArray[np.int64
     columns = -(-size // rows)
     row, column = np.divmod(values, columns)
     for step in range(0, _ROUNDS, 2):
-        row = (row + below(hash64(key, column + (step << 56)), rows)) % rows
-        column = (column + below(hash64(key, row + (step + 1 << 56)), columns)) % columns
+        row = (row + map_to_range(hash64(key, column + (step << 56)), rows)) % rows
+        column = (column + map_to_range(hash64(key, row + (step + 1 << 56)), columns)) % columns
     return row * columns + column
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scramble in place: with `out=` nothing becomes a NumPy scalar, whose overflow would warn."""
+    """Scramble in place. `out=` avoids NumPy scalars, whose overflow would warn."""
     for shift, factor in zip((30, 27), _FACTORS, strict=True):
         np.bitwise_xor(state, state >> np.uint64(shift), out=state)
         np.multiply(state, np.uint64(factor), out=state)

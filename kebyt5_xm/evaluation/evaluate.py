@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.data.media.address import is_inline
+from kebyt5_xm.data.media.address import is_data_url
 from kebyt5_xm.data.media.interface import MediaInterface
-from kebyt5_xm.data.media.reference import contents
+from kebyt5_xm.data.media.reference import read_contents
 from kebyt5_xm.data.sources.template import Slot
 from kebyt5_xm.durable import durably
 from kebyt5_xm.errors import UserError
@@ -119,7 +119,7 @@ class Evaluation:
         segments, slots = [], 0
         for segment in prompts.segments(row) if prompts is not None else ():
             if isinstance(segment, Slot):
-                is_content = isinstance(segment.reference, bytes) or is_inline(str(segment.reference))
+                is_content = isinstance(segment.reference, bytes) or is_data_url(str(segment.reference))
                 segments.append(
                     {
                         "modality": segment.modality,
@@ -141,7 +141,7 @@ class Evaluation:
             prompts = self.data.validation.prompts(self.number(segment["source"]))
             assert prompts is not None
             slots = [s for s in prompts.segments(segment["row"]) if isinstance(s, Slot)]
-            return contents(prompts.readable(slots[segment["slot"]].reference))
+            return read_contents(prompts.readable(slots[segment["slot"]].reference))
         except (UserError, IndexError, KeyError):
             return None
 

@@ -10,7 +10,7 @@ import torch
 
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.data.media.bad_sample import BadSample, json_line
+from kebyt5_xm.data.media.bad_sample import BadSample, to_json_line
 from kebyt5_xm.durable import durably
 from kebyt5_xm.evaluation.answering import Answering, Written
 from kebyt5_xm.metrics import Answer, Metric
@@ -131,4 +131,4 @@ def write_answers(judged: Iterable[JudgedPart], path: Path) -> None:
                     "prediction": answer.text,
                     "probabilities": dict(answer.probabilities) or None,
                 }
-                file.write(json_line(line))
+                file.write(to_json_line(line))

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.media.bad_sample import MediaError
-from kebyt5_xm.data.media.names import named_like
-from kebyt5_xm.data.media.opening import Limits, as_mono, as_rgb, header
+from kebyt5_xm.data.media.names import guess_media
+from kebyt5_xm.data.media.opening import Limits, as_mono, as_rgb, read_header
 from kebyt5_xm.encoder import Media
 from kebyt5_xm.errors import UserError
 
@@ -67,11 +67,11 @@ def describe(item: Any) -> str:
 def _file_kind(path: Path, limits: Limits | None) -> Media | None:
     for media in get_args(Media):
         try:
-            header(path, media, limits)
+            read_header(path, media, limits)
             return media
         except (MediaError, UserError):  # no such file, another kind, or no library for this one
             continue
-    return named_like(path.name)
+    return guess_media(path.name)
 
 
 def _is_recording(item: Any) -> bool:

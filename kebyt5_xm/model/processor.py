@@ -19,7 +19,7 @@ from kebyt5_xm.data.batch import collate_inputs
 from kebyt5_xm.data.inputs import Example, MediaGroup, MediaItem
 from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.media.interface import MediaInterface
-from kebyt5_xm.data.media.names import named_like
+from kebyt5_xm.data.media.names import guess_media
 from kebyt5_xm.data.media.opening import Limits, open_media
 from kebyt5_xm.encoder import length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
@@ -177,7 +177,7 @@ class CrossModalProcessor:
 
     def _refuse_file_name(self, text: str) -> None:
         """Raise `UserError` for a text that was probably meant as a path."""
-        kind = named_like(text)
+        kind = guess_media(text)
         if kind is None or "\n" in text or len(os.fsencode(text.encode(errors="ignore"))) > MAX_PATH_BYTES:
             return
         if os.path.isfile(text) or (self.interfaces and not any(c.isspace() for c in text)):

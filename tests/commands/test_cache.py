@@ -287,7 +287,7 @@ def test_damaged_segments_are_refused_with_their_names(tmp_path: Path) -> None:
     assert b"u" * 16 not in reader
     unfinished.discard()
     first.write_bytes(first.read_bytes()[:-1])
-    with pytest.raises(UserError, match=rf"{first.name}' has 59 bytes, not what its index says"):
+    with pytest.raises(UserError, match=rf"{first.name}' has 59 bytes, unlike its index"):
         FeatureCache(tmp_path).check()
     (tmp_path / "cache.json").write_text(json.dumps({})[:1])
     with pytest.raises(UserError, match="is damaged"):

@@ -13,7 +13,7 @@ import pytest
 import tiny_media
 import tiny_run
 from killing import Faulty
-from soaking import _digest, _interfaces
+from soaking import digest_batch, make_interfaces
 
 from kebyt5_xm.data import DataModule, Manifest
 from kebyt5_xm.data.batch import Batch
@@ -30,7 +30,7 @@ def batches(source: Manifest, timeout: float = 0.0) -> Iterator[Batch]:
     """Yield the micro-batches of a run over one source, made by two workers."""
     data = DataModule({"source": source}, global_batch_size=3 * MICRO_BATCHES, micro_batch_size=3, seed=11)
     data.connect(
-        {name: interface for name, interface in _interfaces().items() if name in source.prompt.modalities}
+        {name: interface for name, interface in make_interfaces().items() if name in source.prompt.modalities}
     )
     orders = TrainingOrders(data.steps, 0, 1, 0, 0, STEPS)
     length = STEPS * MICRO_BATCHES
@@ -52,14 +52,14 @@ def test_a_reader_that_stalls_is_an_error(tmp_path: Path) -> None:
 
     def read() -> None:
         for batch in batches(source(), timeout=2.0):
-            seen.append(_digest(batch))
+            seen.append(digest_batch(batch))
 
     with pytest.raises(
         UserError, match=r"a data worker gave nothing for 2 seconds: .*continue with --ckpt_path last"
     ):
         read()
     assert not marker.exists()
-    whole = [_digest(batch) for batch in batches(source())]
+    whole = [digest_batch(batch) for batch in batches(source())]
     assert len(whole) == STEPS * MICRO_BATCHES
     assert len(seen) < len(whole)
     assert seen == whole[: len(seen)]
@@ -119,5 +119,5 @@ def test_files_that_are_deleted_meanwhile(tmp_path: Path) -> None:
     assert {(skip.line, Path(skip.path).name, skip.cause) for _, skip in skips} == {
         (5, "4.png", "there is no such file")
     }
-    same = [_digest(old) == _digest(new) for old, new in zip(whole, [first, *rest], strict=True)]
+    same = [digest_batch(old) == digest_batch(new) for old, new in zip(whole, [first, *rest], strict=True)]
     assert same == [not batch.skipped for batch in [first, *rest]]

@@ -1,4 +1,4 @@
-"""Names from a list of nasty ones, in every place where one can stand: each works, or is refused with its cause."""
+"""Tests a list of nasty names wherever a name can occur: each works, or is refused with its cause."""
 
 import io
 import json
@@ -15,7 +15,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import yaml
-from PIL import Image
+from fuzzing import encode_image
 
 from encoders.stems import PatchEncoder
 from kebyt5_xm.adapters import Linear
@@ -97,37 +97,31 @@ NAMES = [
     "a" * 200,
     "가" * 66,  # 198 bytes
 ]
-"""Each may be the name of a file here: no slash, no NUL, at most 200 bytes, so that a suffix still fits."""
+"""Valid file names: no slash, no NUL, at most 200 bytes, so that a suffix still fits."""
 
 ROW = {"image": "a.png", "caption": "새 한 마리"}
 
 
-def picture() -> bytes:
-    buffer = io.BytesIO()
-    Image.effect_mandelbrot((19, 13), (-2, -1, 1, 1), 20).convert("RGB").save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def in_file(folder: Path, name: str) -> dict[str, Any]:
-    (folder / f"{name}.png").write_bytes(picture())
-    return manifest(folder / "rows.jsonl", {**ROW, "image": f"{name}.png"})
+    (folder / f"{name}.png").write_bytes(encode_image())
+    return write_manifest(folder / "rows.jsonl", {**ROW, "image": f"{name}.png"})
 
 
 def in_folder_of_files(folder: Path, name: str) -> dict[str, Any]:
     (folder / name).mkdir()
-    (folder / name / "a.png").write_bytes(picture())
-    return manifest(folder / "rows.jsonl", {**ROW, "image": f"{name}/a.png"})
+    (folder / name / "a.png").write_bytes(encode_image())
+    return write_manifest(folder / "rows.jsonl", {**ROW, "image": f"{name}/a.png"})
 
 
 def in_manifest(folder: Path, name: str) -> dict[str, Any]:
-    (folder / "a.png").write_bytes(picture())
-    return manifest(folder / f"{name}.jsonl", ROW)
+    (folder / "a.png").write_bytes(encode_image())
+    return write_manifest(folder / f"{name}.jsonl", ROW)
 
 
 def in_folder(folder: Path, name: str) -> dict[str, Any]:
     (folder / name).mkdir()
-    (folder / name / "a.png").write_bytes(picture())
-    return manifest(folder / name / "rows.jsonl", ROW)
+    (folder / name / "a.png").write_bytes(encode_image())
+    return write_manifest(folder / name / "rows.jsonl", ROW)
 
 
 def in_pattern(folder: Path, name: str) -> dict[str, Any]:
@@ -135,8 +129,8 @@ def in_pattern(folder: Path, name: str) -> dict[str, Any]:
 
 
 def in_column(folder: Path, name: str) -> dict[str, Any]:
-    (folder / "a.png").write_bytes(picture())
-    found = manifest(folder / "rows.jsonl", {**ROW, name: "ko"})
+    (folder / "a.png").write_bytes(encode_image())
+    found = write_manifest(folder / "rows.jsonl", {**ROW, name: "ko"})
     escaped = name.replace("{", "{{").replace("}", "}}")
     return found | {"prompt": "{image:image} {" + escaped + "}: "}
 
@@ -148,20 +142,20 @@ def in_parquet_column(folder: Path, name: str) -> dict[str, Any]:
 
 
 def in_target(folder: Path, name: str) -> dict[str, Any]:
-    (folder / "a.png").write_bytes(picture())
-    return manifest(folder / "rows.jsonl", {**ROW, "caption": name}) | {"labels": [name, "다른 말"]}
+    (folder / "a.png").write_bytes(encode_image())
+    return write_manifest(folder / "rows.jsonl", {**ROW, "caption": name}) | {"labels": [name, "다른 말"]}
 
 
 def in_shard(folder: Path, name: str) -> dict[str, Any]:
     with tarfile.open(folder / "rows.tar", "w") as archive:
-        for suffix, content in (("png", picture()), ("txt", b"\xec\x83\x88")):
+        for suffix, content in (("png", encode_image()), ("txt", b"\xec\x83\x88")):
             member = tarfile.TarInfo(f"{name}.{suffix}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return {"path": str(folder / "rows.tar"), "prompt": "{png:image} ", "target": "{txt}"}
 
 
-def manifest(path: Path, row: dict[str, Any]) -> dict[str, Any]:
+def write_manifest(path: Path, row: dict[str, Any]) -> dict[str, Any]:
     path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
     return {"path": str(path), "prompt": "{image:image} 설명: ", "target": "{caption}"}
 
@@ -181,20 +175,20 @@ PLACES: dict[str, Callable[[Path, str], dict[str, Any]]] = {
     )
 }
 REFUSED: dict[str, Callable[[str], bool]] = {
-    # fsspec's addresses; what stands before :// names a protocol
+    # fsspec URLs; the part before :// is a protocol
     "file": lambda name: name.startswith("data:"),
     "folder_of_files": lambda name: name in ("http:", "~") or name.startswith("data:"),
-    # a column is named in a template, where braces and colons are not names
+    # columns are named in a template, where braces and colons have a meaning
     "column": lambda name: any(c in name for c in "{}:"),
     "parquet_column": lambda name: any(c in name for c in "{}:"),
-    # a shard's row is named by what stands before the first point; `.hidden` and `__a__` are no rows
+    # a shard's row is named by the part before the first dot; `.hidden` and `__a__` are no rows
     "shard": lambda name: name.startswith((".", "__")) or "." in name,
 }
-"""Where a name may be refused; everywhere else it has to work."""
+"""Where a name may be refused; everywhere else it must work."""
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_every_name_works_in_every_place_or_is_refused_with_its_cause(place: str, tmp_path: Path) -> None:
+def test_every_name_works_everywhere_or_is_refused_with_a_cause(place: str, tmp_path: Path) -> None:
     interfaces = {"image": interface(PatchEncoder(image_size=16, out_dim=8), Linear, 16)}
     for number, name in enumerate(NAMES):
         folder = tmp_path / str(number)
@@ -215,7 +209,7 @@ def test_every_name_works_in_every_place_or_is_refused_with_its_cause(place: str
         assert REFUSED.get(place, lambda _: False)(name), (place, name, refused)
         assert len(refused.splitlines()) == 1, (place, name, refused)
         assert len(refused) < 700, (place, name, refused)
-    # Nothing was written outside the folders that were given.
+    # Nothing was written outside the given folders.
     assert sorted(os.listdir(tmp_path)) == sorted(str(number) for number in range(len(NAMES)))
 
 
@@ -232,11 +226,11 @@ SCALARS = [
     *("0x1f", "0o17", "012", "0b1", "1_000", "1:30", "190:20:30", "2026-11-27", "2026-11-27T01:02:03Z"),
     *(".inf", "-.inf", ".NaN", "=", "1.10", "007", "''", '"no"', "'1'", "'null'", "e3", "1,000"),
 ]
-"""As they are written in a file: YAML readers make texts, numbers, booleans or dates of them."""
+"""Spelled as in a file. YAML readers turn them into texts, numbers, booleans or dates."""
 
 
 @pytest.mark.parametrize("place", MAPPINGS)
-def test_a_key_of_a_recipe_is_what_was_written(place: str, tmp_path: Path) -> None:
+def test_recipe_keys_are_read_as_text(place: str, tmp_path: Path) -> None:
     for scalar in SCALARS:
         wanted = yaml.compose(scalar).value
         text = yaml.safe_dump(MAPPINGS[place]("KEY")).replace("KEY", scalar)
@@ -252,18 +246,18 @@ def source_with(key: str, scalar: str) -> str:
 
 
 @pytest.mark.parametrize("key", ["prompt", "target", "path", "references"])
-def test_a_text_of_a_recipe_is_what_was_written(key: str, tmp_path: Path) -> None:
-    for scalar, laid_over in product(SCALARS, (False, True)):
+def test_recipe_values_are_read_as_text(key: str, tmp_path: Path) -> None:
+    for scalar, is_overlay in product(SCALARS, (False, True)):
         path = tmp_path / "recipe.yaml"
-        path.write_text(source_with(key, "other" if laid_over else scalar), encoding="utf-8")
+        path.write_text(source_with(key, "other" if is_overlay else scalar), encoding="utf-8")
         paths = [str(path)]
-        if laid_over:
+        if is_overlay:
             over = tmp_path / "over.yaml"
             over.write_text(source_with(key, scalar), encoding="utf-8")
             paths.append(str(over))
         written = tmp_path / "merged.yaml"
         written.write_text(recipes.written(recipes.merge(paths)), encoding="utf-8")
-        # What a run saves is read by us again, and by the parser as any YAML.
+        # Both our reader and a plain YAML parser read what a run saves.
         for loaded in (recipes.merge([str(written)]), yaml.safe_load(written.read_text(encoding="utf-8"))):
             assert loaded["data"]["sources"]["s"]["init_args"][key] == yaml.compose(scalar).value, (
                 key,

@@ -1,4 +1,4 @@
-"""What a row may refer to: URLs and chains of them, data: URLs, and names that are not quite those of the files."""
+"""References in rows: URLs and chains of URLs, data: URLs, and names that differ slightly from the file names."""
 
 import base64
 import http.server
@@ -19,15 +19,15 @@ from fsspec.registry import known_implementations
 from PIL import Image
 
 from kebyt5_xm.data.media import address
-from kebyt5_xm.data.media.bad_sample import MOST_SHOWN, MediaError
-from kebyt5_xm.data.media.opening import Remote, header, open_image, resolve
+from kebyt5_xm.data.media.bad_sample import MAX_SHOWN, MediaError
+from kebyt5_xm.data.media.opening import RemoteUrl, open_image, read_header, resolve
 from kebyt5_xm.encoder import ImageHeader
 
 SIZE = (7, 5)
-MOST = {"allow_remote": True, "allow_outside": True}
+ALLOW_ALL = {"allow_remote": True, "allow_outside": True}
 
 
-def png() -> bytes:
+def make_png() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", SIZE, "teal").save(buffer, "PNG")
     return buffer.getvalue()
@@ -37,9 +37,9 @@ def png() -> bytes:
 
 
 @pytest.mark.parametrize(
-    "protocol", sorted({*known_implementations, "FILE", "Local"} - {*address.REMOTE, "data"})
+    "protocol", sorted({*known_implementations, "FILE", "Local"} - {*address.REMOTE_PROTOCOLS, "data"})
 )
-def test_no_chain_that_ends_at_this_machine_is_opened(tmp_path: Path, protocol: str) -> None:
+def test_url_chains_to_local_files_are_refused(tmp_path: Path, protocol: str) -> None:
     place = f"{tmp_path}/secret.png"
     for url in (
         f"{protocol}://{place}",
@@ -59,31 +59,33 @@ def test_no_chain_that_ends_at_this_machine_is_opened(tmp_path: Path, protocol: 
         with pytest.raises(MediaError, match="set allow_remote"):
             resolve(tmp_path, url, allow_outside=True)
         found = resolve(tmp_path, url, allow_remote=True, allow_outside=True)
-        assert isinstance(found, Remote)
+        assert isinstance(found, RemoteUrl)
         assert not found.public
 
 
-def test_the_web_is_reached_through_archives_and_caches_alone(tmp_path: Path) -> None:
+def test_only_archives_and_caches_may_wrap_a_remote_url(tmp_path: Path) -> None:
     for url in (
         "https://example.org/a.png",
         "simplecache::s3://bucket/a.png",
         "zip://b/a.png::simplecache::https://example.org/x.zip?token=a",
         "tar://a.png::hf://datasets/x/y@main/z.tar",
     ):
-        assert resolve(tmp_path, url, allow_remote=True) == Remote(url, public=True)
-    assert resolve(tmp_path, "HTTPS://example.org/A.png", True) == Remote("https://example.org/A.png", True)
+        assert resolve(tmp_path, url, allow_remote=True) == RemoteUrl(url, public=True)
+    assert resolve(tmp_path, "HTTPS://example.org/A.png", True) == RemoteUrl(
+        "https://example.org/A.png", True
+    )
     for url in ("https://::https://example.org/a", "https://", "reference://a::https://example.org/a.json"):
         with pytest.raises(MediaError, match="set allow_outside"):
             resolve(tmp_path, url, allow_remote=True)
 
 
-def test_the_name_of_a_remote_file_is_that_of_what_is_read() -> None:
+def test_the_name_of_a_remote_url_is_that_of_the_file_read() -> None:
     for url, name in (
         ("https://example.org/a/b.pcm?x=1#y", "example.org/a/b.pcm"),
         ("zip://c.pcm::https://example.org/x.zip", "c.pcm"),
         ("simplecache::s3://bucket/d.pcm", "bucket/d.pcm"),
     ):
-        assert Remote(url).name == name
+        assert RemoteUrl(url).name == name
 
 
 PRIVATE = ["127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.5.5", "169.254.169.254", "100.64.0.1", "0.0.0.0"]
@@ -99,39 +101,41 @@ def test_public_addresses(found: str) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """Serve a folder on every address of this machine; `/away` leads to 127.0.0.2."""
-    (tmp_path / "a.png").write_bytes(png())
+    """Serve a folder on every address of this machine; `/away` redirects to 127.0.0.2."""
+    (tmp_path / "a.png").write_bytes(make_png())
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr("in/a.png", png())
+        archive.writestr("in/a.png", make_png())
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         tar.add(tmp_path / "a.png", "a.png")
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/away":
-                self._begin(302, Location=f"http://127.0.0.2:{running.server_port}/a.png")
+                self._send_headers(302, Location=f"http://127.0.0.2:{running.server_port}/a.png")
                 return
             path = tmp_path / self.path.strip("/").replace("endless-", "")
             if not path.exists():
-                self._begin(404)
+                self._send_headers(404)
                 return
             content = path.read_bytes()
             first, last = 0, len(content) - 1
-            if "endless" in self.path:  # a page that is made as it is sent has no length
-                self._begin(200)
+            if "endless" in self.path:  # a page generated on the fly has no length
+                self._send_headers(200)
             elif wanted := self.headers["Range"]:
                 first, last = (int(place) if place else last for place in wanted.split("=")[1].split("-"))
                 content = content[first : last + 1]
-                told = f"bytes {first}-{last}/{path.stat().st_size}"
-                self._begin(206, **{"Content-Length": str(len(content)), "Content-Range": told})
+                content_range = f"bytes {first}-{last}/{path.stat().st_size}"
+                self._send_headers(
+                    206, **{"Content-Length": str(len(content)), "Content-Range": content_range}
+                )
             else:
-                self._begin(200, **{"Content-Length": str(len(content)), "Accept-Ranges": "bytes"})
+                self._send_headers(200, **{"Content-Length": str(len(content)), "Accept-Ranges": "bytes"})
             if self.command == "GET":
                 self.wfile.write(content)
 
         do_HEAD = do_GET
 
-        def _begin(self, code: int, **headers: str) -> None:
+        def _send_headers(self, code: int, **headers: str) -> None:
             self.send_response(code)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -149,7 +153,7 @@ def server(tmp_path: Path) -> Iterator[str]:
     thread.join()
 
 
-def test_private_addresses_are_reached_with_allow_outside_alone(
+def test_private_addresses_need_allow_outside(
     tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     urls = [
@@ -160,8 +164,8 @@ def test_private_addresses_are_reached_with_allow_outside_alone(
     urls += [f"zip://in/a.png::http://{server}/x.zip", f"tar://a.png::http://{server}/x.tar"]
     urls += [f"simplecache::zip://in/a.png::http://{server}/x.zip", f"simplecache::http://{server}/a.png"]
     for url in urls:
-        assert open_image(resolve(tmp_path, url, **MOST)).size == SIZE
-        assert header(resolve(tmp_path, url, **MOST), "image") == ImageHeader(*SIZE)
+        assert open_image(resolve(tmp_path, url, **ALLOW_ALL)).size == SIZE
+        assert read_header(resolve(tmp_path, url, **ALLOW_ALL), "image") == ImageHeader(*SIZE)
         with pytest.raises(MediaError, match=r"the address (127\.0\.0\.1|::1), expected .*set allow_outside"):
             open_image(resolve(tmp_path, url, allow_remote=True))
     monkeypatch.setattr(address, "is_public", lambda found: found == "127.0.0.1")
@@ -173,15 +177,15 @@ def test_private_addresses_are_reached_with_allow_outside_alone(
         open_image(resolve(tmp_path, urls[1].replace("localhost", "127.0.0.1"), allow_remote=True))
     for url, words in ((f"http://{server}/b.png", "no such file"), ("http://localhost:9/b.png", "onnect")):
         with pytest.raises(MediaError, match=words) as caught:
-            open_image(resolve(tmp_path, url, **MOST))
+            open_image(resolve(tmp_path, url, **ALLOW_ALL))
         assert len(str(caught.value).splitlines()) == 1
 
 
 # --- data: URLs
 
 
-def test_data_urls_are_the_files_that_they_hold(tmp_path: Path) -> None:
-    raw = png()
+def test_data_urls_are_decoded(tmp_path: Path) -> None:
+    raw = make_png()
     text = base64.b64encode(raw).decode()
     percent = "".join(f"%{byte:02x}" for byte in raw)
     for url in (
@@ -204,7 +208,7 @@ def test_data_urls_are_the_files_that_they_hold(tmp_path: Path) -> None:
             resolve(tmp_path, url)
 
 
-def test_no_message_holds_more_of_a_row_than_a_screen_shows(tmp_path: Path) -> None:
+def test_messages_are_short_and_printable(tmp_path: Path) -> None:
     text = base64.b64encode(np.random.default_rng(3).bytes(50_021)).decode()
     for reference in (
         text,
@@ -216,9 +220,9 @@ def test_no_message_holds_more_of_a_row_than_a_screen_shows(tmp_path: Path) -> N
         with pytest.raises(MediaError) as caught:
             open_image(resolve(tmp_path, reference))
         error = caught.value
-        assert max(len(error.path), len(error.cause)) <= MOST_SHOWN
+        assert max(len(error.path), len(error.cause)) <= MAX_SHOWN
         assert str(error).isprintable()
-        assert len(json.dumps(error.path)) < 7 * MOST_SHOWN
+        assert len(json.dumps(error.path)) < 7 * MAX_SHOWN
     with pytest.raises(MediaError, match=r"longer than the file system takes; .*data:;base64"):
         open_image(resolve(tmp_path, text))
 
@@ -231,20 +235,20 @@ def test_a_name_is_found_in_another_unicode_form(tmp_path: Path, written: Any, s
     folder = tmp_path / unicodedata.normalize(stored, "사진") / unicodedata.normalize(written, "한글")
     folder.mkdir(parents=True)
     path = folder / unicodedata.normalize(stored, "각 é.png")
-    path.write_bytes(png())
+    path.write_bytes(make_png())
     reference = unicodedata.normalize(written, "사진/한글/각 é.png")
     assert resolve(tmp_path, reference) == os.path.realpath(path)
     assert open_image(resolve(tmp_path, reference)).size == SIZE
-    exact = tmp_path / reference  # what is there as written is taken, whatever else is there
+    exact = tmp_path / reference  # an exact match wins over other forms
     exact.parent.mkdir(parents=True)
     exact.write_bytes(b"")
     assert resolve(tmp_path, reference) == os.path.realpath(exact)
 
 
-def test_another_form_never_leads_outside(tmp_path: Path) -> None:
+def test_another_unicode_form_never_leads_outside(tmp_path: Path) -> None:
     root = tmp_path / "in"
     root.mkdir()
-    (tmp_path / "out.png").write_bytes(png())
+    (tmp_path / "out.png").write_bytes(make_png())
     (root / unicodedata.normalize("NFD", "각.png")).symlink_to("../out.png")
     with pytest.raises(MediaError, match="allow_outside"):
         resolve(root, "각.png")
@@ -276,8 +280,8 @@ NASTY += [os.fsdecode(b"\xb0\xa1.png")]
 
 
 @pytest.mark.parametrize("name", NASTY)
-def test_names_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(png())
+def test_nasty_names_are_used_unchanged(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(make_png())
     (tmp_path / "[b]").mkdir()
     (tmp_path / "[b]" / name).hardlink_to(tmp_path / name)
     for reference in (name, f"./{name}", f"[b]/{name}", f"[b]//{name}"):
@@ -292,7 +296,7 @@ def test_names_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
         ("b/a.PNG", "did you mean 'a.png'"),
         ("b/a.png ", "did you mean 'a.png'"),
         ("b/a%2Epng", "did you mean 'a.png'"),
-        ("C:\\photos\\a.png", "path of Windows"),
+        ("C:\\photos\\a.png", "Windows path"),
         ("b/c.png", "no such file$"),
         ("b/a.png/d.png", "no such file"),
         ("b", "found a folder"),
@@ -301,9 +305,9 @@ def test_names_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
         ("loop.png", "cannot be opened"),
     ],
 )
-def test_what_is_not_there_is_told_with_what_was_meant(tmp_path: Path, reference: str, words: str) -> None:
+def test_a_missing_file_is_reported_with_a_suggestion(tmp_path: Path, reference: str, words: str) -> None:
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "a.png").write_bytes(png())
+    (tmp_path / "b" / "a.png").write_bytes(make_png())
     (tmp_path / "dangling.png").symlink_to("b/absent.png")
     (tmp_path / "loop.png").symlink_to("loop.png")
     with pytest.raises(MediaError, match=words):

@@ -16,7 +16,7 @@ from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.media.bad_sample import RowError
-from kebyt5_xm.data.media.reference import Span, contents
+from kebyt5_xm.data.media.reference import FileSpan, read_contents
 from kebyt5_xm.data.sources.manifest import open_rows
 from kebyt5_xm.data.sources.source import Selection
 from kebyt5_xm.errors import UserError
@@ -66,18 +66,18 @@ def test_a_row_holds_the_files_of_one_key(tmp_path: Path, format: int) -> None:
     assert len(rows) == 3
     assert list(rows.row(0)) == ["__key__", "png", "txt"]
     assert (rows.row(0)["__key__"], rows.row(0)["txt"]) == ("a/1", "하나")
-    assert contents(rows.row(0)["png"]) == png(1)
+    assert read_contents(rows.row(0)["png"]) == png(1)
     assert rows.row(1)["cls"] == "7"
-    assert contents(rows.row(1)["seg.png"]) == b"xyz"
+    assert read_contents(rows.row(1)["seg.png"]) == b"xyz"
     assert rows.row(2) == {"__key__": "b/1", "txt": ""}
 
 
 def test_a_span_reads_like_a_separate_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"0123456789")
-    span = Span(str(tmp_path / "x"), 3, 5, "y")
-    from kebyt5_xm.data.media.reference import reading
+    span = FileSpan(str(tmp_path / "x"), 3, 5, "y")
+    from kebyt5_xm.data.media.reference import open_readable
 
-    with reading(span) as file:
+    with open_readable(span) as file:
         assert (file.read(2), file.seek(-1, io.SEEK_END), file.read(), file.read()) == (b"34", 4, b"7", b"")
         assert (file.seek(1), file.read(100), file.tell()) == (1, b"4567", 5)
 

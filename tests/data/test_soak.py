@@ -11,13 +11,13 @@ import psutil
 import pytest
 import tiny_run
 from processes import CONTEXT
-from soaking import KINDS, MICRO_BATCHES, engine, live, write_sources
+from soaking import KINDS, MICRO_BATCHES, make_data_module, run_life, write_sources
 
 SOAK = bool(os.environ.get("KEBYT5_XM_SOAK"))
 KILLS = {"counted": 34, "padded": 34, "packed": 34} if SOAK else {"counted": 2, "padded": 1, "packed": 2}
-STEPS_A_KILL = 4
-"""More than a life of at most `MOST_MOMENTS` can train on average, so that no run ends before its last kill."""
-MOST_MOMENTS = 29
+STEPS_PER_KILL = 4
+"""More steps than a process trains on average in `MAX_MOMENTS`, so that no run ends before its last kill."""
+MAX_MOMENTS = 29
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def lives(folder: Path, *args: Any) -> int:
-    """Run one life, `args` as `soaking.live` takes them, and return its exit code."""
-    process = CONTEXT.Process(target=live, args=(str(folder), *args))
+def run_in_process(folder: Path, *args: Any) -> int:
+    """Run `soaking.run_life` with `args` in a process and return its exit code."""
+    process = CONTEXT.Process(target=run_life, args=(str(folder), *args))
     process.start()
     process.join(300)
     assert process.pid is not None
@@ -42,29 +42,31 @@ def lives(folder: Path, *args: Any) -> int:
 GROUPS: set[int] = set()
 
 
-def log(folder: Path, run: str) -> list[list]:
+def read_log(folder: Path, run: str) -> list[list]:
     return [json.loads(line) for line in (folder / run / "log").read_text().splitlines()]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_lost_or_repeated(folder: Path, kind: str) -> None:
-    num_steps = STEPS_A_KILL * KILLS[kind] + 3
-    assert lives(folder, f"{kind}-whole", kind, 1, 0, num_steps, None) == 0
+def test_no_example_is_lost_or_repeated(folder: Path, kind: str) -> None:
+    num_steps = STEPS_PER_KILL * KILLS[kind] + 3
+    assert run_in_process(folder, f"{kind}-whole", kind, 1, 0, num_steps, None) == 0
     draw = np.random.default_rng([*kind.encode(), KILLS[kind]])
     for number in range(KILLS[kind]):
-        # Workers are forked, as Python does here unless told otherwise, but in the first life by a server.
+        # Workers are forked (the default here); in the first process a fork server starts them.
         method = "fork" if number else "forkserver"
         ranks, workers = int(draw.choice([1, 2, 4])), int(draw.choice([0, 1, 2])) if number else 1
-        kill_at = int(draw.integers(1, MOST_MOMENTS + 1))
-        assert lives(folder, kind, kind, ranks, workers, num_steps, kill_at, method) == -signal.SIGKILL
-    assert lives(folder, kind, kind, 2, 1, num_steps, None) == 0
-    whole, killed = log(folder, f"{kind}-whole"), log(folder, kind)
+        kill_at = int(draw.integers(1, MAX_MOMENTS + 1))
+        assert (
+            run_in_process(folder, kind, kind, ranks, workers, num_steps, kill_at, method) == -signal.SIGKILL
+        )
+    assert run_in_process(folder, kind, kind, 2, 1, num_steps, None) == 0
+    whole, killed = read_log(folder, f"{kind}-whole"), read_log(folder, kind)
     assert [line[:3] for line in killed] == [[step, step, step + 1] for step in range(num_steps)]
     assert killed == whole
-    # And what was never killed is the plan: every example once, in its order.
-    data = engine(folder, kind)
+    # The uninterrupted run follows the plan: every example once, in order.
+    data = make_data_module(folder, kind)
     start = 0
     for line in whole:
         batch = data.steps.batch(start)
@@ -76,8 +78,8 @@ def test_nothing_is_lost_or_repeated(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_workers_of_killed_processes_end() -> None:
-    """They notice within seconds that their parent is gone; nothing is left to hold memory and files."""
+def test_workers_of_killed_processes_exit() -> None:
+    """Workers notice within seconds that their parent is gone, and free memory and files."""
     if not GROUPS:
         pytest.skip("the test before was not run")
     left = [process for process in psutil.process_iter() if _group(process.pid) in GROUPS]

@@ -68,7 +68,7 @@ def test_indices_out_of_range_are_refused(tmp_path):
 def test_a_store_can_be_pickled_and_keeps_few_files_open(tmp_path, monkeypatch):
     opened = write(tmp_path / "store", shard_bytes=1)
     open_files._open.clear()
-    monkeypatch.setattr(open_files, "MOST_FILES", 2)
+    monkeypatch.setattr(open_files, "MAX_FILES", 2)
     rows = np.arange(opened.num_chunks(11))
     expected = opened.chunks(rows, 11)
     assert len(open_files._open) == 2

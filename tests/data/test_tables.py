@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_tables import REFUSED, TABLES, text_of, write_tar
+from table_cases import REFUSED, TABLES, text_of, write_tar
 
 from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.layouts import Delimited, JsonDocuments
@@ -224,7 +224,7 @@ def test_a_job_that_cannot_be_unpickled_raises_its_own_error() -> None:
 
 
 def test_the_number_of_open_files_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_files, "MOST_FILES", 5)
+    monkeypatch.setattr(open_files, "MAX_FILES", 5)
     for n in range(13):
         (tmp_path / f"a-{n:02}.jsonl").write_text(f'{{"n": {n}}}\n')
         write_tar(tmp_path / f"a-{n:02}.tar", [("1.txt", str(n).encode())])
@@ -312,15 +312,15 @@ def test_channels_of_an_array_of_samples_are_averaged() -> None:
         ([0.1, math.nan], 8000, "NaN or infinite"),
         ([], 8000, "0 samples"),
         ([[0.1, 0.2], [0.1]], 8000, "unequal lengths"),
-        (["a"], 8000, "something else than numbers"),
+        (["a"], 8000, "has non-numbers"),
         ([[[0.1]]], 8000, r"shape \(1, 1, 1\)"),
-        ([0, 12_000], 8000, "up to 12000, expected them between -1 and 1"),
+        ([0, 12_000], 8000, "up to 12000, expected samples between -1 and 1"),
         ([0.1], 0, "sampling_rate 0"),
         ([0.1], None, "sampling_rate None"),
         ([0.1], "8000", "sampling_rate '8000'"),
         ([0.1], 1 << 30, "sampling_rate 1073741824"),
         ([0.1], float("inf"), "sampling_rate inf"),
-        ([10**400], 8000, "an array of something else than numbers"),
+        ([10**400], 8000, "an array that has non-numbers"),
     ],
 )
 def test_bad_arrays_of_samples_are_refused(array, rate, words) -> None:

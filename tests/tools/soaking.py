@@ -1,4 +1,4 @@
-"""A data engine without a trainer, in a process that kills itself at a chosen moment and can be started again."""
+"""Data loading without a trainer, in a process that kills itself at a chosen moment and can be restarted."""
 
 import gzip
 import hashlib
@@ -24,7 +24,7 @@ from kebyt5_xm.data.order.steps import Budget
 from kebyt5_xm.model.modality import interface
 
 MICRO_BATCHES = 4
-"""Of a step: 1, 2 and 4 ranks share them."""
+"""Micro-batches per step; 1, 2 or 4 ranks share them."""
 STEPS_BETWEEN_CHECKPOINTS = 2
 KINDS: dict[str, dict[str, Any]] = {
     "counted": {"global_batch_size": 2 * MICRO_BATCHES, "micro_batch_size": 2},
@@ -34,25 +34,25 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def write_sources(folder: Path) -> None:
-    """Write what the engine reads: stores, JSON lines plain and compressed, parquet, images and recordings."""
+    """Write the data sets: stores, plain and compressed JSON lines, parquet, images and recordings."""
     tiny_run.write_stores(folder)
     tiny_media.write_media(folder)
     rows = [{"question": f"{n} 다음은?", "answer": f"{n + 1}입니다"} for n in range(53)]
     tiny_media.write_manifest(folder / "plain.jsonl", rows)
     (folder / "packed.jsonl.gz").write_bytes(gzip.compress((folder / "plain.jsonl").read_bytes()[:-400]))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[:37]), folder / "table.parquet")
-    (folder / "5.png").write_bytes(b"broken")  # an example of every epoch leaves its place empty
-    engine(folder, "counted").prepare(_interfaces())  # the length tables
+    (folder / "5.png").write_bytes(b"broken")  # one example of every epoch is skipped
+    make_data_module(folder, "counted").prepare(make_interfaces())  # the length tables
 
 
-def _interfaces() -> dict[str, Any]:
+def make_interfaces() -> dict[str, Any]:
     image = PatchEncoder(image_size=16, out_dim=8)
     speech = LogMelEncoder(out_dim=12, sample_rate=tiny_media.SAMPLE_RATE, num_mels=17)
     return {"image": interface(image, Linear, 16), "speech": interface(speech, Linear, 16)}
 
 
-def engine(folder: Path, kind: str) -> DataModule:
-    """Return the connected data module of one kind of global batch."""
+def make_data_module(folder: Path, kind: str) -> DataModule:
+    """Return the connected data module for one kind of global batch."""
 
     def manifest(name: str, prompt: str, target: str, weight: float) -> Manifest:
         return Manifest(str(folder / name), prompt, target, weight=weight)
@@ -67,11 +67,11 @@ def engine(folder: Path, kind: str) -> DataModule:
         "speech": manifest("speech.jsonl", "{recording:speech}", "{transcript}", 0.4),
     }
     data = DataModule(sources, seed=11, **KINDS[kind])
-    data.connect(_interfaces())
+    data.connect(make_interfaces())
     return data
 
 
-def live(
+def run_life(
     folder: str,
     run: str,
     kind: str,
@@ -81,26 +81,26 @@ def live(
     kill_at: int | None,
     method: str = "fork",
 ) -> None:
-    """Go on from the run's checkpoint to its end, or until moment `kill_at`, then send SIGKILL to this process.
+    """Continue from the run's checkpoint to the end, or send SIGKILL to this process at moment `kill_at`.
 
-    A moment is after every micro-batch and around every write. RUN/log has a line for every step, with the digests
-    of its micro-batches; what the checkpoint does not know of is cut off at the next start, as a trainer would train
-    on it again.
+    Moments are counted after every micro-batch and around every write. RUN/log has a line per step with the digests
+    of its micro-batches. At the next start, lines after the checkpoint are cut off: a trainer would train those
+    steps again.
     """
     multiprocessing.set_start_method(method, force=True)
-    os.setpgid(0, 0)  # by which the workers that it leaves behind are found
+    os.setpgid(0, 0)  # to find the workers that it leaves behind
     moments = 0
 
-    def moment() -> None:
+    def pass_moment() -> None:
         nonlocal moments
         moments += 1
         if moments == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    data = engine(Path(folder), kind)
-    place = Path(folder) / run
-    place.mkdir(exist_ok=True)
-    checkpoint = place / "checkpoint"
+    data = make_data_module(Path(folder), kind)
+    run_folder = Path(folder) / run
+    run_folder.mkdir(exist_ok=True)
+    checkpoint = run_folder / "checkpoint"
     state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "index": 0, "log": 0}
     loaders = [
         iter(
@@ -114,19 +114,19 @@ def live(
         )
         for rank in range(ranks)
     ]
-    with (place / "log").open("a+", encoding="ascii") as log:
+    with (run_folder / "log").open("a+", encoding="ascii") as log:
         log.truncate(state["log"])
         for step in range(state["step"], num_steps):
             digests = []
             for _ in range(MICRO_BATCHES // ranks):
                 for loader in loaders:
                     batch = next(loader)
-                    digests.append(_digest(batch))
-                    moment()
+                    digests.append(digest_batch(batch))
+                    pass_moment()
             at = batch.progress
             log.write(json.dumps([step, at.step, at.next_step, at.next_index, *digests]) + "\n")
             log.flush()
-            moment()
+            pass_moment()
             if (
                 batch.progress.next_step % STEPS_BETWEEN_CHECKPOINTS == 0
                 or batch.progress.next_step == num_steps
@@ -137,13 +137,13 @@ def live(
                     "log": log.tell(),
                 }
                 checkpoint.with_suffix(".new").write_text(json.dumps(state))
-                moment()
+                pass_moment()
                 checkpoint.with_suffix(".new").replace(checkpoint)
-                moment()
+                pass_moment()
 
 
-def _digest(batch: Batch) -> str:
-    """Return a hash of all that a model would be given."""
+def digest_batch(batch: Batch) -> str:
+    """Return a hash of everything that the model would receive."""
     digest = hashlib.blake2b(digest_size=8)
     tensors = [batch.inputs.input_ids, batch.inputs.lengths, batch.labels, batch.part]
     tensors += [group.prepared for group in batch.inputs.media]

@@ -1,4 +1,4 @@
-"""A few tiny images and recordings with manifests, the overlays over them, and encoders that misbehave."""
+"""Tiny images and recordings with manifests, overlays that use them, and faulty encoders."""
 
 import json
 import wave
@@ -19,7 +19,7 @@ SAMPLE_RATE = 8000
 
 
 def write_media(folder: Path) -> None:
-    """Write images.jsonl, speech.jsonl and their files; recordings are of unequal length."""
+    """Write images.jsonl, speech.jsonl and their files; the recordings differ in length."""
     numbers = np.random.default_rng(3)
     images, recordings = [], []
     for n in range(NUM_IMAGES):
@@ -81,7 +81,7 @@ def _overlay(modality: str, encoder: dict, adapter: dict, source: str, init_args
 
 
 class PatchesWithStatistics(PatchEncoder):
-    """Weights as if from a library, a dropout, and a running statistic that moves in training mode."""
+    """Has weights as if from a library, dropout, and a running statistic that changes in training mode."""
 
     def __init__(
         self, image_size: int = 16, out_dim: int = 8, frozen: bool = False, library: int = 17
@@ -96,7 +96,7 @@ class PatchesWithStatistics(PatchEncoder):
             self.freeze()
 
     def offline(self, init_args: dict[str, Any]) -> dict[str, Any]:
-        return {**init_args, "library": 19}  # other weights, as a pretrained encoder's without its file
+        return {**init_args, "library": 19}  # other weights, like a pretrained encoder without its file
 
     def forward(self, prepared: torch.Tensor, lengths: torch.Tensor) -> Encoded:
         if self.training:
@@ -114,7 +114,7 @@ class OneRowMore(PatchPreprocessor):
 
 
 class LyingPatches(PatchEncoder):
-    """Says that an image has one row of patches more than it has."""
+    """Announces one row of patches too many."""
 
     def preprocessor(self) -> OneRowMore:
         honest = super().preprocessor()
@@ -122,7 +122,7 @@ class LyingPatches(PatchEncoder):
 
 
 class LeakingFrames(LogMelEncoder):
-    """Takes the mean over padding too."""
+    """Includes padding in its mean."""
 
     def forward(self, prepared: torch.Tensor, lengths: torch.Tensor) -> Encoded:
         encoded = super().forward(prepared, lengths)

@@ -13,8 +13,8 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.media.feature_cache import FeatureCache, Segment, media_key
 from kebyt5_xm.data.media.interface import MediaInterface
-from kebyt5_xm.data.media.opening import header, open_media
-from kebyt5_xm.data.media.reference import contents
+from kebyt5_xm.data.media.opening import open_media, read_header
+from kebyt5_xm.data.media.reference import read_contents
 from kebyt5_xm.data.sources.prompts import MediaReference
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
@@ -100,7 +100,7 @@ def _fill_one(
             for medium in bar:
                 try:
                     readable = medium.readable()
-                    raw = contents(readable)
+                    raw = read_contents(readable)
                     key = media_key(raw)
                     if key in done or (there is not None and key in there):
                         continue
@@ -163,7 +163,7 @@ def _check_room(
     for medium in media:
         num_media += 1
         try:
-            found = header(medium.readable(), interface.media, medium.limits)
+            found = read_header(medium.readable(), interface.media, medium.limits)
             size = interface.preprocessor.size(found)
         except UserError:
             continue

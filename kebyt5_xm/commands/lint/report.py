@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from kebyt5_xm.data.media.bad_sample import json_line, visible
+from kebyt5_xm.data.media.bad_sample import escape_unprintable, to_json_line
 from kebyt5_xm.data.pool import num_cores, run_jobs
 from kebyt5_xm.data.sources.inspection import Findings, Inspection, Problem
 from kebyt5_xm.durable import durably
@@ -66,12 +66,12 @@ def report(subjects: Sequence[Inspection], workers: int, shown: int, out: str | 
                 tally.add(found, shown)
                 if file is not None:
                     about = {"source": subject.source, "manifest": subject.path}
-                    file.writelines(json_line(about | problem._asdict()) for problem in found.problems)
+                    file.writelines(to_json_line(about | problem._asdict()) for problem in found.problems)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
     for subject, tally in zip(subjects, tallies, strict=True):
         for line in _page(subject, tally, out):
-            print(visible(line))
+            print(escape_unprintable(line))
     return any(tally.causes for tally in tallies)
 
 

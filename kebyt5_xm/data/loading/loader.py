@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from kebyt5_xm.data.batch import Batch
-from kebyt5_xm.data.pool import end_with_parent, outlast_signals
+from kebyt5_xm.data.pool import exit_with_parent, ignore_group_signals
 from kebyt5_xm.errors import UserError
 
 FETCH = 4
@@ -56,8 +56,8 @@ def is_of_killed_worker(error: RuntimeError) -> bool:
 
 
 def _start_worker(number: int) -> None:
-    outlast_signals()
-    end_with_parent()
+    ignore_group_signals()
+    exit_with_parent()
 
 
 class Loader:

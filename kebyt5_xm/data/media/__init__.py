@@ -1,1 +1,1 @@
-"""Opening media: images, recordings and arrays, once and safely."""
+"""Opens images, recordings and arrays, once and safely."""

@@ -1,8 +1,9 @@
-"""URLs in rows: which may be opened, and how; fsspec opens them.
+"""Checks the URLs in rows and opens them through fsspec.
 
-A URL may be a chain, such as `zip://a.png::https://example.org/all.zip`: every link but the last opens what the next
-one finds. Without `allow_outside` each link has to be one of `WRAPPERS` and the last one of `REMOTE`, so that no
-chain ends at a file of this machine, and http(s) connects to public addresses only, redirects included.
+A URL may be a chain, such as `zip://a.png::https://example.org/all.zip`: every link but the last unpacks or
+caches the file of the next link. Without `allow_outside` the last link must use one of `REMOTE_PROTOCOLS` and every
+other link one of `WRAPPER_PROTOCOLS`. So no chain ends at a local file. http(s) then connects to public addresses
+only, redirects included.
 """
 
 import base64
@@ -17,22 +18,22 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, unquote_to_bytes
 
-from kebyt5_xm.data.media.bad_sample import MediaError, Refused
+from kebyt5_xm.data.media.bad_sample import MediaError, MediaRefusal
 from kebyt5_xm.errors import UserError
 
-REMOTE = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "hf")
-"""Protocols of fsspec whose host is the web's, or is set by the user and not by the URL."""
-WRAPPERS = ("zip", "tar", "simplecache", "filecache", "blockcache")
-"""Protocols of fsspec that read what another one finds, and nothing else."""
-INLINE = "data:"
+REMOTE_PROTOCOLS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "hf")
+"""fsspec protocols whose host is on the web, or is configured by the user instead of the URL."""
+WRAPPER_PROTOCOLS = ("zip", "tar", "simplecache", "filecache", "blockcache")
+"""fsspec protocols that read only from the next link of a chain."""
+DATA_SCHEME = "data:"
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052, section 2.1: the last 32 bits are an IPv4 address
 
 
 @dataclass(frozen=True)
-class Remote:
-    """A URL that may be opened through fsspec. A plain string never is: `resolve` makes one of these.
+class RemoteUrl:
+    """A URL that passed the checks. fsspec opens only these, never a plain string; `resolve` makes them.
 
-    `public`: http(s) may connect to addresses of the public internet only.
+    `public`: http(s) may connect to public internet addresses only.
     """
 
     url: str
@@ -40,37 +41,39 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """The name of the file that is read, from the first link that has one, without the query."""
+        """The file name in the first link that has one, without the query."""
         paths = [link.partition("://")[2] for link in self.url.split("::")]
         path = next((path for path in paths if path), "")
         web = self.url.startswith(("http://", "https://"))
         return unquote(re.split("[?#]", path)[0]) if web else path
 
 
-def remote(url: str, allow_remote: bool, allow_outside: bool) -> Remote:
-    """Return the URL of a row as what may be opened; raise `MediaError` if it may not."""
+def check_url(url: str, allow_remote: bool, allow_outside: bool) -> RemoteUrl:
+    """Return the URL of a row, checked; raise `MediaError` if it may not be opened."""
     if not allow_remote:
         raise MediaError(url, "found a URL, expected a local path; set allow_remote to permit it")
-    # Schemes are the same in capitals (RFC 3986, section 3.1); fsspec knows them in small letters.
+    # Schemes are case-insensitive (RFC 3986, section 3.1); fsspec knows the lower-case ones.
     links = [re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://|$)", lambda m: m[0].lower(), p) for p in url.split("::")]
     *wrappers, last = links
-    remote_end = last.partition("://")[0] in REMOTE and last.partition("://")[2]
-    if not allow_outside and not (remote_end and all(w.partition("://")[0] in WRAPPERS for w in wrappers)):
+    ends_remote = last.partition("://")[0] in REMOTE_PROTOCOLS and last.partition("://")[2]
+    if not allow_outside and not (
+        ends_remote and all(w.partition("://")[0] in WRAPPER_PROTOCOLS for w in wrappers)
+    ):
         raise MediaError(
             url,
-            f"found a URL that may reach this machine's files or network, expected {', '.join(REMOTE)}, with "
-            f"{', '.join(WRAPPERS)} and :: in front of it or not; set allow_outside to permit any",
+            f"found a URL that may reach this machine's files or network, expected {', '.join(REMOTE_PROTOCOLS)}, "
+            f"optionally behind {', '.join(WRAPPER_PROTOCOLS)} and ::; set allow_outside to permit any",
         )
-    return Remote("::".join(links), public=not allow_outside)
+    return RemoteUrl("::".join(links), public=not allow_outside)
 
 
-def is_inline(reference: str) -> bool:
-    """Say whether a reference is a `data:` URL, which holds the file itself."""
-    return reference[: len(INLINE)].lower() == INLINE
+def is_data_url(reference: str) -> bool:
+    """Return whether a reference is a `data:` URL, which contains the file itself."""
+    return reference[: len(DATA_SCHEME)].lower() == DATA_SCHEME
 
 
-def inline(url: str) -> bytes:
-    """Return the bytes that a `data:` URL holds (RFC 2397); raise `MediaError` if it holds none."""
+def decode_data_url(url: str) -> bytes:
+    """Return the bytes in a `data:` URL (RFC 2397); raise `MediaError` if there are none."""
     head, comma, body = url.partition(",")
     raw = unquote_to_bytes(body)
     try:
@@ -87,34 +90,38 @@ def inline(url: str) -> bytes:
 
 
 @contextmanager
-def opened(source: Remote) -> Iterator[BinaryIO]:
-    """Open the file behind a URL. Raises what fsspec raises, and `UserError` for a library that is missing."""
+def open_remote(source: RemoteUrl) -> Iterator[BinaryIO]:
+    """Open the file behind a URL. Raises fsspec's errors, and `UserError` if a library is missing."""
     import fsspec
 
     options: dict[str, Any] = {}
     if source.public:
         first, *others = [link.partition("://")[0] for link in source.url.split("::")]
-        options = {"get_client": public_client} if first in ("http", "https") else {}
-        options |= {name: {"get_client": public_client} for name in others if name in ("http", "https")}
+        options = {"get_client": create_public_client} if first in ("http", "https") else {}
+        options |= {
+            name: {"get_client": create_public_client} for name in others if name in ("http", "https")
+        }
     try:
         filesystem, path = fsspec.url_to_fs(source.url, **options)
     except ImportError as error:
         raise UserError(f"found the URL {source.url[:200]}, which needs a library: {error}") from error
-    # An archive's file system closes it when it goes, so it has to outlive the stream.
+    # An archive's file system closes the archive when it is collected, so it has to outlive the stream.
     with filesystem.open(path, "rb") as stream:
-        # Of a page without a length, which is read from its start only, all is read at once.
+        # A page without a length cannot seek, so it is read as a whole.
         yield cast(BinaryIO, stream) if stream.seekable() else io.BytesIO(stream.read())
 
 
-async def public_client(**options: Any) -> Any:
-    """Return a session of aiohttp that connects to public addresses only, whatever name or redirect led there."""
+async def create_public_client(**options: Any) -> Any:
+    """Return an aiohttp session that connects to public addresses only, also after redirects."""
     import aiohttp
 
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=_public_socket), **options)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=_create_public_socket), **options
+    )
 
 
 def is_public(address: str) -> bool:
-    """Say whether an IPv4 or IPv6 address belongs to the public internet, and so do those that it wraps."""
+    """Return whether an IPv4 or IPv6 address, and any address embedded in it, is on the public internet."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         wrapped = found.ipv4_mapped or found.sixtofour or (found.teredo or (None, None))[1]
@@ -125,10 +132,10 @@ def is_public(address: str) -> bool:
     return found.is_global and not found.is_multicast and not found.is_reserved
 
 
-def _public_socket(info: tuple[Any, ...]) -> socket.socket:
+def _create_public_socket(info: tuple[Any, ...]) -> socket.socket:
     family, kind, protocol, _, place = info
     if not is_public(place[0]):
-        raise Refused(
-            f"found the address {place[0]}, expected one of the public internet; set allow_outside to permit it"
+        raise MediaRefusal(
+            f"found the address {place[0]}, expected one on the public internet; set allow_outside to permit it"
         )
     return socket.socket(family, kind, protocol)

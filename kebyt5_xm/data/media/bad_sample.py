@@ -1,6 +1,6 @@
-"""One example that cannot be used: whoever draws it skips, counts and logs it, and goes on.
+"""Errors for a single unusable example: training skips, counts and logs it, and continues.
 
-What is shown of it came from elsewhere: it can neither break a file nor pretend to be something else.
+Names and causes come from untrusted files, so they are shortened and escaped before they are shown or written.
 """
 
 import json
@@ -8,62 +8,59 @@ from typing import Any, NamedTuple
 
 from kebyt5_xm.errors import UserError
 
-MOST_SHOWN = 300
-"""Characters of a name or a cause: a row may hold a whole file where a path was meant. Our own choice."""
+MAX_SHOWN = 300
+"""Characters of a name or a cause in a message; a row may hold a whole file instead of a path. Our own choice."""
 
 
-def json_line(row: dict[str, Any]) -> bytes:
-    """Return `row` as a line of JSON in UTF-8. Halves of characters, as names of files may hold, are escaped."""
+def to_json_line(row: dict[str, Any]) -> bytes:
+    """Return `row` as a line of JSON in UTF-8. Lone surrogates, which file names may contain, are escaped."""
     return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
-def visible(text: str) -> str:
-    """Return `text` with everything that is not printed, line ends and terminal commands among it, escaped."""
+def escape_unprintable(text: str) -> str:
+    """Return `text` with unprintable characters escaped, including line ends and terminal control codes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class Skip(NamedTuple):
-    """Why the place of an example stays empty. `path` is the manifest, or the medium that is at fault.
-
-    `line` is the line of the manifest, from 1.
-    """
+    """Why an example was skipped. `path` is the manifest or the faulty medium; `line` of the manifest, from 1."""
 
     line: int
     path: str
     cause: str
 
 
-def shown(text: str, most: int = MOST_SHOWN) -> str:
-    """Return `text` as one line that fits on a screen: its beginning and its end."""
-    text = visible(" ".join(text.split()) if text.isprintable() else text)
-    if len(text) <= most:
+def shorten(text: str, limit: int = MAX_SHOWN) -> str:
+    """Return `text` as one line of at most `limit` characters: its beginning and its end."""
+    text = escape_unprintable(" ".join(text.split()) if text.isprintable() else text)
+    if len(text) <= limit:
         return text
-    told = f"...({len(text)} characters)..."
-    return f"{text[: most - 60 - len(told)]}{told}{text[-60:]}"
+    omission = f"...({len(text)} characters)..."
+    return f"{text[: limit - 60 - len(omission)]}{omission}{text[-60:]}"
 
 
-class Refused(ValueError):
-    """A file breaks a rule of ours; `reading` of `kebyt5_xm.data.media.reference` puts the name to it."""
+class MediaRefusal(ValueError):
+    """A rule of ours refuses a file. `reference.open_readable` turns this into a `MediaError` with the file name."""
 
 
 class BadSample(UserError):
-    """A row, or a file it names, cannot be used. `cause` is one line without the name of the file.
+    """A row, or a file that it names, cannot be used. `cause` is one line without the file name.
 
-    It is a `UserError`, so a command that was given the one bad file prints it like any other.
+    It is a `UserError`, so commands print it as one line without a traceback.
     """
 
     def __init__(self, cause: str):
-        self.cause = shown(cause)
+        self.cause = shorten(cause)
         super().__init__(self.cause)
 
 
 class MediaError(BadSample):
-    """An image, a recording or an array cannot be read, or is refused. `path` is what was asked for."""
+    """An image, a recording or an array at `path` cannot be read, or is refused."""
 
     def __init__(self, path: str, cause: str):
         super().__init__(cause)
-        self.path = shown(path)
-        # What pickle calls the class with, on the way out of a data worker.
+        self.path = shorten(path)
+        # pickle passes these to the class when a data worker sends the error.
         self.args = (self.path, self.cause)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""A feature cache on disk: reading it from any process, and adding a segment to it."""
+"""A feature cache on disk: any process can read it or add a segment."""
 
 import contextlib
 import hashlib
@@ -22,17 +22,17 @@ from kebyt5_xm.errors import UserError
 DIGEST_BYTES = 16
 
 ENTRY = np.dtype([("key", f"S{DIGEST_BYTES}"), ("offset", "<u8"), ("rows", "<u4"), ("columns", "<u4")])
-"""One medium: its features are `rows` of them, or a grid of `rows` x `columns`; `columns` is 0 without a grid.
+"""One medium: a sequence of `rows` features (`columns` is 0), or a grid of `rows` x `columns`.
 
-numpy drops zero bytes at the end of a key, on both sides of every comparison alike: all keys have one length."""
+numpy drops zero bytes at the end of a key. That is safe: all keys have the same length."""
 
 
 class CacheMiss(MediaError):
-    """A sound medium is not in the cache: its row is skipped and counted, as training never fills a cache."""
+    """A readable medium is not in the cache. Its row is skipped and counted; training never fills a cache."""
 
 
 class FeatureCache:
-    """The features of one encoder, read only. Sent to another process, it opens its files there."""
+    """The cached features of one encoder, read-only. It can be pickled; the copy opens its own files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -53,7 +53,7 @@ class FeatureCache:
             ) from error
 
     def check(self) -> None:
-        """Raise `UserError` if there is no such cache, or if it is damaged."""
+        """Raise `UserError` if the cache is missing or damaged."""
         _ = self.description, self._index
 
     @cached_property
@@ -69,24 +69,24 @@ class FeatureCache:
                 raise UserError(
                     f"'{path}' or its features are damaged; delete both and fill the cache again"
                 ) from error
-            if found.dtype != ENTRY or (len(found) and self._end(found[-1]) != size):
+            if found.dtype != ENTRY or (len(found) and self._end_offset(found[-1]) != size):
                 raise UserError(
-                    f"'{features}' has {size} bytes, not what its index says; delete both and fill the cache again"
+                    f"'{features}' has {size} bytes, unlike its index; delete both and fill the cache again"
                 )
             descriptor = os.open(features, os.O_RDONLY | os.O_CLOEXEC)
             weakref.finalize(self, os.close, descriptor)
             segments.append(np.full(len(found), len(files)))
             files.append(descriptor)
             entries.append(found)
-        together = np.concatenate([np.empty(0, ENTRY), *entries])
-        order = np.argsort(together["key"], kind="stable")
-        return together[order], np.concatenate([np.empty(0, np.int64), *segments])[order], files
+        merged = np.concatenate([np.empty(0, ENTRY), *entries])
+        order = np.argsort(merged["key"], kind="stable")
+        return merged[order], np.concatenate([np.empty(0, np.int64), *segments])[order], files
 
     def __len__(self) -> int:
         return len(self._index[0])
 
     def __contains__(self, key: bytes) -> bool:
-        return self._place(key) is not None
+        return self._find(key) is not None
 
     @property
     def num_bytes(self) -> int:
@@ -94,39 +94,40 @@ class FeatureCache:
         return sum(path.stat().st_size for path in self.folder.glob("*.features"))
 
     def get(self, key: bytes) -> Tensor | None:
-        """Return the features [n, out_dim], or [rows, columns, out_dim] of a grid; None if there are none."""
-        place = self._place(key)
-        if place is None:
+        """Return the features [n, out_dim], or [rows, columns, out_dim] of a grid; None if the key is missing."""
+        position = self._find(key)
+        if position is None:
             return None
         entries, segments, files = self._index
-        entry = entries[place]
-        raw = os.pread(files[segments[place]], self._end(entry) - int(entry["offset"]), int(entry["offset"]))
+        entry = entries[position]
+        start = int(entry["offset"])
+        raw = os.pread(files[segments[position]], self._end_offset(entry) - start, start)
         features = torch.frombuffer(bytearray(raw), dtype=self._dtype)
         shape = (entry["rows"], entry["columns"]) if entry["columns"] else (entry["rows"],)
         return features.view(*map(int, shape), self.description["out_dim"])
 
-    def _place(self, key: bytes) -> int | None:
+    def _find(self, key: bytes) -> int | None:
         keys = self._index[0]["key"]
         wanted = np.asarray(key, dtype=keys.dtype)
-        place = int(np.searchsorted(keys, wanted))
-        return place if place < len(keys) and keys[place] == wanted else None
+        position = int(np.searchsorted(keys, wanted))
+        return position if position < len(keys) and keys[position] == wanted else None
 
     @cached_property
     def _dtype(self) -> torch.dtype:
         return getattr(torch, self.description["dtype"])
 
-    def _end(self, entry: Any) -> int:
-        places = int(entry["rows"]) * max(1, int(entry["columns"]))
-        return int(entry["offset"]) + places * self.description["out_dim"] * self._dtype.itemsize
+    def _end_offset(self, entry: Any) -> int:
+        num_features = int(entry["rows"]) * max(1, int(entry["columns"]))
+        return int(entry["offset"]) + num_features * self.description["out_dim"] * self._dtype.itemsize
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.folder,)
 
 
 class Segment:
-    """New features on their way into a cache: they are there once `finish` has returned, all or none.
+    """Adds new features to a cache. They appear all at once, when `finish` returns.
 
-    Several processes may add segments at once.
+    Several processes may add segments at the same time.
     """
 
     def __init__(self, folder: Path, description: dict[str, Any]) -> None:
@@ -151,7 +152,7 @@ class Segment:
         return self._file.tell()
 
     def finish(self) -> None:
-        """Sync the features, then name them in an index; an empty segment leaves nothing."""
+        """Sync the features to disk, then write their index. An empty segment leaves no file."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -163,14 +164,14 @@ class Segment:
             np.save(file, np.asarray(self._entries, dtype=ENTRY))
 
     def discard(self) -> None:
-        """Leave nothing behind."""
-        with contextlib.suppress(OSError):  # a full disk does not take what was buffered
+        """Delete the segment."""
+        with contextlib.suppress(OSError):  # closing flushes the buffer, which fails on a full disk
             self._file.close()
         self.path.unlink(missing_ok=True)
 
 
 def media_key(content: bytes) -> bytes:
-    """Return the address [16] of a medium with these bytes."""
+    """Return the cache key (16 bytes) of a medium with this content."""
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 

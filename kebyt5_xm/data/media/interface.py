@@ -1,4 +1,4 @@
-"""What the data side knows of a modality: how a medium is prepared, and how many slots it fills."""
+"""The data side of a modality: preparing media and counting slots."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from torch import nn
 from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.data.media.feature_cache import CacheMiss, FeatureCache, media_key
 from kebyt5_xm.data.media.opening import open_media
-from kebyt5_xm.data.media.reference import Limits, Readable, contents, name_of
+from kebyt5_xm.data.media.reference import Limits, Readable, display_name, read_contents
 from kebyt5_xm.encoder import Header, Media, Preprocessor, header_of
 
 
 @dataclass
 class MediaInterface:
-    """What the data side knows of a modality: how to prepare a medium, and how many slots it will fill.
+    """The data side of a modality: it prepares media and counts their slots.
 
-    It has no weights and can be sent to data workers: the adapter in it is a twin on the meta device.
+    It has no weights and can be sent to data workers: its adapter is a copy on the meta device.
     """
 
     media: Media
@@ -28,25 +28,25 @@ class MediaInterface:
     cache: FeatureCache | None = None
 
     def load(self, readable: Readable, limits: Limits | None = None) -> tuple[torch.Tensor, int]:
-        """Return what `prepare` makes of a file, or its features [n, F] or [rows, columns, F] from the cache.
+        """Return the prepared file, or its cached features [n, F] or [rows, columns, F], and its number of slots.
 
-        Raises `MediaError` if the file cannot be used, `CacheMiss` among them if the cache has no features of it.
+        Raises `MediaError` if the file cannot be used, and its subclass `CacheMiss` if the cache lacks its features.
         """
         if self.cache is None:
             return self.prepare(open_media(readable, self.media, limits))
-        raw = contents(readable)
+        raw = read_contents(readable)
         features = self.cache.get(media_key(raw))
         if features is None:
-            self.prepare(open_media(readable, self.media, limits))  # a bad one has its cause as always
+            self.prepare(open_media(readable, self.media, limits))  # so that a bad file raises its own error
             raise CacheMiss(
-                name_of(readable),
-                f"found no features of it in the cache '{self.cache.folder.parent}': it is new or has changed since; "
+                display_name(readable),
+                f"found no features of it in the cache '{self.cache.folder.parent}': the file is new or has changed; "
                 "run `kebyt5-xm cache` with the same -c options",
             )
         return features, self.adapter.num_slots(tuple(features.shape[:-1]))
 
     def collate(self, items: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return items that may share an encoder call as a batch, with their lengths [B]."""
+        """Return one batch of items from the same group, and their lengths [B]."""
         if self.cache is None:
             return self.preprocessor.collate(items)
         return nn.utils.rnn.pad_sequence(list(items), batch_first=True), torch.tensor([len(i) for i in items])
@@ -56,26 +56,26 @@ class MediaInterface:
         if self.cache is None:
             return self.preprocessor.group(items)
         groups: dict[tuple[int, ...], list[int]] = {}
-        for index, item in enumerate(items):  # sequences are padded, grids batched by equal size
+        for index, item in enumerate(items):  # sequences are padded; grids must have equal size
             groups.setdefault(tuple(item.shape) if item.ndim == 3 else (), []).append(index)
         return list(groups.values())
 
     def num_slots(self, header: Header) -> int:
-        """Return the exact number of slots of a medium with this header; raises `UserError` for an impossible one."""
+        """Return the exact number of slots of a medium with this header; raise `UserError` for an impossible one."""
         return self.adapter.num_slots(self.preprocessor.size(header))
 
     def fingerprint(self) -> str:
-        """Return a hash of all that decides what is prepared and how many slots it fills."""
+        """Return a hash of every setting that affects the prepared tensor or the number of slots."""
         plain = (bool, int, float, str, tuple, list, type(None))
-        settings = {**vars(self.adapter), "training": True}  # the mode decides nothing; training's is True
+        settings = {**vars(self.adapter), "training": True}  # the mode has no effect
         values = sorted((k, repr(v)) for k, v in settings.items() if isinstance(v, plain))
         text = f"{self.preprocessor.fingerprint()}{type(self.adapter).__qualname__}{values}"
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def prepare(self, item: Any) -> tuple[torch.Tensor, int]:
-        """Return the prepared tensor of a decoded medium and the number of slots that it fills.
+        """Return the prepared tensor of a decoded medium and its number of slots.
 
-        Raises `UserError` for a medium of which no features can be made.
+        Raises `UserError` if the encoder cannot process the medium.
         """
         slots = self.num_slots(header_of(item))
         return self.preprocessor.prepare(item), slots

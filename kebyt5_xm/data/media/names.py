@@ -1,8 +1,7 @@
-"""Names of files as rows and commands give them: their kind, their other Unicode form, what to say where there is no
-such file, and `~/`.
+"""File names in rows and commands: media type by suffix, Unicode forms, hints for missing files, and `~/`.
 
-`~/` where a path begins is the home folder: in every value of a recipe, and in every argument of a command. A shell
-knows it at the start of a word alone, not in `--out=~/x`, and YAML not at all. What is text stays as it is.
+`~/` at the start of a path is the home folder, in every recipe value and every command argument. A shell expands it
+only at the start of a word, not in `--out=~/x`, and YAML never does. Values that are text are left unchanged.
 """
 
 import errno
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     from kebyt5_xm.encoder import Media
 
 FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
-LEAST_BASE64 = 255
-"""Characters from which on a name that no file system takes may be a file's content. Our own choice."""
+MIN_BASE64_LENGTH = 255
+"""A name too long for the file system may be file content if it has more characters. Our own choice."""
 MEDIA_OF_SUFFIX: "dict[str, Media]" = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2"), "image"),
     **dict.fromkeys((".avif", ".heic"), "image"),
@@ -27,25 +26,25 @@ MEDIA_OF_SUFFIX: "dict[str, Media]" = {
     **dict.fromkeys((".aif", ".aiff", ".caf", ".w64", ".pcm"), "audio"),
     **dict.fromkeys((".npy", ".npz", ".safetensors"), "array"),
 }
-"""Usual names of media, for columns of paths and for files that are missing or damaged.
+"""Common media suffixes, to recognise columns of paths and to describe missing or damaged files.
 
-Which of them are read is not decided here but by what is in a file. `.au` is not here: addresses in Australia end so.
+The content of a file decides whether it is read. `.au` is left out: Australian web addresses end in it.
 """
-TEXTS = ("prompt", "target", "labels", "language", "pattern", "class_path")
-"""Keys of recipes, and options of commands, whose values are never paths."""
+TEXT_KEYS = ("prompt", "target", "labels", "language", "pattern", "class_path")
+"""Recipe keys and command options whose values are never paths."""
 _OPTION = re.compile(r"(--?[\w.-]+=|[\w.-]+=)?(~/.*)", re.DOTALL)
 
 
-def named_like(path: str) -> "Media | None":
-    """Return the kind of medium that a file of this name usually is; None for any other name."""
+def guess_media(path: str) -> "Media | None":
+    """Return the media type that the suffix suggests, or None."""
     return MEDIA_OF_SUFFIX.get(os.path.splitext(path)[1].lower())
 
 
-def as_stored(root: str, reference: str) -> str:
-    """Return `reference` below `root` as a path, each name in the Unicode form in which it is there.
+def find_stored_path(root: str, reference: str) -> str:
+    """Return the path of `reference` under `root`, each name in the Unicode form stored on disk.
 
-    macOS and the archives it makes hold decomposed names (NFD), most manifests composed ones (NFC). A name that is
-    there as given is taken so; one that is there in no form stays as given.
+    macOS and its archives store decomposed names (NFD), most manifests have composed ones (NFC). The given form is
+    tried first. A name that exists in no form is returned as given.
     """
     path = os.path.join(root, reference)
     if os.path.lexists(path):
@@ -63,26 +62,24 @@ def as_stored(root: str, reference: str) -> str:
     return found
 
 
-def why_absent(path: str, error: OSError) -> str:
-    """Return why there is nothing at `path`, with the name that was meant where it can be told."""
+def describe_missing(path: str, error: OSError) -> str:
+    """Return why `path` does not exist, with a suggestion if a similar name exists."""
     if error.errno == errno.ENAMETOOLONG:
         cause = f"found a path of {len(os.fsencode(path))} bytes, longer than the file system takes"
-        if len(path) > LEAST_BASE64 and re.fullmatch(r"[A-Za-z0-9+/=_\s-]+", path[-LEAST_BASE64:]):
+        if len(path) > MIN_BASE64_LENGTH and re.fullmatch(r"[A-Za-z0-9+/=_\s-]+", path[-MIN_BASE64_LENGTH:]):
             cause += "; if it is a file's content in base64, write it as 'data:;base64,...'"
         return cause
     name = os.path.basename(path)
     if re.search(r"(^|/)[A-Za-z]:\\", path):
-        return (
-            "there is no such file; it is a path of Windows: write it relative to the manifest, with slashes"
-        )
-    for meant in _alike(name):
+        return "there is no such file; it is a Windows path: write it relative to the manifest, with slashes"
+    for meant in _similar_names(name):
         if meant != name and meant and os.path.lexists(os.path.join(os.path.dirname(path), meant)):
             return f"there is no such file; did you mean {meant!r}?"
     return "there is no such file"
 
 
-def _alike(name: str) -> Iterator[str]:
-    """Yield names that are often meant: looked up one by one, as a folder may hold millions."""
+def _similar_names(name: str) -> Iterator[str]:
+    """Yield likely corrections of `name`. Each is looked up on its own: a folder may hold millions of files."""
     stem, suffix = os.path.splitext(name)
     yield name.replace("\\", "/")
     yield name.strip()
@@ -91,27 +88,27 @@ def _alike(name: str) -> Iterator[str]:
     yield from (name.lower(), name.upper(), name.capitalize(), stem.upper() + suffix.lower())
 
 
-def expanded(path: str) -> str:
-    """Return a path with the home folder in the place of `~`."""
+def expand_home(path: str) -> str:
+    """Return a path with a leading `~` replaced by the home folder."""
     return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
 
 
 def expand_recipe(value: Any) -> Any:
-    """Return a recipe, or a part of one, with `expanded` paths."""
+    """Return a recipe, or a part of one, with home folders expanded."""
     if isinstance(value, dict):
-        return {key: item if key in TEXTS else expand_recipe(item) for key, item in value.items()}
+        return {key: item if key in TEXT_KEYS else expand_recipe(item) for key, item in value.items()}
     if isinstance(value, list):
         return [expand_recipe(item) for item in value]
-    return expanded(value) if isinstance(value, str) and value.startswith("~/") else value
+    return expand_home(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def expand_arguments(args: list[str]) -> list[str]:
-    """Return a command's arguments with `expanded` paths, also behind an equals sign."""
+    """Return a command's arguments with home folders expanded, also after an equals sign."""
     found, before = [], ""
     for arg in args:
         option = _OPTION.fullmatch(arg)
         name = (option[1] or before) if option else ""
-        is_text = name.startswith("-") and name.strip("-=").rpartition(".")[2] in TEXTS
-        found.append(f"{option[1] or ''}{expanded(option[2])}" if option and not is_text else arg)
+        is_text = name.startswith("-") and name.strip("-=").rpartition(".")[2] in TEXT_KEYS
+        found.append(f"{option[1] or ''}{expand_home(option[2])}" if option and not is_text else arg)
         before = arg
     return found

@@ -1,6 +1,6 @@
-"""Files that are open while they are in use, and closed once many others have been used since.
+"""Opens files on first use and closes the least recently used ones.
 
-A data set may have thousands of shards, a process often has 1,024 descriptors, and 256 on some systems.
+A data set may have thousands of shards, but a process often has only 1,024 descriptors, on some systems 256.
 """
 
 import os
@@ -15,54 +15,54 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-MOST_FILES = 512
+MAX_FILES = 512
 _numbers = count()
 _open: OrderedDict[int, tuple[Any, int]] = OrderedDict()
-"""Number of an `OnDemand` -> what it has open, and how many descriptors that takes; the least used one first."""
+"""Number of a `LazyFile` -> (opened object, number of descriptors), least recently used first."""
 
 
-class OnDemand(Generic[T]):
-    """What `open_it` returns, opened when it is asked for. It is closed by the last reference to it.
+class LazyFile(Generic[T]):
+    """Opens an object on first use. The object is closed when its last reference is gone.
 
-    All of a process together hold a third of its descriptors at most. After a fork each process has its own.
+    All of them together use at most a third of the process's descriptors. After a fork each process has its own.
 
     Args:
-        open_it: opens the files. It is called again if they were closed in between.
-        files: descriptors that it takes.
+        open_file: opens the object; called again if the object was closed in between.
+        num_files: number of descriptors that the object uses.
     """
 
-    def __init__(self, open_it: Callable[[], T], files: int = 1) -> None:
-        self._open_it, self._files, self._number = open_it, files, next(_numbers)
+    def __init__(self, open_file: Callable[[], T], num_files: int = 1) -> None:
+        self._open_file, self._num_files, self._number = open_file, num_files, next(_numbers)
         weakref.finalize(self, _open.pop, self._number, None)
 
     def get(self) -> T:
-        """Return what is open, opening it first where need be; raises what `open_it` does."""
+        """Return the object, opened if necessary. Raises the errors of `open_file`."""
         found = _open.get(self._number)
         if found is not None:
-            with suppress(KeyError):  # another thread has closed it: `found` holds it open
+            with suppress(KeyError):  # another thread dropped it; `found` keeps it open
                 _open.move_to_end(self._number)
             return found[0]
-        _make_room(self._files)
-        opened = self._open_it()
-        _open[self._number] = opened, self._files
+        _close_least_recent(self._num_files)
+        opened = self._open_file()
+        _open[self._number] = opened, self._num_files
         return opened
 
 
 class OpenFile:
-    """A descriptor for reading by position, closed with the last reference to it."""
+    """A descriptor for reading by position. It is closed when the last reference is gone."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self) -> None:
-        if hasattr(self, "descriptor"):  # it is not where the file could not be opened
+        if hasattr(self, "descriptor"):  # unset if the file could not be opened
             os.close(self.descriptor)
 
 
-def _make_room(files: int) -> None:
-    most = min(MOST_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
-    used = sum(taken for _, taken in list(_open.values()))
-    with suppress(KeyError):  # nothing is open any more
-        while used + files > most:
-            _, (_, taken) = _open.popitem(last=False)
-            used -= taken
+def _close_least_recent(num_files: int) -> None:
+    limit = min(MAX_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
+    used = sum(count for _, count in list(_open.values()))
+    with suppress(KeyError):  # nothing is left to close
+        while used + num_files > limit:
+            _, (_, count) = _open.popitem(last=False)
+            used -= count

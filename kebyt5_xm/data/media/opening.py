@@ -1,19 +1,18 @@
-"""Opens the media that a row refers to, once and safely, whatever its encoder's author knew about bad files.
+"""Opens the media of rows, once and safely, so that encoders never see bad files.
 
-Every failure is a `MediaError` with the file's name and a cause in one line. The policies stand in `image`,
-`audio` and `array`; what may be opened at all, in `reference`. Nothing here needs Pillow or soundfile before
-a file of their kind is opened.
+Every failure is a `MediaError` with the file's name and a one-line cause. `image`, `audio` and `array` document their
+rules; `reference` decides which files may be opened. Pillow and soundfile are imported only when a file needs them.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from kebyt5_xm.data.media.array import array_header, open_array
+from kebyt5_xm.data.media.array import open_array, read_array_header
 from kebyt5_xm.data.media.bad_sample import MediaError
-from kebyt5_xm.data.media.images.image import as_rgb, image_header, open_image
-from kebyt5_xm.data.media.recordings.audio import audio_header, open_audio
+from kebyt5_xm.data.media.images.image import as_rgb, open_image, read_image_header
+from kebyt5_xm.data.media.recordings.audio import open_audio, read_audio_header
 from kebyt5_xm.data.media.recordings.waveform import as_mono
-from kebyt5_xm.data.media.reference import Limits, Readable, Remote, resolve
+from kebyt5_xm.data.media.reference import Limits, Readable, RemoteUrl, resolve
 
 if TYPE_CHECKING:
     from kebyt5_xm.encoder import ArrayHeader, AudioHeader, ImageHeader
@@ -23,44 +22,44 @@ __all__ = [
     "Media",
     "MediaError",
     "Readable",
-    "Remote",
+    "RemoteUrl",
     "as_mono",
     "as_rgb",
-    "header",
     "open_array",
     "open_audio",
     "open_image",
     "open_media",
+    "read_header",
     "resolve",
 ]
 
 Media = Literal["image", "audio", "array"]
 
-_OPEN: dict[Media, Callable[[Readable, Limits | None], Any]] = {
+_OPENERS: dict[Media, Callable[[Readable, Limits | None], Any]] = {
     "image": open_image,
     "audio": open_audio,
     "array": open_array,
 }
-_HEADER: dict[Media, Callable[[Readable, Limits | None], Any]] = {
-    "image": image_header,
-    "audio": audio_header,
-    "array": array_header,
+_HEADER_READERS: dict[Media, Callable[[Readable, Limits | None], Any]] = {
+    "image": read_image_header,
+    "audio": read_audio_header,
+    "array": read_array_header,
 }
 
 
 def open_media(source: Readable, media: Media, limits: Limits | None = None) -> Any:
-    """Return an RGB image of Pillow, (mono float32 [samples], sample rate in Hz), or a float32 array.
+    """Return a Pillow RGB image, (mono float32 [samples], sample rate in Hz), or a float32 array.
 
-    Raises `MediaError` if the file cannot be had, and `UserError` if the library for it is not installed.
+    Raises `MediaError` if the file cannot be read, and `UserError` if its library is not installed.
     """
-    return _OPEN[media](source, limits)
+    return _OPENERS[media](source, limits)
 
 
-def header(
+def read_header(
     source: Readable, media: Media, limits: Limits | None = None
 ) -> "ImageHeader | AudioHeader | ArrayHeader":
-    """Return what the file's header says, without decoding: exactly the size that `open_media` would give.
+    """Return the exact size that `open_media` would give, from the file's header, without decoding.
 
-    Raises as `open_media`, as far as the header shows it.
+    Raises the errors of `open_media` that the header reveals.
     """
-    return _HEADER[media](source, limits)
+    return _HEADER_READERS[media](source, limits)

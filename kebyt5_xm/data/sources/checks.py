@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
 from kebyt5_xm.data.media.bad_sample import BadSample
-from kebyt5_xm.data.media.names import named_like
+from kebyt5_xm.data.media.names import guess_media
 from kebyt5_xm.data.media.reference import resolve
 from kebyt5_xm.data.pool import num_cores
 from kebyt5_xm.data.sources.template import Template
@@ -92,7 +92,7 @@ def _media_in(column: str, rows: Rows) -> str | None:
 def _kind(value: object, rows: Rows) -> str | None:
     if not isinstance(value, str) or len(value) > 1000:
         return None
-    media = named_like(value)
+    media = guess_media(value)
     if media is None:
         return None
     try:

@@ -13,7 +13,7 @@ from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.layouts.layout import Layout
 from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.media.interface import MediaInterface
-from kebyt5_xm.data.media.names import expanded
+from kebyt5_xm.data.media.names import expand_home
 from kebyt5_xm.data.media.reference import Limits
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.sources.checks import check_texts
@@ -97,7 +97,7 @@ class Manifest(Source):
         words = Words.of(labels)
         self.labels = words.labels if words else None
         self.training = Prompts(
-            open_rows(expanded(path), format),
+            open_rows(expand_home(path), format),
             Template(prompt),
             Template(target),
             words,
@@ -113,7 +113,7 @@ class Manifest(Source):
         self.held_out = (
             replace(
                 self.training,
-                rows=open_rows(expanded(validation), validation_format or format),
+                rows=open_rows(expand_home(validation), validation_format or format),
                 references_column=references,
             )
             if validation

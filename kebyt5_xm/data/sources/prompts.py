@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from kebyt5_xm.data.inputs import END, Example, MediaItem
 from kebyt5_xm.data.media.bad_sample import BadSample, MediaError, Skip
 from kebyt5_xm.data.media.interface import MediaInterface
-from kebyt5_xm.data.media.opening import header, open_media
-from kebyt5_xm.data.media.reference import Limits, Readable, Span, name_of, resolve
+from kebyt5_xm.data.media.opening import open_media, read_header
+from kebyt5_xm.data.media.reference import FileSpan, Limits, Readable, display_name, resolve
 from kebyt5_xm.data.sources.template import Change, Segment, Slot, Template, as_bytes
 from kebyt5_xm.data.sources.words import Words
 from kebyt5_xm.data.tables.rows import Rows
@@ -29,7 +29,7 @@ class MediaReference:
     """A row's reference to one medium: a path or URL, the bytes of a file, or a stretch of an archive."""
 
     prompts: "Prompts"
-    reference: str | bytes | Span
+    reference: str | bytes | FileSpan
 
     @property
     def identity(self) -> bytes:
@@ -104,9 +104,9 @@ class Prompts:
             raise self.rows.error(row, f"column '{self.references_column}' has no reference")
         return tuple(self._word(text, row) for text in found) if self.words else found
 
-    def readable(self, reference: str | bytes | Span) -> Readable:
+    def readable(self, reference: str | bytes | FileSpan) -> Readable:
         """Return what may be opened for a reference in a row; raise `MediaError` for what may not."""
-        if isinstance(reference, bytes | Span):
+        if isinstance(reference, bytes | FileSpan):
             return reference
         return resolve(self.rows.root, reference, self.allow_remote, self.allow_outside)
 
@@ -170,7 +170,7 @@ class Prompts:
             for segment in segments:
                 if isinstance(segment, Slot):
                     interface = self.interfaces[segment.modality]
-                    found = header(self.readable(segment.reference), interface.media, self.limits)
+                    found = read_header(self.readable(segment.reference), interface.media, self.limits)
                     positions += interface.num_slots(found)
         except BadSample as error:
             return error.cause
@@ -223,7 +223,7 @@ class Prompts:
         except BadSample:
             raise
         except UserError as error:  # too short for one feature, say: this sample's fault
-            raise MediaError(name_of(readable), str(error)) from error
+            raise MediaError(display_name(readable), str(error)) from error
 
     def _target_ids(self, row: int) -> NDArray[np.int16]:
         ids = encode(self.target_text(row))

@@ -15,8 +15,8 @@ from decimal import Decimal
 from typing import Any
 
 from kebyt5_xm.data.media.bad_sample import BadSample
-from kebyt5_xm.data.media.recordings.waveform import is_waveform, wav_of
-from kebyt5_xm.data.media.reference import Span
+from kebyt5_xm.data.media.recordings.waveform import encode_wav, is_waveform
+from kebyt5_xm.data.media.reference import FileSpan
 from kebyt5_xm.errors import UserError, did_you_mean
 
 
@@ -25,7 +25,7 @@ class Slot:
     """One input of `modality`: a path or URL as the row has it, a file's bytes, or a stretch of an archive."""
 
     modality: str
-    reference: str | bytes | Span
+    reference: str | bytes | FileSpan
 
 
 Segment = str | bytes | Slot
@@ -170,7 +170,7 @@ def _check_offset(column: str, row: Mapping[str, Any]) -> None:
 
 
 def _text(column: str, value: Any) -> str:
-    if isinstance(value, Span):
+    if isinstance(value, FileSpan):
         raise BadSample(f"column '{column}' is a file in a shard, expected text: .txt, .text, .cls or .json")
     if isinstance(value, bytes):  # of a binary column, in which many writers keep texts
         try:
@@ -206,12 +206,12 @@ def _whole(column: str, text: str) -> str:
     return text
 
 
-def _reference(column: str, value: Any) -> str | bytes | Span:
-    if isinstance(value, Span):
+def _reference(column: str, value: Any) -> str | bytes | FileSpan:
+    if isinstance(value, FileSpan):
         return value
     if isinstance(value, Mapping) and is_waveform(value):
         try:
-            return wav_of(value)
+            return encode_wav(value)
         except ValueError as error:
             raise BadSample(f"column '{column}' is a recording with {error}") from None
     if isinstance(value, Mapping):

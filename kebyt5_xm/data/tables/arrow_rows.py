@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.ipc
 
 from kebyt5_xm.data.media.bad_sample import RowError
-from kebyt5_xm.data.media.open_files import OnDemand
+from kebyt5_xm.data.media.open_files import LazyFile
 from kebyt5_xm.data.tables.arrow_values import list_column_names, to_python
 from kebyt5_xm.data.tables.derived import list_derived_paths, read_file_state, write_derived
 from kebyt5_xm.data.tables.rows import Row, Rows
@@ -62,7 +62,7 @@ class ArrowRows(Rows):
         self._state = self.state()
         if _find(self.path, self.suffix, self._state) is None:
             self._write(self._state)
-        self._opened = OnDemand(partial(_open, self.path, self.suffix, self._state))
+        self._opened = LazyFile(partial(_open, self.path, self.suffix, self._state))
         reader, about = self._opened.get()
         self._length: int = about["rows"]
         self._names: dict[str, int] = {

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.open_files import OnDemand, OpenFile
+from kebyt5_xm.data.media.open_files import LazyFile, OpenFile
 from kebyt5_xm.data.tables.derived import list_derived_paths, read_file_state, write_derived
 from kebyt5_xm.data.tables.json_value import UTF_16, parse_json
 from kebyt5_xm.data.tables.rows import MAX_ROW_BYTES, Row, Rows
@@ -65,7 +65,7 @@ class JsonLines(Rows):
         self.fingerprint = index.digest
         self._length = len(index.starts) - 1
         in_memory = index if index.place is None else None
-        self._opened = OnDemand(partial(_open, self.path, suffix, state, in_memory), files=2)
+        self._opened = LazyFile(partial(_open, self.path, suffix, state, in_memory), num_files=2)
         self._opened.get()
 
     def __len__(self) -> int:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 import pyarrow
 
-from kebyt5_xm.data.media.reference import Span, contents
+from kebyt5_xm.data.media.reference import FileSpan, read_contents
 from kebyt5_xm.data.tables.arrow_rows import ArrowRows, TableContents
 from kebyt5_xm.data.tables.json_value import decode_utf8, parse_json
 from kebyt5_xm.data.tables.rows import MAX_ROW_BYTES, Row, list_first_names, list_names
@@ -73,7 +73,7 @@ class TarRows(ArrowRows):
         if name == KEY:
             return found[KEY]
         at = found["names"].index(name)
-        span = Span(str(self.path), found["starts"][at], found["sizes"][at], f"{found[KEY]}.{name}")
+        span = FileSpan(str(self.path), found["starts"][at], found["sizes"][at], f"{found[KEY]}.{name}")
         if found["faults"][at] is not None:
             raise self.error(index, f"{span.name} {found['faults'][at]}")
         kind = name.rpartition(".")[2]
@@ -81,7 +81,7 @@ class TarRows(ArrowRows):
             return span
         if span.size > MAX_ROW_BYTES:
             raise self.error(index, f"{span.name} has {span.size} bytes, expected at most {MAX_ROW_BYTES}")
-        raw = contents(span)
+        raw = read_contents(span)
         if kind in JSON_EXTENSIONS:
             return self._parse_object(index, span, raw)
         try:
@@ -90,7 +90,7 @@ class TarRows(ArrowRows):
             raise self.error(index, f"{span.name} is {error}") from None
         return text.strip() if kind in NUMBER_EXTENSIONS else text.removesuffix("\n").removesuffix("\r")
 
-    def _parse_object(self, index: int, span: Span, raw: bytes) -> dict[str, Any]:
+    def _parse_object(self, index: int, span: FileSpan, raw: bytes) -> dict[str, Any]:
         try:
             found = parse_json(raw)
         except ValueError as error:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kebyt5_xm.data.media.bad_sample import json_line
+from kebyt5_xm.data.media.bad_sample import to_json_line
 from kebyt5_xm.data.text.documents import EMPTY, Problem
 from kebyt5_xm.data.text.store import Shard
 from kebyt5_xm.data.text.store_writer import ShardWriter, finish_store, shard_name, write_json
@@ -50,7 +50,7 @@ def make_shard(
             lines += num_lines
             problems.update(problem.cause for problem in found)
             problems[EMPTY] += num_empty
-            file.writelines(json_line(problem._asdict()) for problem in found)
+            file.writelines(to_json_line(problem._asdict()) for problem in found)
         shard = writer.close()
     report = Report(shard, lines, dict(+problems))
     write_json(_report_path(directory, number), asdict(report))
@@ -87,7 +87,7 @@ def merge_shards(
     problems = count_problems(reports)
     with durably(directory / ERRORS_NAME) as file:
         file.writelines(
-            json_line(found._asdict()) for found in iterate_problems(directory, reports, continues)
+            to_json_line(found._asdict()) for found in iterate_problems(directory, reports, continues)
         )
     finish_store(directory, language, separator, [report.shard for report in reports], problems, made_from)
     for number in range(len(reports)):

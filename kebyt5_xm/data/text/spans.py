@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.randomness import below, hash64
+from kebyt5_xm.data.randomness import hash64, map_to_range
 
 Boundaries = Literal["byte", "character"]
 
@@ -50,7 +50,7 @@ def draw_segments(
     cuts[0] = -1
     cuts[-1] = places
     inner = cuts[1:-1]
-    inner[:] = below(bits, last + 1)
+    inner[:] = map_to_range(bits, last + 1)
     for j in range(1, parts - 1):
         np.copyto(inner[j], last[j], where=(inner[:j] == inner[j]).any(axis=0))
     inner.sort(axis=0)

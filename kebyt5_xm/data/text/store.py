@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.open_files import OnDemand, OpenFile
+from kebyt5_xm.data.media.open_files import LazyFile, OpenFile
 from kebyt5_xm.errors import UserError
 
 FORMAT = "kebyt5-xm text store"
@@ -74,7 +74,7 @@ class Store:
         self._byte_starts = self._byte_ends - [shard.bytes for shard in self.shards]
         self._document_ends = np.cumsum([shard.documents for shard in self.shards], dtype=np.int64)
         self._files = {
-            name: OnDemand(partial(OpenFile, self.path / name))
+            name: LazyFile(partial(OpenFile, self.path / name))
             for shard in self.shards
             for name in (f"{shard.name}.bytes", f"{shard.name}.offsets")
         }

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.data.media.bad_sample import json_line
+from kebyt5_xm.data.media.bad_sample import to_json_line
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.training.callbacks.checkpoints import Newest
 from kebyt5_xm.training.task import Task
@@ -110,7 +110,7 @@ class Incidents(pl.Callback):
         if trainer.is_global_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
-                file.write(json_line(row))
+                file.write(to_json_line(row))
                 file.flush()
                 os.fsync(file.fileno())
 

@@ -8,7 +8,7 @@ import torch
 
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.data.media.bad_sample import Skip, json_line
+from kebyt5_xm.data.media.bad_sample import Skip, to_json_line
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.training.loggers import is_log_step
 
@@ -71,7 +71,7 @@ class Skips(pl.Callback):
     def _write(self, trainer: pl.Trainer, step: int, skips: list[tuple[str, Skip]]) -> None:
         with (Path(trainer.default_root_dir) / "skipped.jsonl").open("ab") as file:
             for source, skip in skips:
-                file.write(json_line({"step": step, "source": source, **skip._asdict()}))
+                file.write(to_json_line({"step": step, "source": source, **skip._asdict()}))
 
     def _judge(self, trainer: pl.Trainer, step: int) -> None:
         counts = torch.tensor(

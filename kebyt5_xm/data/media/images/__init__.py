@@ -1,1 +1,1 @@
-"""Images: any common file becomes an upright RGB image."""
+"""Images: decodes common formats to upright RGB."""

@@ -1,1 +1,1 @@
-"""Recordings: any common file becomes one channel of float32 at its own rate."""
+"""Recordings: decodes common formats to mono float32 at their own sample rate."""

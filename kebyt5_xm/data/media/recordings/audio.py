@@ -1,12 +1,12 @@
-"""Recordings: any common file becomes one channel of float32 at its own rate, or a `MediaError`.
+"""Decodes common audio files to mono float32 at their own sample rate, or raises a `MediaError`.
 
-- PCM in WAV, AIFF, CAF, AU and W64, and Vorbis and Opus in Ogg, are read through libsndfile; FLAC, MP3, AAC, AMR,
-  MP4 (M4A, MOV, 3GP) and Matroska (WebM) through FFmpeg. docs/data.md has the table. The content decides, not the
-  extension; only what has no header is told by its name: `.pcm`.
-- Several channels are averaged. The sample rate is kept: resampling is the encoder's preprocessor's.
-- The length is known before anything is decoded, and its limit is checked then. Decoding has to give exactly as
-  many samples, or the recording is refused with both numbers. Nothing is ever cut.
-- A truncated or damaged file is refused, as far as its format shows it.
+- libsndfile reads PCM in WAV, AIFF, CAF, AU and W64, and Vorbis and Opus in Ogg. FFmpeg reads FLAC, MP3, AAC, AMR,
+  MP4 (M4A, MOV, 3GP) and Matroska (WebM). docs/data.md has the table. The content decides the format, not the
+  extension. Only samples without a header are recognised by their suffix, `.pcm`.
+- Several channels are averaged. The sample rate is kept: the encoder's preprocessor resamples.
+- The length is known, and its limit checked, before anything is decoded. If decoding gives another number of samples,
+  the recording is refused with both numbers. Nothing is ever cut.
+- A truncated or damaged file is refused if its format reveals the damage.
 - Zero samples, NaN and infinite samples, and rates outside 8 to 192 kHz are refused. Silence is a recording.
 """
 
@@ -17,21 +17,35 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.media.byte_ranges import open_range
 from kebyt5_xm.data.media.recordings.boxes import EBML, MOVIE_BOXES, check_matroska, check_movie
 from kebyt5_xm.data.media.recordings.chunks import Samples, find_samples
+from kebyt5_xm.data.media.recordings.containers import open_container, open_flac
 from kebyt5_xm.data.media.recordings.decoders import Sound, open_sound
-from kebyt5_xm.data.media.recordings.demuxed import demuxed_sound, flac_sound
-from kebyt5_xm.data.media.recordings.frames import adts_sounds, amr_sounds, is_adts, mpeg_frame, mpeg_sounds
-from kebyt5_xm.data.media.recordings.ogg import ogg_sounds
-from kebyt5_xm.data.media.recordings.tags import end_of_sound, start_of_sound
+from kebyt5_xm.data.media.recordings.frames import (
+    find_adts_sounds,
+    find_amr_sounds,
+    find_mpeg_sounds,
+    is_adts,
+    parse_mpeg_frame,
+)
+from kebyt5_xm.data.media.recordings.ogg import find_ogg_sounds
+from kebyt5_xm.data.media.recordings.tags import find_sound_end, find_sound_start
 from kebyt5_xm.data.media.recordings.waveform import check_rate, check_waveform
-from kebyt5_xm.data.media.reference import Limits, Local, Readable, Refused, Remote, Span, reading
-from kebyt5_xm.data.media.stretch import stretch
+from kebyt5_xm.data.media.reference import (
+    FileSpan,
+    Limits,
+    LocalPath,
+    MediaRefusal,
+    Readable,
+    RemoteUrl,
+    open_readable,
+)
 
 if TYPE_CHECKING:
     from kebyt5_xm.encoder import AudioHeader
 
-HEADERLESS = ".pcm"
+HEADERLESS_SUFFIX = ".pcm"
 HEADERLESS_SETTINGS: dict[str, Any] = {
     "samplerate": 16_000,
     "channels": 1,
@@ -39,9 +53,9 @@ HEADERLESS_SETTINGS: dict[str, Any] = {
     "subtype": "PCM_16",
     "endian": "LITTLE",
 }
-"""What libsndfile is told of files of this name: they are as those of KsponSpeech (Bang et al. 2020)."""
-HEADERS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"riff", b"caff", b".snd", b"fLaC", b"OggS")
-OTHERS = {
+"""libsndfile's settings for files with this suffix: the format of KsponSpeech (Bang et al. 2020)."""
+HEADER_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"riff", b"caff", b".snd", b"fLaC", b"OggS")
+UNSUPPORTED = {
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "WMA (ASF)",
     b"MAC ": "Monkey's Audio",
     b"wvpk": "WavPack",
@@ -54,130 +68,132 @@ OTHERS = {
     b"DSD ": "DSD",
     b"\0\0\x01\xba": "MPEG video",
 }
-"""How files begin that are known, and not read."""
+"""First bytes of known formats that are not supported."""
 
 
 def open_audio(source: Readable, limits: Limits | None = None) -> tuple[NDArray[np.float32], int]:
-    """Return (mono float32 [samples], sample rate in Hz); raise `MediaError` if it cannot be had."""
-    with reading(source) as stream:
-        sounds = _sounds(source, stream, limits or Limits())
+    """Return (mono float32 [samples], sample rate in Hz); raise `MediaError` if the file cannot be read."""
+    with open_readable(source) as stream:
+        sounds = _find_sounds(source, stream, limits or Limits())
         waveform = np.empty(sum(sound.num_samples for sound in sounds), dtype=np.float32)
-        at = 0
+        start = 0
         for sound in sounds:
-            _decode(sound, waveform[at : at + sound.num_samples])
-            at += sound.num_samples
+            _decode(sound, waveform[start : start + sound.num_samples])
+            start += sound.num_samples
         check_waveform(waveform, sounds[0].sample_rate)
         return waveform, sounds[0].sample_rate
 
 
-def audio_header(source: Readable, limits: Limits | None = None) -> "AudioHeader":
-    """Return the length and rate without decoding; raise `MediaError` as `open_audio` would."""
+def read_audio_header(source: Readable, limits: Limits | None = None) -> "AudioHeader":
+    """Return the length and rate without decoding; raise the `MediaError` of `open_audio`."""
     from kebyt5_xm.encoder import AudioHeader
 
-    with reading(source) as stream:
-        sounds = _sounds(source, stream, limits or Limits())
+    with open_readable(source) as stream:
+        sounds = _find_sounds(source, stream, limits or Limits())
         return AudioHeader(sum(sound.num_samples for sound in sounds), sounds[0].sample_rate)
 
 
 def _decode(sound: Sound, waveform: NDArray[np.float32]) -> None:
-    """Fill `waveform` with `sound`; raise `Refused` unless it has exactly the samples that it announces."""
+    """Decode `sound` into `waveform`; raise `MediaRefusal` unless it has exactly as many samples as announced."""
     expected, found = sound.num_samples + sound.padding, 0
     for block in sound.blocks():
-        kept = block[: max(0, len(waveform) - found)]
-        waveform[found : found + len(kept)] = kept
+        used = block[: max(0, len(waveform) - found)]
+        waveform[found : found + len(used)] = used
         found += len(block)
         if found > expected:
-            raise Refused(f"the header says {sound.num_samples} samples, found more ({found}); write it anew")
+            raise MediaRefusal(
+                f"the header says {sound.num_samples} samples, found more ({found}); write the file again"
+            )
     if found < expected:
-        raise Refused(f"truncated: the header says {expected} samples, found {found}")
+        raise MediaRefusal(f"truncated: the header says {expected} samples, found {found}")
 
 
-def _sounds(source: Readable, stream: BinaryIO, limits: Limits) -> list[Sound]:
-    """Return what the recording consists of, at least one; it is within the limits."""
-    sounds = _found(source, stream, limits.max_seconds)
+def _find_sounds(source: Readable, stream: BinaryIO, limits: Limits) -> list[Sound]:
+    """Return the sounds of the recording, at least one; raise `MediaRefusal` if a limit is exceeded."""
+    sounds = _identify_sounds(source, stream, limits.max_seconds)
     rates = sorted({sound.sample_rate for sound in sounds})
     for rate in rates:
         check_rate(rate)
     if len(rates) > 1:
-        raise Refused(
-            f"found recordings of {' and '.join(map(str, rates))} Hz, joined to one file; expected one rate"
+        raise MediaRefusal(
+            f"found recordings of {' and '.join(map(str, rates))} Hz joined in one file, expected one rate"
         )
     num_samples = sum(sound.num_samples for sound in sounds)
     if min(sound.num_samples for sound in sounds) < 0 or num_samples < 1:
-        raise Refused("found no samples")
+        raise MediaRefusal("found no samples")
     if num_samples > limits.max_seconds * rates[0]:
-        raise Refused(
+        raise MediaRefusal(
             f"found {num_samples / rates[0]:.1f} seconds, expected at most {limits.max_seconds:g}; "
             "raise max_seconds or cut the recording into pieces"
         )
     return sounds
 
 
-def _found(source: Readable, stream: BinaryIO, max_seconds: float) -> list[Sound]:
+def _identify_sounds(source: Readable, stream: BinaryIO, max_seconds: float) -> list[Sound]:
     if _is_headerless(source, stream):
         return [open_sound(stream, HEADERLESS_SETTINGS)]
     size = stream.seek(0, io.SEEK_END)
-    start = start_of_sound(stream)
+    start = find_sound_start(stream)
     stream.seek(start)
     magic = stream.read(32)
     if samples := find_samples(stream, start, size):
         if samples.mpeg:
-            return mpeg_sounds(stream, samples.start, samples.end, max_seconds)
-        return [_chunked(stream, start, size, samples)]
+            return find_mpeg_sounds(stream, samples.start, samples.end, max_seconds)
+        return [_open_chunked(stream, start, size, samples)]
     if magic[4:8] in MOVIE_BOXES and not start:
         check_movie(stream, size)
-        return [demuxed_sound(stream, "mov", max_seconds)]
+        return [open_container(stream, "mov", max_seconds)]
     if magic[:4] == EBML and not start:
         check_matroska(stream, size)
-        return [demuxed_sound(stream, "matroska", max_seconds)]
-    end = end_of_sound(stream)
+        return [open_container(stream, "matroska", max_seconds)]
+    end = find_sound_end(stream)
     if magic[:4] == b"OggS":
-        return ogg_sounds(stream, start, end, max_seconds)
+        return find_ogg_sounds(stream, start, end, max_seconds)
     if magic[:4] == b"fLaC":
-        return [flac_sound(stretch(stream, start, end), max_seconds)]
+        return [open_flac(open_range(stream, start, end), max_seconds)]
     if magic[:5] == b"#!AMR" and not start:
-        return amr_sounds(stream, end, max_seconds)
+        return find_amr_sounds(stream, end, max_seconds)
     if is_adts(magic):
-        return adts_sounds(stream, start, end, max_seconds)
-    if mpeg_frame(magic):
-        return mpeg_sounds(stream, start, end, max_seconds)
+        return find_adts_sounds(stream, start, end, max_seconds)
+    if parse_mpeg_frame(magic):
+        return find_mpeg_sounds(stream, start, end, max_seconds)
     name = "AVI" if magic[8:12] == b"AVI " else None
-    name = name or next((name for begin, name in OTHERS.items() if magic.startswith(begin)), None)
+    name = name or next((name for begin, name in UNSUPPORTED.items() if magic.startswith(begin)), None)
     if name:
-        raise Refused(f"found {name}, which is not read; convert it: ffmpeg -i IN OUT.flac")
-    raise Refused("found no readable recording (its beginning is that of no format that is read)")
+        raise MediaRefusal(f"found {name}, which is not supported; convert it: ffmpeg -i IN OUT.flac")
+    raise MediaRefusal("found no readable recording (its first bytes match no supported format)")
 
 
 def _is_headerless(source: Readable, stream: BinaryIO) -> bool:
-    """Return whether `source`, opened as `stream`, is to be read as samples from its first byte on.
+    """Return whether `source`, opened as `stream`, holds samples without a header.
 
-    Nothing in such a file tells what it is, so its name has to: a path, a URL or a file in a shard that ends in
-    `.pcm`. Bytes without a name are never taken for it, and a file so named that begins like a WAV, AIFF, CAF, AU,
-    FLAC or Ogg file is read as that. Some recordings of KsponSpeech have an odd number of bytes: the last one is half
-    a sample, and is left out.
+    Only the name can tell: the path, URL or shard member must end in `.pcm`. Bytes without a name never count as
+    headerless. A `.pcm` file that begins like a WAV, AIFF, CAF, AU, FLAC or Ogg file is read as that format. Some
+    recordings of KsponSpeech have an odd number of bytes: their last byte is half a sample and is dropped.
     """
     match source:
-        case Local() | Remote() | Span():
-            name = source.name  # behind a link the file itself may be called anything
+        case LocalPath() | RemoteUrl() | FileSpan():
+            name = source.name  # behind a link, the file itself may have any name
         case str() | os.PathLike():
             name = os.fspath(source)
         case _:
             return False
-    if not name.lower().endswith(HEADERLESS):
+    if not name.lower().endswith(HEADERLESS_SUFFIX):
         return False
     stream.seek(0)
-    return stream.read(4) not in HEADERS
+    return stream.read(4) not in HEADER_MAGICS
 
 
-def _chunked(stream: BinaryIO, start: int, size: int, samples: Samples) -> Sound:
-    """Return the sound of a file of chunks, as libsndfile reads it."""
+def _open_chunked(stream: BinaryIO, start: int, size: int, samples: Samples) -> Sound:
+    """Return the sound of a chunked file (WAV, AIFF, ...), read by libsndfile."""
     if samples.head:
-        stream = stretch(stream, samples.start, samples.end, samples.head)
+        stream = open_range(stream, samples.start, samples.end, samples.head)
     elif start or not samples.tail:
-        stream = stretch(stream, start, size if samples.tail else samples.end)
-    sound = open_sound(stream, promised=samples.promised, per_block=samples.per_block)
-    if samples.held and sound.num_samples != samples.held:
-        raise Refused(
-            f"malformed: its bytes hold {samples.held} samples, libsndfile finds {sound.num_samples}; write it anew"
+        stream = open_range(stream, start, size if samples.tail else samples.end)
+    sound = open_sound(stream, announced=samples.announced, per_block=samples.per_block)
+    if samples.stored and sound.num_samples != samples.stored:
+        raise MediaRefusal(
+            f"malformed: its bytes hold {samples.stored} samples, libsndfile finds {sound.num_samples}; write the "
+            "file again"
         )
     return sound

@@ -1,20 +1,20 @@
-"""Whether a file of boxes is whole: MP4, QuickTime and 3GP, and Matroska with WebM.
+"""Checks that MP4, QuickTime, 3GP, Matroska and WebM files are complete and undamaged.
 
-FFmpeg reads such a file as far as it goes and passes over what it cannot make out, so both are looked for here.
+FFmpeg silently reads a truncated file to its end and skips damaged parts.
 Layouts: ISO/IEC 14496-12, section 4.2; RFC 8794 (EBML), sections 5 and 6, and RFC 9559 (Matroska).
 """
 
 from typing import BinaryIO
 
-from kebyt5_xm.data.media.recordings.tags import after_zeros, tag_at
-from kebyt5_xm.data.media.reference import Refused
+from kebyt5_xm.data.media.recordings.tags import skip_zeros, tag_length
+from kebyt5_xm.data.media.reference import MediaRefusal
 
 MOVIE_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
-"""Those that such a file may begin with."""
+"""The boxes with which such a file may begin."""
 NESTED_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 EBML = b"\x1a\x45\xdf\xa3"
 SEGMENT, CLUSTER = 0x18538067, 0x1F43B675
-# What may stand in a segment and in a cluster; all else is damage.
+# Elements allowed in a segment and in a cluster; any other element means damage.
 IN_SEGMENT = {
     CLUSTER,
     0x114D9B74,  # SeekHead
@@ -41,12 +41,14 @@ IN_CLUSTER = {
 
 
 def check_movie(stream: BinaryIO, end: int) -> None:
-    """Raise `Refused` if a box of an MP4 goes past the end of the file, or the one that describes it lacks."""
+    """Raise `MediaRefusal` if a box of an MP4 passes the end of the file, or the moov box is missing."""
     names = _check_boxes(stream, 0, end, end)
     if names.count(b"moov") > 1:
-        raise Refused("found two recordings in one file; cut it at the second ftyp box")
+        raise MediaRefusal("found two recordings in one file; cut it at the second ftyp box")
     if b"moov" not in names:
-        raise Refused("truncated: it has no moov box, which a recorder writes last; repair or record it anew")
+        raise MediaRefusal(
+            "truncated: found no moov box, which recorders write last; repair the file or record it again"
+        )
 
 
 def _check_boxes(stream: BinaryIO, position: int, end: int, size: int) -> list[bytes]:
@@ -58,36 +60,35 @@ def _check_boxes(stream: BinaryIO, position: int, end: int, size: int) -> list[b
         if length == 1:
             length, content = int.from_bytes(header[8:16], "big"), 16
         if length == 0 and name != b"mdat":
-            if after_zeros(stream, position) >= end:
+            if skip_zeros(stream, position) >= end:
                 break
-            raise Refused(f"damaged: no box at byte {position}")
+            raise MediaRefusal(f"damaged: no box at byte {position}")
         length = length or end - position
-        if names and (tag := tag_at(header + stream.read(16))):
+        if names and (tag := tag_length(header + stream.read(16))):
             length = tag
         elif length < content or not name.decode("latin-1").isprintable():
-            raise Refused(f"damaged: no box at byte {position}")
+            raise MediaRefusal(f"damaged: no box at byte {position}")
         if position + length > end:
-            raise Refused(
+            raise MediaRefusal(
                 f"truncated: the box {name.decode('latin-1')} announces {length} bytes, {end - position} found"
             )
         if name in NESTED_BOXES:
             _check_boxes(stream, position + content, position + length, size)
         elif name in (b"stsz", b"stz2"):
             stream.seek(position + content + 8)
-            # FFmpeg keeps a note of every one, of which each is a byte at least.
+            # FFmpeg allocates memory for each packet. A packet has at least one byte.
             if int.from_bytes(stream.read(4), "big") > size:
-                raise Refused("damaged: it announces more packets than it has bytes")
+                raise MediaRefusal("damaged: it announces more packets than the file has bytes")
         names.append(name)
         position += length
     return names
 
 
 def check_matroska(stream: BinaryIO, end: int) -> None:
-    """Raise `Refused` if an element of a Matroska file goes past the end of the file, or is none."""
+    """Raise `MediaRefusal` if an element of a Matroska file passes its end, or is not allowed where it stands."""
     position, clusters = 0, 0
-    inside: list[
-        tuple[int, set[int], bool]
-    ] = []  # segment and cluster: end, what may stand there, end not said
+    # Open segment and cluster: (end, allowed elements, is the length unknown).
+    inside: list[tuple[int, set[int], bool]] = []
     while position < end:
         while inside and position >= inside[-1][0]:
             inside.pop()
@@ -97,28 +98,28 @@ def check_matroska(stream: BinaryIO, end: int) -> None:
         size_width = _width(header[width:]) if width else 0
         if not width or not size_width or len(header) < width + size_width:
             if end - position < 12:
-                raise Refused("truncated: its last element is incomplete")
-            if after_zeros(stream, position) >= end:
+                raise MediaRefusal("truncated: its last element is incomplete")
+            if skip_zeros(stream, position) >= end:
                 break
-            raise Refused(f"damaged: no element at byte {position}")
+            raise MediaRefusal(f"damaged: no element at byte {position}")
         content = position + width + size_width
         value = int.from_bytes(header[width : width + size_width], "big") & ((1 << 7 * size_width) - 1)
         unknown = value == (1 << 7 * size_width) - 1
         if number == int.from_bytes(EBML, "big") and position:
-            raise Refused(f"found a second recording at byte {position}; cut the file there")
-        # An unknown length ends where something stands that cannot stand inside.
+            raise MediaRefusal(f"found a second recording at byte {position}; cut the file there")
+        # An element of unknown length ends before the first element that it cannot contain.
         while len(inside) > 1 and inside[-1][2] and number not in inside[-1][1]:
             inside.pop()
         if inside and number not in inside[-1][1]:
-            raise Refused(f"damaged: no element at byte {position}")
+            raise MediaRefusal(f"damaged: no element at byte {position}")
         if not inside and number not in (int.from_bytes(EBML, "big"), SEGMENT, 0xEC):
-            raise Refused(f"damaged: no element at byte {position}")
+            raise MediaRefusal(f"damaged: no element at byte {position}")
         limit = inside[-1][0] if inside else end
         stop = limit if unknown else content + value
         if stop > end:
-            raise Refused(f"truncated: an element announces {value} bytes, {end - content} found")
+            raise MediaRefusal(f"truncated: an element announces {value} bytes, {end - content} found")
         if stop > limit or (unknown and number not in (SEGMENT, CLUSTER)):
-            raise Refused(f"damaged: the element at byte {position} does not fit into its place")
+            raise MediaRefusal(f"damaged: the element at byte {position} does not fit into its parent")
         if number in (SEGMENT, CLUSTER):
             clusters += number == CLUSTER
             inside.append((stop, IN_SEGMENT if number == SEGMENT else IN_CLUSTER, unknown))
@@ -126,11 +127,11 @@ def check_matroska(stream: BinaryIO, end: int) -> None:
         else:
             position = stop
     if not clusters:
-        raise Refused("truncated: it has no cluster, which would hold the sound")
+        raise MediaRefusal("truncated: found no cluster, which would hold the sound")
 
 
 def _width(raw: bytes) -> int:
-    """Return the length in bytes of the number that `raw` begins with, 0 if it cannot be one."""
+    """Return the length in bytes of the number at the start of `raw`, 0 if it is invalid."""
     return 9 - raw[0].bit_length() if raw and raw[0] else 0
 
 

@@ -1,7 +1,7 @@
-"""Files of chunks that hold samples: WAV (RIFF, RIFX, RF64, BW64, W64), AIFF and AIFF-C, CAF; and AU.
+"""Finds the samples in chunked files: WAV (RIFF, RIFX, RF64, BW64, W64), AIFF, AIFF-C, CAF; and AU.
 
-Each chunk says its length, so a file that was cut, joined or left unfinished by its writer shows. What stands behind
-the samples has to be chunks too: else the length was wrong and samples would be lost. Layouts: Microsoft, "Multiple
+Each chunk states its length, which reveals files that were cut, joined or left unfinished. Only chunks may follow the
+samples: otherwise the length is wrong and samples would be lost. Layouts: Microsoft, "Multiple
 Channel Audio Data and WAVE Files"; EBU Tech 3306 (RF64); Apple, "Audio Interchange File Format" and "Core Audio
 Format Specification"; Sony, "Wave64"; Sun, audio(4).
 """
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from kebyt5_xm.data.media.recordings.tags import after_zeros, tag_at
-from kebyt5_xm.data.media.reference import Refused
+from kebyt5_xm.data.media.recordings.tags import skip_zeros, tag_length
+from kebyt5_xm.data.media.reference import MediaRefusal
 
-# Writers that cannot seek back leave a length near 2^31 or 2^32 in a WAV: it means "until the end".
+# Writers that cannot seek back leave a length near 2^31 or 2^32 in a WAV. It means "until the end".
 UNKNOWN_LENGTH = 0x7FFFF000
 UNKNOWN_KINDS = (b"RIFF", b"RIFX", b"riff", b"caff")  # in W64 and CAF it is near 2^63, or -1
-MPEG_FORMATS = (0x50, 0x55)  # of WAV: frames of MPEG audio, layers I/II and III
-# Of WAV: a sample has its own bytes (PCM, float, a-law, mu-law, by GUID).
+MPEG_FORMATS = (0x50, 0x55)  # WAV format tags of MPEG audio, layers I/II and III
+# WAV format tags with a fixed number of bytes per sample (PCM, float, a-law, mu-law, by GUID).
 PLAIN_FORMATS = (1, 3, 6, 7, 0xFFFE)
 AIFF_PLAIN = (b"", b"NONE", b"sowt", b"twos", b"raw ", b"in24", b"in32", b"fl32", b"FL32", b"fl64", b"FL64")
 W64_TAIL = {
@@ -28,7 +28,7 @@ W64_TAIL = {
 
 @dataclass(frozen=True)
 class Chunks:
-    """How a family of files writes its chunks. Lengths in bytes; `first` is where the first chunk stands."""
+    """The chunk layout of a file family. Lengths in bytes; `first` is the offset of the first chunk."""
 
     samples: bytes
     order: Literal["little", "big"]
@@ -48,96 +48,98 @@ KNOWN = set(
     b"afsp minf elm1 regn SSND COMM MARK COMT ANNO AUTH NAME (c) APPL CHAN INST FVER SAUR desc pakt kuki chan mark "
     b"info strg uuid free midi ovvw peak wavl slnt ds64 r64m".split()
 )
-"""The chunks that writers of such files use, without the spaces that fill their names up to four letters."""
+"""Chunk names in use, without the spaces that pad them to four letters."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Where the samples of a file stand, and what of its header libsndfile has to be told anew.
+    """The position of the samples in a file, and corrections to its header for libsndfile.
 
-    `mpeg`: they are frames of MPEG audio. `head`: what to put in front of them, where the file's own does not do.
-    `promised` and `per_block`: how many samples of each channel the file announces (0: not said), and each block of
-    its codec holds; `held`, how many there must be by their bytes (0: not known).
-    `tail`: libsndfile may see what stands behind them.
+    `mpeg`: the samples are MPEG audio frames. `head`: a header that replaces the file's own; empty to keep it.
+    `announced`: samples per channel that the file announces, 0 if unknown. `per_block`: samples in a block of its
+    codec. `stored`: samples per channel computed from the bytes, 0 if unknown.
+    `tail`: whether libsndfile may see the bytes behind the samples.
     """
 
     start: int
     end: int
     mpeg: bool = False
     head: bytes = b""
-    promised: int = 0
+    announced: int = 0
     per_block: int = 1
-    held: int = 0
+    stored: int = 0
     tail: bool = True
 
 
 def find_samples(stream: BinaryIO, start: int, end: int) -> Samples | None:
-    """Return where the samples are, None for a file of another kind; raise `Refused` for one that is not whole."""
+    """Return the samples' position, or None for another kind of file; raise `MediaRefusal` for an incomplete file."""
     stream.seek(start)
     magic = stream.read(28)
     kind, form = magic[:4], magic[8:12]
     if kind in (b"RIFF", b"RF64", b"BW64") and form == b"WAVE":
-        return _find(stream, start, end, WAV, kind)
+        return _find_in_chunks(stream, start, end, WAV, kind)
     if kind == b"RIFX" and form == b"WAVE":
-        return _find(stream, start, end, WAV_BIG, kind)
+        return _find_in_chunks(stream, start, end, WAV_BIG, kind)
     if kind == b"FORM" and form in (b"AIFF", b"AIFC"):
-        return _find(stream, start, end, AIFF, kind)
+        return _find_in_chunks(stream, start, end, AIFF, kind)
     if kind == b"riff" and magic[4:16] == W64_TAIL[b"riff"]:
-        return _find(stream, start, end, W64, kind)
+        return _find_in_chunks(stream, start, end, W64, kind)
     if kind == b"caff":
-        return _find(stream, start, end, CAF, kind)
+        return _find_in_chunks(stream, start, end, CAF, kind)
     if kind in (b".snd", b"dns."):
-        return _find_au(magic, start, end)
+        return _find_in_au(magic, start, end)
     return None
 
 
-def _find(stream: BinaryIO, start: int, end: int, chunks: Chunks, kind: bytes) -> Samples:
-    stored: dict[bytes, bytes] = {}
-    mended = False
-    for name, length, at, unpadded in _walk(stream, start + chunks.first, end, chunks):
-        mended = mended or unpadded
+def _find_in_chunks(stream: BinaryIO, start: int, end: int, chunks: Chunks, kind: bytes) -> Samples:
+    headers: dict[bytes, bytes] = {}
+    repaired = False
+    for name, length, at, unpadded in _read_chunks(stream, start + chunks.first, end, chunks):
+        repaired = repaired or unpadded
         if name != chunks.samples:
             if name[:4] in (b"fmt ", b"fact", b"ds64", b"COMM"):
                 stream.seek(at)
-                stored[name[:4]] = stream.read(min(length, 1 << 12))
+                headers[name[:4]] = stream.read(min(length, 1 << 12))
             continue
         found = end - at
         if kind in (b"RF64", b"BW64") and length == 0xFFFFFFFF:
-            length = int.from_bytes(stored.get(b"ds64", b"")[8:16], "little")
+            length = int.from_bytes(headers.get(b"ds64", b"")[8:16], "little")
         if length >= (1 << 62 if chunks.length == 8 else UNKNOWN_LENGTH) and kind in UNKNOWN_KINDS:
-            length, mended = found, mended or kind != b"caff"
+            length, repaired = found, repaired or kind != b"caff"
         elif (
             not length and found and kind in (b"RIFF", b"RIFX") and not _only_chunks(stream, at, end, chunks)
         ):
-            length, mended = found, True
+            length, repaired = found, True
         if length > found:
-            raise Refused(f"truncated: {length} bytes of samples announced, {found} found")
+            raise MediaRefusal(f"truncated: {length} bytes of samples announced, {found} found")
         _check_rest(stream, at + length, end, chunks)
-        return _samples(
-            stored, at, length, chunks, b"" if not mended else b"RIFX" if kind == b"RIFX" else b"RIFF"
+        return _describe_samples(
+            headers, at, length, chunks, b"" if not repaired else b"RIFX" if kind == b"RIFX" else b"RIFF"
         )
-    raise Refused(f"truncated: found no chunk of samples ({chunks.samples[:4].decode()})")
+    raise MediaRefusal(f"truncated: found no chunk of samples ({chunks.samples[:4].decode()})")
 
 
-def _samples(stored: dict[bytes, bytes], at: int, length: int, chunks: Chunks, mended: bytes) -> Samples:
-    """Return the samples; `mended` names the container if its header has to be written anew."""
-    layout = stored.get(b"fmt ", b"")
+def _describe_samples(
+    headers: dict[bytes, bytes], at: int, length: int, chunks: Chunks, repaired: bytes
+) -> Samples:
+    """Return the samples. `repaired` is the container name if the header must be rewritten, else empty."""
+    layout = headers.get(b"fmt ", b"")
     tag = int.from_bytes(layout[:2], chunks.order)
     if tag == 0xFFFE:
-        tag = int.from_bytes(layout[24:26], chunks.order)  # the GUID begins with the older number
+        tag = int.from_bytes(layout[24:26], chunks.order)  # the GUID begins with the older format tag
     head = b""
-    if mended:
+    if repaired:
         size = length.to_bytes(8, chunks.order)
         size = size[:4] if chunks.order == "little" else size[4:]
         fmt = b"fmt " + len(layout).to_bytes(4, chunks.order) + layout + b"\0" * (len(layout) % 2)
         whole = (4 + len(fmt) + 8 + length) % (1 << 32)
-        head = mended + whole.to_bytes(4, chunks.order) + b"WAVE" + fmt + b"data" + size
+        head = repaired + whole.to_bytes(4, chunks.order) + b"WAVE" + fmt + b"data" + size
     if chunks == AIFF:
-        return _samples_of_aiff(stored.get(b"COMM", b""), at, length)
+        return _describe_aiff_samples(headers.get(b"COMM", b""), at, length)
     if tag in PLAIN_FORMATS:
         width = int.from_bytes(layout[12:14], chunks.order)  # bytes of a sample of all channels
-        return Samples(at, at + length, head=head, held=length // width if width else 0, tail=chunks != W64)
-    fact, per_block = stored.get(b"fact", b"")[:4], layout[18:20]
+        return Samples(at, at + length, head=head, stored=length // width if width else 0, tail=chunks != W64)
+    fact, per_block = headers.get(b"fact", b"")[:4], layout[18:20]
     return Samples(
         at,
         at + length,
@@ -148,22 +150,22 @@ def _samples(stored: dict[bytes, bytes], at: int, length: int, chunks: Chunks, m
     )
 
 
-def _samples_of_aiff(common: bytes, at: int, length: int) -> Samples:
+def _describe_aiff_samples(common: bytes, at: int, length: int) -> Samples:
     channels, frames, bits = (int.from_bytes(common[a:b], "big") for a, b in ((0, 2), (2, 6), (6, 8)))
     width = channels * ((bits + 7) // 8)  # bytes of a sample of all channels
-    held = (length - 8) // width if width and common[18:22] in AIFF_PLAIN else 0
-    # libsndfile takes the pad byte of a chunk for one sample more.
-    if held and not 0 <= held - frames <= 1:
-        raise Refused(
-            f"{'truncated' if held < frames else 'malformed'}: {frames} samples announced, bytes of {held} found"
+    stored = (length - 8) // width if width and common[18:22] in AIFF_PLAIN else 0
+    # libsndfile counts the pad byte of a chunk as one more sample.
+    if stored and not 0 <= stored - frames <= 1:
+        raise MediaRefusal(
+            f"{'truncated' if stored < frames else 'malformed'}: {frames} samples announced, bytes of {stored} found"
         )
-    return Samples(at, at + length, promised=frames, per_block=2)
+    return Samples(at, at + length, announced=frames, per_block=2)
 
 
-def _walk(
+def _read_chunks(
     stream: BinaryIO, position: int, end: int, chunks: Chunks
 ) -> Iterator[tuple[bytes, int, int, bool]]:
-    """Yield of each chunk its name, its length, where its content stands, and if a pad byte lacked before it."""
+    """Yield each chunk's name, length, content offset, and whether the pad byte before it is missing."""
     head, odd = chunks.name + chunks.length, False
     while position + head <= end:
         stream.seek(position - odd)
@@ -172,10 +174,10 @@ def _walk(
         header = raw[:head] if unpadded or not odd else raw[1:]
         position -= unpadded
         if not _is_name(header[:4]):
-            raise Refused(f"malformed: no chunk at byte {position} of the file; write it anew")
+            raise MediaRefusal(f"malformed: no chunk at byte {position} of the file; write the file again")
         length = int.from_bytes(header[chunks.name :], chunks.order) - (head if chunks.inclusive else 0)
         if length < 0:
-            raise Refused(
+            raise MediaRefusal(
                 f"malformed: the chunk at byte {position} of the file is shorter than its own header"
             )
         yield header[: chunks.name], length, position + head, unpadded
@@ -184,18 +186,18 @@ def _walk(
 
 
 def _only_chunks(stream: BinaryIO, position: int, end: int, chunks: Chunks) -> bool:
-    """Say whether nothing but chunks stands from `position` on, which are whole."""
+    """Return whether only complete chunks follow from `position` on."""
     stop = position
     try:
-        for _, length, at, _ in _walk(stream, position, end, chunks):
+        for _, length, at, _ in _read_chunks(stream, position, end, chunks):
             stop = at + length
-    except Refused:
+    except MediaRefusal:
         return False
     return position < stop <= end
 
 
 def _check_rest(stream: BinaryIO, position: int, end: int, chunks: Chunks) -> None:
-    """Raise `Refused` if something other than chunks, tags or zeros stands behind the samples."""
+    """Raise `MediaRefusal` if anything but chunks, tags or zeros follows the samples."""
     odd = chunks.align == 2 and position % 2
     position += odd
     while position < end:
@@ -205,19 +207,19 @@ def _check_rest(stream: BinaryIO, position: int, end: int, chunks: Chunks) -> No
         position -= odd and header is raw
         name = header[:4]
         head = chunks.name + chunks.length
-        if len(header) < head or (not any(header) and after_zeros(stream, position) >= end):
+        if len(header) < head or (not any(header) and skip_zeros(stream, position) >= end):
             return
         if name in (b"RIFF", b"RIFX", b"RF64", b"FORM", b"caff", b"riff") or name == chunks.samples[:4]:
-            raise Refused(f"found a second recording at byte {position}; cut the file there")
-        if length := tag_at(header):
+            raise MediaRefusal(f"found a second recording at byte {position}; cut the file there")
+        if length := tag_length(header):
             position, odd = position + length, 0
             continue
         length = int.from_bytes(header[chunks.name : head], chunks.order) - (head if chunks.inclusive else 0)
-        # A known chunk that was cut takes no samples along.
+        # A known chunk may be cut: no samples are lost.
         if not _is_known(name) and (not _is_name(name) or not 0 <= length <= end - position - head):
-            raise Refused(
-                f"malformed: at byte {position} its samples end, as it says, but {end - position} bytes follow; "
-                "write it anew"
+            raise MediaRefusal(
+                f"malformed: the header says its samples end at byte {position}, but {end - position} bytes follow; "
+                "write the file again"
             )
         odd = chunks.align == 2 and length % 2
         position += head + max(0, length) + -length % chunks.align
@@ -231,14 +233,16 @@ def _is_name(name: bytes) -> bool:
     return len(name) == 4 and all(0x20 <= byte < 0x7F for byte in name)
 
 
-def _find_au(magic: bytes, start: int, end: int) -> Samples:
+def _find_in_au(magic: bytes, start: int, end: int) -> Samples:
     order: Literal["little", "big"] = "big" if magic[:4] == b".snd" else "little"
     offset, length = (int.from_bytes(magic[at : at + 4], order) for at in (4, 8))
     found = end - start - offset
     if length == 0xFFFFFFFF:
         length = found
     if length > found:
-        raise Refused(f"truncated: {length} bytes of samples announced, {max(0, found)} found")
+        raise MediaRefusal(f"truncated: {length} bytes of samples announced, {max(0, found)} found")
     if length < found:
-        raise Refused(f"malformed: {length} bytes of samples announced, {found} found; write it anew")
+        raise MediaRefusal(
+            f"malformed: {length} bytes of samples announced, {found} found; write the file again"
+        )
     return Samples(start + offset, end)

@@ -1,7 +1,7 @@
-"""From files to samples: libsndfile, FFmpeg through PyAV, and the `Sound` that each reader of recordings gives.
+"""Decodes audio with libsndfile and with FFmpeg (through PyAV); defines `Sound`, which every audio reader returns.
 
-libsndfile reads PCM and its relatives in WAV, AIFF, CAF, AU and W64, and Vorbis and Opus in Ogg. FFmpeg decodes with
-one thread, prints nothing, and every error is damage.
+libsndfile reads PCM and similar codecs in WAV, AIFF, CAF, AU and W64, and Vorbis and Opus in Ogg. FFmpeg decodes with
+one thread, prints nothing, and any error of it means damage.
 """
 
 import io
@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.reference import Refused
+from kebyt5_xm.data.media.reference import MediaRefusal
 from kebyt5_xm.errors import UserError
 
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "OGG")
-BLOCK_VALUES = 1 << 20  # decoded at a time, whatever the number of channels
+BLOCK_VALUES = 1 << 20  # values decoded at a time, all channels together
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
-"""Of FFmpeg's decoders: damage that a checksum shows is an error."""
+"""Options of FFmpeg's decoders: a wrong checksum is an error."""
 DTYPES = {
     "flt": np.float32,
     "dbl": np.float64,
@@ -29,16 +29,16 @@ DTYPES = {
     "s32": np.int32,
     "s64": np.int64,
 }
-"""By FFmpeg's names of sample formats, without the "p" of planar ones."""
+"""FFmpeg's sample formats, without the "p" of planar ones."""
 
 
 @dataclass(frozen=True)
 class Sound:
-    """One stretch of sound; a recording is one of them, or several that were joined.
+    """One continuous sound. A recording has one, or several if files were joined.
 
-    `blocks` decodes: it yields one channel of float32, [samples] at a time, and raises `Refused` at damage. All
-    of them together must be `num_samples` and then `padding` samples, which an encoder added to fill up its last
-    frame. `sample_rate` is in Hz.
+    `blocks` decodes: it yields blocks of mono float32 [samples] and raises `MediaRefusal` for damage. The blocks must
+    add up to `num_samples + padding` samples; the encoder added the padding to fill its last frame. `sample_rate` is
+    in Hz.
     """
 
     num_samples: int
@@ -48,23 +48,24 @@ class Sound:
 
 
 def open_sound(
-    stream: BinaryIO, settings: dict[str, Any] | None = None, promised: int = 0, per_block: int = 0
+    stream: BinaryIO, settings: dict[str, Any] | None = None, announced: int = 0, per_block: int = 0
 ) -> Sound:
-    """Return the sound of `stream`, of which the header alone is read.
+    """Return the sound of `stream`; only the header is read.
 
-    `settings` are libsndfile's for a stream without a header. `promised` is how many samples the file announces,
-    and `per_block` how many a block of its codec holds: libsndfile gives whole blocks.
+    `settings` are libsndfile's, for a stream without a header. `announced` is the number of samples that the file
+    announces, 0 if unknown. `per_block` is the number of samples in a block of its codec: libsndfile returns whole
+    blocks.
     """
-    with _sound_file(stream, settings) as sound:
+    with _open_sound_file(stream, settings) as sound:
         if settings is None and sound.format not in FORMATS:
-            raise Refused(
-                f"found a recording in the format {sound.format}, which is not read; convert it to WAV"
+            raise MediaRefusal(
+                f"found a recording in the format {sound.format}, which is not supported; convert it to WAV"
             )
         num_samples, rate = sound.frames, sound.samplerate
-    padding = num_samples - promised if num_samples - per_block < promised < num_samples else 0
+    padding = num_samples - announced if num_samples - per_block < announced < num_samples else 0
 
     def blocks() -> Iterator[NDArray[np.float32]]:
-        with _sound_file(stream, settings) as sound:
+        with _open_sound_file(stream, settings) as sound:
             size = max(1, BLOCK_VALUES // sound.channels)
             while len(block := sound.read(size, dtype="float32", always_2d=True)):
                 yield block[:, 0] if sound.channels == 1 else block.mean(axis=1)
@@ -72,8 +73,8 @@ def open_sound(
     return Sound(num_samples - padding, rate, blocks, padding)
 
 
-class _Calm:
-    """A file as libsndfile asks for it: it is called from C, where an exception would only be printed."""
+class _SafeStream:
+    """A file for libsndfile that stores read errors: C code calls it, so an exception would only be printed."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -95,36 +96,36 @@ class _Calm:
             self.error = error
             return b""
 
-    def write(self, data: bytes) -> int:  # libsndfile has to find one, and never calls it
+    def write(self, data: bytes) -> int:  # libsndfile requires the method but never calls it
         raise io.UnsupportedOperation
 
 
 @contextmanager
-def _sound_file(stream: BinaryIO, settings: dict[str, Any] | None) -> Iterator[Any]:
-    soundfile, file = _soundfile(), _Calm(stream)
+def _open_sound_file(stream: BinaryIO, settings: dict[str, Any] | None) -> Iterator[Any]:
+    soundfile, file = _import_soundfile(), _SafeStream(stream)
     try:
         with soundfile.SoundFile(file, **(settings or {})) as sound:
             yield sound
     except soundfile.LibsndfileError as error:
         if file.error:
             raise file.error from None
-        raise Refused(f"found no readable recording ({error.error_string})") from None
+        raise MediaRefusal(f"found no readable recording ({error.error_string})") from None
     if file.error:
         raise file.error
 
 
-def _soundfile() -> ModuleType:
+def _import_soundfile() -> ModuleType:
     try:
         import soundfile
-    except (ImportError, OSError):  # OSError: the package is there, libsndfile is not
+    except (ImportError, OSError):  # OSError: soundfile is installed, libsndfile is not
         raise UserError(
             "found a recording but no soundfile; install it: pip install 'kebyt5-xm[audio]'"
         ) from None
     return soundfile
 
 
-def pyav() -> Any:
-    """Return PyAV, which keeps FFmpeg silent unless it is told otherwise."""
+def import_pyav() -> Any:
+    """Return PyAV, which keeps FFmpeg silent by default."""
     try:
         import av
     except ImportError:
@@ -135,9 +136,9 @@ def pyav() -> Any:
 
 
 def decode_packets(codec: str, packets: Iterable[bytes], sample_rate: int) -> Iterator[NDArray[np.float32]]:
-    """Yield one channel of float32 for `packets` of a stream without a container."""
-    av = pyav()
-    # OpenCORE knows pauses, FFmpeg's own decoder does not.
+    """Yield blocks of mono float32 for the `packets` of a stream without a container."""
+    av = import_pyav()
+    # OpenCORE handles pauses in speech (DTX), FFmpeg's own decoder does not.
     names = [f"libopencore_{codec}"] if codec.startswith("amr") else []
     context = next(
         av.CodecContext.create(name, "r") for name in (*names, codec) if name in av.codecs_available
@@ -150,24 +151,24 @@ def decode_packets(codec: str, packets: Iterable[bytes], sample_rate: int) -> It
 
 
 def decode(context: Any, packet: Any, sample_rate: int) -> Iterator[NDArray[np.float32]]:
-    """Yield one channel of float32 for a packet; None is for what the decoder still holds."""
+    """Yield blocks of mono float32 for a packet; None flushes the decoder."""
     try:
         frames = context.decode(packet)
-    except pyav().error.FFmpegError as error:
-        raise Refused(f"truncated or damaged: a packet cannot be decoded ({error.strerror})") from None
+    except import_pyav().error.FFmpegError as error:
+        raise MediaRefusal(f"truncated or damaged: a packet cannot be decoded ({error.strerror})") from None
     for frame in frames:
         if frame.is_corrupt:
-            raise Refused("damaged: the decoder found a corrupt frame")
+            raise MediaRefusal("damaged: the decoder found a corrupt frame")
         if frame.sample_rate != sample_rate:
-            raise Refused(
+            raise MediaRefusal(
                 f"its header says {sample_rate} Hz, its sound has {frame.sample_rate} Hz (HE-AAC?); convert it to "
                 "FLAC or WAV"
             )
-        yield mono(frame)
+        yield mix_to_mono(frame)
 
 
-def mono(frame: Any) -> NDArray[np.float32]:
-    """Return the mean of the channels of a frame, [samples], integers as shares of their range."""
+def mix_to_mono(frame: Any) -> NDArray[np.float32]:
+    """Return the mean over a frame's channels, [samples]; integers are scaled to -1..1."""
     name, count = frame.format.name, frame.samples
     dtype = DTYPES[name.removesuffix("p")]
     if name.endswith("p"):  # planar: each channel has its own buffer

@@ -1,9 +1,9 @@
-"""Streams of frames without a container: MPEG audio (MP3), ADTS (AAC) and AMR.
+"""Reads streams of frames without a container: MPEG audio (MP3), ADTS (AAC) and AMR.
 
-The frames are found by their own headers, one behind the other, because a demuxer passes over what is no frame and
-gives a half one as if it were whole; FFmpeg decodes them one by one. Joined recordings come apart where tags or
-another Info frame stand between them, or where the rate or the number of channels changes. The counts of an Info
-frame are not believed where frames can be counted.
+We parse the frame headers ourselves and let FFmpeg decode frame by frame, because a demuxer skips damaged bytes and
+returns an incomplete frame as if it were complete. Joined recordings are split at tags, at another Info frame, and
+where the rate or the number of channels changes. Frames are counted; the counts in an Info frame only reveal
+truncation.
 
 Layouts: ISO/IEC 11172-3, section 2.4.1.3, and 13818-3 for the lower rates (MPEG audio); gabriel.mp3-tech.org, "Mp3
 Info Tag rev 1" (the Info frame, also named Xing, or VBRI); ISO/IEC 13818-7, 6.2 (ADTS); RFC 4867, 5.3 (AMR).
@@ -18,40 +18,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.media.recordings.decoders import Sound, decode_packets
-from kebyt5_xm.data.media.recordings.tags import behind_tag
-from kebyt5_xm.data.media.reference import Refused
+from kebyt5_xm.data.media.recordings.tags import skip_tag
+from kebyt5_xm.data.media.reference import MediaRefusal
 
-# kbit/s by the bitrate index, for layers II and III of MPEG 1 and for both in MPEG 2 and 2.5; index 0 is "free".
+# kbit/s by bitrate index, for layers II and III of MPEG 1, and for both in MPEG 2 and 2.5; index 0 is "free".
 BITRATES = {
     "II": (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     "III": (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     "low": (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-# Hz by the rate index, for the two bits of the version: 0 is MPEG 2.5, 2 is MPEG 2, 3 is MPEG 1.
+# Hz by rate index, for the version bits: 0 is MPEG 2.5, 2 is MPEG 2, 3 is MPEG 1.
 RATES = {0: (11_025, 12_000, 8_000), 2: (22_050, 24_000, 16_000), 3: (44_100, 48_000, 32_000)}
-LAYERS = {1: "III", 2: "II"}  # by the two bits of the layer; layer I is read nowhere any more
-DECODER_DELAY = 529  # samples that every decoder of layer III gives first (the page of the Info tag)
-ENCODERS = (b"LAME", b"Lavf", b"Lavc")  # those that write how much they added in front and behind
+LAYERS = {1: "III", 2: "II"}  # by the layer bits; layer I is obsolete
+DECODER_DELAY = 529  # samples that every layer III decoder adds in front (page on the Info tag)
+ENCODERS = (b"LAME", b"Lavf", b"Lavc")  # encoders that write how many samples they added in front and behind
 AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
-# Bytes behind the first one of a frame, by the type in it.
+# Bytes that follow the first byte of a frame, by the type in that byte.
 AMR_NB = {**dict(enumerate((12, 13, 15, 17, 19, 20, 26, 31, 5))), 15: 0}
 AMR_WB = {**dict(enumerate((17, 23, 32, 36, 40, 46, 50, 58, 60, 5))), 14: 0, 15: 0}
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What the first bytes of a frame say. `length` in bytes includes them; `stream` is what must not change."""
+    """The header of a frame. `length` in bytes includes the header; `stream` is constant in a recording."""
 
     length: int
     num_samples: int
     sample_rate: int
     stream: tuple[str, int, bool]
-    """The codec by FFmpeg's name, the rate in Hz, and whether it has one channel."""
+    """FFmpeg's codec name, the rate in Hz, and whether the sound is mono."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """What stands in front of a recording: samples to drop in `front` and `behind`, counts (0: not said)."""
+    """An Info frame: samples to drop in `front` and `behind`, number of frames and bytes (0 if unknown)."""
 
     front: int = DECODER_DELAY
     behind: int = 0
@@ -59,13 +59,13 @@ class Info:
     size: int = 0
 
 
-def mpeg_frame(header: bytes) -> Frame | None:
-    """Read the first four bytes of a frame of layer II or III; None if they are something else."""
-    return _mpeg_frame(header[:4])
+def parse_mpeg_frame(header: bytes) -> Frame | None:
+    """Parse the first four bytes of a layer II or III frame; return None for anything else."""
+    return _parse_mpeg_frame(header[:4])
 
 
-@lru_cache(maxsize=1 << 12)  # a recording has few different ones, and many frames
-def _mpeg_frame(header: bytes) -> Frame | None:
+@lru_cache(maxsize=1 << 12)  # a recording has many frames but few different headers
+def _parse_mpeg_frame(header: bytes) -> Frame | None:
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, LAYERS.get(header[1] >> 1 & 3)
@@ -84,17 +84,17 @@ def _mpeg_frame(header: bytes) -> Frame | None:
     )
 
 
-def info_of(raw: bytes) -> Info | None:
-    """Return what the frame `raw` says of the recording, or None if it is one of sound."""
+def parse_info_frame(raw: bytes) -> Info | None:
+    """Return the content of an Info frame, or None if the frame `raw` holds sound."""
     if not any(name in raw[:40] for name in (b"Xing", b"Info", b"VBRI")):
         return None
     for side in (9, 17, 32):  # bytes of side information, by version and channels
         if raw[4 + side : 8 + side] in (b"Xing", b"Info"):
-            return _info(raw[4 + side :])
+            return _parse_info(raw[4 + side :])
     return Info() if raw[36:40] == b"VBRI" else None
 
 
-def _info(raw: bytes) -> Info:
+def _parse_info(raw: bytes) -> Info:
     flags, at, numbers = raw[7] if len(raw) > 7 else 0, 8, []
     for bit, length in ((1, 4), (2, 4), (4, 100), (8, 4)):  # frames, bytes, table of contents, quality
         numbers.append(int.from_bytes(raw[at : at + 4], "big") if flags & bit else 0)
@@ -109,7 +109,7 @@ def _info(raw: bytes) -> Info:
 
 @dataclass
 class _Run:
-    """Frames of one encoder: where they begin, their lengths in bytes, and what came in front of them."""
+    """Consecutive frames of one recording: their start and lengths in bytes, and the Info frame before them."""
 
     start: int
     frame: Frame
@@ -118,29 +118,31 @@ class _Run:
     num_samples: int = 0
 
 
-def mpeg_sounds(stream: BinaryIO, start: int, end: int, max_seconds: float) -> list[Sound]:
-    """Return the sounds of MPEG audio between two bytes of `stream`; raise `Refused` if a frame is not whole."""
-    return _sounds(stream, start, end, max_seconds, mpeg_frame, "MP3")
+def find_mpeg_sounds(stream: BinaryIO, start: int, end: int, max_seconds: float) -> list[Sound]:
+    """Return the sounds of MPEG audio in a byte range of `stream`; raise `MediaRefusal` for an incomplete frame."""
+    return _find_sounds(stream, start, end, max_seconds, parse_mpeg_frame, "MP3")
 
 
-def adts_sounds(stream: BinaryIO, start: int, end: int, max_seconds: float) -> list[Sound]:
-    """As `mpeg_sounds`, for AAC in ADTS."""
-    return _sounds(stream, start, end, max_seconds, _adts_frame, "AAC")
+def find_adts_sounds(stream: BinaryIO, start: int, end: int, max_seconds: float) -> list[Sound]:
+    """Like `find_mpeg_sounds`, for AAC in ADTS."""
+    return _find_sounds(stream, start, end, max_seconds, _parse_adts_frame, "AAC")
 
 
-def amr_sounds(stream: BinaryIO, end: int, max_seconds: float) -> list[Sound]:
-    """As `mpeg_sounds`, for a file of AMR, narrow or wide band."""
+def find_amr_sounds(stream: BinaryIO, end: int, max_seconds: float) -> list[Sound]:
+    """Like `find_mpeg_sounds`, for an AMR file, narrowband or wideband."""
     stream.seek(0)
     wide = stream.read(9) == b"#!AMR-WB\n"
-    return _sounds(stream, 9 if wide else 6, end, max_seconds, _amr_wide_frame if wide else _amr_frame, "AMR")
+    return _find_sounds(
+        stream, 9 if wide else 6, end, max_seconds, _parse_amr_wide_frame if wide else _parse_amr_frame, "AMR"
+    )
 
 
 def is_adts(header: bytes) -> bool:
-    """Say whether seven bytes begin a frame of AAC."""
-    return _adts_frame(header) is not None
+    """Return whether seven bytes begin an AAC frame."""
+    return _parse_adts_frame(header) is not None
 
 
-def _adts_frame(header: bytes) -> Frame | None:
+def _parse_adts_frame(header: bytes) -> Frame | None:
     if len(header) < 7 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
         return None
     rate_index, length = header[2] >> 2 & 15, int.from_bytes(header[3:6], "big") >> 5 & 0x1FFF
@@ -150,22 +152,22 @@ def _adts_frame(header: bytes) -> Frame | None:
     return Frame(length, 1024 * ((header[6] & 3) + 1), rate, ("aac", rate, channels == 1))
 
 
-def _amr_frame(header: bytes) -> Frame | None:
+def _parse_amr_frame(header: bytes) -> Frame | None:
     kind = header[0] >> 3 & 15
     return Frame(1 + AMR_NB[kind], 160, 8_000, ("amrnb", 8_000, True)) if kind in AMR_NB else None
 
 
-def _amr_wide_frame(header: bytes) -> Frame | None:
+def _parse_amr_wide_frame(header: bytes) -> Frame | None:
     kind = header[0] >> 3 & 15
     return Frame(1 + AMR_WB[kind], 320, 16_000, ("amrwb", 16_000, True)) if kind in AMR_WB else None
 
 
-def _sounds(
+def _find_sounds(
     stream: BinaryIO,
     start: int,
     end: int,
     max_seconds: float,
-    frame_of: Callable[[bytes], Frame | None],
+    parse_frame: Callable[[bytes], Frame | None],
     name: str,
 ) -> list[Sound]:
     runs: list[_Run] = []
@@ -173,12 +175,12 @@ def _sounds(
     stream.seek(start)
     while position < end:
         header = stream.read(min(32, end - position))
-        frame = frame_of(header)
+        frame = parse_frame(header)
         if frame is None:
-            behind = behind_tag(stream, position, end)
+            behind = skip_tag(stream, position, end)
             if behind == position:
                 cut = len(header) < 4
-                raise Refused(
+                raise MediaRefusal(
                     f"truncated: the last {name} frame is incomplete"
                     if cut
                     else f"damaged: no {name} frame at byte {position}"
@@ -188,9 +190,9 @@ def _sounds(
             joined = True
             continue
         if position + frame.length > end:
-            raise Refused(f"truncated: the last {name} frame is incomplete")
+            raise MediaRefusal(f"truncated: the last {name} frame is incomplete")
         rest = stream.read(max(0, frame.length - len(header)))
-        info = info_of(header + rest) if frame.stream[0] == "mp3float" else None
+        info = parse_info_frame(header + rest) if frame.stream[0] == "mp3float" else None
         if info or joined or frame.stream != runs[-1].frame.stream:
             _check_whole(runs, position, name)
             first = position + (frame.length if info else 0)
@@ -203,31 +205,33 @@ def _sounds(
             runs[-1].num_samples += frame.num_samples
             seconds += frame.num_samples / frame.sample_rate
             if seconds > max_seconds:
-                raise Refused("it is longer than max_seconds; raise it or cut the recording into pieces")
+                raise MediaRefusal(
+                    "the recording is longer than max_seconds; raise max_seconds or cut the recording into pieces"
+                )
         position += frame.length
         if len(header) > frame.length:
             stream.seek(position)
     _check_whole(runs, end, name)
     runs = [run for run in runs if run.lengths]
     if not runs:
-        raise Refused(f"found no {name} frames")
-    return [_sound(stream, run) for run in runs]
+        raise MediaRefusal(f"found no {name} frames")
+    return [_to_sound(stream, run) for run in runs]
 
 
 def _check_whole(runs: list[_Run], end: int, name: str) -> None:
-    """Refuse the last run if it was cut between two frames, as far as its Info frame tells."""
+    """Refuse the last run if its Info frame shows that it was cut between two frames."""
     if not runs:
         return
     run = runs[-1]
     announced, found = run.info.frames, len(run.lengths)
-    # The count of frames alone is often one too many: some encoders count the Info frame.
+    # The number of frames alone is often one too high: some encoders count the Info frame.
     if run.info.size > end - run.start + run.frame.length and announced > found:
-        raise Refused(f"truncated: {announced} {name} frames announced, {found} found")
+        raise MediaRefusal(f"truncated: {announced} {name} frames announced, {found} found")
     if not run.info.size and announced > found + 1:
-        raise Refused(f"truncated: {announced} {name} frames announced, {found} found")
+        raise MediaRefusal(f"truncated: {announced} {name} frames announced, {found} found")
 
 
-def _sound(stream: BinaryIO, run: _Run) -> Sound:
+def _to_sound(stream: BinaryIO, run: _Run) -> Sound:
     codec, rate, _ = run.frame.stream
 
     def packets() -> Iterator[bytes]:

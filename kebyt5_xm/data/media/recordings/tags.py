@@ -1,20 +1,22 @@
-"""Tags around the sound of a file: ID3v2 (several, too) and APEv2 in front, those and ID3v1 and Lyrics3 behind.
+"""Finds tags around the sound: ID3v2 and APEv2 in front (also several), and those, ID3v1 and Lyrics3 behind.
 
-Layouts: id3.org (ID3v2.4 structure, 3.1 and 3.4; Lyrics3 v2), wiki.hydrogenaud.io (APEv2). The kinds of files that
-say their own length (WAV, MP4) need nothing of this behind them.
+Layouts: id3.org (ID3v2.4 structure, 3.1 and 3.4; Lyrics3 v2), wiki.hydrogenaud.io (APEv2). Files that
+state their own length (WAV, MP4) need no search for tags behind the sound.
 """
 
 import io
 from typing import BinaryIO
 
 ID3V1, ID3V1_ENHANCED = 128, 227  # bytes
-LYRICS_MAX = 5100 + 11 + 9  # bytes of a Lyrics3 v1 tag, which does not say its length, with its two marks
+LYRICS_MAX = (
+    5100 + 11 + 9
+)  # bytes of the longest Lyrics3 v1 tag with both marks; it does not state its length
 
 
-def tag_at(header: bytes) -> int:
-    """Return the length in bytes of the tag that begins with `header` (32 bytes suffice), 0 if none does."""
+def tag_length(header: bytes) -> int:
+    """Return the length in bytes of the tag that begins with `header` (32 bytes suffice), 0 without a tag."""
     if header[:3] == b"ID3" and len(header) >= 10 and max(header[6:10]) < 0x80 and header[3] < 0xFF:
-        return 10 + _seven_bits(header[6:10]) + (10 if header[5] & 0x10 else 0)
+        return 10 + _decode_seven_bits(header[6:10]) + (10 if header[5] & 0x10 else 0)
     if header[:8] == b"APETAGEX" and len(header) >= 32:
         return 32 + int.from_bytes(header[12:16], "little")
     if header[:4] == b"TAG+":
@@ -24,20 +26,20 @@ def tag_at(header: bytes) -> int:
     return 0
 
 
-def start_of_sound(stream: BinaryIO) -> int:
-    """Return where the file goes on behind its tags and the zeros that may fill them up."""
+def find_sound_start(stream: BinaryIO) -> int:
+    """Return the offset behind the leading tags and their zero padding."""
     position = 0
     while True:
         stream.seek(position)
         header = stream.read(32)
-        length = tag_at(header)
+        length = tag_length(header)
         if header[:3] == b"TAG" or not length:
             return position
-        position = after_zeros(stream, position + length)
+        position = skip_zeros(stream, position + length)
 
 
-def after_zeros(stream: BinaryIO, position: int) -> int:
-    """Return where the first byte from `position` on stands that is not zero: the size if there is none."""
+def skip_zeros(stream: BinaryIO, position: int) -> int:
+    """Return the offset of the first nonzero byte from `position` on, or the file size."""
     stream.seek(position)
     while block := stream.read(1 << 16):
         if rest := block.lstrip(b"\0"):
@@ -46,27 +48,27 @@ def after_zeros(stream: BinaryIO, position: int) -> int:
     return position
 
 
-def behind_tag(stream: BinaryIO, position: int, end: int) -> int:
-    """Return where a tag at `position` ends; `end` if only zeros follow; `position` if neither stands there.
+def skip_tag(stream: BinaryIO, position: int, end: int) -> int:
+    """Return the end of a tag at `position`, `end` if only zeros follow, else `position`.
 
-    The zeros that fill up a last block are no tag and no sound.
+    Zeros that pad a last block are neither tag nor sound.
     """
     stream.seek(position)
     header = stream.read(min(32, end - position))
-    if length := tag_at(header):
+    if length := tag_length(header):
         return position + length
-    return end if not any(header) and after_zeros(stream, position) >= end else position
+    return end if not any(header) and skip_zeros(stream, position) >= end else position
 
 
-def end_of_sound(stream: BinaryIO) -> int:
-    """Return where the tags at the end of the file begin: its size if there are none."""
+def find_sound_end(stream: BinaryIO) -> int:
+    """Return the offset of the trailing tags, or the file size without any."""
     end = stream.seek(0, io.SEEK_END)
-    while length := _tag_before(stream, end):
+    while length := _trailing_tag_length(stream, end):
         end -= length
     return end
 
 
-def _tag_before(stream: BinaryIO, end: int) -> int:
+def _trailing_tag_length(stream: BinaryIO, end: int) -> int:
     start = max(0, end - LYRICS_MAX)
     stream.seek(start)
     tail = stream.read(end - start)
@@ -82,11 +84,11 @@ def _tag_before(stream: BinaryIO, end: int) -> int:
     elif tail[-9:] == b"LYRICSEND":
         length = len(tail) - tail.rfind(b"LYRICSBEGIN") if b"LYRICSBEGIN" in tail else 0
     elif tail[-10:-7] == b"3DI":
-        length = 20 + _seven_bits(tail[-4:])
+        length = 20 + _decode_seven_bits(tail[-4:])
     return length if length <= end else 0
 
 
-def _seven_bits(number: bytes) -> int:
+def _decode_seven_bits(number: bytes) -> int:
     value = 0
     for byte in number:
         value = value << 7 | byte & 0x7F

@@ -1,7 +1,7 @@
-"""Recordings as numbers: waveforms in memory, and `{"array", "sampling_rate"}` in a row.
+"""Recordings given as numbers: waveforms in memory, and `{"array", "sampling_rate"}` in a row.
 
-`datasets` makes such rows where recordings were decoded and stored without its type for them. They become the bytes
-of a WAV file, and so meet the same limits and the same reader as any other.
+`datasets` writes such rows when decoded recordings are stored without its Audio type. They are encoded as WAV, so
+that the same limits and the same reader apply as to files.
 """
 
 import io
@@ -11,53 +11,53 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.reference import Refused, failures_of
+from kebyt5_xm.data.media.reference import MediaRefusal, wrap_errors
 
-# Telephone to studio. A damaged header may say 1 Hz, and resampling that would fill the memory.
+# Hz, telephone to studio. A damaged header may give 1 Hz, and resampling that would fill the memory.
 MIN_RATE, MAX_RATE = 8_000, 192_000
 MAX_CHANNELS = 64
-"""Above, a waveform [time, channels] is taken for something else."""
-ARRAY, RATE = "array", "sampling_rate"
+"""A waveform [time, channels] with more channels is refused."""
+ARRAY_KEY, RATE_KEY = "array", "sampling_rate"
 MAX_CHANNELS_IN_ROW = 8
-"""The shorter axis of a matrix in a row holds the channels if it has at most these: 7.1 sound. Our own choice."""
+"""In a row, the shorter axis of a matrix is the channels if it is at most this long (7.1 sound). Our own choice."""
 MAX_RATE_IN_ROW = 1 << 26
-"""Hz that the header of a WAV can hold, whatever the channels; what is above `MAX_RATE` is refused by the reader."""
+"""Hz that fit into a WAV header with any number of channels. The reader refuses rates above `MAX_RATE`."""
 MAX_BYTES = (1 << 32) - 100
-"""What the header of a WAV can say."""
+"""The largest data size that fits into a WAV header."""
 
 
 def as_mono(samples: Any, sample_rate: Any) -> tuple[NDArray[np.float32], int]:
-    """Return samples that are already in memory as `open_audio` would: arrays, or tensors of torch.
+    """Return samples in memory (array or torch tensor) as (mono float32 [samples], sample rate in Hz).
 
-    They are floats, [time], or of several channels, [time, channels] or [channels, time], where the one side is at
-    most 64 and the other more than four times as long. Integers are refused, as their range is not known.
+    They are floats of shape [time], [time, channels] or [channels, time]; there are at most 64 channels, and the time
+    axis is more than four times as long. Integers are refused, because their range is unknown.
     """
-    with failures_of("the recording"):
+    with wrap_errors("the recording"):
         if hasattr(samples, "detach"):
             samples = samples.detach().cpu()
             samples = samples.float().numpy() if samples.is_floating_point() else samples.numpy()
         samples = np.asarray(samples)
-        waveform = _mixed(samples).astype(np.float32)
-        rate = _whole(sample_rate)
+        waveform = _mix_channels(samples).astype(np.float32)
+        rate = _parse_sample_rate(sample_rate)
         check_waveform(waveform, rate)
         return waveform, rate
 
 
-def _whole(sample_rate: Any) -> int:
+def _parse_sample_rate(sample_rate: Any) -> int:
     try:
         rate = int(sample_rate)
         if rate == sample_rate:
             return rate
     except (TypeError, ValueError, OverflowError):
         pass
-    raise Refused(f"found a sample rate of {str(sample_rate)[:60]!r}, expected a whole number of Hz")
+    raise MediaRefusal(f"found a sample rate of {str(sample_rate)[:60]!r}, expected a whole number of Hz")
 
 
-def _mixed(samples: NDArray[Any]) -> NDArray[Any]:
-    """Return the mean over the channels, [time]."""
+def _mix_channels(samples: NDArray[Any]) -> NDArray[Any]:
+    """Return the mean over the channels, [time]; raise `MediaRefusal` for a wrong type or shape."""
     if samples.dtype.kind != "f":
         remedy = f"; divide by {1 << (8 * samples.dtype.itemsize - 1)}" if samples.dtype.kind == "i" else ""
-        raise Refused(
+        raise MediaRefusal(
             f"found {samples.dtype} of shape {list(samples.shape)}, expected floats from -1 to 1{remedy}"
         )
     if samples.ndim == 1:
@@ -68,61 +68,63 @@ def _mixed(samples: NDArray[Any]) -> NDArray[Any]:
             return samples.reshape(-1)
         if short <= MAX_CHANNELS and long > 4 * short:
             return samples.mean(axis=int(samples.shape[1] == short), dtype=np.float64)
-    raise Refused(
+    raise MediaRefusal(
         f"found samples of shape {list(samples.shape)}, expected [time], [channels, time] or [time, channels]; "
         "give one channel"
     )
 
 
 def check_rate(sample_rate: int) -> None:
-    """Raise `Refused` unless this many Hz is a rate of recordings."""
+    """Raise `MediaRefusal` unless the sample rate is plausible for a recording."""
     if not MIN_RATE <= sample_rate <= MAX_RATE:
-        raise Refused(f"found a sample rate of {sample_rate} Hz, expected {MIN_RATE} to {MAX_RATE}")
+        raise MediaRefusal(f"found a sample rate of {sample_rate} Hz, expected {MIN_RATE} to {MAX_RATE}")
 
 
 def check_waveform(waveform: NDArray[np.float32], sample_rate: int) -> None:
-    """Raise `Refused` unless these are the samples [time] of a recording."""
+    """Raise `MediaRefusal` unless the samples [time] and the rate are valid."""
     check_rate(sample_rate)
     if not len(waveform):
-        raise Refused("found no samples")
+        raise MediaRefusal("found no samples")
     if not np.isfinite(waveform).all():
-        raise Refused("found samples that are NaN or infinite")
+        raise MediaRefusal("found samples that are NaN or infinite")
 
 
 def is_waveform(value: Mapping[str, Any]) -> bool:
-    """Return whether an object is a recording as numbers."""
-    return value.get(ARRAY) is not None and RATE in value
+    """Return whether an object of a row is a recording given as numbers."""
+    return value.get(ARRAY_KEY) is not None and RATE_KEY in value
 
 
-def wav_of(value: Mapping[str, Any]) -> bytes:
-    """Return the WAV file, 32 bits a sample, of samples [n], [channels, n] or [n, channels] between -1 and 1.
+def encode_wav(value: Mapping[str, Any]) -> bytes:
+    """Return a WAV file (float32) of samples [n], [channels, n] or [n, channels] between -1 and 1.
 
-    Raises `ValueError` with what was found for anything else.
+    Raises `ValueError`, saying what was found, for anything else.
     """
-    rate = value[RATE]
+    rate = value[RATE_KEY]
     if (
         isinstance(rate, bool)
         or not isinstance(rate, int | float)
         or not 0 < rate < MAX_RATE_IN_ROW  # before `int`, which takes no infinity
         or rate != int(rate)
     ):
-        raise ValueError(f"the {RATE} {rate!r}, expected a whole number of Hz")
+        raise ValueError(f"the {RATE_KEY} {rate!r}, expected a whole number of Hz")
     try:
-        samples = np.asarray(value[ARRAY], dtype=np.float64)
+        samples = np.asarray(value[ARRAY_KEY], dtype=np.float64)
     except (ValueError, TypeError, OverflowError):
-        raise ValueError(f"an {ARRAY} of something else than numbers, or of unequal lengths") from None
+        raise ValueError(f"an {ARRAY_KEY} that has non-numbers or unequal lengths") from None
     if samples.ndim == 2 and min(samples.shape) <= MAX_CHANNELS_IN_ROW < max(samples.shape):
         samples = samples.T if samples.shape[0] < samples.shape[1] else samples
     elif samples.ndim != 1:
-        raise ValueError(f"an {ARRAY} of shape {samples.shape}, expected [samples] or [channels, samples]")
+        raise ValueError(
+            f"an {ARRAY_KEY} of shape {samples.shape}, expected [samples] or [channels, samples]"
+        )
     if not samples.size or 4 * samples.size > MAX_BYTES:
         raise ValueError(f"{samples.size} samples, expected at least one and fewer than 2^30")
     if not np.isfinite(samples).all():
         raise ValueError("samples that are NaN or infinite")
-    # Louder than full scale by rounding and filters, not by 30 dB as whole numbers of 16 bits would be.
+    # Rounding and filters may exceed full scale a little. 30 dB more means unscaled 16-bit integers.
     if np.abs(samples).max() > 32:
-        raise ValueError(f"samples up to {np.abs(samples).max():g}, expected them between -1 and 1")
-    from scipy.io import wavfile  # takes a fifth of a second, and few manifests have such rows
+        raise ValueError(f"samples up to {np.abs(samples).max():g}, expected samples between -1 and 1")
+    from scipy.io import wavfile  # the import takes 0.2 s, and few manifests need it
 
     file = io.BytesIO()
     wavfile.write(file, int(rate), samples.astype("<f4"))

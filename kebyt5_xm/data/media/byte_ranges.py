@@ -1,23 +1,22 @@
-"""Stretches of an open file, end to end, as a file of their own."""
+"""Opens byte ranges of a file as one file."""
 
 import io
 from bisect import bisect_right
 from itertools import accumulate
 from typing import Any, BinaryIO, cast
 
-Span = tuple[int, int]
-"""From byte, up to byte."""
+ByteRange = tuple[int, int]
+"""First byte, and the byte behind the last."""
 
 
-class _Stretch(io.RawIOBase):
-    """`head`, then the spans of `stream`, one behind the other. The stream stays open and is not owned."""
+class _RangeFile(io.RawIOBase):
+    """`head`, then the ranges of `stream`, joined. Closing this file leaves `stream` open."""
 
-    def __init__(self, stream: BinaryIO, spans: list[Span], head: bytes) -> None:
-        self._stream, self._spans, self._head = stream, spans, head
-        lengths = [max(0, end - start) for start, end in spans]
-        *self._starts, self._size = accumulate(
-            lengths, initial=len(head)
-        )  # where the spans begin in this file
+    def __init__(self, stream: BinaryIO, ranges: list[ByteRange], head: bytes) -> None:
+        self._stream, self._ranges, self._head = stream, ranges, head
+        lengths = [max(0, end - start) for start, end in ranges]
+        # Offsets in this file at which the ranges begin.
+        *self._starts, self._size = accumulate(lengths, initial=len(head))
         self._position = 0
 
     def readable(self) -> bool:
@@ -42,7 +41,7 @@ class _Stretch(io.RawIOBase):
         self._position += len(found)
         return len(found)
 
-    def readall(self) -> bytes:  # Python's own reads 8 KiB at a time
+    def readall(self) -> bytes:  # Python's default reads 8 KiB at a time
         parts: list[bytes] = []
         while found := self._read(self._position, self._size - self._position):
             parts.append(found)
@@ -50,29 +49,29 @@ class _Stretch(io.RawIOBase):
         return b"".join(parts)
 
     def _read(self, at: int, size: int) -> bytes:
-        """Return 1 to `size` bytes from byte `at` of this file on; none where there are no more."""
+        """Return 1 to `size` bytes at offset `at` of this file; no bytes at its end."""
         if at < len(self._head):
             return self._head[at : at + size]
         if at >= self._size:
             return b""
         number = bisect_right(self._starts, at) - 1
-        start, end = self._spans[number]
+        start, end = self._ranges[number]
         found = start + at - self._starts[number]
         self._stream.seek(found)
         return self._stream.read(min(size, end - found))
 
 
-def stretch(stream: BinaryIO, start: int, end: int, head: bytes = b"") -> BinaryIO:
-    """Return `head` and the bytes `start` to `end` of `stream` as a file that can be sought in."""
-    return spans(stream, [(start, end)], head)
+def open_range(stream: BinaryIO, start: int, end: int, head: bytes = b"") -> BinaryIO:
+    """Return `head` and the bytes `start` to `end` of `stream` as a seekable file."""
+    return open_ranges(stream, [(start, end)], head)
 
 
-def spans(stream: BinaryIO, parts: list[Span], head: bytes = b"") -> BinaryIO:
-    """Return `head` and the spans of `stream`, one behind the other, as a file that can be sought in."""
-    joined: list[Span] = []
+def open_ranges(stream: BinaryIO, parts: list[ByteRange], head: bytes = b"") -> BinaryIO:
+    """Return `head` and the byte ranges `parts` of `stream`, joined, as a seekable file."""
+    joined: list[ByteRange] = []
     for start, end in parts:
         if joined and joined[-1][1] == start:
             joined[-1] = (joined[-1][0], end)
         else:
             joined.append((start, end))
-    return cast(BinaryIO, io.BufferedReader(_Stretch(stream, joined, head), 1 << 16))
+    return cast(BinaryIO, io.BufferedReader(_RangeFile(stream, joined, head), 1 << 16))
