@@ -72,7 +72,6 @@ class TorchaudioEncoder(Encoder):
     """
 
     media = "audio"
-    _model_frozen = False
 
     def __init__(
         self,
@@ -106,12 +105,9 @@ class TorchaudioEncoder(Encoder):
         self.layer_logits = nn.Parameter(torch.zeros(len(layers))) if layer == "weighted" else None
         self.layer = self._keep_layers(layer, bundle)
         freeze_unreached(self, self._features, self.dummy()[0])
-        self._model_frozen = frozen
         self.train()
-        if frozen and self.layer_logits is None:
-            self.freeze()
-        elif frozen:
-            self.model.requires_grad_(False)
+        if frozen:
+            self.freeze(except_for=["layer_logits"])
 
     def preprocessor(self) -> WaveformPreprocessor:
         return self._preprocessor
@@ -123,25 +119,18 @@ class TorchaudioEncoder(Encoder):
     def offline(self, init_args: dict[str, Any]) -> dict[str, Any]:
         return {**init_args, "pretrained": False, "checkpoint_path": None}
 
-    def train(self, mode: bool = True) -> "TorchaudioEncoder":
-        super().train(mode)
-        if self._model_frozen:
-            self.model.eval()
-        return self
-
     def forward(self, prepared: Tensor, lengths: Tensor) -> Encoded:
         features = self._features(prepared, lengths if self._preprocessor.pads else None)
         counts = conv_length(lengths, self._preprocessor.stack)
         return Encoded(features, length_mask(counts, features.shape[1]))
 
     def _features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:  # -> [B, N, D]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._model_frozen):
-            # Unlike the model's forward this drops no layer at random, which would leave ranks with unequal graphs.
-            layers, _ = self.model.extract_features(waveforms, lengths)
-            features = layers[-1]
-            transformer = self.model.encoder.transformer
-            if self.layer is None and not transformer.layer_norm_first:  # then the norm comes last
-                features = transformer.layer_norm(features)
+        # Unlike the model's forward this drops no layer at random, which would leave ranks with unequal graphs.
+        layers, _ = self.model.extract_features(waveforms, lengths)
+        features = layers[-1]
+        transformer = self.model.encoder.transformer
+        if self.layer is None and not transformer.layer_norm_first:  # then the norm comes last
+            features = transformer.layer_norm(features)
         if self.layer_logits is None:
             return features
         weights = self.layer_logits.softmax(0).to(features.dtype)

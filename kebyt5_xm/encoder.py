@@ -8,7 +8,7 @@ To write one, subclass `Encoder` and `Preprocessor` (docs/encoders.md shows both
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -157,9 +157,9 @@ class Encoder(nn.Module, ABC):
     media: Media
     out_dim: int
     frozen: bool = False
-    """True after `freeze`: nothing in here learns, so its features may be cached."""
-    always_eval: bool = False
-    """True in an encoder that was frozen before LoRA was put into it: its updates learn, all else stays as it is."""
+    """True after `freeze`: the encoder's own weights do not train and it stays in eval mode. LoRA keeps it True."""
+    _frozen_weights: frozenset[str] = frozenset()
+    """Names of the parameters that `freeze` froze; others, such as LoRA's, may have been added since."""
 
     @abstractmethod
     def preprocessor(self) -> Preprocessor:
@@ -184,16 +184,27 @@ class Encoder(nn.Module, ABC):
         """
         return dict(init_args)
 
-    def freeze(self) -> Self:
-        """Stop all learning: no gradient, no graph, eval mode for good (dropout off, statistics kept)."""
+    def freeze(self, except_for: Collection[str] = ()) -> Self:
+        """Freeze all parameters except those named in `except_for`, and stay in eval mode (no dropout).
+
+        A graph is kept only if another parameter trains: one of `except_for`, or one that LoRA adds later.
+        """
         self.frozen = True
-        self.requires_grad_(False)
+        frozen = {name: p for name, p in self.named_parameters() if name not in except_for}
+        self._frozen_weights = frozenset(frozen)
+        for parameter in frozen.values():
+            parameter.requires_grad_(False)
         return self.eval()
 
-    def let_lora_learn(self) -> None:
-        """Keep a graph from now on, though the encoder be frozen; a frozen one stays in eval mode as before."""
-        self.always_eval = self.frozen
-        self.frozen = False
+    @property
+    def trains(self) -> bool:
+        """True if any parameter requires a gradient, except the weights that `freeze` froze."""
+        return any(p.requires_grad and n not in self._frozen_weights for n, p in self.named_parameters())
+
+    @property
+    def has_fixed_features(self) -> bool:
+        """True if the encoder is frozen and nothing in it trains, so its features may be cached."""
+        return self.frozen and not self.trains
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode. A frozen encoder stays in eval mode, and so does batch norm in any encoder.
@@ -201,18 +212,18 @@ class Encoder(nn.Module, ABC):
         Its statistics stay those of pretraining: batches here are grouped by size, padded, sometimes of a
         single item or a dummy, and one item's features must not depend on its company.
         """
-        super().train(mode and not (self.frozen or self.always_eval))
+        super().train(mode and not self.frozen)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.training = False
         return self
 
     def __call__(self, prepared: Tensor, lengths: Tensor) -> Encoded:
-        """Run `forward` in the encoder's own precision, without a graph if frozen, and check what it returns."""
+        """Run `forward` in the weights' precision, without a graph if the features are fixed; check the output."""
         weight = next((p for p in self.parameters() if p.is_floating_point()), None)
         if weight is not None and prepared.is_floating_point():
             prepared = prepared.to(weight.dtype)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.has_fixed_features):
             encoded = super().__call__(prepared, lengths)
         self._check(encoded, len(prepared))
         return encoded

@@ -29,7 +29,7 @@ def encoder_key(encoder: Encoder) -> str:
 def cache_folder(cache: str | None, encoder: Encoder) -> Path:
     """Return the folder of an encoder's features in a cache; raise `UserError` for an encoder that learns."""
     assert cache is not None
-    if not encoder.frozen:
+    if not encoder.has_fixed_features:
         raise UserError(
             f"a cache holds the features of a frozen encoder, but {type(encoder).__name__} learns; set `frozen: "
             "true` in its init_args, or take `cache` out"

@@ -141,7 +141,7 @@ def _load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str]) -> Mod
         modality = model.modality(name)
         begun = ((recipe.get("modalities") or {}).get(name) or {}).get("weights")
         inside = [f"modalities.{name}.encoder.{part}" for part, _ in modality.encoder.named_modules()]
-        modality.own_encoder = begun is not None or any(fnmatch.filter(inside, p) for p in patterns)
+        modality.encoder_changed = begun is not None or any(fnmatch.filter(inside, p) for p in patterns)
     return model
 
 

@@ -30,6 +30,7 @@ from encoders.transformers import TransformersEncoder
 from encoders.waveform import resample, resampled_length
 from kebyt5_xm.encoder import ArrayHeader, AudioHeader, ImageHeader
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.cache_key import cache_folder
 
 VISION = {**VIT, "intermediate_size": 36, "image_size": 32, "patch_size": 8}
 TEXT = {**VIT, "intermediate_size": 36, "vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2}
@@ -200,13 +201,18 @@ def test_weighted_layers_learn_while_the_model_is_frozen():
     ).train()
     assert [name for name, p in encoder.named_parameters() if p.requires_grad] == ["layer_logits"]
     assert not any(module.training for module in encoder.model.modules())
-    assert not encoder.frozen  # something in it learns: its features must not be cached
+    assert encoder.frozen
+    assert encoder.trains
+    assert not encoder.has_fixed_features
+    with pytest.raises(UserError, match="TorchaudioEncoder learns"):
+        cache_folder("caches", encoder)
     prepared, lengths = encoder.dummy()
     features = encoder(prepared, lengths).features
     (features * torch.randn_like(features)).sum().backward()
     assert encoder.layer_logits is not None
     assert encoder.layer_logits.grad is not None
     assert encoder.layer_logits.grad.any()
+    assert all(p.grad is None for p in encoder.model.parameters())
 
 
 @pytest.mark.parametrize(
