@@ -28,7 +28,7 @@ from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.reference import contents
 from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.data.sources.template import Slot
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
 from kebyt5_xm.evaluation.judging import Judged, Judging
@@ -195,12 +195,12 @@ def evaluate(
         "generated_bytes_per_second": written / answering if answering else None,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    with durably(run.path / "predictions.jsonl") as file:
+    with durable_file(run.path / "predictions.jsonl") as file:
         for part in judged:
             for line in predictions(evaluation, part):
                 sound = not _SURROGATE.search(line["prediction"])
                 file.write((json.dumps(line, ensure_ascii=not sound) + "\n").encode())
-    with durably(run.path / "evaluation.json") as file:
+    with durable_file(run.path / "evaluation.json") as file:
         file.write((json.dumps(plain(result), indent=2, ensure_ascii=False) + "\n").encode())
     return evaluation
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.finite import refuse_not_finite
 from kebyt5_xm.model.lora import refuse_updates
@@ -94,5 +94,5 @@ def write_tensors(
         key: tensor.clone() if memory.count(tensor.untyped_storage().data_ptr()) > 1 else tensor
         for key, tensor in state.items()
     }
-    with durably(path) as file:  # tensors that were loaded may still map the old file
+    with durable_file(path) as file:  # tensors that were loaded may still map the old file
         write_file(state, Path(file.name))

@@ -11,7 +11,7 @@ from processes import CONTEXT, train
 from strategies import STRATEGIES
 from tiny_run import losses
 
-from kebyt5_xm.durable import replace_folder, standing
+from kebyt5_xm.durable import path_or_aside, replace_folder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.runs.checkpoint_io import remove_unfinished
 from kebyt5_xm.model.runs.digest import FOLDER_DIGESTS, is_damaged, write_folder_digests
@@ -57,7 +57,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_folder(tmp_path: Path) -> None:
         process = CONTEXT.Process(target=replace_and_die, args=(path, call))
         process.start()
         process.join(60)
-        found = standing(path)
+        found = path_or_aside(path)
         assert not is_damaged(found)
         assert (found / FOLDER_DIGESTS).is_file()
         (value,) = value_of(found)

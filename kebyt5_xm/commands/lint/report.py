@@ -15,7 +15,7 @@ from kebyt5_xm.commands.lint.histogram import histogram
 from kebyt5_xm.commands.lint.subjects import Found, Problem, Subject
 from kebyt5_xm.data.media.bad_sample import json_line, visible
 from kebyt5_xm.data.pool import num_cores, run_jobs
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
 
 BEGINNING = b'{"source": '
@@ -57,7 +57,7 @@ def report(subjects: Sequence[Subject], workers: int, shown: int, out: str | Non
             f"found --out {out}, which holds something else than a lint's problems; choose another --out"
         )
     try:
-        with durably(Path(out)) if out else nullcontext() as file:
+        with durable_file(Path(out)) if out else nullcontext() as file:
             for subject, tally, found in _read(subjects, tallies, workers, num_rows):
                 tally.add(found, shown)
                 if file is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
 
 # The ends of a file where an edit that keeps size and time would most likely show.
@@ -51,7 +51,7 @@ def write_derived(path: Path, suffix: str, write: Callable[[BinaryIO], None]) ->
     for place in places(path, suffix):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            with durably(place) as file:
+            with durable_file(place) as file:
                 write(file)
         except OSError as error:
             reasons.append(f"{place}: {error.strerror or error}")

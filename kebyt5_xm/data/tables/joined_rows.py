@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kebyt5_xm.data.tables.rows import Rows
-from kebyt5_xm.durable import meant
+from kebyt5_xm.durable import final_name
 from kebyt5_xm.errors import UserError
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -114,7 +114,7 @@ def _matching(folder: Path, name: str) -> list[Path]:
 
 def is_ours(file: Path) -> bool:
     """Return whether a file was made from a manifest beside it: an index, rows, lengths, a half-made one of these."""
-    if (unfinished := meant(file.name)) is not None:
+    if (unfinished := final_name(file.name)) is not None:
         return _DERIVED.search(unfinished) is not None
     found = _DERIVED.search(file.name)
     if found is None or not file.is_file():

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from torch.distributed.checkpoint.api import CheckpointException
 
-from kebyt5_xm.durable import remove, replace_folder, temporary
+from kebyt5_xm.durable import remove, replace_folder, temporary_path
 from kebyt5_xm.errors import UserError, first_line
 from kebyt5_xm.model.finite import told, unsound_weights
 from kebyt5_xm.model.runs.checkpoint_reading import FOLDER_STEP
@@ -74,7 +74,7 @@ def writes_folders(strategy: Strategy) -> bool:
 @contextmanager
 def _unfinished(path: Path, strategy: Strategy) -> Iterator[Path]:
     """Yield the folder that all ranks write to instead of `path`, and remove it where the block raises."""
-    place = path.with_name(strategy.broadcast(temporary(path).name))
+    place = path.with_name(strategy.broadcast(temporary_path(path).name))
     try:
         yield place
     except (OSError, RuntimeError, CheckpointException) as error:  # torch's zip writer raises a RuntimeError
