@@ -36,8 +36,8 @@ def final_name(name: str) -> str | None:
 def durable_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a temporary file that is synced and renamed to `path` when the block ends.
 
-    If the block raises, the temporary file is removed and `path` stays unchanged. Call `sync` on the folder too if the
-    new name must survive a power cut.
+    If the block raises, the temporary file is removed and `path` stays unchanged. Call `sync` on the folder too if
+    the new name must survive a power cut.
     """
     unfinished = temporary_path(path)
     try:

@@ -15,7 +15,7 @@ class UserError(ValueError):
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
+def exit_on_user_error() -> Iterator[None]:
     """End the process with one line: of a `UserError` with exit code 2, of an interruption with 130."""
     try:
         yield

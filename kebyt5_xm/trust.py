@@ -96,7 +96,7 @@ def check_encoders() -> None:
 # -- the working folder -----------------------------------------------------------------------------------
 
 
-def look_here_last() -> None:
+def search_working_folder_last() -> None:
     """Let Python look in the working folder after everything else."""
     leave_working_folder()
     here = os.getcwd()
@@ -104,22 +104,22 @@ def look_here_last() -> None:
         sys.path.append(here)
 
 
-def trust(packages: Iterable[str]) -> None:
+def make_importable(packages: Iterable[str]) -> None:
     """Let Python look in the working folder last, if one of `packages` is there and nowhere else."""
     for package in packages:
         name = package.partition(".")[0]
         is_here = Path(name).is_dir() or Path(f"{name}.py").is_file()
         finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
         if is_here and not any(finder.find_spec(name, None) for finder in finders):
-            look_here_last()
+            search_working_folder_last()
             return
 
 
 @contextmanager
-def somebody_elses(trusted_modules: Sequence[str] = ()) -> Iterator[None]:
-    """Import nothing from the working folder within the block, except what `trust` allows."""
+def without_working_folder(trusted_modules: Sequence[str] = ()) -> Iterator[None]:
+    """Import nothing from the working folder within the block, except what `make_importable` allows."""
     taken = leave_working_folder()
-    trust(trusted_modules)
+    make_importable(trusted_modules)
     try:
         yield
     finally:
@@ -147,32 +147,32 @@ def check_trusted(
         check_encoders()
 
 
-def with_current_names(recipe: Any) -> Any:
+def replace_renamed_classes(recipe: Any) -> Any:
     """Give `RENAMED` classes in a recipe, or in a part of one, their names of now; return it. Each is said once."""
     for _, block in _classes(recipe, "", set()):
         if (former := block["class_path"]) in RENAMED:
             block["class_path"] = RENAMED[former]
-            _say_renamed(former)
+            _print_renamed(former)
     return recipe
 
 
 @cache
-def _say_renamed(former: str) -> None:
+def _print_renamed(former: str) -> None:
     print(f"'{former}' is now '{RENAMED[former]}'; the new name is used", file=sys.stderr)
 
 
 def held_to_trust(recipe: dict[str, Any], trusted_modules: Sequence[str]) -> None:
     """Raise `UserError` if a run's recipe names a class outside what is trusted; nothing is imported for it."""
-    for where, class_path in class_paths(recipe):
+    for where, class_path in find_class_paths(recipe):
         check_trusted(class_path, trusted_modules, where, (*TRUSTED, *LIBRARIES))
 
 
-def packages(recipe: dict[str, Any]) -> list[str]:
+def find_packages(recipe: dict[str, Any]) -> list[str]:
     """Return the packages of all classes that a recipe names: whoever has just run it trusts them."""
-    return sorted({class_path.partition(".")[0] for _, class_path in class_paths(recipe)})
+    return sorted({class_path.partition(".")[0] for _, class_path in find_class_paths(recipe)})
 
 
-def class_paths(recipe: Any) -> Iterator[tuple[str, str]]:
+def find_class_paths(recipe: Any) -> Iterator[tuple[str, str]]:
     """Yield (place, class path) of every class that a recipe, or a part of one, names."""
     for where, block in _classes(recipe, "", set()):
         yield where, block["class_path"]

@@ -44,7 +44,7 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
         ) from error
 
 
-def write_file(tensors: "dict[str, Tensor]", path: Path) -> None:
+def write_safetensors(tensors: "dict[str, Tensor]", path: Path) -> None:
     """Write tensors as safetensors, marked as PyTorch's, as transformers asks of such a file, and sync them.
 
     safetensors (0.8) does not write into the file at `path`: it puts a new one there, which its owner alone may read.
@@ -58,7 +58,7 @@ def write_file(tensors: "dict[str, Tensor]", path: Path) -> None:
     sync(path)
 
 
-def shards(index: Path) -> list[str]:
+def read_shard_names(index: Path) -> list[str]:
     """Return the names of the files that an index lists. Raises `UserError`."""
     try:
         named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))

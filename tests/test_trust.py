@@ -130,14 +130,14 @@ def test_the_working_folder_leaves_the_path_and_comes_back(
 ) -> None:
     theirs = ["", "/elsewhere", str(stranger), *[p for p in sys.path if p not in ("", str(stranger))]]
     monkeypatch.setattr(sys, "path", list(theirs))
-    with trust.somebody_elses():
+    with trust.without_working_folder():
         assert not {"", str(stranger)} & set(sys.path)
     assert sys.path == theirs
-    with trust.somebody_elses(["evil"]):
+    with trust.without_working_folder(["evil"]):
         assert (sys.path[0], sys.path[-1]) == ("/elsewhere", str(stranger))
-    with trust.somebody_elses(["yaml", "absent"]):  # found elsewhere, or nowhere
+    with trust.without_working_folder(["yaml", "absent"]):  # found elsewhere, or nowhere
         assert str(stranger) not in sys.path
-    trust.look_here_last()
+    trust.search_working_folder_last()
     assert [entry for entry in sys.path if entry in ("", str(stranger))] == [sys.path[-1]]
 
 
@@ -292,11 +292,11 @@ def test_the_guard_on_jsonargparse_goes_with_its_block() -> None:
 def test_a_recipe_that_repeats_itself_is_walked_once() -> None:
     recipe: dict[str, Any] = {"class_path": "evil.X"}
     recipe["self"] = [recipe] * 3
-    assert trust.packages(recipe) == ["evil"]
+    assert trust.find_packages(recipe) == ["evil"]
     wide: Any = {"class_path": "evil.X"}
     for _ in range(64):  # as YAML's aliases make it
         wide = [wide, wide]
-    assert trust.packages({"data": wide}) == ["evil"]
+    assert trust.find_packages({"data": wide}) == ["evil"]
 
 
 def test_backbones_are_built_of_known_words_alone() -> None:

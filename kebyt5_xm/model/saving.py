@@ -25,7 +25,7 @@ from kebyt5_xm.model.runs.run import Run, lora_entries, model_tensors
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.t5 import refuse_absurd, saved_config, t5_config, without_weights
 from kebyt5_xm.model.tensor_files import check_fit, load_tensors, write_tensors
-from kebyt5_xm.trust import held_to_trust, somebody_elses
+from kebyt5_xm.trust import held_to_trust, without_working_folder
 from kebyt5_xm.weight_files import ABOUT, CROSS_MODAL, WEIGHTS, read_tensors
 
 Model = TypeVar("Model", bound=CrossModalNetwork)
@@ -94,7 +94,7 @@ def load(
     That is a folder that `save` wrote (or one on the hub), a byte-level T5 (an export of a text-only run, or
     google/byt5-small), a run, or one checkpoint of a run. Raises `UserError`.
     """
-    with somebody_elses(trusted_modules):
+    with without_working_folder(trusted_modules):
         return _load(cls, open_pretrained(source, local_files_only), trusted_modules)
 
 
@@ -113,7 +113,7 @@ def load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str] = ()) ->
 
     Encoders are built as the recipe says, so pretrained ones are read from where training had them.
     """
-    with somebody_elses(trusted_modules):
+    with without_working_folder(trusted_modules):
         return _load_run(cls, run, trusted_modules)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.trust import check_trusted, somebody_elses, with_current_names
+from kebyt5_xm.trust import check_trusted, replace_renamed_classes, without_working_folder
 
 T = TypeVar("T")
 Parts = tuple[Encoder, Adapter]
@@ -38,7 +38,7 @@ def build(
     Raises `UserError` for a class that is not trusted, is not to be had or is no `base`, and for arguments that
     it does not take.
     """
-    spec = with_current_names(spec)
+    spec = replace_renamed_classes(spec)
     cls = _find(spec, base, trusted_modules, where)
     given = spec.get("init_args") or {}
     if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
@@ -61,7 +61,7 @@ def build_modalities(
 ) -> dict[str, Parts]:
     """Return encoder and adapter of every modality of a config.json or a recipe, on the CPU."""
     built = {}
-    with somebody_elses(trusted_modules):
+    with without_working_folder(trusted_modules):
         for name, spec in specs.items():
             where = f"modalities.{name}"
             encoder = build(spec.get("encoder"), Encoder, trusted_modules, where=f"{where}.encoder")

@@ -10,7 +10,7 @@ from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.finite import refuse_not_finite
 from kebyt5_xm.model.lora import refuse_updates
-from kebyt5_xm.weight_files import write_file
+from kebyt5_xm.weight_files import write_safetensors
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -95,4 +95,4 @@ def write_tensors(
         for key, tensor in state.items()
     }
     with durable_file(path) as file:  # tensors that were loaded may still map the old file
-        write_file(state, Path(file.name))
+        write_safetensors(state, Path(file.name))

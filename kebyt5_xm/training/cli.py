@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from kebyt5_xm.data.loading.loader import KILLED_WORKER, is_of_killed_worker
 from kebyt5_xm.data.media.names import expand_arguments
-from kebyt5_xm.errors import UserError, in_one_line
+from kebyt5_xm.errors import UserError, exit_on_user_error
 from kebyt5_xm.model.runs.branches import SetAside, refuse_abandoned
 from kebyt5_xm.model.runs.checkpoint_folders import DurableTrainer
 from kebyt5_xm.model.runs.checkpoint_io import DurableCheckpointIO, check_readable
@@ -42,7 +42,7 @@ from kebyt5_xm.training.results import ResultsWriter
 from kebyt5_xm.training.save_recipe import SaveRecipe, as_recorded, taken
 from kebyt5_xm.training.tensorboard import NoTrace, tensorboard
 from kebyt5_xm.training.validations import Validations
-from kebyt5_xm.trust import packages
+from kebyt5_xm.trust import find_packages
 
 
 class TrainingCLI(RecipeCLI):
@@ -168,7 +168,7 @@ class TrainingCLI(RecipeCLI):
         from kebyt5_xm.evaluation.report import write_report
 
         run = Run(self._chosen["run_dir"])
-        device, trusted = str(self.trainer.strategy.root_device), packages(run.config)
+        device, trusted = str(self.trainer.strategy.root_device), find_packages(run.config)
         write_report(run, evaluate(run, run_data(run, trusted), device, trusted).medium)
 
     def _loggers(self, run: Path) -> list[Logger]:
@@ -185,7 +185,7 @@ def main(args: list[str]) -> None:
     """Run `train.py` with `args`; a `UserError` ends it with one line and exit code 2."""
     quiet()
     try:
-        with in_one_line():
+        with exit_on_user_error():
             _run(expand_arguments(args))
     except Terminated as error:
         print(error, file=sys.stderr)

@@ -14,10 +14,10 @@ from kebyt5_xm.trust import (
     LIBRARIES,
     TRUSTED,
     check_encoders,
-    class_paths,
+    find_class_paths,
     held_to_trust,
-    look_here_last,
-    trust,
+    make_importable,
+    search_working_folder_last,
 )
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -45,9 +45,9 @@ def recipes_imports(
     own = [path for path in paths if path not in of_runs]
     leave_working_folder()
     if own or not paths:
-        look_here_last()
-    trust(trusted_modules)
-    if any(str(name).startswith("encoders.") for path in own for _, name in class_paths(load(path))):
+        search_working_folder_last()
+    make_importable(trusted_modules)
+    if any(str(name).startswith("encoders.") for path in own for _, name in find_class_paths(load(path))):
         check_encoders()
     if not of_runs:
         yield

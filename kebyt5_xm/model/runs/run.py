@@ -24,7 +24,7 @@ from kebyt5_xm.durable import path_or_aside
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.runs.checkpoint_reading import BACKBONE_PREFIX, MODEL_PREFIX, STEP, stored_tensors
 from kebyt5_xm.model.runs.digest import is_damaged
-from kebyt5_xm.trust import with_current_names
+from kebyt5_xm.trust import replace_renamed_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,7 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The merged recipe."""
         recipe = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")) or {}
-        return with_current_names(recipe)
+        return replace_renamed_classes(recipe)
 
     @property
     def backbone(self) -> Path:
