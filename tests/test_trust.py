@@ -365,5 +365,5 @@ def test_an_index_of_shards_leads_nowhere_else(tmp_path: Path) -> None:
     for listed in ("../elsewhere.safetensors", str(tmp_path / "elsewhere.safetensors"), 3, "x.txt"):
         index = {"weight_map": {"shared.weight": listed}}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-        with pytest.raises(UserError, match="expected names of weight files beside it"):
+        with pytest.raises(UserError, match="expected names of weight files in the same folder"):
             Backbone(weights=str(folder)).build()

@@ -119,7 +119,7 @@ class AUPRC(SetMetric):
             weight = weights[order].astype(np.float64)
             total = np.take_along_axis(weight.cumsum(0), last, 0)
             hits = np.take_along_axis((weight * right).cumsum(0), last, 0)
-            precision = np.where(total > 0, ratio(hits, taken), 1.0)
+            precision = np.where(total > 0, ratio(hits, total), 1.0)
             recall = ratio(hits, np.broadcast_to(hits[-1], hits.shape))
             heights = (precision + np.vstack([np.ones_like(precision[:1]), precision[:-1]])) / 2
             areas = (np.diff(recall, axis=0, prepend=0) * heights).sum(0)
