@@ -1,4 +1,4 @@
-"""Adapters: an encoder's features become vectors of the width of the byte embedding.
+"""Adapters map an encoder's features to vectors of the width of the byte embedding.
 
 An adapter is chosen by the name of its class; `in_dim` and `d_model` come from the model:
 

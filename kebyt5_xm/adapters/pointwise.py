@@ -1,4 +1,4 @@
-"""Adapters that map every feature by itself: as many slots as features."""
+"""Adapters that map each feature to one slot."""
 
 import math
 
@@ -25,7 +25,7 @@ class Linear(Adapter):
 class MLP(Adapter):
     """Two linear layers with a GELU between them, as in LLaVA 1.5 (Liu et al. 2023, section 3.3).
 
-    `hidden` is the width between them; left out, it is `d_model`.
+    `hidden` is the width between them (default: `d_model`).
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class MLP(Adapter):
 
 
 def two_layers(in_dim: int, hidden: int | None, d_model: int) -> nn.Sequential:
-    """Return linear, GELU, linear; `hidden` None stands for `d_model`."""
+    """Return linear, GELU, linear; `hidden` None means `d_model`."""
     hidden = d_model if hidden is None else hidden
     if hidden < 1:
         raise UserError(f"found hidden {hidden}, expected at least 1")

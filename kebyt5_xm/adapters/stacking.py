@@ -1,4 +1,4 @@
-"""Adapters that lay neighbouring features side by side: fewer, wider features, then two linear layers."""
+"""Adapters that concatenate neighbouring features into fewer, wider ones, then apply two linear layers."""
 
 import math
 
@@ -10,10 +10,10 @@ from kebyt5_xm.errors import UserError
 
 
 class FrameStacking(Adapter):
-    """Every `stack` features in a row become one slot: the usual way to shorten speech.
+    """Every `stack` consecutive features become one slot: the usual way to shorten speech.
 
-    The last slot of an item is filled up with zeros. A grid is read row by row.
-    `hidden` is the width between the two layers; left out, it is `d_model`.
+    The last slot of an item is padded with zeros. A grid is read row by row.
+    `hidden` is the width between the two layers (default: `d_model`).
     """
 
     def __init__(
@@ -33,9 +33,9 @@ class FrameStacking(Adapter):
 
     def map(self, features: Tensor, mask: Tensor, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
         features, mask = left_aligned(features, mask)
-        missing = -features.shape[1] % self.stack
-        features = nn.functional.pad(features, (0, 0, 0, missing))
-        mask = nn.functional.pad(mask, (0, missing))[:, :: self.stack]
+        padding = -features.shape[1] % self.stack
+        features = nn.functional.pad(features, (0, 0, 0, padding))
+        mask = nn.functional.pad(mask, (0, padding))[:, :: self.stack]
         stacked = features.reshape(*mask.shape, self.stack * self.in_dim)  # [B, M, stack x F]
         return self.projection(stacked), mask
 
@@ -47,8 +47,8 @@ class PixelShuffle(Adapter):
     """Every square of `factor` x `factor` features of a grid becomes one slot (space to depth).
 
     The inverse of the upsampling of Shi et al. 2016, on vision features as in InternVL (Chen et al. 2024).
-    A grid whose sides are not multiples of `factor` is filled up with zeros at the bottom and on the right.
-    `hidden` is the width between the two layers; left out, it is `d_model`.
+    A grid whose sides are not multiples of `factor` is padded with zeros at the bottom and on the right.
+    `hidden` is the width between the two layers (default: `d_model`).
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class PixelShuffle(Adapter):
         bottom, right = (-side % self.factor for side in grid)
         features = nn.functional.pad(features.unflatten(1, grid), (0, 0, 0, right, 0, bottom))
         mask = nn.functional.pad(mask.unflatten(1, grid), (0, right, 0, bottom))
-        # Items fill the top-left corner of the grid, so a square has something valid if its first feature is.
+        # Items fill the top-left corner of the grid, so a square has a valid feature if its first one is valid.
         mask = mask[:, :: self.factor, :: self.factor]
         batch, rows, columns = mask.shape
         squares = features.reshape(batch, rows, self.factor, columns, self.factor, self.in_dim).transpose(
