@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders.aspect import fit_area
-from encoders.waveform import Convolution, conv_length, refuse_short, resample, resampled_length
+from encoders.media import Convolution, conv_length, fit_area, refuse_short, resample, resampled_length
 from kebyt5_xm.encoder import (
     AudioHeader,
     Encoded,

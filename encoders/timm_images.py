@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from encoders.aspect import fit_area, refuse_thin
+from encoders.media import fit_area, refuse_thin
 from kebyt5_xm.encoder import Header, ImageHeader, Preprocessor, Size
 from kebyt5_xm.errors import UserError, did_you_mean
 

@@ -6,9 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from encoders.meta import freeze_unreached
-from encoders.pretrained import checkpoint_file, load_exactly, loading
-from encoders.waveform import (
+from encoders.media import (
     Convolution,
     conv_length,
     refuse_short,
@@ -16,6 +14,8 @@ from encoders.waveform import (
     resampled_length,
     shortest_input,
 )
+from encoders.meta import freeze_unreached
+from encoders.pretrained import checkpoint_file, load_exactly, loading
 from kebyt5_xm.encoder import AudioHeader, Encoded, Encoder, Header, Preprocessor, Size, length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.weight_files import read_tensors

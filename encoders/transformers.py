@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
+from encoders.media import conv_length, shortest_input
 from encoders.meta import freeze_unreached, output_on_meta
 from encoders.transformers_inputs import (
     FilterBanks,
@@ -19,7 +20,6 @@ from encoders.transformers_inputs import (
     image_processor,
 )
 from encoders.transformers_models import DERIVED, keep_layers, load_encoder
-from encoders.waveform import conv_length, shortest_input
 from kebyt5_xm.encoder import Encoded, Encoder, Size
 from kebyt5_xm.errors import UserError
 

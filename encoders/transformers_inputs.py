@@ -15,16 +15,16 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoFeatureExtractor, AutoImageProcessor, BaseImageProcessor, FeatureExtractionMixin
 
-from encoders.aspect import refuse_thin
-from encoders.pretrained import loading
-from encoders.waveform import (
+from encoders.media import (
     Convolution,
     conv_length,
     refuse_short,
+    refuse_thin,
     resample,
     resampled_length,
     shortest_input,
 )
+from encoders.pretrained import loading
 from kebyt5_xm.encoder import AudioHeader, Encoded, Header, ImageHeader, Preprocessor, Size, length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
 

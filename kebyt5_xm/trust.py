@@ -36,6 +36,12 @@ RENAMED = {
     **{
         f"kebyt5_xm.{home}.{former}": f"kebyt5_xm.{home}.{former.partition('.')[2]}"
         for home, classes in {
+            "adapters": (
+                "pointwise.Linear",
+                "pointwise.MLP",
+                "stacking.FrameStacking",
+                "stacking.PixelShuffle",
+            ),
             "data.layouts": (
                 "aligned_text.AlignedText",
                 "korean_captions.KoreanCaptions",

@@ -22,12 +22,12 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from encoders.media import resample, resampled_length
 from encoders.stems import LogMelEncoder, PatchEncoder
 from encoders.stored import StoredFeatures
 from encoders.timm import TimmEncoder
 from encoders.torchaudio import TorchaudioEncoder
 from encoders.transformers import TransformersEncoder
-from encoders.waveform import resample, resampled_length
 from kebyt5_xm.encoder import ArrayHeader, AudioHeader, ImageHeader
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cache_key import cache_folder

@@ -1,8 +1,8 @@
-"""Waveforms: resampling, and the exact length arithmetic of a stack of convolutions over time."""
+"""Image sizes that keep the aspect ratio; resampling of waveforms; lengths after convolutions over time."""
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import gcd
+from math import gcd, sqrt
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +12,10 @@ from torch import Tensor, nn
 
 from kebyt5_xm.errors import UserError
 
+MAX_ASPECT_RATIO = 200
+"""Longer images are refused where a library first scales the short side up: 100,000 x 1 pixels would become
+millions wide. The same limit is Qwen2-VL's own (its `smart_resize` in transformers)."""
+
 MAX_RESAMPLING_RATIO = 1 << 24
 """Bound on the product of the two rates over their common divisor, which is about the size of the filter:
 44.1 kHz to 16 kHz needs 441 * 160 = 70,560; two rates without a common divisor would take gigabytes."""
@@ -19,6 +23,28 @@ MAX_RESAMPLING_RATIO = 1 << 24
 Length = TypeVar("Length", int, Tensor)
 Convolution = tuple[int, int, int]
 """(kernel, stride, padding) of one convolution over time."""
+
+
+def fit_area(height: int, width: int, area: int, multiple: int) -> tuple[int, int]:
+    """Return (height, width) scaled down to at most `area` pixels, never up, in multiples of `multiple`.
+
+    The aspect ratio is kept as far as the rounding down allows; no side falls below one multiple.
+    """
+    scale = min(1.0, sqrt(area / (height * width)))
+    # A very long and thin image would outgrow the area where its short side is rounded up to one multiple.
+    longest = max(multiple, area // multiple // multiple * multiple)
+    sides = (max(multiple, int(side * scale) // multiple * multiple) for side in (height, width))
+    new_height, new_width = (min(side, longest) for side in sides)
+    return new_height, new_width
+
+
+def refuse_thin(width: int, height: int) -> None:
+    """Raise `UserError` for an image (in pixels) more than `MAX_ASPECT_RATIO` times longer than wide."""
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise UserError(
+            f"found an image of {width} x {height} pixels, expected sides within a factor of {MAX_ASPECT_RATIO}; "
+            "leave it out or cut it into pieces"
+        )
 
 
 def resampled_length(num_samples: int, sample_rate: int, target_rate: int) -> int:
