@@ -41,7 +41,7 @@ def checkpoint_file(path: str) -> Path:
 
 
 def load_exactly(model: nn.Module, state_dict: dict[str, Tensor], name: str) -> None:
-    """Load `state_dict` into `model`; raise `UserError` for missing tensors or other shapes. Extra ones are dropped."""
+    """Load `state_dict` without its extra tensors; raise `UserError` for missing tensors or other shapes."""
     expected = model.state_dict()
     missing = [key for key in expected if key not in state_dict]
     if missing:
