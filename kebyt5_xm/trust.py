@@ -153,7 +153,7 @@ def check_trusted(
         check_encoders()
 
 
-def replace_renamed_find_classes(recipe: Any) -> Any:
+def replace_renamed_classes(recipe: Any) -> Any:
     """Replace `RENAMED` class paths in a recipe or a part of one, and return it. Each rename is printed once."""
     for _, block in _find_classes(recipe, "", set()):
         if (former := block["class_path"]) in RENAMED:
