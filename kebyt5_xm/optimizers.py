@@ -125,7 +125,7 @@ def _rms(params: list[Tensor]) -> list[Tensor]:
 
 def _local_tensors(tensors: list[Tensor]) -> list[Tensor]:
     """Return this rank's part of each tensor; all operations except the RMS are element-wise."""
-    return [t.to_local_tensors() if isinstance(t, DTensor) else t for t in tensors]
+    return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
 
 
 def is_elementwise(optimizer: torch.optim.Optimizer) -> bool:
