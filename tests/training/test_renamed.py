@@ -41,7 +41,7 @@ trainer:
 
 @pytest.fixture(autouse=True)
 def not_said_yet() -> None:
-    trust._say_renamed.cache_clear()
+    trust._print_renamed.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jsonargparse, for what Lightning asks it
