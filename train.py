@@ -9,11 +9,11 @@ python train.py validate -c runs/NAME/config.yaml --ckpt_path best              
 import sys
 
 from kebyt5_xm.commands.version import version
-from kebyt5_xm.errors import in_one_line
+from kebyt5_xm.errors import exit_on_user_error
 from kebyt5_xm.training.recipe_check import check_arguments
 
 if __name__ == "__main__":
-    with in_one_line():
+    with exit_on_user_error():
         if sys.argv[1:] == ["--version"]:
             print(version())
             raise SystemExit(0)

@@ -37,7 +37,7 @@ import transformers
 
 from benchmarks import gpu_decoding, gpu_training
 from benchmarks.device import Device, Group
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 from kebyt5_xm.model.backbone import SHAPES
 
 ROOT = Path(__file__).parents[1]
@@ -107,7 +107,7 @@ class Session:
             **figures,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with durably(self.path) as file:
+        with durable_file(self.path) as file:
             file.write((json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode())
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from demo import console, folder, report, requirements
 from demo.results import Results
-from kebyt5_xm.errors import in_one_line
+from kebyt5_xm.errors import exit_on_user_error
 
 THREADS = {
     "OMP_NUM_THREADS": "2",  # more gain nothing on matrices as small as these, and the figures would differ
@@ -29,7 +29,7 @@ def main() -> None:
         prog="python -m demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.parse_args()
-    with in_one_line():
+    with exit_on_user_error():
         run()
 
 

@@ -11,7 +11,7 @@ import time
 from demo import console, requirements
 from demo.__main__ import THREADS
 from demo.folder import DATA, EXPORTS, FOLDER, RECIPES
-from kebyt5_xm.errors import UserError, in_one_line
+from kebyt5_xm.errors import UserError, exit_on_user_error
 
 RECIPE_NAMES = ("text", "image", "speech", "finetune")
 RUN = FOLDER / "finetune"
@@ -47,5 +47,5 @@ def _clear() -> None:
 
 
 if __name__ == "__main__":
-    with in_one_line():
+    with exit_on_user_error():
         run()

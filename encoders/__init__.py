@@ -1,1 +1,1 @@
-"""Encoders, one file per library. Each file imports its library; none is imported by `kebyt5_xm`."""
+"""Encoders, one file per library. Each file imports its library; `kebyt5_xm` imports none of them."""

@@ -1,7 +1,7 @@
-"""What a forward on the meta device tells: shapes, and which parameters it reaches. No number is computed.
+"""A forward pass on the meta device: output shapes and used parameters, without computing any number.
 
-The module itself stays as it is: only for the call its parameters and buffers are replaced by meta tensors, so
-nothing is copied, however large the model.
+Parameters and buffers are replaced by meta tensors during the call only, so nothing is copied and the module does not
+change.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 
 class _Call(nn.Module):
-    """Makes any function of a module callable as the `forward` that `functional_call` runs."""
+    """Wraps a function of a module as the `forward` that `functional_call` runs."""
 
     def __init__(self, module: nn.Module, function: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class _Call(nn.Module):
 
 
 def output_on_meta(module: nn.Module, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Return the meta tensor that `function(*inputs)` gives while `module` is on the meta device."""
+    """Return the meta tensor that `function(*inputs)` returns while `module` is on the meta device."""
     with torch.no_grad():
         return _run(module, function, *inputs)[0]
 
@@ -32,8 +32,8 @@ def output_on_meta(module: nn.Module, function: Callable[..., Tensor], *inputs: 
 def freeze_unreached(module: nn.Module, function: Callable[..., Tensor], *inputs: Tensor) -> None:
     """Switch off `requires_grad` of the parameters of `module` that `function(*inputs)` does not depend on.
 
-    A choice of layer, or features in place of a classifier, leaves such parameters behind. They could never
-    learn, and a distributed optimizer would wait for their gradients.
+    An earlier layer, or features instead of a classifier, leaves parameters unused. They never get a gradient, and a
+    distributed optimizer would wait for it.
     """
     with torch.enable_grad():
         output, weights = _run(module, function, *inputs)

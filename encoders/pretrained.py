@@ -1,4 +1,4 @@
-"""Pretrained weights: a failure to load them is told in one line, with its cause and the remedy."""
+"""Loading pretrained weights, with failures as one-line errors that name cause and remedy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ from kebyt5_xm.errors import UserError
 
 @contextmanager
 def loading(name: str) -> Iterator[None]:
-    """Turn whatever the block raises while it loads `name` into one `UserError`.
+    """Turn any exception of this block, which loads `name`, into a `UserError`.
 
-    Libraries raise many kinds here: connection errors, missing cache entries, broken archives, wrong shapes.
+    Libraries raise many kinds: connection errors, missing cache entries, broken archives, wrong shapes.
     """
     try:
         yield
@@ -29,30 +29,30 @@ def loading(name: str) -> Iterator[None]:
         raise UserError(
             f"found no usable weights for '{name}' ({type(error).__name__}: {cause[:300]}), expected them in the "
             "cache, on the network or at that path; load them once with a network, name a local copy, or set "
-            "pretrained: false for random weights (HF_HUB_OFFLINE=1 spares the retries where there is no network)"
+            "pretrained: false for random weights (HF_HUB_OFFLINE=1 avoids retries without a network)"
         ) from error
 
 
 def checkpoint_file(path: str) -> Path:
-    """Return the path of a checkpoint; raise `UserError` if no file is there."""
+    """Return the path of a checkpoint; raise `UserError` if the file does not exist."""
     if not Path(path).is_file():
         raise UserError(f"found no file '{path}', expected a checkpoint; correct checkpoint_path")
     return Path(path)
 
 
 def load_exactly(model: nn.Module, state_dict: dict[str, Tensor], name: str) -> None:
-    """Load `state_dict` into `model`; raise `UserError` if it lacks a tensor or has one of another shape."""
-    own = model.state_dict()
-    missing = [key for key in own if key not in state_dict]
+    """Load `state_dict` without its extra tensors; raise `UserError` for missing tensors or other shapes."""
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in state_dict]
     if missing:
         raise UserError(
-            f"found no '{missing[0]}' in '{name}' ({len(missing)} of {len(own)} tensors are missing), expected the "
-            "names of the model's own library; convert the checkpoint or name the model it was made for"
+            f"found no '{missing[0]}' in '{name}' ({len(missing)} of {len(expected)} tensors are missing), expected "
+            "the names of the model's own library; convert the checkpoint or name the matching model"
         )
-    wrong = [key for key in own if own[key].shape != state_dict[key].shape]
+    wrong = [key for key in expected if expected[key].shape != state_dict[key].shape]
     if wrong:
         raise UserError(
             f"found '{wrong[0]}' of shape {list(state_dict[wrong[0]].shape)} in '{name}', expected "
-            f"{list(own[wrong[0]].shape)}; name the model that the checkpoint was made for"
+            f"{list(expected[wrong[0]].shape)}; name the model of this checkpoint"
         )
-    model.load_state_dict({key: state_dict[key] for key in own})
+    model.load_state_dict({key: state_dict[key] for key in expected})

@@ -1,6 +1,6 @@
-"""Encoders to train from scratch on small data: pixels -> patches, waveform -> log-mel frames.
+"""Small encoders to train from scratch on small data: pixels -> patches, waveform -> log-mel frames.
 
-Both are small on purpose: the T5 encoder behind them does the rest.
+They only prepare features; the T5 encoder does the rest.
 """
 
 import warnings
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders.aspect import fit_area
-from encoders.waveform import Convolution, conv_length, refuse_short, resample, resampled_length
+from encoders.media import Convolution, conv_length, fit_area, refuse_short, resample, resampled_length
 from kebyt5_xm.encoder import (
     AudioHeader,
     Encoded,
@@ -31,14 +30,15 @@ from kebyt5_xm.errors import UserError, did_you_mean
 Normalize = Literal["recording", "fixed"]
 
 FIXED_MEAN, FIXED_DEVIATION = -8.0, 4.0
-"""Of log-mel frames: -7.8 and 4.1 over the demo's 2,800 recordings, every seventh of them (2026-11-27)."""
+"""Mean and deviation of log-mel frames, rounded: -7.8 and 4.1 over every seventh of the demo's 2,800 recordings
+(2026-11-27)."""
 
 
 @dataclass(frozen=True)
 class PatchPreprocessor(Preprocessor):
-    """The whole picture resized to `image_size` (height, width); or with `keep_aspect_ratio` at most to its area.
+    """Resizes the whole image to `image_size` (height, width) and scales pixels to [-1, 1].
 
-    Pixels are scaled to [-1, 1].
+    With `keep_aspect_ratio` the image is only scaled down to at most that area.
     """
 
     image_size: tuple[int, int]
@@ -64,11 +64,11 @@ class PatchPreprocessor(Preprocessor):
 
 
 class PatchEncoder(Encoder):
-    """Patches of `patch_size` pixels, a power of two, each made by convolutions of stride 2.
+    """Patches of `patch_size` pixels, a power of two, by convolutions of stride 2.
 
     `image_size` in pixels is a square or (height, width), multiples of `patch_size`; see `PatchPreprocessor`.
-    Convolutions in place of one big linear patch are what makes patches learn from little data (Xiao et al.
-    2021, arXiv 2106.14881). A sum with sines of row and column tells every patch its place.
+    Convolutions instead of one linear layer per patch learn better from little data (Xiao et al. 2021, arXiv
+    2106.14881). Sinusoids of row and column give each patch its position.
     """
 
     media = "image"
@@ -99,7 +99,7 @@ class PatchEncoder(Encoder):
         widths = [3, *(out_dim >> step for step in reversed(range(steps)))]
         self.patches = nn.Sequential(
             *(
-                # The norm runs over a whole image, which is never padded.
+                # The norm covers the whole image, which is never padded.
                 nn.Sequential(
                     nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GroupNorm(1, wide), nn.GELU()
                 )
@@ -137,8 +137,8 @@ class PatchEncoder(Encoder):
 class LogMelPreprocessor(Preprocessor):
     """Waveform -> log-mel frames, each mel band with mean 0 and deviation 1 over the recording.
 
-    Windows of 25 ms every 10 ms (Hann), the usual choice since Kaldi; a recording shorter than one window is
-    padded to it with silence. `stack` are the encoder's convolutions over the frames.
+    Hann windows of 25 ms every 10 ms, the usual choice since Kaldi. A recording shorter than one window is padded
+    with silence. `stack` holds the encoder's convolutions over the frames.
     """
 
     sample_rate: int
@@ -170,7 +170,7 @@ class LogMelPreprocessor(Preprocessor):
         return self.scale(mel)
 
     def scale(self, mel: Tensor) -> Tensor:
-        """Return natural logarithms of power [frames, num_mels] as the encoder wants them."""
+        """Return the log-mel frames [frames, num_mels] (natural logarithm of power) scaled for the encoder."""
         return (mel - mel.mean(0)) / (mel.std(0, correction=0) + 1e-2)
 
     def _frames(self, samples: int) -> int:
@@ -180,7 +180,7 @@ class LogMelPreprocessor(Preprocessor):
 class FixedLogMelPreprocessor(LogMelPreprocessor):
     """Waveform -> log-mel frames, on one scale for all recordings and bands.
 
-    A class of its own, since what an export or a cache remembers of the other must stay what it was.
+    A subclass, so that the fingerprint of `LogMelPreprocessor` in earlier exports and caches stays valid.
     """
 
     def scale(self, mel: Tensor) -> Tensor:
@@ -190,13 +190,12 @@ class FixedLogMelPreprocessor(LogMelPreprocessor):
 class LogMelEncoder(Encoder):
     """Log-mel frames through convolutions of stride 2: `stride` 4 (a power of two) gives one feature every 40 ms.
 
-    Every convolution has kernel 3 and padding 1, and padding frames are set to zero before each, so a recording
-    in a padded batch sees the same zeros behind its end as alone; the norms run over channels, never over time.
+    Every convolution has kernel 3 and padding 1, and padding frames are set to zero before each, so a recording in a
+    padded batch is followed by the same zeros as alone. The norms cover channels, never time.
 
-    `normalize` says how frames are scaled. `recording`: each mel band has mean 0 and deviation 1 over the recording,
-    which takes away loudness and microphone, and whatever never changes: a steady tone is silence then. `fixed`: one
-    scale for all recordings and bands, for sounds that are steady and of one loudness. docs/experiments.md has both
-    measured on speech.
+    `normalize` chooses the scale of frames. `recording`: each mel band has mean 0 and deviation 1 over the recording.
+    This removes loudness, microphone and everything constant, so a steady tone becomes silence. `fixed`: one scale
+    for all recordings and bands, for steady sounds of one loudness. docs/experiments.md compares both on speech.
     """
 
     media = "audio"
@@ -222,7 +221,7 @@ class LogMelEncoder(Encoder):
         self.out_dim = out_dim
         stack = ((3, 2, 1),) * num_convs
         self._preprocessor = PREPROCESSORS[normalize](sample_rate, num_mels, stack)
-        mel_filters(self._preprocessor.window, num_mels, sample_rate)  # refuses empty ones now
+        mel_filters(self._preprocessor.window, num_mels, sample_rate)  # raises now if a filter is empty
         widths = [num_mels] + [out_dim] * num_convs
         self.convs = nn.ModuleList(
             nn.Conv1d(narrow, wide, kernel, conv_stride, padding)
@@ -257,17 +256,17 @@ PREPROCESSORS: dict[str, type[LogMelPreprocessor]] = {
 
 
 def power_of_two(number: int, name: str) -> int:
-    """Return the exponent of `number`, a power of two from 2 on; raise `UserError` for another number."""
+    """Return the exponent of `number`; raise `UserError` unless it is a power of two and at least 2."""
     exponent = number.bit_length() - 1
     if number < 2 or number != 1 << exponent:
-        raise UserError(f"found {name} {number}, expected a power of two from 2 on; change it")
+        raise UserError(f"found {name} {number}, expected a power of two, at least 2; change it")
     return exponent
 
 
 def grid_positions(rows: int, columns: int, dim: int, device: torch.device) -> Tensor:
     """Return sines and cosines [rows * columns, dim] of row and column, half of the width each.
 
-    Wavelengths run from 2 pi to 2 pi * 10,000 places, as in Vaswani et al. 2017 (arXiv 1706.03762).
+    Wavelengths range from 2 pi to 2 pi * 10,000 positions, as in Vaswani et al. 2017 (arXiv 1706.03762).
     """
     rates = 10_000.0 ** -torch.linspace(0, 1, dim // 4, device=device)
     halves = [torch.arange(n, device=device)[:, None] * rates for n in (rows, columns)]
@@ -277,15 +276,15 @@ def grid_positions(rows: int, columns: int, dim: int, device: torch.device) -> T
 
 @lru_cache(maxsize=8)
 def mel_filters(window: int, num_mels: int, sample_rate: int) -> Tensor:
-    """Return the triangular filters [window // 2 + 1, num_mels], on Slaney's mel scale and of unit area.
+    """Return triangular filters [window // 2 + 1, num_mels] of unit area on Slaney's mel scale.
 
-    These are the filters of Whisper and librosa. Raises `UserError` where a filter would fall between two
-    frequencies and be empty.
+    They are the filters of Whisper and librosa. Raises `UserError` if a filter lies between two frequencies and is
+    empty.
     """
     from transformers.audio_utils import mel_filter_bank
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of empty filters, refused below
+        warnings.simplefilter("ignore")  # about empty filters, which are refused below
         filters = mel_filter_bank(
             window // 2 + 1, num_mels, 0.0, sample_rate / 2, sample_rate, norm="slaney", mel_scale="slaney"
         )

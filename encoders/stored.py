@@ -1,4 +1,4 @@
-"""Features that were computed elsewhere and stored as arrays: nothing is left to encode."""
+"""Features that were computed elsewhere and stored as arrays, used as they are."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from kebyt5_xm.errors import UserError
 
 @dataclass(frozen=True)
 class StoredPreprocessor(Preprocessor):
-    """Checks an array of [n, dim], or [rows, columns, dim] for a grid, and makes it float32."""
+    """Checks an array [n, dim], or [rows, columns, dim] for a grid, and converts it to float32."""
 
     dim: int
     grid: bool
@@ -21,27 +21,27 @@ class StoredPreprocessor(Preprocessor):
 
     def size(self, header: Header) -> Size:
         assert isinstance(header, ArrayHeader)
-        *places, dim = header.shape or (0,)
-        if len(places) != (2 if self.grid else 1) or dim != self.dim or 0 in places:
+        *axes, dim = header.shape or (0,)
+        if len(axes) != (2 if self.grid else 1) or dim != self.dim or 0 in axes:
             expected = f"[rows, columns, {self.dim}]" if self.grid else f"[n, {self.dim}]"
             raise UserError(
                 f"found stored features of shape {list(header.shape)}, expected {expected}; correct the file, or dim "
-                "and grid of StoredFeatures"
+                "or grid of StoredFeatures"
             )
-        return (places[0], places[1]) if self.grid else (places[0],)
+        return (axes[0], axes[1]) if self.grid else (axes[0],)
 
     def prepare(self, item: Any) -> Tensor:
         self.size(ArrayHeader(tuple(item.shape)))
         features = np.array(item, dtype=np.float32)
         if not np.isfinite(features).all():
             raise UserError(
-                "found stored features that are not finite, expected numbers; compute the file again"
+                "found stored features that are not finite, expected finite numbers; compute the file again"
             )
         return torch.from_numpy(features)
 
 
 class StoredFeatures(Encoder):
-    """`.npy` or `.safetensors` arrays as features: `dim` is their last axis, `grid` says that they have two more.
+    """`.npy` or `.safetensors` arrays as features: `dim` is their last axis; with `grid` they have three axes.
 
     Sequences may be padded; grids are batched by equal size.
     """
@@ -57,8 +57,8 @@ class StoredFeatures(Encoder):
         return self._preprocessor
 
     def dummy(self) -> tuple[Tensor, Tensor]:
-        places = (1, 1) if self._preprocessor.grid else (1,)
-        return torch.zeros(1, *places, self.out_dim), torch.tensor([1])
+        axes = (1, 1) if self._preprocessor.grid else (1,)
+        return torch.zeros(1, *axes, self.out_dim), torch.tensor([1])
 
     def forward(self, prepared: Tensor, lengths: Tensor) -> Encoded:
         if not self._preprocessor.grid:

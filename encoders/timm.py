@@ -1,4 +1,4 @@
-"""Any vision backbone of timm: ViT tokens or the feature map of a CNN, as a grid of features."""
+"""Any vision backbone of timm: ViT tokens or CNN feature maps, as a grid of features."""
 
 from functools import partial
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from encoders.meta import freeze_unreached, output_on_meta
 from encoders.pretrained import checkpoint_file, loading
-from encoders.timm_images import PREPROCESSING, TimmPreprocessor, preprocessing_of
+from encoders.timm_images import PREPROCESSING, TimmPreprocessor, merge_preprocessing
 from kebyt5_xm.encoder import Encoded, Encoder
 from kebyt5_xm.errors import UserError, did_you_mean
 
@@ -24,12 +24,12 @@ class TimmEncoder(Encoder):
 
     - `pretrained`: load timm's weights for the name; `checkpoint_path`: load this file instead.
     - `layer`: None for the final features (normed), or the index of a block (ViT) or stage (CNN), negative from
-      the end, for its raw output; what lies behind it is dropped.
-    - `keep_prefix`: keep class and register tokens in front of the patches; the features are then no grid.
-    - `image_size`: pixels (a square, or height and width) instead of the model's own.
-    - `keep_aspect_ratio`: see `TimmPreprocessor`; refused where the backbone takes one size only.
+      the end, for its raw output; later layers are dropped.
+    - `keep_prefix`: keep class and register tokens before the patches; the features then form no grid.
+    - `image_size`: pixels (a square, or height and width) instead of the model's size.
+    - `keep_aspect_ratio`: see `TimmPreprocessor`; refused if the backbone accepts only one size.
     - `preprocessing`: overrides of timm's data config: `mean`, `std`, `interpolation`, `crop_pct`, `crop_mode`
-      (`center` is most models' own and cuts the edges off; `squash` keeps the whole picture).
+      (most models use `center`, which cuts the edges off; `squash` keeps the whole image).
     """
 
     media = "image"
@@ -70,7 +70,7 @@ class TimmEncoder(Encoder):
             image_size=(height, width),
             features=None if stride else (shape[0], shape[1]) if len(shape) == 3 else (shape[0],),
             stride=stride,
-            **preprocessing_of(data_config, preprocessing or {}),
+            **merge_preprocessing(data_config, preprocessing or {}),
         )
         freeze_unreached(self.model, self._features, self.dummy()[0])
         self.train()
@@ -89,7 +89,7 @@ class TimmEncoder(Encoder):
     def offline(self, init_args: dict[str, Any]) -> dict[str, Any]:
         config = self._preprocessor
         name = init_args["model_name"]
-        if ":" in name:  # on a hub or in a folder: the architecture alone is known without it
+        if ":" in name:  # a hub or a folder: without it only the architecture is known
             name = self.model.pretrained_cfg["architecture"]
         return {
             **init_args,
@@ -106,7 +106,7 @@ class TimmEncoder(Encoder):
         return Encoded.full(features.flatten(1, -2), grid)
 
     def _features(self, images: Tensor) -> Tensor:
-        """Return [B, rows, columns, D], or [B, N, D] where prefix tokens are kept or there is no grid."""
+        """Return [B, rows, columns, D], or [B, N, D] with prefix tokens or without a grid."""
         model = self.model
         if self.layer is not None:
             options: dict[str, Any] = {"return_prefix_tokens": True} if self.keep_prefix else {}
@@ -145,7 +145,7 @@ class TimmEncoder(Encoder):
         model = self.model
         if not hasattr(model, "forward_intermediates"):
             raise UserError(
-                f"found layer: {layer} for '{model_name}', which gives only final features; remove layer"
+                f"found layer: {layer} for '{model_name}', which has only final features; remove layer"
             )
         count = len(model.feature_info)
         if not -count <= layer < count:
@@ -162,22 +162,22 @@ class TimmEncoder(Encoder):
         except (RuntimeError, AssertionError, ValueError) as error:
             raise UserError(
                 f"found '{model_name}' unable to take images of {height} x {width} pixels ({error}); choose another "
-                "image_size, or leave keep_aspect_ratio out"
+                "image_size, or remove keep_aspect_ratio"
             ) from error
 
-    def _stride(self, own_size: tuple[int, int, int], model_name: str) -> tuple[int, torch.Size]:
-        """Return the pixels of a side that a feature stands for, and the shape of the features at `own_size`.
+    def _stride(self, model_size: tuple[int, int, int], model_name: str) -> tuple[int, torch.Size]:
+        """Return the stride (pixels per feature on each side) and the shape of the features at the model's size.
 
-        Raises `UserError` if that does not hold for every multiple.
+        Raises `UserError` if the stride is not the same for other image sizes.
         """
         if self.keep_prefix:
             raise UserError("found keep_prefix with keep_aspect_ratio, expected one of them; remove one")
-        shape = self._probe(*own_size[1:], model_name)
-        stride = own_size[1] // shape[0]
+        shape = self._probe(*model_size[1:], model_name)
+        stride = model_size[1] // shape[0]
         for rows, columns in ((1, 1), (2, 3), (5, 1)):
             if self._probe(rows * stride, columns * stride, model_name)[:-1] != (rows, columns):
                 raise UserError(
-                    f"found '{model_name}' to take one image size only; leave keep_aspect_ratio out"
+                    f"found '{model_name}' to accept only one image size; remove keep_aspect_ratio"
                 )
         return stride, shape
 
@@ -195,13 +195,13 @@ def _create(name: str, pretrained: bool, checkpoint_path: str | None, any_size: 
         name,
         pretrained=pretrained or checkpoint_path is not None,
         pretrained_cfg_overlay={"file": checkpoint_path} if checkpoint_path else None,
-        num_classes=0,  # drops the classifier, the checkpoint's too
+        num_classes=0,  # drops the classifier, also from the checkpoint
     )
     model: Any
     with loading(checkpoint_path or name):
         if any_size:
             try:
-                model = create(dynamic_img_size=True)  # ViTs need to be told, CNNs do not know the argument
+                model = create(dynamic_img_size=True)  # ViTs need the argument, CNNs reject it
             except TypeError:
                 model = create()
         else:

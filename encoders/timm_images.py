@@ -1,4 +1,4 @@
-"""How images are prepared for a timm backbone: by timm's own evaluation transform, or with their aspect ratio."""
+"""Preprocessing of images for timm: its evaluation transform, or a resize that keeps the aspect ratio."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -6,20 +6,20 @@ from typing import Any
 
 from torch import Tensor
 
-from encoders.aspect import fit_area, refuse_thin
+from encoders.media import fit_area, refuse_thin
 from kebyt5_xm.encoder import Header, ImageHeader, Preprocessor, Size
 from kebyt5_xm.errors import UserError, did_you_mean
 
 PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
-"""The keys of timm's data config that decide how an image is prepared; the size is `image_size`."""
+"""Keys of timm's data config that define the preprocessing, except the size, which is `image_size`."""
 
 
 @dataclass(frozen=True)
 class TimmPreprocessor(Preprocessor):
-    """timm's own evaluation transform, or with `stride` a resize that keeps the aspect ratio.
+    """timm's evaluation transform, or with `stride` a resize that keeps the aspect ratio.
 
     `image_size` is (height, width) in pixels. With `stride` every image is scaled down to at most that area
-    (never up), its sides rounded to multiples of the stride, and nothing is cropped.
+    (never up), its sides are multiples of the stride, and nothing is cropped.
     """
 
     image_size: tuple[int, int]
@@ -28,7 +28,7 @@ class TimmPreprocessor(Preprocessor):
     interpolation: str
     crop_pct: float
     crop_mode: str
-    features: tuple[int] | tuple[int, int] | None  # of every image; None where it depends on the image
+    features: tuple[int] | tuple[int, int] | None  # of every image; None if it depends on the image
     stride: int | None
 
     def size(self, header: Header) -> Size:
@@ -51,7 +51,7 @@ class TimmPreprocessor(Preprocessor):
         return _normalize(self)(item.resize((width, height), resample))
 
     def _fit(self, header: ImageHeader) -> tuple[int, int]:
-        """Return the (height, width) in pixels that an image gets under `stride`."""
+        """Return (height, width) in pixels of the resized image, for `stride`."""
         assert self.stride is not None
         return fit_area(header.height, header.width, self.image_size[0] * self.image_size[1], self.stride)
 
@@ -78,8 +78,8 @@ def _normalize(config: TimmPreprocessor) -> Any:
     return transforms.Compose([transforms.ToTensor(), transforms.Normalize(config.mean, config.std)])
 
 
-def preprocessing_of(data_config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of `PREPROCESSING` from timm's data config and the user's overrides."""
+def merge_preprocessing(data_config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return the `PREPROCESSING` values of timm's data config with the user's overrides."""
     unknown = [key for key in overrides if key not in PREPROCESSING]
     if unknown:
         raise UserError(

@@ -1,4 +1,4 @@
-"""wav2vec 2.0, HuBERT, WavLM and XLS-R from torchaudio's bundles: waveform -> features, 20 ms apart."""
+"""wav2vec 2.0, HuBERT, WavLM and XLS-R from torchaudio's bundles: waveform -> one feature every 20 ms."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -6,9 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from encoders.meta import freeze_unreached
-from encoders.pretrained import checkpoint_file, load_exactly, loading
-from encoders.waveform import (
+from encoders.media import (
     Convolution,
     conv_length,
     refuse_short,
@@ -16,6 +14,8 @@ from encoders.waveform import (
     resampled_length,
     shortest_input,
 )
+from encoders.meta import freeze_unreached
+from encoders.pretrained import checkpoint_file, load_exactly, loading
 from kebyt5_xm.encoder import AudioHeader, Encoded, Encoder, Header, Preprocessor, Size, length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.weight_files import read_tensors
@@ -29,12 +29,12 @@ except ImportError as error:
     ) from error
 
 FACTORIES = {"Wav2Vec2": wav2vec2_model, "WavLM": wavlm_model}
-"""The builder of each kind of architecture, under the bundles' own name for it (HuBERT is built as Wav2Vec2)."""
+"""Builder of each architecture, by the bundles' name of it (HuBERT is built as Wav2Vec2)."""
 
 
 @dataclass(frozen=True)
 class WaveformPreprocessor(Preprocessor):
-    """Waveform at any rate -> samples at the model's rate, normalised by themselves where the bundle says so."""
+    """Waveform at any rate -> samples at the model's rate, normalised per recording if the bundle requires it."""
 
     sample_rate: int
     normalize: bool
@@ -53,26 +53,25 @@ class WaveformPreprocessor(Preprocessor):
 
     def prepare(self, item: Any) -> Tensor:  # -> [samples]
         waveform = resample(item[0], item[1], self.sample_rate)
-        # The bundle would take mean and variance over the whole batch, other recordings and padding included.
+        # The bundle itself would normalise over the whole batch, including other recordings and padding.
         return nn.functional.layer_norm(waveform, waveform.shape) if self.normalize else waveform
 
 
 class TorchaudioEncoder(Encoder):
     """A self-supervised speech encoder by the name of its bundle, for instance `WAV2VEC2_XLSR_300M`.
 
-    - `pretrained`: load the bundle's weights; `checkpoint_path`: a state dict in torchaudio's names instead.
+    - `pretrained`: load the bundle's weights; `checkpoint_path`: load a state dict with torchaudio's names instead.
     - `shape`: overrides of the architecture's arguments, for untrained models only.
-    - `layer`: None for the final features (normed where the model has a last norm), the index of a transformer
-      layer (negative from the end) for its raw output, or `weighted` for a learned average of all layers.
-    - `frozen` together with `weighted` freezes the bundle's model and lets the layer weights learn.
+    - `layer`: None for the final features (normed if the model has a last norm), the index of a transformer layer
+      (negative from the end) for its raw output, or `weighted` for a learned average of all layers.
+    - `frozen` with `weighted` freezes the bundle's model, while the layer weights train.
 
-    Models with group norm over time (the BASE ones and WAV2VEC2_LARGE) never pad, since padding would change
-    their features, and neither does WavLM, whose attention takes no mask here: recordings of unequal lengths are
-    encoded one size at a time.
+    Models with group norm over time (the BASE ones and WAV2VEC2_LARGE) are never padded, since padding would change
+    their features. WavLM is never padded either, because torchaudio's attention takes no mask there. Such recordings
+    are encoded in batches of equal length.
     """
 
     media = "audio"
-    _model_frozen = False
 
     def __init__(
         self,
@@ -84,34 +83,31 @@ class TorchaudioEncoder(Encoder):
         shape: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        found = _bundle(bundle)
-        trained = pretrained and checkpoint_path is None
-        if trained and shape:
+        wav2vec2_bundle = _find_bundle(bundle)
+        from_bundle = pretrained and checkpoint_path is None
+        if from_bundle and shape:
             raise UserError(
                 f"found a shape for the pretrained '{bundle}'; remove shape or set pretrained: false"
             )
-        if trained:
+        if from_bundle:
             with loading(bundle):
-                model = found.get_model()
-            self.model = getattr(model, "model", model)  # out of the wrapper that normalises over the batch
+                model = wav2vec2_bundle.get_model()
+            self.model = getattr(model, "model", model)  # without the wrapper that normalises over the batch
         else:
-            self.model = _build(found, shape or {})
+            self.model = _build(wav2vec2_bundle, shape or {})
             if checkpoint_path:
                 tensors = read_tensors(checkpoint_file(checkpoint_path))
                 load_exactly(self.model, tensors, checkpoint_path)
-        self.model.aux = None  # the letters of a recogniser
-        self._preprocessor = _preprocessor(found, self.model)
+        self.model.aux = None  # the output layer of a speech recogniser
+        self._preprocessor = _build_preprocessor(wav2vec2_bundle, self.model)
         layers = self.model.encoder.transformer.layers
         self.out_dim = self.model.encoder.transformer.pos_conv_embed.embed_dim
         self.layer_logits = nn.Parameter(torch.zeros(len(layers))) if layer == "weighted" else None
         self.layer = self._keep_layers(layer, bundle)
         freeze_unreached(self, self._features, self.dummy()[0])
-        self._model_frozen = frozen
         self.train()
-        if frozen and self.layer_logits is None:
-            self.freeze()
-        elif frozen:
-            self.model.requires_grad_(False)
+        if frozen:
+            self.freeze(except_for=["layer_logits"])
 
     def preprocessor(self) -> WaveformPreprocessor:
         return self._preprocessor
@@ -123,25 +119,18 @@ class TorchaudioEncoder(Encoder):
     def offline(self, init_args: dict[str, Any]) -> dict[str, Any]:
         return {**init_args, "pretrained": False, "checkpoint_path": None}
 
-    def train(self, mode: bool = True) -> "TorchaudioEncoder":
-        super().train(mode)
-        if self._model_frozen:
-            self.model.eval()
-        return self
-
     def forward(self, prepared: Tensor, lengths: Tensor) -> Encoded:
         features = self._features(prepared, lengths if self._preprocessor.pads else None)
         counts = conv_length(lengths, self._preprocessor.stack)
         return Encoded(features, length_mask(counts, features.shape[1]))
 
     def _features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:  # -> [B, N, D]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._model_frozen):
-            # Unlike the model's forward this drops no layer at random, which would leave ranks with unequal graphs.
-            layers, _ = self.model.extract_features(waveforms, lengths)
-            features = layers[-1]
-            transformer = self.model.encoder.transformer
-            if self.layer is None and not transformer.layer_norm_first:  # then the norm comes last
-                features = transformer.layer_norm(features)
+        # The model's forward would drop layers at random, which gives ranks unequal graphs.
+        layers, _ = self.model.extract_features(waveforms, lengths)
+        features = layers[-1]
+        transformer = self.model.encoder.transformer
+        if self.layer is None and not transformer.layer_norm_first:  # then the norm comes last
+            features = transformer.layer_norm(features)
         if self.layer_logits is None:
             return features
         weights = self.layer_logits.softmax(0).to(features.dtype)
@@ -162,20 +151,20 @@ class TorchaudioEncoder(Encoder):
         return layer % count
 
 
-def _bundle(name: str) -> Any:
-    found = getattr(pipelines, name, None)
-    if not isinstance(found, pipelines.Wav2Vec2Bundle):
+def _find_bundle(name: str) -> Any:
+    bundle = getattr(pipelines, name, None)
+    if not isinstance(bundle, pipelines.Wav2Vec2Bundle):
         known = [
             key for key in dir(pipelines) if isinstance(getattr(pipelines, key), pipelines.Wav2Vec2Bundle)
         ]
         raise UserError(
             f"found no bundle '{name}', expected one of {', '.join(known)}{did_you_mean(name, known)}"
         )
-    return found
+    return bundle
 
 
 def _build(bundle: Any, shape: dict[str, Any]) -> Any:
-    """Return the untrained model of a bundle. Its arguments are stored in the bundle and nowhere public."""
+    """Return the untrained model of a bundle, whose arguments are in a private attribute only."""
     arguments = bundle._params
     unknown = [key for key in shape if key not in arguments]
     if unknown:
@@ -186,7 +175,7 @@ def _build(bundle: Any, shape: dict[str, Any]) -> Any:
     return FACTORIES[bundle._model_type](**{**arguments, "aux_num_out": None, **shape})
 
 
-def _preprocessor(bundle: Any, model: Any) -> WaveformPreprocessor:
+def _build_preprocessor(bundle: Any, model: Any) -> WaveformPreprocessor:
     blocks = model.feature_extractor.conv_layers
     return WaveformPreprocessor(
         sample_rate=int(bundle.sample_rate),

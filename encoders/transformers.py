@@ -1,4 +1,4 @@
-"""Image and speech encoders of transformers, from the hub, from a folder, or untrained from a config."""
+"""Image and speech encoders of transformers: from the hub, from a folder, or untrained from a config."""
 
 import inspect
 import json
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
+from encoders.media import conv_length, shortest_input
 from encoders.meta import freeze_unreached, output_on_meta
 from encoders.transformers_inputs import (
     FilterBanks,
@@ -19,31 +20,30 @@ from encoders.transformers_inputs import (
     image_processor,
 )
 from encoders.transformers_models import DERIVED, keep_layers, load_encoder
-from encoders.waveform import conv_length, shortest_input
 from kebyt5_xm.encoder import Encoded, Encoder, Size
 from kebyt5_xm.errors import UserError
 
 TESTED = ("siglip", "dinov2", "clip", "whisper", "wav2vec2-bert", "hubert", "wav2vec2", "wavlm")
 PADS = ("hubert", "wav2vec2", "wavlm")
-"""Families whose padding is tested to be harmless where their convolutions have layer norm; others never pad."""
+"""Families that pad if their convolutions have layer norm, which is tested to be harmless; others never pad."""
 
 MAX_PREFIX = 16
-"""More tokens than patches by at most this many are taken for prefix tokens (DINOv2 with registers has 5)."""
+"""Up to this many tokens beyond the patches count as prefix tokens (DINOv2 with registers has 5)."""
 
 
 class TransformersEncoder(Encoder):
     """The encoder of `model`: a hub id, a folder, or with `pretrained: false` also a model type (`siglip`).
 
-    Tested: SigLIP, DINOv2, CLIP, Whisper, wav2vec2-bert, HuBERT, wav2vec 2.0, WavLM. Another family of images or
-    waveforms is accepted if a forward on the meta device agrees with its feature counts, else refused.
+    Tested: SigLIP, DINOv2, CLIP, Whisper, wav2vec2-bert, HuBERT, wav2vec 2.0, WavLM. Other families for images or
+    waveforms are accepted if a forward pass on the meta device gives the expected number of features.
 
     - `config`: overrides of the model's config; `preprocessing`: overrides of its image processor's or feature
       extractor's config.
     - `layer`: None for the model's last hidden state, or the index of a layer (negative from the end) for its raw
-      output; the layers behind it are dropped.
-    - `keep_prefix`: keep class and register tokens in front of the patches; the features are then no grid.
-    - `image_size`: pixels (a square, or height and width) that the whole picture is squeezed into, instead of the
-      model's own resizing and cropping; position embeddings are interpolated.
+      output; later layers are dropped.
+    - `keep_prefix`: keep class and register tokens before the patches; the features then form no grid.
+    - `image_size`: the whole image is resized to these pixels (a square, or height and width), instead of the
+      model's resizing and cropping; position embeddings are interpolated.
     """
 
     def __init__(
@@ -63,25 +63,25 @@ class TransformersEncoder(Encoder):
         self.interpolate = False
         if self.model.main_input_name == "pixel_values":
             self.media = "image"
-            squeeze = (image_size, image_size) if isinstance(image_size, int) else image_size
-            own_size = getattr(self.model.config, "image_size", None)
-            processor = image_processor(model, pretrained, preprocessing or {}, own_size, squeeze)
+            resize_to = (image_size, image_size) if isinstance(image_size, int) else image_size
+            model_size = getattr(self.model.config, "image_size", None)
+            processor = image_processor(model, pretrained, preprocessing or {}, model_size, resize_to)
             self.inputs: Inputs = self._pixels(processor, model, keep_prefix)
         else:
             self.media = "audio"
-            given = "keep_prefix" if keep_prefix else "image_size" if image_size else None
-            if given:
-                raise UserError(f"found {given} for '{model}', which encodes audio; remove it")
+            option = "keep_prefix" if keep_prefix else "image_size" if image_size else None
+            if option:
+                raise UserError(f"found {option} for '{model}', which encodes audio; remove it")
             self.inputs = self._audio(model, pretrained, preprocessing or {})
         probe = self.inputs.probe()
         shape = output_on_meta(self.model, self._hidden, probe).shape  # [B, N, D] or [B, D, rows, columns]
         self.out_dim = shape[1] if len(shape) == 4 else shape[2]
         freeze_unreached(self.model, self._hidden, probe)
-        lost = [name for name, p in self.model.named_parameters() if p.requires_grad and name in missing]
-        if lost:
+        unloaded = [name for name, p in self.model.named_parameters() if p.requires_grad and name in missing]
+        if unloaded:
             raise UserError(
-                f"found no '{lost[0]}' in the weights of '{model}' ({len(lost)} tensors are missing), expected all; "
-                "name a complete checkpoint"
+                f"found no '{unloaded[0]}' in the weights of '{model}' ({len(unloaded)} tensors are missing), "
+                "expected all; name a complete checkpoint"
             )
         self.train()
         if frozen:
@@ -98,7 +98,7 @@ class TransformersEncoder(Encoder):
             **init_args,
             "model": self.model.config.model_type,
             "pretrained": False,
-            "image_size": None,  # the preprocessing below has it
+            "image_size": None,  # it is in the preprocessing below
             "config": {k: v for k, v in self.model.config.to_dict().items() if k not in DERIVED},
             "preprocessing": json.loads(self.inputs.processor.to_json_string()),
         }
@@ -134,18 +134,20 @@ class TransformersEncoder(Encoder):
                 f"found '{name}' to prepare images to {sorted(shapes)}, expected one size; set image_size"
             )
         (_, height, width) = shapes.pop()
-        own_size = getattr(self.model.config, "image_size", None)
-        own_size = (own_size, own_size) if isinstance(own_size, int) else own_size
-        takes_any = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
-        self.interpolate = takes_any and own_size is not None and tuple(own_size) != (height, width)
+        model_size = getattr(self.model.config, "image_size", None)
+        model_size = (model_size, model_size) if isinstance(model_size, int) else model_size
+        interpolates = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
+        self.interpolate = interpolates and model_size is not None and tuple(model_size) != (height, width)
         try:
             shape = output_on_meta(self.model, self._hidden, torch.zeros(1, 3, height, width)).shape
         except Exception as error:
             raise UserError(
                 f"found '{name}' unable to encode an image of {height} x {width} pixels ({error}), expected one of "
-                f"the families {', '.join(TESTED)} or one like them; choose another model"
+                f"the families {', '.join(TESTED)} or a similar one; choose another model"
             ) from error
-        features, prefix = _layout(shape, getattr(self.model.config, "patch_size", None), height, width)
+        features, prefix = _feature_layout(
+            shape, getattr(self.model.config, "patch_size", None), height, width
+        )
         if keep_prefix:
             if not prefix:
                 raise UserError(f"found keep_prefix for '{name}', which has no prefix tokens; remove it")
@@ -163,7 +165,7 @@ class TransformersEncoder(Encoder):
         if self.model.main_input_name != "input_values" or not kernels or not strides:
             raise UserError(
                 f"found '{name}' of the family '{config.model_type}', expected one of {', '.join(TESTED)}, an image "
-                "model, or a model of waveforms that begins with convolutions; write an encoder for it"
+                "model, or a model of waveforms that starts with convolutions; write an encoder for it"
             )
         stack = tuple((kernel, stride, 0) for kernel, stride in zip(kernels, strides, strict=True))
         for samples in (shortest_input(stack), 3 * shortest_input(stack) + 7, 16000):
@@ -179,8 +181,8 @@ class TransformersEncoder(Encoder):
         )
 
 
-def _layout(shape: torch.Size, patch: Any, height: int, width: int) -> tuple[Size, int]:
-    """Return the size of the features and the number of prefix tokens in front of them."""
+def _feature_layout(shape: torch.Size, patch: Any, height: int, width: int) -> tuple[Size, int]:
+    """Return the size of the features and the number of prefix tokens before them."""
     if len(shape) == 4:
         return (shape[2], shape[3]), 0
     if isinstance(patch, int):

@@ -1,4 +1,4 @@
-"""Loads an encoder of transformers, out of a larger model where it is part of one, and cuts it at a layer."""
+"""Loading an encoder of transformers, also as part of a larger model, and cutting it at a layer."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 from encoders.pretrained import loading
 from kebyt5_xm.errors import UserError, did_you_mean
 
-QUIET = {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}
-"""Settings that hide features or skip layers at random in training, which would leave ranks with unequal graphs."""
+NO_RANDOM_DROPS = {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}
+"""Settings that switch off random feature masks and layer drops, which would give ranks unequal graphs."""
 
 DERIVED = ("stage_names", "out_features", "out_indices")
-"""Keys that some configs compute from others and check against them; an override would make them disagree."""
+"""Keys that some configs compute from other keys and check; an override would make them disagree."""
 
 
 def load_encoder(name: str, pretrained: bool, overrides: dict[str, Any]) -> tuple[Any, set[str]]:
-    """Return the encoder and the names of its tensors that the checkpoint did not have."""
+    """Return the encoder and the names of its tensors that are missing in the checkpoint."""
     config = _config(name, pretrained, overrides)
     missing: set[str] = set()
     if pretrained:
@@ -42,26 +42,26 @@ def _config(name: str, pretrained: bool, overrides: dict[str, Any]) -> Any:
     else:
         with loading(name):
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    config = getattr(config, "vision_config", None) or config  # of a model of images and text, the image half
+    config = getattr(config, "vision_config", None) or config  # the image part of an image-text model
     unknown = [key for key in overrides if not hasattr(config, key)]
     if unknown:
         raise UserError(
             f"found '{unknown[0]}' in config, which {type(config).__name__} does not have"
             f"{did_you_mean(unknown[0], config.to_dict())}"
         )
-    quiet = {key: value for key, value in QUIET.items() if hasattr(config, key)}
+    fixed = {key: value for key, value in NO_RANDOM_DROPS.items() if hasattr(config, key)}
     settings = {key: value for key, value in config.to_dict().items() if key not in DERIVED}
     try:
-        return type(config)(**{**settings, **quiet, **overrides})
+        return type(config)(**{**settings, **fixed, **overrides})
     except Exception as error:
         cause = " ".join(str(error).split())
         raise UserError(
-            f"found a config that {type(config).__name__} does not take ({cause}); correct it"
+            f"found a config that {type(config).__name__} does not accept ({cause}); correct it"
         ) from error
 
 
 def keep_layers(model: Any, layer: int | None, name: str) -> nn.Module | None:
-    """Drop the layers behind `layer` and return that layer, or None for the model's own last hidden state."""
+    """Drop the layers after `layer` and return that layer, or None for the model's last hidden state."""
     if layer is None:
         return None
     count = getattr(model.config, "num_hidden_layers", None)

@@ -1,7 +1,7 @@
 """A cross-modal extension framework for a Korean-enhanced byte-level T5.
 
-Imported first of all, at times with the working folder in front of Python's own modules. So nothing is imported here
-that Python has not imported already.
+This module is imported first, possibly while the working folder precedes Python's own modules on the path. So it
+imports only modules that Python has loaded already.
 """
 
 import os
@@ -12,9 +12,9 @@ HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def register_encoders() -> None:
-    """Import `encoders` from beside `kebyt5_xm`, so that no other folder of that name is taken for it.
+    """Import `encoders` from the folder next to `kebyt5_xm`, so that no other package of that name is imported.
 
-    One that is imported already stays; `kebyt5_xm.trust` refuses it where encoders are needed.
+    A package `encoders` that is imported already stays; `kebyt5_xm.trust` refuses it when encoders are needed.
     """
     folder = os.path.join(HOME, "encoders")
     file = os.path.join(folder, "__init__.py")
@@ -31,17 +31,17 @@ def register_encoders() -> None:
 
 
 def leave_working_folder() -> list[tuple[int, str]]:
-    """Take the working folder off Python's path; return the places and entries that were taken.
+    """Remove the working folder from Python's path; return (position, entry) of each removed entry.
 
-    `python -m` and `python -c` put it first, and an empty part of PYTHONPATH means it too.
+    `python -m` and `python -c` put it first, and an empty entry of PYTHONPATH means it too.
     """
     here = os.path.realpath(os.getcwd())
-    if here == os.path.realpath(HOME):  # a checkout: what lies here is ours
+    if here == os.path.realpath(HOME):  # a checkout of this project
         return []
-    taken = [(number, entry) for number, entry in enumerate(sys.path) if os.path.realpath(entry) == here]
-    for _, entry in taken:
+    removed = [(number, entry) for number, entry in enumerate(sys.path) if os.path.realpath(entry) == here]
+    for _, entry in removed:
         sys.path.remove(entry)
-    return taken
+    return removed
 
 
 register_encoders()

@@ -1,8 +1,8 @@
-"""The command `kebyt5-xm`, and `python -m kebyt5_xm` where scripts are not on the path.
+"""The command `kebyt5-xm`, and `python -m kebyt5_xm` if scripts are not on the path.
 
-Python may have the working folder in front of its path, where a file may have any library's name: `python -m` puts
-it there, and so does an empty part of PYTHONPATH. So it goes before anything else is imported. Only a folder
-`kebyt5_xm` there is beyond us: Python itself runs that one.
+The working folder may come first on Python's path (`python -m` or an empty entry of PYTHONPATH), and a file in it may
+have the name of a library. So it is removed before anything else is imported. A folder `kebyt5_xm` in it cannot be
+excluded: Python itself runs that one.
 """
 
 from kebyt5_xm import leave_working_folder

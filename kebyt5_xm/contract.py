@@ -1,4 +1,4 @@
-"""The contract test of encoders and adapters, for ours and for a stranger's. Needs pytest.
+"""The contract test of encoders and adapters, for ours and third-party ones. Needs pytest.
 
 In a test file:
 
@@ -9,7 +9,7 @@ In a test file:
             return MyEncoder(...)
 
 `make` is called several times and must build the same shape each time; small random weights are best. Override
-`items` where the media that it makes do not fit.
+`items` if its media do not fit the encoder.
 """
 
 import itertools
@@ -31,16 +31,16 @@ from kebyt5_xm.errors import UserError
 __all__ = ["AdapterContract", "EncoderContract"]
 
 MAX_PICKLED_BYTES = 1 << 20
-"""A preprocessor travels to every data worker; weights would be larger than this, settings are not."""
+"""A preprocessor is sent to every data worker. Settings are smaller than this, weights are larger."""
 
 
 class EncoderContract(ABC):
-    """What every encoder must do. One test a promise; the assertion says which promise is broken."""
+    """What every encoder must do: one test per promise."""
 
     tolerance = 1e-4
-    """Features of one item may differ by this between batches (eval mode, fp32), relative to their RMS.
+    """Allowed difference of an item's features between batches (eval mode, fp32), relative to their RMS.
 
-    Kernels choose another order of summation for another shape; the measured differences are 1e-7 to 3e-6.
+    The order of summation in kernels depends on the shape; measured differences are 1e-7 to 3e-6.
     """
 
     @abstractmethod
@@ -48,7 +48,7 @@ class EncoderContract(ABC):
         """Return a new encoder that is not frozen."""
 
     def items(self, media: Media) -> list[Any]:
-        """Return at least three items, as the data give them, of different content and sizes."""
+        """Return at least three decoded items of different content and sizes."""
         numbers = np.random.default_rng(17)
         if media == "image":
             from PIL import Image
@@ -56,8 +56,8 @@ class EncoderContract(ABC):
             sizes = ((37, 53), (101, 29), (64, 64))
             return [Image.fromarray(numbers.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
         if media == "audio":
-            # Rates above, below and at 16 kHz; lengths that leave odd and even numbers after every halving, so
-            # that a window which reaches over an end is met somewhere.
+            # Rates above, below and at 16 kHz; lengths that are odd and even after every halving, so that some
+            # window reaches over an end.
             clips = ((7919, 16000), (11027, 22050), (5003, 8000), (6901, 16000), (6001, 16000))
             return [(numbers.standard_normal(n).astype(np.float32) * 0.1, rate) for n, rate in clips]
         raise NotImplementedError("an encoder of arrays: override `items`")
@@ -93,13 +93,13 @@ class EncoderContract(ABC):
         arrived = pickle.loads(pickle.dumps(preprocessor))
         for item in self.items(encoder.media):
             first = preprocessor.prepare(item)
-            torch.rand(3)  # no part of it may come from a global random state
+            torch.rand(3)  # the result must not depend on the global random state
             np.random.random(3)
             assert first.equal(preprocessor.prepare(item)), "prepare must not be random"
             assert first.equal(arrived.prepare(item)), "prepare must not change by pickling"
 
     def test_size_is_exact(self, encoder: Encoder) -> None:
-        """`size` of the header alone says how many features come out, and their grid."""
+        """`size` predicts the number of features and their grid from the header alone."""
         for item in self.items(encoder.media):
             size = encoder.preprocessor().size(header_of(item))
             assert len(size) in (1, 2), f"size is {size}, expected (n,) or (rows, columns)"
@@ -111,7 +111,7 @@ class EncoderContract(ABC):
             assert encoded.features.isfinite().all(), "features must be finite"
 
     def test_size_of_the_smallest_items(self, encoder: Encoder) -> None:
-        """What is too small is refused by `size` with a `UserError`, or it is encoded like anything else."""
+        """`size` raises `UserError` for an item that is too small, or the item is encoded like any other."""
         for item in _smallest(encoder):
             try:
                 size = encoder.preprocessor().size(header_of(item))
@@ -121,7 +121,7 @@ class EncoderContract(ABC):
             assert found == math.prod(size) > 0, f"size promised {size} for a tiny item, found {found}"
 
     def test_a_batch_equals_its_items_alone(self, encoder: Encoder) -> None:
-        """Items of one size, other contents: no feature depends on an item's company."""
+        """Items of one size and other content: features do not depend on the rest of the batch."""
         for item in self.items(encoder.media):
             batch = [item, _shuffled(item, 1), _shuffled(item, 2)]
             together = _encode(encoder, batch)
@@ -133,7 +133,7 @@ class EncoderContract(ABC):
             assert difference > 0, "two items of different content have the same features"
 
     def test_padding_changes_nothing(self, encoder: Encoder) -> None:
-        """Where a preprocessor pads, items of unequal sizes in one batch are what they are alone."""
+        """If a preprocessor pads, items of unequal sizes have the same features in one batch as alone."""
         preprocessor, items = encoder.preprocessor(), self.items(encoder.media)
         prepared = [preprocessor.prepare(item) for item in items]
         groups = preprocessor.group(prepared)
@@ -174,7 +174,7 @@ class EncoderContract(ABC):
         encoder.freeze()
         assert encoder.frozen
         assert not [n for n, p in encoder.named_parameters() if p.requires_grad], (
-            "a frozen parameter asks for a gradient"
+            "a frozen parameter requires a gradient"
         )
         parent = nn.ModuleList([encoder]).train()
         training = [name for name, module in encoder.named_modules() if module.training]
@@ -185,7 +185,7 @@ class EncoderContract(ABC):
             parameter.requires_grad_(True)  # what a bare model.requires_grad_() does
         again = _encode(encoder, self.items(encoder.media)[:1])
         assert not again.features.requires_grad, "a frozen encoder kept a graph"
-        # To tolerance: PyTorch takes other kernels where parameters ask for a gradient, even without a graph.
+        # To tolerance: PyTorch chooses other kernels if parameters require a gradient, even without a graph.
         self._same(first, 0, again, "a frozen encoder gave two results for one item: is dropout still on?")
 
     def test_dummy_is_a_valid_input(self, encoder: Encoder) -> None:
@@ -202,7 +202,7 @@ class EncoderContract(ABC):
             )
 
     def test_runs_in_bfloat16(self, encoder: Encoder) -> None:
-        """Training in half precision hands over fp32 inputs; the features come in the precision of the weights."""
+        """Inputs are fp32 in half-precision training too; features have the precision of the weights."""
         encoded = _encode(encoder.to(torch.bfloat16), self.items(encoder.media)[:1])
         expected = next((p.dtype for p in encoder.parameters()), encoded.features.dtype)
         assert encoded.features.dtype == expected, (
@@ -211,7 +211,7 @@ class EncoderContract(ABC):
         assert encoded.features.isfinite().all(), "features are not finite in bfloat16"
 
     def test_weights_load_into_a_new_one(self, encoder: Encoder) -> None:
-        """Two encoders of one configuration hold the same tensors and compute the same with the same weights."""
+        """Two encoders of one configuration have the same tensors, and the same features with the same weights."""
         other = self.make().eval()
         other.load_state_dict(encoder.state_dict())
         item = self.items(encoder.media)[0]
@@ -235,7 +235,7 @@ def _valid(encoded: Encoded, row: int) -> Tensor:
 
 
 def _shuffled(item: Any, seed: int) -> Any:
-    """Return an item of the same header and other content."""
+    """Return an item with the same header and other content."""
     numbers = np.random.default_rng(seed)
     if isinstance(item, tuple):
         return numbers.permutation(item[0]), item[1]

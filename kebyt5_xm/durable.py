@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent, whatever ends the process or the power."""
+"""Files and folders that are complete or absent, even after a kill or a power cut."""
 
 import contextlib
 import glob
@@ -14,32 +14,32 @@ from typing import BinaryIO
 
 _TOKEN_BYTES = 8
 _TEMPORARY = re.compile(rf"\.(.+)-[0-9a-f]{{{2 * _TOKEN_BYTES}}}")
-ASIDE = ".aside"
-"""How the name of a folder ends that another one is about to replace."""
+ASIDE_SUFFIX = ".aside"
+"""Suffix of a folder that is being replaced by another one."""
 
 
-def temporary(path: Path) -> Path:
-    """Return the name `.NAME-TOKEN` beside `path` under which something is written until it is whole.
+def temporary_path(path: Path) -> Path:
+    """Return a new path `.NAME-TOKEN` in the folder of `path`, to write to until the file is complete.
 
-    It is a new one each time: a killed run's last process, or another machine, may be writing the same file.
+    The token is random: a process of a killed run, or another machine, may still be writing the same file.
     """
     return path.with_name(f".{path.name}-{secrets.token_hex(_TOKEN_BYTES)}")
 
 
-def meant(name: str) -> str | None:
-    """Return the name that a `temporary` file of this name was to take; None for any other name."""
+def final_name(name: str) -> str | None:
+    """Return the final name of a file that `temporary_path` named; None for any other name."""
     found = _TEMPORARY.fullmatch(name)
     return found[1] if found else None
 
 
 @contextlib.contextmanager
-def durably(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new `temporary` file beside `path`, which is synced and takes its name when the block ends.
+def durable_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a temporary file that is synced and renamed to `path` when the block ends.
 
-    Where the block raises, nothing is left and what was at `path` stays. Call `sync` on the folder too, where the
-    name itself must survive a power cut.
+    If the block raises, the temporary file is removed and `path` stays unchanged. Call `sync` on the folder too if
+    the new name must survive a power cut.
     """
-    unfinished = temporary(path)
+    unfinished = temporary_path(path)
     try:
         with unfinished.open("xb") as file:
             yield file
@@ -53,11 +53,11 @@ def durably(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def durable_folder(path: Path) -> Iterator[Path]:
-    """Yield a new `temporary` folder beside `path`, which replaces what is at `path` when the block ends.
+    """Yield a temporary folder that replaces `path` when the block ends.
 
-    Where the block raises, nothing is left and what was at `path` stays.
+    If the block raises, the temporary folder is removed and `path` stays unchanged.
     """
-    unfinished = temporary(path)
+    unfinished = temporary_path(path)
     unfinished.mkdir()
     try:
         yield unfinished
@@ -82,16 +82,16 @@ def sync(path: Path) -> None:
 
 
 def replace_folder(folder: Path, path: Path) -> None:
-    """Sync `folder`, which lies beside `path`, with all that is in it, and let it take that name.
+    """Sync `folder` and all its files, then rename it to `path`, which is in the same parent folder.
 
-    No file system renames a folder over another one. What is at `path` is put aside first, where `standing` finds it
-    if a kill comes between, and removed then.
+    No file system renames a folder over another one. So the old folder is first renamed to an aside name, where
+    `path_or_aside` finds it if the process is killed in between, and is removed at the end.
     """
     for place, _, names in os.walk(folder):
         for name in names:
             sync(Path(place, name))
         sync(Path(place))
-    aside = path.with_name(f"{temporary(path).name}{ASIDE}")
+    aside = path.with_name(f"{temporary_path(path).name}{ASIDE_SUFFIX}")
     if path.exists():
         path.rename(aside)
     try:
@@ -104,14 +104,14 @@ def replace_folder(folder: Path, path: Path) -> None:
     remove(aside)
 
 
-def standing(path: Path) -> Path:
-    """Return `path`, or the folder that was put aside for another one which a kill has kept from this name."""
-    asides = path.parent.glob(f".{glob.escape(path.name)}-*{ASIDE}")
+def path_or_aside(path: Path) -> Path:
+    """Return `path` if it exists, else the old folder that an interrupted `replace_folder` put aside, else `path`."""
+    asides = path.parent.glob(f".{glob.escape(path.name)}-*{ASIDE_SUFFIX}")
     return path if path.exists() else next(asides, path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, if it is there."""
+    """Remove a file, or a folder with all its contents, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -1,4 +1,4 @@
-"""The contract of an encoder: what a feature extractor must offer to become a modality.
+"""The interface of an encoder: what a feature extractor must provide to become a modality.
 
 Shape suffixes: B batch, N features of one item (padded), D = `out_dim`.
 
@@ -8,7 +8,7 @@ To write one, subclass `Encoder` and `Preprocessor` (docs/encoders.md shows both
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -20,12 +20,12 @@ from kebyt5_xm.errors import UserError
 
 Media = Literal["image", "audio", "array"]
 Size = tuple[int] | tuple[int, int]
-"""The features of one item: `(n,)`, or `(rows, columns)` where they form a grid in row-major order."""
+"""Number of features of one item: `(n,)`, or `(rows, columns)` for a grid in row-major order."""
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the header of an image says, in pixels, orientation applied."""
+    """Size of an image in pixels, after its orientation is applied."""
 
     width: int
     height: int
@@ -33,7 +33,7 @@ class ImageHeader:
 
 @dataclass(frozen=True)
 class AudioHeader:
-    """What the header of a recording says: samples of one channel and the rate in Hz."""
+    """Length of a recording in samples of one channel, and its sample rate in Hz."""
 
     num_samples: int
     sample_rate: int
@@ -41,7 +41,7 @@ class AudioHeader:
 
 @dataclass(frozen=True)
 class ArrayHeader:
-    """What the header of an array says."""
+    """Shape of an array."""
 
     shape: tuple[int, ...]
 
@@ -50,7 +50,7 @@ Header = ImageHeader | AudioHeader | ArrayHeader
 
 
 def header_of(item: Any) -> Header:
-    """Return the header of a decoded `item`: an RGB image of Pillow, (mono float32, sample_rate) or an array."""
+    """Return the header of a decoded `item`: a Pillow RGB image, (mono float32, sample_rate) or an array."""
     if isinstance(item, tuple):
         return AudioHeader(num_samples=len(item[0]), sample_rate=int(item[1]))
     if hasattr(item, "width") and hasattr(item, "height"):
@@ -60,9 +60,9 @@ def header_of(item: Any) -> Header:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The features of a batch. `mask` is True where a feature belongs to its item; the rest is padding.
+    """The features of a batch. `mask` is True for features of the item and False for padding.
 
-    `grid` is (rows, columns) with N = rows * columns where the features form a grid, else None.
+    `grid` is (rows, columns) with N = rows * columns if the features form a grid, else None.
     """
 
     features: Tensor  # [B, N, D]
@@ -71,7 +71,7 @@ class Encoded:
 
     @classmethod
     def full(cls, features: Tensor, grid: tuple[int, int] | None = None) -> "Encoded":
-        """Return the features of a batch without padding: all are valid."""
+        """Return the features of a batch without padding: the mask is True everywhere."""
         return cls(features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device), grid)
 
 
@@ -84,44 +84,44 @@ def _unflatten(leaves: Iterable[Any], grid: tuple[int, int] | None) -> Encoded:
     return Encoded(features, mask, grid)
 
 
-# Sharding wrappers look for tensors inside a module's output; they see into a pytree node, not into a dataclass.
+# Sharding wrappers search a module's output for tensors; they look into pytree nodes, but not into dataclasses.
 _pytree.register_pytree_node(Encoded, _flatten, _unflatten)
 
 
 def length_mask(lengths: Tensor, num_features: int) -> Tensor:
-    """Return the mask [B, num_features] that is True in the first `lengths[b]` places of row b."""
+    """Return the mask [B, num_features] whose row b starts with `lengths[b]` True values."""
     return torch.arange(num_features, device=lengths.device) < lengths[:, None]
 
 
 class Preprocessor(ABC):
     """Decoded item -> tensor, in the data workers. Small, picklable and without weights.
 
-    Keep it a dataclass of plain values: they are what `fingerprint` is made of.
+    Make it a dataclass of plain values: `fingerprint` is computed from them.
     """
 
     pads: bool = False
-    """Whether items of unequal sizes may share a batch. True is a promise that padding changes no feature."""
+    """Whether items of unequal sizes may share a batch. True promises that padding changes no feature."""
 
     @property
     def waveform_rate(self) -> int | None:
-        """Hz of what `prepare` gives if that is a waveform [samples] that can be listened to, else None."""
+        """Sample rate in Hz if `prepare` returns an audible waveform [samples], else None."""
         return None
 
     @abstractmethod
     def size(self, header: Header) -> Size:
-        """Return the exact size of the features of an item with this header.
+        """Return the exact number of features of an item with this header.
 
-        Raises `UserError` where no features can be made of it, for instance of a recording that is too short.
+        Raises `UserError` if the item cannot be encoded, for instance a recording that is too short.
         """
 
     @abstractmethod
     def prepare(self, item: Any) -> Tensor:
-        """Resize, resample and normalise one item by itself. The same item gives the same tensor every time."""
+        """Resize, resample and normalise one item by itself. The result is always the same for the same item."""
 
     def collate(self, prepared: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the batch [B, ...] and the lengths [B] (int64, along the first axis of an item).
 
-        Unequal first axes are padded with zeros if `pads`; anything else unequal is refused.
+        Unequal first axes are padded with zeros if `pads`; other differences in shape raise `UserError`.
         """
         lengths = torch.tensor([len(item) for item in prepared])
         shapes = {tuple(item.shape) for item in prepared}
@@ -130,7 +130,7 @@ class Preprocessor(ABC):
         if not self.pads or len({shape[1:] for shape in shapes}) > 1:
             raise UserError(
                 f"found items of shapes {sorted(shapes)} in one batch of {type(self).__name__}, expected equal "
-                "ones: padding would change their features; batch them as `group` says"
+                "shapes: padding would change their features; form batches with `group`"
             )
         return nn.utils.rnn.pad_sequence(list(prepared), batch_first=True), lengths
 
@@ -144,7 +144,7 @@ class Preprocessor(ABC):
         return list(groups.values())
 
     def fingerprint(self) -> str:
-        """Return a hash of the class and its values: equal fingerprints prepare equally and give equal sizes."""
+        """Return a hash of the class and its values. Equal fingerprints mean equal tensors and equal sizes."""
         values = sorted((name, repr(value)) for name, value in vars(self).items())
         return hashlib.sha256(
             f"{type(self).__module__}.{type(self).__qualname__}{values}".encode()
@@ -152,25 +152,25 @@ class Preprocessor(ABC):
 
 
 class Encoder(nn.Module, ABC):
-    """A feature extractor. Subclasses set `media` and `out_dim`, and call `freeze()` last if asked to be frozen."""
+    """A feature extractor. Subclasses set `media` and `out_dim`, and call `freeze()` last for `frozen: true`."""
 
     media: Media
     out_dim: int
     frozen: bool = False
-    """True after `freeze`: nothing in here learns, so its features may be cached."""
-    always_eval: bool = False
-    """True in an encoder that was frozen before LoRA was put into it: its updates learn, all else stays as it is."""
+    """True after `freeze`: the encoder's own weights do not train and it stays in eval mode. LoRA keeps it True."""
+    _frozen_weights: frozenset[str] = frozenset()
+    """Names of the parameters that `freeze` froze; others, such as LoRA's, may have been added since."""
 
     @abstractmethod
     def preprocessor(self) -> Preprocessor:
-        """Return what prepares this encoder's input in the data workers."""
+        """Return the preprocessor of this encoder's input."""
 
     @abstractmethod
     def forward(self, prepared: Tensor, lengths: Tensor) -> Encoded:
         """Encode what `preprocessor().collate` returned.
 
-        Row b of the mask must hold as many features as `preprocessor().size` said of item b. Prefix tokens
-        (class token, registers) are no features unless the user asked to keep them.
+        Row b of the mask must have as many True values as `preprocessor().size` returned features for item b. Prefix
+        tokens (class token, registers) are not features unless the user chose to keep them.
         """
 
     @abstractmethod
@@ -178,41 +178,52 @@ class Encoder(nn.Module, ABC):
         """Return the shortest valid input, batch 1, on the CPU."""
 
     def offline(self, init_args: dict[str, Any]) -> dict[str, Any]:
-        """Return `init_args` changed so that they build this encoder's shape without any file or hub.
+        """Return `init_args` changed so that they build the same encoder shape without any file or hub.
 
-        An export stores them beside the weights. Override it where the constructor loads pretrained weights.
+        An export stores them with the weights. Override it if the constructor loads pretrained weights.
         """
         return dict(init_args)
 
-    def freeze(self) -> Self:
-        """Stop all learning: no gradient, no graph, eval mode for good (dropout off, statistics kept)."""
+    def freeze(self, except_for: Collection[str] = ()) -> Self:
+        """Freeze all parameters except those named in `except_for`, and stay in eval mode (no dropout).
+
+        A graph is kept only if another parameter trains: one of `except_for`, or one that LoRA adds later.
+        """
         self.frozen = True
-        self.requires_grad_(False)
+        frozen = {name: p for name, p in self.named_parameters() if name not in except_for}
+        self._frozen_weights = frozenset(frozen)
+        for parameter in frozen.values():
+            parameter.requires_grad_(False)
         return self.eval()
 
-    def let_lora_learn(self) -> None:
-        """Keep a graph from now on, though the encoder be frozen; a frozen one stays in eval mode as before."""
-        self.always_eval = self.frozen
-        self.frozen = False
+    @property
+    def trains(self) -> bool:
+        """True if any parameter requires a gradient, except the weights that `freeze` froze."""
+        return any(p.requires_grad and n not in self._frozen_weights for n, p in self.named_parameters())
+
+    @property
+    def has_fixed_features(self) -> bool:
+        """True if the encoder is frozen and nothing in it trains, so its features may be cached."""
+        return self.frozen and not self.trains
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode. A frozen encoder stays in eval mode, and so does batch norm in any encoder.
 
-        Its statistics stay those of pretraining: batches here are grouped by size, padded, sometimes of a
-        single item or a dummy, and one item's features must not depend on its company.
+        Batch norm keeps the statistics of pretraining, because the features of an item must not depend on the rest of
+        the batch, and batches here are grouped by size, padded, or hold a single item or a dummy.
         """
-        super().train(mode and not (self.frozen or self.always_eval))
+        super().train(mode and not self.frozen)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.training = False
         return self
 
     def __call__(self, prepared: Tensor, lengths: Tensor) -> Encoded:
-        """Run `forward` in the encoder's own precision, without a graph if frozen, and check what it returns."""
+        """Run `forward` in the weights' precision, without a graph if the features are fixed; check the output."""
         weight = next((p for p in self.parameters() if p.is_floating_point()), None)
         if weight is not None and prepared.is_floating_point():
             prepared = prepared.to(weight.dtype)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.has_fixed_features):
             encoded = super().__call__(prepared, lengths)
         self._check(encoded, len(prepared))
         return encoded
@@ -232,5 +243,5 @@ class Encoder(nn.Module, ABC):
         if encoded.grid is not None and encoded.grid[0] * encoded.grid[1] != features.shape[1]:
             raise UserError(
                 f"found {features.shape[1]} features on a grid of {encoded.grid} from {name}, expected their "
-                "numbers to agree; correct its forward"
+                "product to be equal; correct its forward"
             )

@@ -1,4 +1,4 @@
-"""The one error that is for the user, how a command ends with it, and near-miss suggestions."""
+"""The error class for users' mistakes, how commands report it, and suggestions of similar names."""
 
 import difflib
 import sys
@@ -7,16 +7,16 @@ from contextlib import contextmanager
 
 
 class UserError(ValueError):
-    """Something the user gave cannot be used.
+    """An input of the user cannot be used.
 
     The message is one line: what was found, what was expected, what to do. Commands print it without a
-    traceback and exit with code 2. A bug of ours is never a `UserError`.
+    traceback and exit with code 2. A bug of this package is never a `UserError`.
     """
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
-    """End the process with one line: of a `UserError` with exit code 2, of an interruption with 130."""
+def exit_on_user_error() -> Iterator[None]:
+    """Print a `UserError` as one line and exit with code 2; exit with 130 on a keyboard interrupt."""
     try:
         yield
     except UserError as error:
@@ -28,12 +28,12 @@ def in_one_line() -> Iterator[None]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'image'?"` for the nearest of `known`, or an empty string."""
+    """Return `"; did you mean 'image'?"` for the most similar word of `known`, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class where there is none."""
+    """Return the first line of an error's message, or its class name if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,10 +1,10 @@
-"""AdamW with updates scaled by the RMS of each matrix, and which optimizers DeepSpeed ZeRO can carry.
+"""AdamW with updates scaled by the RMS of each matrix, and the optimizers that DeepSpeed ZeRO supports.
 
 Adafactor and AdamW are torch's own: `torch.optim.Adafactor`, `torch.optim.AdamW`.
 """
 
 # pyright: reportPrivateImportUsage=false
-# torch._foreach_*, the lists of tensors in one kernel that torch's own optimizers use, have no public name.
+# torch._foreach_* run one kernel over a list of tensors; torch's own optimizers use them, but they are private.
 
 import sys
 from collections.abc import Callable, Iterable
@@ -20,7 +20,7 @@ from kebyt5_xm.errors import UserError
 # (Shazeer & Stern 2018, table in section 9).
 MIN_SCALE = 1e-3
 
-# torch's optimizers whose update of one number depends on that number's own history alone.
+# torch's optimizers whose update of one element depends only on the history of that element.
 ELEMENTWISE = (
     torch.optim.Adam,  # AdamW is one of its subclasses
     torch.optim.SGD,
@@ -38,7 +38,7 @@ class RMSScaledAdamW(torch.optim.Optimizer):
     A T5 trained from scratch by plain AdamW diverges, since its matrices start at very different scales (the
     embedding near 1, the projections near d_model^-0.5); steps in proportion to each matrix keep AdamW stable
     and beat Adafactor (NLL 1.953 against 1.995 on C4 in nanoT5). The RMS is Adafactor's "relative step"
-    (Shazeer & Stern 2018, section 8) and is taken over the whole tensor also where FSDP2 shards it.
+    (Shazeer & Stern 2018, section 8) and covers the whole tensor even if FSDP2 shards it.
     Weight decay is decoupled, `p -= lr * weight_decay * p`, and is not scaled.
 
     lr: relative to the RMS, so about 1e-2 where AdamW has 1e-4 (nanoT5: 2e-2 with batch 128).
@@ -67,7 +67,7 @@ class RMSScaledAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Do one optimizer step; parameters without a gradient keep their value and their state."""
+        """Do one optimizer step; parameters without a gradient keep value and state."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -82,7 +82,7 @@ class RMSScaledAdamW(torch.optim.Optimizer):
         states = [self.state[p] for p in params]
         for p, state in zip(params, states, strict=True):
             if not state:
-                # On the CPU, as torch keeps it: reading it never waits for a GPU.
+                # On the CPU, as in torch's optimizers: reading it never waits for a GPU.
                 state["step"] = torch.zeros(())
                 state["exp_avg"] = torch.zeros_like(p)
                 state["exp_avg_sq"] = torch.zeros_like(p)
@@ -91,10 +91,10 @@ class RMSScaledAdamW(torch.optim.Optimizer):
         steps = [state["step"].item() for state in states]
 
         scales = _rms(params)
-        weights = _local(params)
-        grads = _local([p.grad for p in params if p.grad is not None])
-        exp_avgs = _local([state["exp_avg"] for state in states])
-        exp_avg_sqs = _local([state["exp_avg_sq"] for state in states])
+        weights = _local_tensors(params)
+        grads = _local_tensors([p.grad for p in params if p.grad is not None])
+        exp_avgs = _local_tensors([state["exp_avg"] for state in states])
+        exp_avg_sqs = _local_tensors([state["exp_avg_sq"] for state in states])
 
         torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)
         torch._foreach_mul_(exp_avg_sqs, beta2)
@@ -102,7 +102,7 @@ class RMSScaledAdamW(torch.optim.Optimizer):
         denominators = torch._foreach_sqrt(exp_avg_sqs)
         torch._foreach_div_(denominators, [(1 - beta2**step) ** 0.5 for step in steps])
         torch._foreach_add_(denominators, eps)
-        torch._foreach_div_(denominators, scales)  # scales stay on the device: no wait for them here
+        torch._foreach_div_(denominators, scales)  # scales stay on the device, so nothing waits
         if group["weight_decay"]:
             torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
         torch._foreach_addcdiv_(weights, exp_avgs, denominators, [-lr / (1 - beta1**step) for step in steps])
@@ -115,7 +115,7 @@ def _rms(params: list[Tensor]) -> list[Tensor]:
     for mesh in set(meshes):
         members = [index for index, other in enumerate(meshes) if other == mesh]
         local_norms = torch._foreach_norm([params[index] for index in members], 2)
-        if mesh is not None:  # stacked first, so that all matrices of a mesh cost one all-reduce
+        if mesh is not None:  # stacked, so that all matrices of a mesh need one all-reduce
             stacked = torch.stack(local_norms)
             assert isinstance(stacked, DTensor)
             local_norms = stacked.full_tensor().unbind()
@@ -123,17 +123,17 @@ def _rms(params: list[Tensor]) -> list[Tensor]:
     return [(norms[i] / max(p.numel(), 1) ** 0.5).clamp_(min=MIN_SCALE) for i, p in enumerate(params)]
 
 
-def _local(tensors: list[Tensor]) -> list[Tensor]:
-    """Return this rank's storage of each tensor; everything but the RMS is element by element."""
+def _local_tensors(tensors: list[Tensor]) -> list[Tensor]:
+    """Return this rank's part of each tensor; all operations except the RMS are element-wise."""
     return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
 
 
 def is_elementwise(optimizer: torch.optim.Optimizer) -> bool:
-    """Say whether the optimizer may run under DeepSpeed ZeRO, which hands it flat partitions.
+    """Return whether the optimizer may run under DeepSpeed ZeRO, which passes it flat partitions.
 
-    There a matrix no longer exists, so `RMSScaledAdamW` and `torch.optim.Adafactor` would silently compute
-    something else. True for torch's element-wise optimizers and DeepSpeed's own Adam; False for any other.
+    A flat partition has no matrices, so `RMSScaledAdamW` and `torch.optim.Adafactor` would silently compute
+    something else. True for torch's element-wise optimizers and DeepSpeed's Adam; False for any other.
     """
-    own = sys.modules.get("deepspeed.ops.adam")  # without deepspeed imported it cannot be one of its own
-    known = ELEMENTWISE if own is None else (*ELEMENTWISE, own.FusedAdam, own.DeepSpeedCPUAdam)
-    return isinstance(optimizer, known)
+    adam = sys.modules.get("deepspeed.ops.adam")  # not imported: the optimizer cannot be DeepSpeed's
+    supported = ELEMENTWISE if adam is None else (*ELEMENTWISE, adam.FusedAdam, adam.DeepSpeedCPUAdam)
+    return isinstance(optimizer, supported)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules over optimizer steps, as factors on each group's own learning rate.
+"""Learning-rate schedules over optimizer steps, as factors on the learning rate of each group.
 
 In a recipe: `schedule: {class_path: kebyt5_xm.schedules.Cosine, init_args: {warmup_steps: 1000}}`; the task
 calls the class with the optimizer and the run's number of optimizer steps.
@@ -16,11 +16,11 @@ from kebyt5_xm.errors import UserError
 
 
 class Schedule(LRScheduler):
-    """A factor on the learning rate for each optimizer step, computed from the step's number alone.
+    """A factor on the learning rate for each optimizer step, computed from the step number only.
 
-    total_steps: optimizer steps of the whole run. warmup_steps: how many of them warm up.
-    What a checkpoint holds is the position; the shape comes from the configuration, so that a run resumed
-    with more steps follows the longer schedule.
+    total_steps: optimizer steps of the whole run. warmup_steps: the number of warm-up steps among them.
+    A checkpoint holds only the position. The shape comes from the configuration, so a run resumed with more steps
+    follows the longer schedule.
     Raises UserError if the warm-up is negative or longer than the run.
     """
 
@@ -41,12 +41,12 @@ class Schedule(LRScheduler):
         """Return the factor on the learning rate of the `step`-th optimizer step, counted from 1."""
 
     def get_lr(self) -> list[float | Tensor]:
-        """Return the learning rate of each group for the optimizer step that comes next."""
-        factor = self.factor(self.last_epoch + 1)  # last_epoch: torch's name for the steps already done
+        """Return the learning rate of each group for the next optimizer step."""
+        factor = self.factor(self.last_epoch + 1)  # torch calls the number of finished steps last_epoch
         return [float(lr) * factor for lr in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position and the learning rates, without the shape."""
+        """Return the position and the learning rates, but not the shape."""
         return {
             "last_epoch": self.last_epoch,
             "_step_count": self._step_count,
@@ -87,7 +87,7 @@ class Cosine(Schedule):
         """Return the warm-up's or the cosine's value; after the last step it stays at `final_fraction`."""
         if step <= self.warmup_steps:
             return self._warmup(step)
-        decay_steps = max(1, self.total_steps - self.warmup_steps)  # none if all of the run warms up
+        decay_steps = max(1, self.total_steps - self.warmup_steps)  # the whole run may be warm-up
         progress = min(1.0, (step - self.warmup_steps) / decay_steps)
         return self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -96,9 +96,9 @@ class InverseSquareRoot(Schedule):
     """T5's schedule: `lr * sqrt(warmup_steps / max(step, warmup_steps))`, constant while it warms up.
 
     T5 and ByT5 (Raffel et al. 2020, section 3.1.2: 1 / sqrt(max(n, k)) with k = 10,000) are this with lr 0.01
-    and warmup_steps 10,000. There is no ramp in it; `warmup="linear"` adds one (Vaswani et al. 2017,
-    equation 3), for optimizers that need it.
-    total_steps only bounds warmup_steps: the schedule has no end.
+    and warmup_steps 10,000. The published schedule has no linear warm-up; `warmup="linear"` adds one (Vaswani et al.
+    2017, equation 3) for optimizers that need it.
+    total_steps only limits warmup_steps: the schedule has no end.
     """
 
     def __init__(

@@ -1,13 +1,14 @@
-"""Whose code is imported, for every command and for `from_pretrained`.
+"""Rules for importing code, for every command and for `from_pretrained`.
 
-- `kebyt5_xm` and `encoders` are the packages of this installation, wherever Python is started.
-- A recipe that the user gives may name any class. Its module is looked for as Python does, and in the working
-  folder after everything else, so that a file there hides no library.
-- Runs and exports may be a stranger's. They may name classes of `TRUSTED`, runs also of `LIBRARIES`, and of the
+- `kebyt5_xm` and `encoders` are always the packages of this installation, wherever Python is started.
+- A recipe that the user gives may name any class. Python searches the working folder for its module last, so that a
+  file there cannot hide a library.
+- Runs and exports may come from a third party. They may name classes of `TRUSTED` (runs also of `LIBRARIES`) and of
+the
   packages that the user trusts by name (`--trust`, `trusted_modules`). Nothing is imported from the working folder
-  for them, except a package that is trusted by name and found nowhere else.
+  for them, except a package that is trusted by name and exists nowhere else.
 
-A recipe counts as a run's if it is called config.yaml, as training saves it, or lies in a run's folder.
+A recipe belongs to a run if its name is config.yaml, as training saves it, or if it lies in a run's folder.
 """
 
 import argparse
@@ -23,11 +24,10 @@ from kebyt5_xm import HOME, leave_working_folder, register_encoders
 from kebyt5_xm.errors import UserError
 
 TRUSTED = ("kebyt5_xm", "encoders")
-"""Packages whose classes are always built; their submodules are meant too."""
+"""Packages, submodules included, whose classes are always trusted."""
 
 LIBRARIES = ("torch", "lightning")
-"""Packages whose classes a run's recipe may name too: optimizers and the trainer's parts."""
-
+"""Packages whose classes are trusted in a run's recipe too: optimizers and parts of the trainer."""
 
 RENAMED = {
     "kebyt5_xm.sharding.FSDP2": "kebyt5_xm.training.sharding.FSDP2",
@@ -36,6 +36,12 @@ RENAMED = {
     **{
         f"kebyt5_xm.{home}.{former}": f"kebyt5_xm.{home}.{former.partition('.')[2]}"
         for home, classes in {
+            "adapters": (
+                "pointwise.Linear",
+                "pointwise.MLP",
+                "stacking.FrameStacking",
+                "stacking.PixelShuffle",
+            ),
             "data.layouts": (
                 "aligned_text.AlignedText",
                 "korean_captions.KoreanCaptions",
@@ -62,11 +68,11 @@ RENAMED = {
         for former in classes
     },
 }
-"""Former class path -> its name now, for recipes, runs and exports that were made before."""
+"""Former class path -> current class path, for older recipes, runs and exports."""
 
 
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare `--trust PACKAGE`, as `trust`: a list of packages."""
+    """Add the option `--trust PACKAGE`, which gives `trust`: a list of packages."""
     parser.add_argument(
         "--trust",
         action="append",
@@ -96,38 +102,38 @@ def check_encoders() -> None:
 # -- the working folder -----------------------------------------------------------------------------------
 
 
-def look_here_last() -> None:
-    """Let Python look in the working folder after everything else."""
+def search_working_folder_last() -> None:
+    """Make the working folder the last entry of Python's path."""
     leave_working_folder()
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
 
 
-def trust(packages: Iterable[str]) -> None:
-    """Let Python look in the working folder last, if one of `packages` is there and nowhere else."""
+def make_importable(packages: Iterable[str]) -> None:
+    """Call `search_working_folder_last` if one of `packages` exists in the working folder only."""
     for package in packages:
         name = package.partition(".")[0]
         is_here = Path(name).is_dir() or Path(f"{name}.py").is_file()
         finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
         if is_here and not any(finder.find_spec(name, None) for finder in finders):
-            look_here_last()
+            search_working_folder_last()
             return
 
 
 @contextmanager
-def somebody_elses(trusted_modules: Sequence[str] = ()) -> Iterator[None]:
-    """Import nothing from the working folder within the block, except what `trust` allows."""
-    taken = leave_working_folder()
-    trust(trusted_modules)
+def without_working_folder(trusted_modules: Sequence[str] = ()) -> Iterator[None]:
+    """Import nothing from the working folder in this block, except what `make_importable` allows."""
+    removed = leave_working_folder()
+    make_importable(trusted_modules)
     try:
         yield
     finally:
-        for number, entry in taken:
+        for number, entry in removed:
             sys.path.insert(number, entry)
 
 
-# -- what recipes and config.json name --------------------------------------------------------------------
+# -- class paths in recipes and config.json --------------------------------------------------------------------
 
 
 def check_class_trusted(
@@ -147,39 +153,39 @@ def check_class_trusted(
         check_encoders()
 
 
-def with_current_names(recipe: Any) -> Any:
-    """Give `RENAMED` classes in a recipe, or in a part of one, their names of now; return it. Each is said once."""
-    for _, block in _classes(recipe, "", set()):
+def replace_renamed_classes(recipe: Any) -> Any:
+    """Replace `RENAMED` class paths in a recipe or a part of one, and return it. Each rename is printed once."""
+    for _, block in _find_classes(recipe, "", set()):
         if (former := block["class_path"]) in RENAMED:
             block["class_path"] = RENAMED[former]
-            _say_renamed(former)
+            _print_renamed(former)
     return recipe
 
 
 @cache
-def _say_renamed(former: str) -> None:
+def _print_renamed(former: str) -> None:
     print(f"'{former}' is now '{RENAMED[former]}'; the new name is used", file=sys.stderr)
 
 
 def check_trusted(recipe: dict[str, Any], trusted_modules: Sequence[str]) -> None:
     """Raise `UserError` if a run's recipe names a class outside the trusted packages; import nothing."""
-    for where, class_path in class_paths(recipe):
+    for where, class_path in find_class_paths(recipe):
         check_class_trusted(class_path, trusted_modules, where, (*TRUSTED, *LIBRARIES))
 
 
-def packages(recipe: dict[str, Any]) -> list[str]:
-    """Return the packages of all classes that a recipe names: whoever has just run it trusts them."""
-    return sorted({class_path.partition(".")[0] for _, class_path in class_paths(recipe)})
+def find_packages(recipe: dict[str, Any]) -> list[str]:
+    """Return the packages of all classes that a recipe names; a user who has just run it trusts them."""
+    return sorted({class_path.partition(".")[0] for _, class_path in find_class_paths(recipe)})
 
 
-def class_paths(recipe: Any) -> Iterator[tuple[str, str]]:
+def find_class_paths(recipe: Any) -> Iterator[tuple[str, str]]:
     """Yield (place, class path) of every class that a recipe, or a part of one, names."""
-    for where, block in _classes(recipe, "", set()):
+    for where, block in _find_classes(recipe, "", set()):
         yield where, block["class_path"]
 
 
-def _classes(value: Any, where: str, seen: set[int]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place, mapping) of every mapping with a `class_path`; one that YAML repeats is seen once."""
+def _find_classes(value: Any, where: str, seen: set[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place, mapping) of every mapping with a `class_path`; a mapping that a YAML alias repeats only once."""
     if isinstance(value, dict | list):
         if id(value) in seen:
             return
@@ -188,7 +194,7 @@ def _classes(value: Any, where: str, seen: set[int]) -> Iterator[tuple[str, dict
         if isinstance(value.get("class_path"), str):
             yield where, value
         for key, item in value.items():
-            yield from _classes(item, f"{where}.{key}" if where else str(key), seen)
+            yield from _find_classes(item, f"{where}.{key}" if where else str(key), seen)
     elif isinstance(value, list):
         for number, item in enumerate(value):
-            yield from _classes(item, f"{where}[{number}]", seen)
+            yield from _find_classes(item, f"{where}[{number}]", seen)

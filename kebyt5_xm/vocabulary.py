@@ -1,7 +1,7 @@
-"""Text to byte ids and back, and the ids that stand for removed spans.
+"""Text to byte ids and back, and sentinel ids for removed spans.
 
-The vocabulary is ByT5's (Xue et al. 2022, arXiv 2105.13626): three special ids, the 256 bytes, and extra ids. Nothing
-here knows special spellings: "</s>" in a text is four bytes.
+The vocabulary is ByT5's (Xue et al. 2022, arXiv 2105.13626): three special ids, the 256 bytes, and extra ids. Text
+never becomes a special id: "</s>" in a text is four bytes.
 """
 
 from typing import Literal
@@ -30,12 +30,12 @@ checkpoints never saw ids from 259 on."""
 _FIRST = {"descending": FIRST_EXTRA_ID - 1, "extra_id": FIRST_EXTRA_ID}
 _STEP = {"descending": -1, "extra_id": 1}
 MAX_SENTINELS: dict[Sentinels, int] = {"descending": 11, "extra_id": EXTRA_IDS}
-"""How many sentinels can never be taken for text: the bytes 0xFF down to 0xF5 never occur in UTF-8 (RFC 3629,
-section 1), while 0xF4 begins real characters; every extra id is free."""
+"""Number of sentinels that cannot occur in text: the bytes 0xFF down to 0xF5 never occur in UTF-8 (RFC 3629,
+section 1), while 0xF4 begins valid characters; no extra id is a byte."""
 
 _BYTE = np.dtype(np.uint8)
 _OFFSET = np.array(BYTE_OFFSET, dtype=np.int16)
-# One line for one example: line ends and tabs get a visible sign, other control characters their code.
+# Keeps an example on one line: line ends and tabs become visible signs, other control characters their code.
 _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
     0x09: "⇥",
     0x0A: "↵",
@@ -47,7 +47,7 @@ _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)
 def encode(text: str) -> NDArray[np.int16]:
     """Return the byte ids of a text, without an end-of-sequence id.
 
-    Raises UserError for a lone surrogate, which UTF-8 cannot express.
+    Raises UserError for a lone surrogate, which UTF-8 cannot encode.
     """
     try:
         raw = text.encode()
@@ -61,16 +61,16 @@ def encode(text: str) -> NDArray[np.int16]:
 
 def encode_bytes(raw: bytes | bytearray | memoryview) -> NDArray[np.int16]:
     """Return the ids of raw bytes, whether or not they are UTF-8."""
-    # Cast, then add in place: a third faster than one addition that casts, on short texts and on long ones.
+    # Casting and then adding in place is a third faster than one addition that casts, at any length.
     ids = np.frombuffer(raw, _BYTE).astype(np.int16)
     ids += _OFFSET
     return ids
 
 
 def as_ids(ids: ArrayLike) -> NDArray[np.integer]:
-    """Return the ids of one sequence as an array; integers beyond 64 bits stay Python's own.
+    """Return the ids of one sequence as an array; integers beyond 64 bits stay Python integers.
 
-    Raises UserError for what is not a sequence of integers.
+    Raises UserError unless `ids` is one sequence of integers.
     """
     sequence = np.asarray(ids)
     if sequence.size == 0:
@@ -79,7 +79,7 @@ def as_ids(ids: ArrayLike) -> NDArray[np.integer]:
         raise UserError(f"found ids of shape {sequence.shape}, expected one sequence; decode row by row")
     if sequence.dtype.kind in "iu":
         return sequence
-    # NumPy makes floats of lists that mix negative integers and integers beyond 63 bits.
+    # NumPy converts lists that mix negative integers and integers beyond 63 bits to floats.
     whole = np.array(ids, dtype=object)
     if not all(isinstance(id_, int) for id_ in whole):
         raise UserError(
@@ -89,9 +89,9 @@ def as_ids(ids: ArrayLike) -> NDArray[np.integer]:
 
 
 def decode_bytes(ids: ArrayLike) -> bytes:
-    """Return the bytes among the ids of one sequence; special, extra and impossible ids drop out.
+    """Return the bytes among the ids of one sequence; special, extra and invalid ids are dropped.
 
-    Raises UserError for ids that are not integers or not one sequence, never for the value of an id.
+    Raises UserError for ids that are not integers or not one sequence, never because of the value of an id.
     """
     sequence = as_ids(ids)
     is_byte = (sequence >= BYTE_OFFSET) & (sequence < BYTE_OFFSET + 256)
@@ -99,36 +99,36 @@ def decode_bytes(ids: ArrayLike) -> bytes:
 
 
 def decode(ids: ArrayLike) -> str:
-    """Return the text of one sequence, U+FFFD in place of invalid UTF-8. Takes any ids, as `decode_bytes`."""
+    """Return the text of one sequence, with U+FFFD for invalid UTF-8. Accepts any ids, as `decode_bytes` does."""
     return decode_bytes(ids).decode("utf-8", "replace")
 
 
 def sentinel_ids(sentinels: Sentinels, count: int) -> NDArray[np.int16]:
     """Return the first `count` sentinels of a convention, in the order in which spans use them.
 
-    Raises UserError for more than `MAX_SENTINELS` of the convention, and for a convention that is none.
+    Raises UserError for more than `MAX_SENTINELS` of the convention, and for an unknown convention.
     """
     if sentinels not in MAX_SENTINELS:
         raise UserError(
             f"found sentinels '{sentinels}', expected one of {list(MAX_SENTINELS)}"
             f"{did_you_mean(sentinels, MAX_SENTINELS)}"
         )
-    safe = MAX_SENTINELS[sentinels]
-    if count > safe:
+    limit = MAX_SENTINELS[sentinels]
+    if count > limit:
         remedy = "remove fewer spans" + (", or use sentinels: extra_id" if sentinels == "descending" else "")
         raise UserError(
-            f"found {count} spans, expected at most {safe}, the {sentinels} sentinels that no text contains; "
+            f"found {count} spans, expected at most {limit}, the {sentinels} sentinels that no text contains; "
             f"{remedy}"
         )
     return (_FIRST[sentinels] + _STEP[sentinels] * np.arange(count)).astype(np.int16)
 
 
 def render(ids: ArrayLike, sentinels: Sentinels) -> str:
-    r"""Return one line for people to read, for tables of samples.
+    r"""Return one readable line, for tables of samples.
 
     Sentinels appear as ⟨0⟩, ⟨1⟩, ...; invalid UTF-8 as \xe3; line ends as ↵, tabs as ⇥, other control
-    characters by their code; the unknown id as ⟨unk⟩ and ids that mean nothing in this convention as
-    ⟨id 300⟩. Padding and end of sequence drop out. A text may itself contain these signs.
+    characters by their code; the unknown id as ⟨unk⟩ and ids without a meaning in this convention as
+    ⟨id 300⟩. Padding and end of sequence are dropped. A text may itself contain these signs.
     """
     names = {UNK_ID: "⟨unk⟩", PAD_ID: "", EOS_ID: ""}
     names |= {
@@ -141,10 +141,10 @@ def render(ids: ArrayLike, sentinels: Sentinels) -> str:
         if id_ not in names and 0 <= id_ - BYTE_OFFSET < 256:
             pending.append(id_ - BYTE_OFFSET)
         elif name := names.get(id_, f"⟨id {id_}⟩"):
-            pieces += [_visible(pending), name]
+            pieces += [_make_visible(pending), name]
             pending.clear()
-    return "".join(pieces) + _visible(pending)
+    return "".join(pieces) + _make_visible(pending)
 
 
-def _visible(raw: bytearray) -> str:
+def _make_visible(raw: bytearray) -> str:
     return raw.decode("utf-8", "backslashreplace").translate(_VISIBLE)

@@ -1,6 +1,6 @@
-"""Files of saved models: what they are called, and how tensors are read from them and written.
+"""Weight files of saved models: their names, and reading and writing tensors.
 
-A folder holds `config.json` beside its weights, in one file or in shards that an index lists.
+A model folder holds `config.json` and the weights, in one file or in shards that an index lists.
 """
 
 import json
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 WEIGHT_FILES = (WEIGHTS, "pytorch_model.bin")
-"""In the order tried; NAME.index.json names the shards of a large one. transformers' names."""
+"""transformers' names of weight files, in the order tried; NAME.index.json lists the shards of a large one."""
 
 CROSS_MODAL = "kebyt5_xm"
-"""`model_type` of a saved CrossModalT5, of which the T5 is one part."""
+"""`model_type` in the config.json of a saved CrossModalT5."""
 ABOUT = "kebyt5_xm"
-"""The key of a config.json under which this project says where the weights come from."""
+"""Key in config.json under which this project records the origin of the weights."""
 
 
 def read_tensors(path: Path) -> "dict[str, Tensor]":
-    """Return the tensors of a `.safetensors` file, or of one of `torch.save` that holds nothing but tensors.
+    """Return the tensors of a `.safetensors` file, or of a `torch.save` file that holds only tensors.
 
-    Raises `UserError` if it cannot be read.
+    Raises `UserError` if the file cannot be read.
     """
     import torch
     from safetensors import SafetensorError
@@ -44,10 +44,10 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
         ) from error
 
 
-def write_file(tensors: "dict[str, Tensor]", path: Path) -> None:
-    """Write tensors as safetensors, marked as PyTorch's, as transformers asks of such a file, and sync them.
+def write_safetensors(tensors: "dict[str, Tensor]", path: Path) -> None:
+    """Write and sync a safetensors file with the format mark `pt`, which transformers requires.
 
-    safetensors (0.8) does not write into the file at `path`: it puts a new one there, which its owner alone may read.
+    safetensors (0.8) replaces the file at `path` by a new one that only its owner may read, so the mode is restored.
     """
     from safetensors.torch import save_file
 
@@ -58,19 +58,19 @@ def write_file(tensors: "dict[str, Tensor]", path: Path) -> None:
     sync(path)
 
 
-def shards(index: Path) -> list[str]:
-    """Return the names of the files that an index lists. Raises `UserError`."""
+def read_shard_names(index: Path) -> list[str]:
+    """Return the names of the shards that an index lists; raise `UserError` if the index is not valid."""
     try:
-        named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"'{index}' is no index of weight files ({error}); fetch it again") from error
-    for name in named:
+        raise UserError(f"'{index}' is not an index of weight files ({error}); fetch it again") from error
+    for name in names:
         if (
             not isinstance(name, str)
             or Path(name).name != name
             or Path(name).suffix not in (".safetensors", ".bin")
         ):
             raise UserError(
-                f"'{index}' lists the file {name!r:.80}, expected names of weight files beside it"
+                f"'{index}' lists the file {name!r:.80}, expected names of weight files in the same folder"
             )
-    return named
+    return names

@@ -1,4 +1,4 @@
-"""The contract test itself: every promise, broken by hand, turns it red."""
+"""The contract tests themselves: each one fails for an encoder that breaks its promise."""
 
 import importlib
 import re
@@ -50,7 +50,7 @@ class Good(Encoder):
         return torch.zeros(1, 1, 7), torch.tensor([1])
 
 
-class LiesAboutItsLength(Good):
+class ReportsAWrongSize(Good):
     preparing = Frames(wrong_by=1)
 
 
@@ -122,7 +122,7 @@ class RandomEachTime(Good):
     def __init__(self):
         super().__init__()
         self.preparing = Frames(frame=7)
-        self.preparing.made = object()  # a value without a lasting name
+        self.preparing.made = object()  # its repr differs in every process
 
 
 class FrameContract(EncoderContract):
@@ -139,8 +139,8 @@ def run(cls, test):
 
 
 BROKEN = [
-    (LiesAboutItsLength, "test_size_is_exact"),
-    (LiesAboutItsLength, "test_size_of_the_smallest_items"),
+    (ReportsAWrongSize, "test_size_is_exact"),
+    (ReportsAWrongSize, "test_size_of_the_smallest_items"),
     (PreparesAtRandom, "test_prepares_an_item_the_same_way_every_time"),
     (HoldsWeights, "test_preprocessor_travels_to_workers"),
     (RandomEachTime, "test_preprocessor_travels_to_workers"),
@@ -188,11 +188,11 @@ def test_unequal_items_are_grouped_or_padded():
     assert Frames().group([]) == []
     batch, lengths = Frames().collate(prepared)
     assert lengths.tolist() == list(sizes)
-    assert batch.sum((1, 2)).tolist() == [n * n * 7 for n in sizes]  # nothing lost, padded with zeros
+    assert batch.sum((1, 2)).tolist() == [n * n * 7 for n in sizes]  # padded with zeros, no item is lost
     with pytest.raises(UserError, match=r"\(2, 7\).*\(5, 7\)"):
         Frames(pads=False).collate(prepared)
     with pytest.raises(UserError, match="shapes"):
-        Frames().collate([torch.zeros(2, 7), torch.zeros(2, 6)])  # not the first axis
+        Frames().collate([torch.zeros(2, 7), torch.zeros(2, 6)])  # the second axis differs
 
 
 def test_headers_of_decoded_items():
@@ -234,7 +234,7 @@ class TestPixelShuffle(AdapterContract):
 
 
 def test_the_documented_encoder_is_short_and_passes(tmp_path, monkeypatch):
-    """The example of docs/encoders.md, run as its reader would: every test of the contract."""
+    """The example of docs/encoders.md passes every test of the contract."""
     page = (Path(__file__).parents[1] / "docs" / "encoders.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     body = example[example.index("@dataclass") : example.index("class TestMyEncoder")]

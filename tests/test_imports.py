@@ -1,4 +1,4 @@
-"""The core stands alone: it imports, and its commands answer, without the libraries of the extras."""
+"""The core imports and its commands start without the libraries of the extras."""
 
 import subprocess
 import sys
@@ -21,8 +21,8 @@ print(sorted(sys.modules.keys() & {{"torch", "transformers", "lightning"}}))
 """
 
 
-def imported(modules: tuple[str, ...], blocked: tuple[str, ...] = EXTRAS) -> str:
-    """Import `modules` in a process of its own; return which of the heavy libraries came along."""
+def heavy_imports(modules: tuple[str, ...], blocked: tuple[str, ...] = EXTRAS) -> str:
+    """Import `modules` in a new process; return the heavy libraries that were imported with them."""
     program = PROGRAM.format(blocked=blocked, modules=modules)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -31,7 +31,7 @@ def imported(modules: tuple[str, ...], blocked: tuple[str, ...] = EXTRAS) -> str
 
 @pytest.mark.slow
 def test_the_core_imports_without_the_extras() -> None:
-    imported(
+    heavy_imports(
         (
             "kebyt5_xm.training.cli",
             "kebyt5_xm.commands.export.export",
@@ -44,7 +44,7 @@ def test_the_core_imports_without_the_extras() -> None:
 
 def test_preparing_a_corpus_imports_no_heavy_library() -> None:
     assert (
-        imported(
+        heavy_imports(
             (
                 "kebyt5_xm.commands.cli",
                 "kebyt5_xm.commands.prepare",
@@ -56,10 +56,10 @@ def test_preparing_a_corpus_imports_no_heavy_library() -> None:
     )
 
 
-def test_metrics_import_their_libraries_when_they_judge() -> None:
-    """Recipes and data workers name metrics long before there are answers."""
+def test_metrics_import_their_libraries_when_they_are_computed() -> None:
+    """Recipes and data workers import metrics long before there are answers."""
     libraries = ("rapidfuzz", "sacrebleu", "scipy", "torchmetrics")
-    assert imported(("kebyt5_xm.metrics",), (*EXTRAS, *libraries)) == "[]"
+    assert heavy_imports(("kebyt5_xm.metrics",), (*EXTRAS, *libraries)) == "[]"
 
 
 def test_the_command_is_a_module_too() -> None:
@@ -69,7 +69,7 @@ def test_the_command_is_a_module_too() -> None:
 
 
 def test_every_file_of_the_package_is_installed() -> None:
-    """An editable install finds files that an ordinary one would leave out."""
+    """An editable install finds files that an ordinary install would miss."""
     root = Path(__file__).parents[1]
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     installed = {
@@ -78,8 +78,8 @@ def test_every_file_of_the_package_is_installed() -> None:
         for pattern in patterns
         for file in (root / package.replace(".", "/")).glob(pattern)
     }
-    there = {
+    present = {
         file for file in (root / "kebyt5_xm").rglob("*") if file.is_file() and "__pycache__" not in file.parts
     }
-    assert {file for file in there if file.suffix != ".py"} <= installed
+    assert {file for file in present if file.suffix != ".py"} <= installed
     assert any(file.suffix == ".po" for file in installed)

@@ -1,4 +1,4 @@
-"""RMS-scaled AdamW: by hand, against torch's AdamW, resumed."""
+"""RMS-scaled AdamW: computed by hand, compared with torch's AdamW, and resumed."""
 
 import io
 
@@ -13,12 +13,12 @@ from kebyt5_xm.optimizers import RMSScaledAdamW, is_elementwise
 def test_first_step_by_hand():
     matrix = nn.Parameter(torch.tensor([[3.0, -4.0], [0.0, 5.0]]))  # rms sqrt(50 / 4)
     zeros = nn.Parameter(torch.zeros(3))  # rms below the smallest scale
-    without = nn.Parameter(torch.ones(2))
-    optimizer = RMSScaledAdamW([matrix, zeros, without], lr=0.1, eps=0.0, weight_decay=0.5)
+    no_gradient = nn.Parameter(torch.ones(2))
+    optimizer = RMSScaledAdamW([matrix, zeros, no_gradient], lr=0.1, eps=0.0, weight_decay=0.5)
     matrix.grad = torch.tensor([[7.0, -2.0], [0.001, 1.0]])
     zeros.grad = torch.tensor([1.0, -1.0, 2.0])
     optimizer.step()
-    # Without eps Adam's first direction is the gradient's sign, whatever its size.
+    # With eps 0, Adam's first update is the sign of the gradient.
     change = 0.1 * 12.5**0.5
     decayed = 1 - 0.1 * 0.5
     torch.testing.assert_close(
@@ -26,8 +26,8 @@ def test_first_step_by_hand():
         torch.tensor([[3 * decayed - change, -4 * decayed + change], [-change, 5 * decayed - change]]),
     )
     torch.testing.assert_close(zeros.detach(), torch.tensor([-1e-4, 1e-4, -1e-4]))
-    assert torch.equal(without.detach(), torch.ones(2))
-    assert len(optimizer.state[without]) == 0
+    assert torch.equal(no_gradient.detach(), torch.ones(2))
+    assert len(optimizer.state[no_gradient]) == 0
 
 
 def test_is_adamw_times_the_rms():
@@ -115,7 +115,7 @@ def test_values_outside_their_range(settings: dict, named: str):
         RMSScaledAdamW([nn.Parameter(torch.ones(1))], **settings)
 
 
-def test_which_optimizers_survive_flat_partitions():
+def test_which_optimizers_are_elementwise():
     params = [nn.Parameter(torch.ones(2, 3))]
     assert is_elementwise(torch.optim.AdamW(params))
     assert not is_elementwise(RMSScaledAdamW(params))

@@ -1,4 +1,4 @@
-"""Schedules: the published values, resume, and the YAML that names them."""
+"""Schedules: published values, resume, and YAML."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ def test_cosine():
     seen = rates(Cosine(optimizer(), total_steps=8, warmup_steps=2, final_fraction=0.25), 11)
     assert seen[:2] == pytest.approx([1.0, 2.0])
     assert seen[4] == pytest.approx(2 * (0.25 + 1) / 2)  # halfway down
-    assert seen[7:] == pytest.approx([0.5] * 4)  # the last step, and any after it
+    assert seen[7:] == pytest.approx([0.5] * 4)  # the last step and later ones
     assert seen[1:8] == sorted(seen[1:8], reverse=True)
 
 
@@ -45,7 +45,7 @@ def test_inverse_square_root_as_in_t5():
     assert seen[63] == pytest.approx(0.5)
 
 
-def test_inverse_square_root_with_a_ramp():
+def test_inverse_square_root_with_linear_warmup():
     seen = rates(InverseSquareRoot(optimizer(), total_steps=100, warmup_steps=4, warmup="linear"), 16)
     assert seen[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
     assert seen[15] == pytest.approx(1.0)
@@ -56,7 +56,7 @@ def test_constant():
     assert rates(Constant(optimizer(), total_steps=5, warmup_steps=5), 3) == pytest.approx([0.4, 0.8, 1.2])
 
 
-def test_a_resumed_run_goes_on_and_may_be_given_more_steps():
+def test_a_resumed_run_continues_and_may_have_more_steps():
     whole = rates(Cosine(optimizer(), total_steps=13, warmup_steps=3), 13)
     first = Cosine(optimizer(), total_steps=13, warmup_steps=3)
     rates(first, 5)
@@ -81,7 +81,7 @@ def test_a_resumed_run_goes_on_and_may_be_given_more_steps():
         (InverseSquareRoot, {"warmup_steps": 0}, "warmup_steps=0"),
     ],
 )
-def test_refused(schedule: type, settings: dict, named: str):
+def test_invalid_values_are_refused(schedule: type, settings: dict, named: str):
     with pytest.raises(UserError, match=named):
         schedule(optimizer(), 10, **settings)
 

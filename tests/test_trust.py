@@ -1,4 +1,4 @@
-"""Whose code is imported: a stranger's folder never, the user's own modules last, for every command alike."""
+"""Code is never imported from a third-party folder, and from the working folder last, for every command."""
 
 import json
 import os
@@ -41,7 +41,7 @@ SHADOWS = (
 MARK = (
     "import os, pathlib\npathlib.Path(os.environ.get('MARK', 'mark'), __name__.partition('.')[0]).touch()\n"
 )
-"""A module that leaves its name in the folder MARK when it is imported."""
+"""Code of a module that creates a file with its name in the folder MARK when it is imported."""
 
 METRIC = """
 from kebyt5_xm.metrics import MeanMetric
@@ -54,9 +54,9 @@ class Half(MeanMetric):
 
 
 @pytest.fixture
-def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working folder: an export, with modules of our names and of our libraries'."""
-    folder, marks = tmp_path / "stranger", tmp_path / "marks"
+def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Working folder with an export, and with modules named like this package's and its libraries'."""
+    folder, marks = tmp_path / "third_party", tmp_path / "marks"
     marks.mkdir()
     model = tiny_model()
     model.save_pretrained(folder)
@@ -75,7 +75,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def run_elsewhere(*words: str, **variables: str) -> str:
-    """Run Python in the working folder, which `-m` and `-c` put first on its path; return what it prints."""
+    """Run Python in the working folder, which `-m` and `-c` put first on the path; return stdout."""
     environment = {**os.environ, "PYTHONPATH": str(HOME), "PYTHONDONTWRITEBYTECODE": "1", **variables}
     done = subprocess.run(
         [sys.executable, *words], capture_output=True, text=True, env=environment, check=False
@@ -85,25 +85,27 @@ def run_elsewhere(*words: str, **variables: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_strangers_export_is_used_in_its_own_folder(stranger: Path) -> None:
+def test_a_third_party_export_is_used_in_its_own_folder(third_party: Path) -> None:
     asked = ("generate", ".", "--prompt", "가", "--audio", "b.wav", "--max-length", "2")
     first = run_elsewhere("-m", "kebyt5_xm", *asked)
     trailing = {"PYTHONPATH": f"{HOME}{os.pathsep}"}  # an empty part means the working folder
-    script = "import sys\nfrom kebyt5_xm.__main__ import main\nmain(sys.argv[1:])"  # as pip writes it
+    script = (
+        "import sys\nfrom kebyt5_xm.__main__ import main\nmain(sys.argv[1:])"  # the script that pip installs
+    )
     assert run_elsewhere("-P", "-c", script, *asked, **trailing) == first
 
 
 @pytest.mark.slow
-def test_from_pretrained_imports_nothing_from_the_working_folder(stranger: Path) -> None:
+def test_from_pretrained_imports_nothing_from_the_working_folder(third_party: Path) -> None:
     for name in (
         "argparse",
         "yaml",
         "numpy",
         "torch/__init__",
         "safetensors",
-    ):  # Python's own, at the user's import
-        (stranger / f"{name}.py").unlink()
-    (stranger / "torch").rmdir()
+    ):  # without them, the user's own import statements would import these
+        (third_party / f"{name}.py").unlink()
+    (third_party / "torch").rmdir()
     program = (
         "from pathlib import Path\nfrom kebyt5_xm.model.cross_modal import CrossModalT5\n"
         "import sys, encoders\n"
@@ -114,31 +116,33 @@ def test_from_pretrained_imports_nothing_from_the_working_folder(stranger: Path)
     assert run_elsewhere("-c", program).split() == [str(HOME / "encoders" / "__init__.py"), "True"]
 
 
-def test_another_package_of_our_name_is_refused(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = type(sys)("encoders")
-    theirs.__path__ = [str(stranger / "encoders")]
-    theirs.__file__ = str(stranger / "encoders" / "__init__.py")
-    monkeypatch.setitem(sys.modules, "encoders", theirs)
-    with pytest.raises(UserError, match=r"another package 'encoders' .*stranger.*give yours another name"):
-        CrossModalT5.from_pretrained(stranger)
-    with pytest.raises(UserError, match="another package 'encoders'"):
-        CrossModalProcessor.from_pretrained(stranger)
-
-
-def test_the_working_folder_leaves_the_path_and_comes_back(
-    stranger: Path, monkeypatch: pytest.MonkeyPatch
+def test_another_package_named_encoders_is_refused(
+    third_party: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    theirs = ["", "/elsewhere", str(stranger), *[p for p in sys.path if p not in ("", str(stranger))]]
+    theirs = type(sys)("encoders")
+    theirs.__path__ = [str(third_party / "encoders")]
+    theirs.__file__ = str(third_party / "encoders" / "__init__.py")
+    monkeypatch.setitem(sys.modules, "encoders", theirs)
+    with pytest.raises(UserError, match=r"another package 'encoders' .*third_party.*give yours another name"):
+        CrossModalT5.from_pretrained(third_party)
+    with pytest.raises(UserError, match="another package 'encoders'"):
+        CrossModalProcessor.from_pretrained(third_party)
+
+
+def test_the_working_folder_is_removed_from_the_path_and_restored(
+    third_party: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = ["", "/elsewhere", str(third_party), *[p for p in sys.path if p not in ("", str(third_party))]]
     monkeypatch.setattr(sys, "path", list(theirs))
-    with trust.somebody_elses():
-        assert not {"", str(stranger)} & set(sys.path)
+    with trust.without_working_folder():
+        assert not {"", str(third_party)} & set(sys.path)
     assert sys.path == theirs
-    with trust.somebody_elses(["evil"]):
-        assert (sys.path[0], sys.path[-1]) == ("/elsewhere", str(stranger))
-    with trust.somebody_elses(["yaml", "absent"]):  # found elsewhere, or nowhere
-        assert str(stranger) not in sys.path
-    trust.look_here_last()
-    assert [entry for entry in sys.path if entry in ("", str(stranger))] == [sys.path[-1]]
+    with trust.without_working_folder(["evil"]):
+        assert (sys.path[0], sys.path[-1]) == ("/elsewhere", str(third_party))
+    with trust.without_working_folder(["yaml", "absent"]):  # found elsewhere, or nowhere
+        assert str(third_party) not in sys.path
+    trust.search_working_folder_last()
+    assert [entry for entry in sys.path if entry in ("", str(third_party))] == [sys.path[-1]]
 
 
 EVIL: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -162,31 +166,31 @@ EVIL: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.fixture
-def strangers_run(stranger: Path) -> Callable[[str], Path]:
-    """Return a function that makes a run in the working folder, whose recipe names a class of its own."""
+def third_party_run(third_party: Path) -> Callable[[str], Path]:
+    """Return a function that makes a run in the working folder whose recipe names an untrusted class."""
 
     def make(kind: str) -> Path:
-        recipe = tiny_run.recipe(stranger, "out")
+        recipe = tiny_run.recipe(third_party, "out")
         EVIL[kind](recipe)
-        tiny_run.write_stores(stranger, 5003)
-        (stranger / "config.yaml").write_text(yaml.safe_dump(recipe))
-        (stranger / "checkpoints").mkdir()
-        return stranger
+        tiny_run.write_stores(third_party, 5003)
+        (third_party / "config.yaml").write_text(yaml.safe_dump(recipe))
+        (third_party / "checkpoints").mkdir()
+        return third_party
 
     return make
 
 
 @pytest.mark.parametrize("kind", EVIL)
-def test_a_strangers_recipe_imports_nothing(
-    kind: str, strangers_run: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+def test_a_third_party_recipe_imports_nothing(
+    kind: str, third_party_run: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    strangers_run(kind)
+    third_party_run(kind)
     commands: list[tuple[Callable[[list[str]], None], list[str]]] = [
         (training.main, ["fit", "-c", "config.yaml"]),
         (cli.main, ["doctor", "-c", "config.yaml"]),
     ]
     if kind == "encoder":
-        Path("other.yaml").write_text(Path("config.yaml").read_text())  # beside checkpoints/
+        Path("other.yaml").write_text(Path("config.yaml").read_text())  # next to checkpoints/
         commands += [
             (training.main, ["validate", "-c", "other.yaml", "--ckpt_path", "best"]),
             *((cli.main, [name, "-c", "config.yaml"]) for name in ("cache", "lint", "preview")),
@@ -206,12 +210,12 @@ def test_a_strangers_recipe_imports_nothing(
         assert "--trust" in said, (words, said)
 
 
-def test_runs_and_exports_hold_classes_to_trust(
-    strangers_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_untrusted_classes_of_runs_and_exports_are_refused(
+    third_party_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
-    run = strangers_run("encoder")
+    run = third_party_run("encoder")
     (run / "config.json").unlink()
     record(
         Backbone(**yaml.safe_load((run / "config.yaml").read_text())["model"]["backbone"]), run / "backbone"
@@ -224,8 +228,8 @@ def test_runs_and_exports_hold_classes_to_trust(
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A user's recipe with a metric of their own in the working folder, beside a file named like a library."""
+def own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A user's recipe with a custom metric in the working folder, and a file named like a library."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "own_metric.py").write_text(METRIC)
@@ -254,16 +258,18 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             del sys.modules[name]
 
 
-def test_ones_own_module_lies_in_the_working_folder(own: str, capsys: pytest.CaptureFixture[str]) -> None:
-    training.main(["fit", "-c", own])
+def test_a_module_of_the_working_folder_is_imported_for_the_users_recipe(
+    own_recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.main(["fit", "-c", own_recipe])
     assert "val/half/pairs" in Path("run/metrics.csv").read_text()
     assert "rapidfuzz" not in sys.modules or not str(sys.modules["rapidfuzz"].__file__).startswith(
         os.getcwd()
     )
     del sys.modules["own_metric"]
     sys.path.remove(os.getcwd())
-    cli.main(["lint", "-c", own])
-    cli.main(["preview", "-c", own])
+    cli.main(["lint", "-c", own_recipe])
+    cli.main(["preview", "-c", own_recipe])
     del sys.modules["own_metric"]
     sys.path.remove(os.getcwd())
     with pytest.raises(UserError, match="'own_metric' is not trusted"):
@@ -280,7 +286,7 @@ def test_ones_own_module_lies_in_the_working_folder(own: str, capsys: pytest.Cap
     assert "holds a run already" in capsys.readouterr().err
 
 
-def test_the_guard_on_jsonargparse_goes_with_its_block() -> None:
+def test_the_import_limit_of_jsonargparse_ends_with_its_block() -> None:
     from jsonargparse._common import parsing_settings
 
     before = dict(parsing_settings)
@@ -289,18 +295,18 @@ def test_the_guard_on_jsonargparse_goes_with_its_block() -> None:
     assert parsing_settings == before
 
 
-def test_a_recipe_that_repeats_itself_is_walked_once() -> None:
+def test_repeated_parts_of_a_recipe_are_visited_once() -> None:
     recipe: dict[str, Any] = {"class_path": "evil.X"}
     recipe["self"] = [recipe] * 3
-    assert trust.packages(recipe) == ["evil"]
+    assert trust.find_packages(recipe) == ["evil"]
     wide: Any = {"class_path": "evil.X"}
-    for _ in range(64):  # as YAML's aliases make it
+    for _ in range(64):  # as with YAML aliases
         wide = [wide, wide]
-    assert trust.packages({"data": wide}) == ["evil"]
+    assert trust.find_packages({"data": wide}) == ["evil"]
 
 
-def test_backbones_are_built_of_known_words_alone() -> None:
-    """Not of an attention kernel or a module that a config.json names."""
+def test_backbones_ignore_code_named_in_config_json() -> None:
+    """An attention kernel or a module that a config.json names is not loaded."""
     from kebyt5_xm.model.t5 import t5_config
 
     fields = {
@@ -341,7 +347,7 @@ def test_pickles_in_checkpoint_folders_run_nothing(tmp_path: Path, monkeypatch: 
 
 
 def test_links_out_of_a_model_are_not_copied(tmp_path: Path) -> None:
-    """An export carries licences on, and is published."""
+    """An export copies licence files and is published, so a link must not copy other files."""
     theirs, secret = tmp_path / "theirs", tmp_path / "secret"
     secret.write_text("a key")
     export_backbone(Backbone(shape=SHAPE).build(), theirs, denoising={}, card="")
@@ -358,12 +364,12 @@ def test_links_out_of_a_model_are_not_copied(tmp_path: Path) -> None:
         copy_terms(tmp_path / "again", tmp_path / "out")
 
 
-def test_an_index_of_shards_leads_nowhere_else(tmp_path: Path) -> None:
+def test_an_index_of_shards_names_files_of_its_folder_only(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     export_backbone(Backbone(shape=SHAPE).build(), folder, denoising={}, card="")
     (folder / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
     for listed in ("../elsewhere.safetensors", str(tmp_path / "elsewhere.safetensors"), 3, "x.txt"):
         index = {"weight_map": {"shared.weight": listed}}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-        with pytest.raises(UserError, match="expected names of weight files beside it"):
+        with pytest.raises(UserError, match="expected names of weight files in the same folder"):
             Backbone(weights=str(folder)).build()

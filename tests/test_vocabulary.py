@@ -84,7 +84,7 @@ def test_bytes_round_trip(raw):
 @example([2**70, -(2**70), 68])
 @example([2**63, -1, 68])
 @example([3 + 0xED, 3 + 0xA0, 3 + 0x80])  # an encoded surrogate
-@example([3 + 0xE3, PAD_ID, 3 + 0x81, 384, 3 + 0x82])  # what is no byte drops out from inside a character
+@example([3 + 0xE3, PAD_ID, 3 + 0x81, 384, 3 + 0x82])  # ids that are not bytes are dropped inside a character
 def test_decoding_takes_any_ids(ids):
     raw = bytes(id_ - 3 for id_ in ids if 3 <= id_ < 259)
     assert decode_bytes(ids) == raw
@@ -97,7 +97,7 @@ def test_decoding_takes_any_ids(ids):
     ("ids", "found"),
     [([[68, 69]], r"shape \(1, 2\), expected one sequence"), ([68.5], "float64, expected integers")],
 )
-def test_what_is_no_sequence_of_ids_is_refused(ids, found):
+def test_ids_that_are_not_one_integer_sequence_are_refused(ids, found):
     with pytest.raises(UserError, match=found):
         decode(ids)
 
@@ -109,7 +109,7 @@ def test_sentinels_of_either_convention():
     assert sentinel_ids("descending", 0).dtype == np.int16
 
 
-def test_the_safe_sentinels_are_all_that_no_text_contains():
+def test_max_sentinels_is_the_number_of_bytes_that_no_text_contains():
     everything = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
     used = set((encode(everything) - BYTE_OFFSET).tolist())
     free_from_the_top = next(count for count in range(256) if 255 - count in used)
@@ -130,7 +130,7 @@ def test_too_many_sentinels_are_refused(sentinels, count, found):
         sentinel_ids(sentinels, count)
 
 
-def test_render_shows_what_is_there():
+def test_render():
     ids = [0, 258, *encode("한\n\t\x07|\x7f\x9f"), 257, 3 + 0xE3, 259, 2, 700, -5, *encode("b"), 1, 0, 0]
     assert render(ids, "descending") == r"⟨0⟩한↵⇥\x07|\x7f\x9f⟨1⟩\xe3⟨id 259⟩⟨unk⟩⟨id 700⟩⟨id -5⟩b"
     assert render(ids, "extra_id") == r"\xff한↵⇥\x07|\x7f\x9f\xfe\xe3⟨0⟩⟨unk⟩⟨id 700⟩⟨id -5⟩b"
@@ -138,7 +138,7 @@ def test_render_shows_what_is_there():
 
 
 def test_importing_is_light():
-    """The data workers and the commands that need no model must not wait for torch."""
+    """Data workers and commands without a model must not import torch."""
     code = (
         "import sys, kebyt5_xm.vocabulary, kebyt5_xm.data.text.denoising\n"
         "print(*sorted({'torch', 'transformers', 'lightning'} & set(sys.modules)))"

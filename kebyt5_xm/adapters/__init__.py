@@ -1,4 +1,4 @@
-"""Adapters: an encoder's features become vectors of the width of the byte embedding.
+"""Adapters map an encoder's features to vectors of the width of the byte embedding.
 
 An adapter is chosen by the name of its class; `in_dim` and `d_model` come from the model:
 
@@ -7,9 +7,8 @@ An adapter is chosen by the name of its class; `in_dim` and `d_model` come from 
 
 from kebyt5_xm.adapters.adapter import Adapter, left_aligned, scale_ratio
 from kebyt5_xm.adapters.convolution import StridedConvolution
+from kebyt5_xm.adapters.linear import MLP, FrameStacking, Linear, PixelShuffle
 from kebyt5_xm.adapters.perceiver import PerceiverResampler
-from kebyt5_xm.adapters.pointwise import MLP, Linear
-from kebyt5_xm.adapters.stacking import FrameStacking, PixelShuffle
 
 __all__ = [
     "MLP",

@@ -1,4 +1,4 @@
-"""The contract of an adapter: features and their mask become calibrated slots.
+"""The interface of an adapter: features and their mask become calibrated slots.
 
 Shapes: B items, N features each (padded), M slots each (padded), F = `in_dim`, D = `d_model`.
 """
@@ -16,18 +16,17 @@ EPSILON = 1e-6
 
 
 class Adapter(nn.Module, ABC):
-    """Maps the features of an encoder to slots: vectors that stand among the byte embeddings.
+    """Maps the features of an encoder to slots: vectors among the byte embeddings.
 
-    A subclass takes `in_dim` and `d_model` first and writes two methods, `map` and `count`. Everything else
-    is the same for all adapters and done here:
+    A subclass takes `in_dim` and `d_model` first and implements `map` and `count`. This class does what all
+    adapters have in common:
 
-    - features that the mask calls invalid are set to zero before `map` sees them, so that nothing an encoder
-      left there (not even a NaN) can reach a valid slot;
-    - the valid slots of every item are moved to the left, and with `begin_end` a learned vector stands before
-      the first and another one right behind the last;
-    - with `modality_vector` one learned vector (zero at first) is added to every slot;
-    - the last step is a root-mean-square norm with a learned gain per dimension, for every slot, begin and
-      end vectors included. `calibrate` starts the gain at the scale of the byte embeddings.
+    - invalid features are set to zero before `map`, so that no padding value (not even a NaN) reaches a valid slot;
+    - the valid slots of every item are moved to the left, and `begin_end` adds a learned vector before the first
+      and another one after the last;
+    - `modality_vector` adds one learned vector (initially zero) to every slot;
+    - the last step is a root-mean-square norm with a learned gain per dimension, for every slot including the
+      begin and end vectors. `calibrate` sets the initial gain to the scale of the byte embeddings.
     """
 
     def __init__(self, in_dim: int, d_model: int, begin_end: bool = False, modality_vector: bool = False):
@@ -43,21 +42,21 @@ class Adapter(nn.Module, ABC):
 
     @abstractmethod
     def map(self, features: Tensor, mask: Tensor, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
-        """Map features [B, N, F] with their bool mask [B, N] to vectors [B, M, D] with theirs [B, M].
+        """Map features [B, N, F] and their bool mask [B, N] to vectors [B, M, D] and their mask [B, M].
 
-        Invalid features are zero. With a grid, N is rows x columns, row by row, and a smaller item fills its
-        top-left corner; without one, valid features may stand anywhere and count in their order.
+        Invalid features are zero. With a grid, N is rows x columns in row-major order, and a smaller item fills the
+        top-left corner; without a grid, valid features may have any positions, and their order counts.
         """
 
     @abstractmethod
     def count(self, size: tuple[int, ...]) -> int:
-        """Return how many valid vectors `map` makes of one item of `size`: (n,) or (rows, columns)."""
+        """Return the number of valid vectors that `map` returns for one item of `size`: (n,) or (rows, columns)."""
 
     def num_slots(self, size: tuple[int, ...]) -> int:
         """Return the exact number of slots of an item of `size`, begin and end vectors included.
 
-        `size` is what the encoder's preprocessor says: (features,) or (rows, columns).
-        Raises `UserError` for another size, or one that this adapter cannot map.
+        `size` comes from the encoder's preprocessor: (features,) or (rows, columns).
+        Raises `UserError` for any other size, and for a size that this adapter cannot map.
         """
         if len(size) not in (1, 2) or min(size) < 0:
             raise UserError(
@@ -66,7 +65,7 @@ class Adapter(nn.Module, ABC):
         return self.count(size) + (0 if self.begin is None else 2)
 
     def calibrate(self, rms: float) -> None:
-        """Start the gain at `rms`, the root mean square of the rows of the byte embedding."""
+        """Set the gain to `rms`, the root mean square of the byte embedding."""
         assert 0 < rms < math.inf, rms
         with torch.no_grad():
             self.gain.fill_(rms)
@@ -82,11 +81,11 @@ class Adapter(nn.Module, ABC):
         assert features.shape[2] == self.in_dim, (features.shape, self.in_dim)
         assert mask.shape == features.shape[:2], (mask.shape, features.shape)
         assert grid is None or math.prod(grid) == mask.shape[1], (grid, mask.shape)
-        # A frozen encoder may run in another precision than the adapter is trained in.
+        # The precision of a frozen encoder may differ from the adapter's.
         features = features.to(self.gain.dtype).masked_fill(~mask[..., None], 0.0)
         vectors, mask = left_aligned(*self.map(features, mask, grid))  # [B, M, D], [B, M]
         if self.begin is not None and self.end is not None:
-            vectors, mask = _enclosed(vectors, mask, self.begin, self.end)  # [B, M + 2, D], [B, M + 2]
+            vectors, mask = _add_begin_end(vectors, mask, self.begin, self.end)  # [B, M + 2, D], [B, M + 2]
         if self.modality_vector is not None:
             vectors = vectors + self.modality_vector
         vectors = nn.functional.rms_norm(vectors.float(), (self.d_model,), eps=EPSILON)
@@ -96,22 +95,22 @@ class Adapter(nn.Module, ABC):
 
 def left_aligned(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Move the valid vectors of every item to the front, in their order: [B, M, D], [B, M] -> the same."""
-    # A stable sort keeps the order, and no shape depends on the data: nothing waits for a GPU.
+    # A stable sort keeps the order, and no shape depends on the data, so nothing waits for a GPU.
     order = torch.argsort(~mask, dim=1, stable=True)
     return vectors.gather(1, order[..., None].expand_as(vectors)), mask.gather(1, order)
 
 
 def scale_ratio(vectors: Tensor, mask: Tensor, rms: float) -> Tensor:
-    """Return the root mean square of the valid slots, divided by that of the byte embeddings: one number.
+    """Return the root mean square of the valid slots divided by that of the byte embeddings: one number.
 
-    1.0 says that slots are as large as bytes. It is NaN if no slot is valid.
+    1.0 means that slots have the scale of bytes. NaN if no slot is valid.
     """
     valid = mask[..., None]
     squares = vectors.detach().float().square().masked_fill(~valid, 0.0)
     return (squares.sum() / (valid.sum() * vectors.shape[-1])).sqrt() / rms
 
 
-def _enclosed(vectors: Tensor, mask: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+def _add_begin_end(vectors: Tensor, mask: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     batch, _, width = vectors.shape
     lengths = mask.sum(dim=1, keepdim=True)  # [B, 1]
     vectors = torch.cat(

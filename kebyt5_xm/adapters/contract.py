@@ -1,4 +1,4 @@
-"""The contract test of adapters; import it from `kebyt5_xm.contract`, which says how to use it."""
+"""The contract test of adapters; import it from `kebyt5_xm.contract`, which shows how to use it."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,11 +10,11 @@ from kebyt5_xm.adapters import Adapter
 
 
 class AdapterContract(ABC):
-    """What every adapter must do, for features in a row and on a grid."""
+    """What every adapter must do, for sequences and grids of features."""
 
     tolerance = 1e-5
     grid_only = False
-    """Set it for an adapter that refuses features without a grid."""
+    """True for an adapter that raises `UserError` without a grid."""
 
     @abstractmethod
     def make(self, in_dim: int, d_model: int) -> Adapter:

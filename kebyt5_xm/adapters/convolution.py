@@ -12,11 +12,10 @@ from kebyt5_xm.errors import UserError
 class StridedConvolution(Adapter):
     """`layers` convolutions of `stride`, each with a GELU, then a linear layer.
 
-    A layer makes ceil(n / stride) vectors of n: window j starts (kernel - stride) // 2 features before
-    feature j x stride, and what lies outside the item counts as zero, whether the batch is padded there or
-    not. So the count is exact for every length, each feature is seen and no padding is. A grid is read row by
-    row.
-    `kernel` must not be below `stride`. `hidden` is the width of the convolutions; left out, it is `d_model`.
+    A layer maps n vectors to ceil(n / stride): window j starts (kernel - stride) // 2 features before feature
+    j x stride, and positions outside the item count as zero, with or without padding in the batch. So the count is
+    exact for every length, every feature is used, and no padding is. A grid is read row by row.
+    `kernel` must be at least `stride`. `hidden` is the width of the convolutions (default: `d_model`).
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class StridedConvolution(Adapter):
         self.kernel = kernel
         widths = [in_dim] + [hidden] * layers
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(before, after, kernel, stride) for before, after in itertools.pairwise(widths)
+            nn.Conv1d(width, next_width, kernel, stride) for width, next_width in itertools.pairwise(widths)
         )
         self.projection = nn.Linear(hidden, d_model)
 
@@ -53,10 +52,10 @@ class StridedConvolution(Adapter):
         sequence = features.transpose(1, 2)  # [B, F, N]
         before = (self.kernel - self.stride) // 2
         for convolution in self.convolutions:
-            mask, old = mask[:, :: self.stride], mask.shape[1]
-            behind = max(mask.shape[1] - 1, 0) * self.stride + self.kernel - before - old
-            sequence = nn.functional.gelu(convolution(nn.functional.pad(sequence, (before, behind))))
-            # The bias made something of the padding; the next layer must see zeros there.
+            length, mask = mask.shape[1], mask[:, :: self.stride]
+            after = max(mask.shape[1] - 1, 0) * self.stride + self.kernel - before - length
+            sequence = nn.functional.gelu(convolution(nn.functional.pad(sequence, (before, after))))
+            # The bias changed the padding; the next layer must get zeros there.
             sequence = sequence[..., : mask.shape[1]].masked_fill(~mask[:, None], 0.0)
         return self.projection(sequence.transpose(1, 2)), mask
 

@@ -7,19 +7,19 @@ from kebyt5_xm.adapters.adapter import Adapter
 from kebyt5_xm.errors import UserError
 
 # Attention's wavelengths run from 2 pi to 10000 x 2 pi positions (Vaswani et al. 2017, section 3.5).
-LONGEST_WAVELENGTH = 10_000.0
-# Small against what attention adds, so that the slots depend on the input from the first step on.
+MAX_WAVELENGTH = 10_000.0
+# Small compared with the output of attention, so that the slots depend on the input from the first step on.
 QUERY_STD = 0.02
 
 
 class PerceiverResampler(Adapter):
     """`queries` learned vectors attend to the features in `layers` blocks.
 
-    As in Flamingo (Alayrac et al. 2022, section 3.1.1), the queries of every block read the features *and
-    themselves*, so that an item without a valid feature is no special case. Attention alone would not know
-    the order of the features: sinusoids of the position are added to them, of the row and of the column if
-    the encoder gives a grid. Every item gets exactly `queries` slots. `width` is the width of the blocks
-    (left out: `d_model`); it must be divisible by `heads` and by 4.
+    As in Flamingo (Alayrac et al. 2022, section 3.1.1), the queries of every block attend to the features *and
+    to themselves*, so that an item without valid features needs no special case. Attention ignores the order of the
+    features, so sinusoids of their position are added: of row and column if the encoder gives a grid. Every item
+    gets exactly `queries` slots. `width` is the width of the blocks (default: `d_model`); it must be divisible by
+    `heads` and by 4.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class PerceiverResampler(Adapter):
         inputs = inputs + _positions(mask, grid, inputs.shape[2]).to(inputs.dtype)
         count = self.queries.shape[0]
         queries = self.queries.expand(mask.shape[0], -1, -1)  # [B, Q, W]
-        readable = nn.functional.pad(mask, (0, count), value=True)[:, None, None]  # [B, 1, 1, N + Q]
+        attended = nn.functional.pad(mask, (0, count), value=True)[:, None, None]  # [B, 1, 1, N + Q]
         for block in self.blocks:
-            queries = block(queries, inputs, readable)
+            queries = block(queries, inputs, attended)
         return self.projection(queries), mask.new_ones(mask.shape[0], count)
 
     def count(self, size: tuple[int, ...]) -> int:
@@ -60,13 +60,13 @@ class PerceiverResampler(Adapter):
 
 
 class _Block(nn.Module):
-    """Attention of the queries to the inputs and themselves, then two layers, both with a norm before."""
+    """Attention of the queries to the inputs and themselves, then a feed-forward network, each after a norm."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
         self.query_norm = nn.LayerNorm(width)
-        # No biases: softmax does not feel one added to every key, so it would never get a gradient.
+        # No biases: softmax cancels a bias of the keys, so it would never get a gradient.
         self.to_query = nn.Linear(width, width, bias=False)
         self.to_key_value = nn.Linear(width, 2 * width, bias=False)
         self.output = nn.Linear(width, width)
@@ -74,13 +74,13 @@ class _Block(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
-    def forward(self, queries: Tensor, inputs: Tensor, readable: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, inputs: Tensor, attended: Tensor) -> Tensor:
         normed = self.query_norm(queries)
         query = self.to_query(normed).unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, H, Q, W / H]
         both = torch.cat([inputs.to(normed.dtype), normed], dim=1)
         both = self.to_key_value(both).unflatten(2, (2, self.heads, -1))  # [B, N + Q, 2, H, W / H]
         key, value = both.transpose(1, 3).unbind(2)  # each [B, H, N + Q, W / H]
-        read = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=readable)
+        read = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=attended)
         queries = queries + self.output(read.transpose(1, 2).flatten(2))
         return queries + self.feed_forward(queries)
 
@@ -96,5 +96,5 @@ def _positions(mask: Tensor, grid: tuple[int, int] | None, width: int) -> Tensor
 
 def _sinusoids(position: Tensor, width: int) -> Tensor:
     exponent = torch.arange(width // 2, device=position.device) / (width // 2)
-    angle = position[..., None] / LONGEST_WAVELENGTH**exponent  # [..., width / 2], float32
+    angle = position[..., None] / MAX_WAVELENGTH**exponent  # [..., width / 2], float32
     return torch.cat([angle.sin(), angle.cos()], dim=-1)

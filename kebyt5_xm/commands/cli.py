@@ -8,7 +8,7 @@ import sys
 from kebyt5_xm import leave_working_folder
 from kebyt5_xm.commands.version import version
 from kebyt5_xm.data.media.names import expand_arguments
-from kebyt5_xm.errors import UserError, did_you_mean, in_one_line
+from kebyt5_xm.errors import UserError, did_you_mean, exit_on_user_error
 from kebyt5_xm.training.recipe_check import check
 
 # command -> (module, one line of help). A module is imported only when its command runs: torch and
@@ -54,7 +54,7 @@ def main(args: list[str] | None = None) -> None:
         return
     leave_working_folder()  # an empty part of PYTHONPATH means the working folder
     try:
-        with in_one_line():
+        with exit_on_user_error():
             run(args[0], args[1:])
     except BrokenPipeError:  # `kebyt5-xm inspect ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -27,7 +27,7 @@ from kebyt5_xm.data.media.address import is_data_url
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.reference import read_contents
 from kebyt5_xm.data.sources.template import Slot
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
 from kebyt5_xm.evaluation.evaluation_file import EvaluationFile, MetricScore, SourceEvaluation
@@ -196,7 +196,7 @@ def evaluate(
         generated_bytes_per_second=written / answering if answering else None,
         seconds=round(time.perf_counter() - started, 1),
     )
-    with durably(run.path / "predictions.jsonl") as file:
+    with durable_file(run.path / "predictions.jsonl") as file:
         for part in judged:
             for line in predictions(evaluation, part):
                 sound = not _SURROGATE.search(line["prediction"])

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics.bootstrap import CONFIDENCE, Score
 
@@ -226,7 +226,7 @@ class EvaluationFile:
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         content = vars(self) | {"sources": {name: source.as_dict() for name, source in self.sources.items()}}
-        with durably(path) as file:
+        with durable_file(path) as file:
             file.write((json.dumps(to_json_values(content), indent=2, ensure_ascii=False) + "\n").encode())
 
     @classmethod

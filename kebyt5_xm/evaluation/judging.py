@@ -11,7 +11,7 @@ import torch
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.bad_sample import BadSample, to_json_line
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 from kebyt5_xm.evaluation.answering import Answering, Written
 from kebyt5_xm.metrics import Answer, Metric
 
@@ -121,7 +121,7 @@ class Judging:
 def write_answers(judged: Iterable[JudgedPart], path: Path) -> None:
     """Write a JSON line for every answer: source, row, references, prediction, probabilities of labels."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with durably(path) as file:
+    with durable_file(path) as file:
         for part in judged:
             for row, answer in zip(part.rows, part.answers, strict=True):
                 line = {

@@ -2,10 +2,10 @@
 
 from kebyt5_xm.metrics.bleu_and_chrf import BLEU, ChrF
 from kebyt5_xm.metrics.bootstrap import Score, difference, resample, score
+from kebyt5_xm.metrics.checks import check_metrics
 from kebyt5_xm.metrics.cider import CIDEr
 from kebyt5_xm.metrics.entity_f1 import EntityF1
 from kebyt5_xm.metrics.error_rate import CharacterErrorRate, WordErrorRate
-from kebyt5_xm.metrics.fit import check_metrics
 from kebyt5_xm.metrics.labels import AUPRC, Accuracy, MacroF1, MicroF1
 from kebyt5_xm.metrics.malformed import Malformed
 from kebyt5_xm.metrics.metric import Answer, MeanMetric, Metric, SetMetric

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.metrics.fit import need_content, need_texts
+from kebyt5_xm.metrics.checks import require_content, require_free_texts
 from kebyt5_xm.metrics.metric import Answer, Metric
-from kebyt5_xm.metrics.normalization import composed
+from kebyt5_xm.metrics.normalization import compose_unicode
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric as SacreMetric
@@ -27,43 +27,43 @@ _UNAVAILABLE = {
 
 
 class _SacreMetric(Metric):
-    """Counts of each sentence by sacrebleu, summed over the corpus; any number of references each.
+    """sacrebleu's counts of each sentence, summed over the corpus; any number of references per example.
 
-    The counts come from the method that sacrebleu's own `corpus_score` and bootstrap call; it has no public one.
+    The counts come from the private method that sacrebleu's own `corpus_score` and bootstrap call.
     """
 
     @abstractmethod
-    def made(self) -> "SacreMetric":
-        """Return sacrebleu's metric."""
+    def build_sacrebleu(self) -> "SacreMetric":
+        """Return the metric of sacrebleu with these options."""
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        need_texts(type(self).__name__, labels)
-        need_content(type(self).__name__, references, composed, "a character")
+        require_free_texts(type(self).__name__, labels)
+        require_content(type(self).__name__, references, compose_unicode, "a character")
 
     def signature(self, answers: Sequence[Answer]) -> str:
         """Return sacrebleu's signature, which names its version, the options and the number of references."""
-        return str(self._counted(answers)[0].get_signature())
+        return str(self._count(answers)[0].get_signature())
 
     def statistics(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
-        return np.asarray(self._counted(answers)[1], dtype=np.float64)
+        return np.asarray(self._count(answers)[1], dtype=np.float64)
 
     def value(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        metric = self.made()
+        metric = self.build_sacrebleu()
         scores = [
             metric._compute_score_from_stats(row.tolist()).score
             for row in np.reshape(sums, (-1, sums.shape[-1]))
         ]
         return np.reshape(scores, sums.shape[:-1])
 
-    def _counted(self, answers: Sequence[Answer]) -> "tuple[SacreMetric, list[list[float]]]":
-        metric = self.made()
-        most = max((len(answer.references) for answer in answers), default=0)
-        # One stream for each reference, None where an example has fewer.
+    def _count(self, answers: Sequence[Answer]) -> "tuple[SacreMetric, list[list[float]]]":
+        metric = self.build_sacrebleu()
+        max_references = max((len(answer.references) for answer in answers), default=0)
+        # One stream per reference number; None for an example with fewer references.
         streams = [
-            [composed(a.references[number]) if number < len(a.references) else None for a in answers]
-            for number in range(most)
+            [compose_unicode(a.references[number]) if number < len(a.references) else None for a in answers]
+            for number in range(max_references)
         ]
-        return metric, metric._extract_corpus_statistics([composed(a.text) for a in answers], streams)  # type: ignore[arg-type]
+        return metric, metric._extract_corpus_statistics([compose_unicode(a.text) for a in answers], streams)  # type: ignore[arg-type]
 
 
 class BLEU(_SacreMetric):
@@ -72,7 +72,7 @@ class BLEU(_SacreMetric):
     Args:
         tokenize: sacrebleu's tokenizer: `13a` (words; its own default), `intl` (words by Unicode's classes), `zh`
             (Chinese characters, else words), `char` (characters) or `none`. The others need MeCab or a download.
-        lowercase: compares without case.
+        lowercase: ignores case.
     """
 
     def __init__(self, tokenize: str = "13a", lowercase: bool = False):
@@ -94,10 +94,10 @@ class BLEU(_SacreMetric):
         tokenizer = "" if self.tokenize == "13a" else f"_{self.tokenize}"
         return f"bleu{tokenizer}{'_lowercase' if self.lowercase else ''}"
 
-    def made(self) -> "SacreMetric":
+    def build_sacrebleu(self) -> "SacreMetric":
         import sacrebleu
 
-        # `force` spares a warning about text that ends in " ."; it changes no figure.
+        # `force` only silences a warning about text that ends in " .".
         return sacrebleu.BLEU(tokenize=self.tokenize, lowercase=self.lowercase, force=True)
 
 
@@ -105,7 +105,7 @@ class ChrF(_SacreMetric):
     """Corpus chrF, 0 to 100: F2 of character n-grams up to 6 (Popović 2015).
 
     Args:
-        word_order: longest word n-grams that count beside them; 2 makes it chrF++ (Popović 2017).
+        word_order: length of the longest word n-grams that count too; 2 makes it chrF++ (Popović 2017).
         spaces: counts white space as a character.
     """
 
@@ -119,7 +119,7 @@ class ChrF(_SacreMetric):
     def name(self) -> str:
         return f"chrf{'_plus' * self.word_order}{'_spaces' if self.spaces else ''}"
 
-    def made(self) -> "SacreMetric":
+    def build_sacrebleu(self) -> "SacreMetric":
         import sacrebleu
 
         return sacrebleu.CHRF(word_order=self.word_order, whitespace=self.spaces)

@@ -1,8 +1,7 @@
-"""Confidence intervals by the bootstrap: the same metric on resamples of the same answers.
+"""Bootstrap confidence intervals: the same metric on resamples of the same answers.
 
 Percentile intervals over resamples with replacement (Efron and Tibshirani 1993, chapter 13; for corpus metrics of
-text Koehn 2004). Two sets of answers to the same examples are compared by resampling examples, both sets alike, so
-that what is hard for both moves both.
+text Koehn 2004). Two sets of answers to the same examples are compared with the same resampled examples in both sets.
 """
 
 from collections.abc import Sequence
@@ -32,17 +31,17 @@ class Score:
 
 
 def resample(num_examples: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
-    """Return how often each example occurs in each resample, [resamples, examples]."""
+    """Return how often each example occurs in each resample: [resamples, examples]."""
     uniform = np.full(num_examples, 1 / num_examples)
     return np.random.default_rng(seed).multinomial(num_examples, uniform, size=resamples)
 
 
 def score(metric: Metric, answers: Sequence[Answer], counts: NDArray[np.int64] | None = None) -> Score:
-    """Return a metric of answers with its interval; NaN for none."""
+    """Return a metric of answers with its interval; NaN without answers."""
     if not answers:
         return Score(float("nan"), float("nan"), float("nan"))
-    drawn = metric.resampled(answers, resample(len(answers)) if counts is None else counts)
-    return Score(metric(answers), *_interval(drawn))
+    values = metric.resampled(answers, resample(len(answers)) if counts is None else counts)
+    return Score(metric(answers), *_interval(values))
 
 
 def difference(
@@ -56,12 +55,12 @@ def difference(
     if not answers:
         return Score(float("nan"), float("nan"), float("nan"))
     counts = resample(len(answers)) if counts is None else counts
-    drawn = metric.resampled(answers, counts) - metric.resampled(others, counts)
-    return Score(metric(answers) - metric(others), *_interval(drawn))
+    values = metric.resampled(answers, counts) - metric.resampled(others, counts)
+    return Score(metric(answers) - metric(others), *_interval(values))
 
 
-def _interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
-    defined = drawn[~np.isnan(drawn)]  # a resample without a single positive has no F1
+def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    defined = values[~np.isnan(values)]  # e.g. the F1 of a resample without positives
     if not len(defined):
         return float("nan"), float("nan")
     tail = (1 - CONFIDENCE) / 2

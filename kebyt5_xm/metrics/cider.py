@@ -8,44 +8,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.metrics.fit import chosen, need_content, need_texts
+from kebyt5_xm.metrics.checks import check_choice, require_content, require_free_texts
 from kebyt5_xm.metrics.metric import Answer, Metric, ratio
-from kebyt5_xm.metrics.normalization import Tokens, plain, words_or_characters
+from kebyt5_xm.metrics.normalization import Tokens, simplify, words_or_characters
 
 NGram = tuple[str, ...]
 
-LONGEST = 4
-"""n-grams of 1 to 4 tokens, all orders alike (section 4)."""
+MAX_ORDER = 4
+"""n-grams of 1 to 4 tokens, all orders with equal weight (section 4)."""
 SIGMA = 6.0
-"""Tokens of difference in length at which a caption counts exp(-1/2) as much (section 8)."""
+"""Difference in length, in tokens, at which the score is multiplied by exp(-1/2) (section 8)."""
 SCALE = 10.0
-"""CIDEr-D is given times ten (section 8)."""
+"""CIDEr-D is multiplied by ten (section 8)."""
 
 
 class CIDEr(Metric):
-    """Mean CIDEr-D, 0 to 10: likeness of a caption's n-grams to those of each reference, rare ones weighing more.
+    """Mean CIDEr-D, 0 to 10: similarity of the n-grams of caption and references; rare n-grams weigh more.
 
-    How rare an n-gram is (in the references of how few examples) is counted over all answers that are given, and
-    stays so for an interval's resamples. Texts are compared without case and punctuation.
+    The weight of an n-gram follows from the number of examples that have it in their references. It is counted over
+    all given answers, and resamples of an interval use the same weights. Texts are compared without case and
+    punctuation.
 
     Args:
-        tokens: `words` between spaces, or `characters`, spaces left out, as for Chinese and Japanese.
+        tokens: `words` between spaces, or `characters` without spaces, for Chinese and Japanese.
     """
 
     def __init__(self, tokens: Tokens = "words"):
-        self.tokens: Tokens = chosen("tokens", tokens, Tokens)
+        self.tokens: Tokens = check_choice("tokens", tokens, Tokens)
 
     @property
     def name(self) -> str:
         return "cider" if self.tokens == "words" else "cider_characters"
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        need_texts("CIDEr", labels)
-        need_content("CIDEr", references, self._split, "a word")
+        require_free_texts("CIDEr", labels)
+        require_content("CIDEr", references, self._split, "a word")
         if len(references) == 1:
             raise UserError(
-                "CIDEr weighs n-grams by the examples that have them, found a single example; give more held-out "
-                "rows, or use RougeL"
+                "CIDEr weighs n-grams by the number of examples that have them, found a single example, expected "
+                "at least two; give more held-out rows, or use RougeL"
             )
 
     def statistics(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
@@ -58,10 +59,10 @@ class CIDEr(Metric):
         figures = []
         for answer, texts in zip(answers, references, strict=True):
             written = self._split(answer.text)
-            vectors = _weighed(written, weights, unseen)
+            vectors = _weighted_ngrams(written, weights, unseen)
             likeness = [
                 exp(-((len(written) - len(text)) ** 2) / (2 * SIGMA**2))
-                * _cosines(vectors, _weighed(text, weights, unseen))
+                * _mean_cosine(vectors, _weighted_ngrams(text, weights, unseen))
                 for text in texts
             ]
             figures.append(SCALE * sum(likeness) / len(texts))
@@ -71,30 +72,32 @@ class CIDEr(Metric):
         return ratio(sums[..., 0], sums[..., 1])
 
     def _split(self, text: str) -> list[str]:
-        return words_or_characters(plain(text, "removed", "ignored"), self.tokens)
+        return words_or_characters(simplify(text, "removed", "ignored"), self.tokens)
 
 
 def _ngrams(tokens: list[str]) -> Counter[NGram]:
     return Counter(
         tuple(tokens[start : start + order])
-        for order in range(1, LONGEST + 1)
+        for order in range(1, MAX_ORDER + 1)
         for start in range(len(tokens) - order + 1)
     )
 
 
-def _weighed(tokens: list[str], weights: Mapping[NGram, float], unseen: float) -> list[dict[NGram, float]]:
-    """Return the n-grams of each order with their counts times weights."""
-    vectors: list[dict[NGram, float]] = [{} for _ in range(LONGEST)]
+def _weighted_ngrams(
+    tokens: list[str], weights: Mapping[NGram, float], unseen: float
+) -> list[dict[NGram, float]]:
+    """Return, for each order, the n-grams with count times weight."""
+    vectors: list[dict[NGram, float]] = [{} for _ in range(MAX_ORDER)]
     for ngram, often in _ngrams(tokens).items():
         vectors[len(ngram) - 1][ngram] = often * weights.get(ngram, unseen)
     return vectors
 
 
-def _cosines(written: list[dict[NGram, float]], right: list[dict[NGram, float]]) -> float:
-    """Return the mean over the orders of the cosine, in which repeating an n-gram gains nothing (equation 4)."""
+def _mean_cosine(answer: list[dict[NGram, float]], reference: list[dict[NGram, float]]) -> float:
+    """Return the mean cosine over the orders, with counts clipped to the reference's (equation 4)."""
     total = 0.0
-    for ours, theirs in zip(written, right, strict=True):
+    for ours, theirs in zip(answer, reference, strict=True):
         lengths = sqrt(sum(v * v for v in ours.values())) * sqrt(sum(v * v for v in theirs.values()))
         common = sum(min(ours[ngram], theirs[ngram]) * theirs[ngram] for ngram in ours.keys() & theirs.keys())
         total += common / lengths if lengths else 0.0
-    return total / LONGEST
+    return total / MAX_ORDER

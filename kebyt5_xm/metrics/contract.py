@@ -1,4 +1,4 @@
-"""The contract test of metrics, for ours and for a stranger's. Needs pytest.
+"""The contract test of metrics, for ours and third-party ones. Needs pytest.
 
 In a test file:
 
@@ -25,12 +25,12 @@ from kebyt5_xm.metrics.metric import Answer, Metric
 
 
 class MetricContract(ABC):
-    """What every metric promises. `make` and `answers` are called several times and must give the same."""
+    """What every metric promises. `make` and `answers` are called several times and must return the same."""
 
     independent = True
-    """The figures of an answer do not depend on the other answers."""
+    """Whether the statistics of an answer are independent of the other answers."""
     tolerance = 1e-9
-    """Relative, and absolute: sums are taken in another order."""
+    """Relative and absolute tolerance, since sums are computed in another order."""
 
     @abstractmethod
     def make(self) -> Metric:
@@ -58,7 +58,7 @@ class MetricContract(ABC):
     def test_the_figure_is_finite_and_of_the_answers_alone(self, metric: Metric, given: list[Answer]) -> None:
         first = metric(given)
         assert np.isfinite(first)
-        again = pickle.loads(pickle.dumps(metric))  # it travels to the data workers with its source
+        again = pickle.loads(pickle.dumps(metric))  # it is sent to the data workers with its source
         assert again(given) == first
         assert metric(given[::-1]) == pytest.approx(first, self.tolerance, self.tolerance)
 

@@ -1,4 +1,4 @@
-"""F1 of entities that are listed in a text: `이순신=PS; 한산도=LC`."""
+"""F1 of entities listed in a text: `이순신=PS; 한산도=LC`."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,29 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.metrics.fit import chosen, need_texts
+from kebyt5_xm.metrics.checks import check_choice, require_free_texts
 from kebyt5_xm.metrics.metric import Answer, Metric, f1, ratio
-from kebyt5_xm.metrics.normalization import plain
+from kebyt5_xm.metrics.normalization import simplify
 
 Average = Literal["micro", "macro"]
 Entity = tuple[str, str]
 
 
 class EntityF1(Metric):
-    """F1 of entities `text=TAG` joined by `;`, compared as multisets: right are those that agree in text and tag.
+    """F1 of entities `text=TAG` joined by `;`, compared as multisets of (text, tag).
 
-    An entity's text may hold `=` but no `;`. A piece that is no `text=TAG`, or whose tag is none of `tags`, is a
-    false alarm (with `macro`, of every tag). Of several references it is the one with the fewest errors.
+    An entity's text may contain `=` but not `;`. A malformed piece (not `text=TAG`, or a tag not in `tags`) is a
+    false alarm; with `macro`, one for every tag. Of several references, the one with the fewest errors counts.
 
     Args:
-        average: `micro` over all entities, or `macro`, the mean of the tags' F1 over the tags that occur.
-        none: the text that says that there is no entity; an empty one says so too.
-        tags: the only tags that there are; any, unless given.
+        average: `micro` over all entities, or `macro`, the mean F1 of the tags that occur.
+        none: the text that means "no entity"; an empty text means it too.
+        tags: the allowed tags; all tags if None.
     """
 
     def __init__(self, average: Average = "micro", none: str = "없음", tags: list[str] | None = None):
-        self.average = chosen("average", average, Average)
-        self.none = plain(none)
+        self.average = check_choice("average", average, Average)
+        self.none = simplify(none)
         self.tags = tags
 
     @property
@@ -38,7 +38,7 @@ class EntityF1(Metric):
         return "entity_f1" if self.average == "micro" else "entity_f1_macro"
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        need_texts("EntityF1", labels)
+        require_free_texts("EntityF1", labels)
         for row, texts in enumerate(references, 1):
             for text in texts:
                 for piece in self.read(text)[1]:
@@ -52,8 +52,8 @@ class EntityF1(Metric):
                     )
 
     def read(self, text: str) -> tuple[Counter[Entity], list[str]]:
-        """Return the entities of a text, and its pieces that are none."""
-        text = plain(text)
+        """Return the entities of a text and its malformed pieces."""
+        text = simplify(text)
         entities: Counter[Entity] = Counter()
         malformed = []
         for piece in map(str.strip, text.split(";") if text != self.none else ()):
@@ -70,7 +70,9 @@ class EntityF1(Metric):
         for answer in answers:
             found, malformed = self.read(answer.text)
             references = [self.read(reference)[0] for reference in answer.references]
-            pairs.append((found, len(malformed), min(references, key=lambda right: _errors(found, right))))
+            pairs.append(
+                (found, len(malformed), min(references, key=lambda right: _count_errors(found, right)))
+            )
         tags = sorted({tag for found, _, right in pairs for _, tag in found | right})
         column = {tag: number for number, tag in enumerate(tags)}
         figures = np.zeros((len(answers), 1 + 3 * len(tags)))
@@ -95,5 +97,5 @@ class EntityF1(Metric):
         return np.where(~occurs.any(-1) & (malformed[..., 0] > 0), 0.0, mean)
 
 
-def _errors(found: Counter[Entity], right: Counter[Entity]) -> int:
+def _count_errors(found: Counter[Entity], right: Counter[Entity]) -> int:
     return (found - right).total() + (right - found).total()

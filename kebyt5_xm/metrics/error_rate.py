@@ -1,4 +1,4 @@
-"""Error rates of transcripts and of recognised text: Levenshtein distances by rapidfuzz, which jiwer uses too."""
+"""Error rates of transcripts and recognised text, from rapidfuzz's Levenshtein distances (as in jiwer)."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -7,25 +7,25 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.metrics.fit import chosen, need_content, need_texts
+from kebyt5_xm.metrics.checks import check_choice, require_content, require_free_texts
 from kebyt5_xm.metrics.metric import Answer, Metric, ratio
-from kebyt5_xm.metrics.normalization import Case, Punctuation, plain, suffix
+from kebyt5_xm.metrics.normalization import Case, Punctuation, name_suffix, simplify
 
 Spaces = Literal["kept", "removed"]
 
 
 class _ErrorRate(Metric):
-    """Errors of all answers over the lengths of all references: of several references the one of the lowest rate."""
+    """Total errors over the total length of the references; of several references, the one with the lowest rate."""
 
     higher_is_better = False
 
     def __init__(self, punctuation: Punctuation = "kept", case: Case = "kept"):
-        self.punctuation: Punctuation = chosen("punctuation", punctuation, Punctuation)
-        self.case: Case = chosen("case", case, Case)
+        self.punctuation: Punctuation = check_choice("punctuation", punctuation, Punctuation)
+        self.case: Case = check_choice("case", case, Case)
 
     @property
     def name(self) -> str:
-        return super().name + suffix(self.punctuation, self.case)
+        return super().name + name_suffix(self.punctuation, self.case)
 
     def signature(self, answers: Sequence[Answer]) -> str:
         from importlib.metadata import version
@@ -34,14 +34,14 @@ class _ErrorRate(Metric):
 
     @abstractmethod
     def units(self, text: str) -> Sequence[str]:
-        """Return what is counted of a text, normalised: its characters or its words."""
+        """Return the units of a text that are compared: normalised characters or words."""
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        need_texts(type(self).__name__, labels)
-        need_content(type(self).__name__, references, self.units, "a character")
+        require_free_texts(type(self).__name__, labels)
+        require_content(type(self).__name__, references, self.units, "a character")
 
     def statistics(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
-        """Return [n, 2]: errors, and the length of the reference."""
+        """Return [n, 2]: errors and length of the reference."""
         from rapidfuzz.distance import Levenshtein
 
         figures = []
@@ -56,17 +56,17 @@ class _ErrorRate(Metric):
 
 
 class CharacterErrorRate(_ErrorRate):
-    """Characters to be inserted, deleted and replaced over those of the references, on composed (NFC) text.
+    """Inserted, deleted and replaced characters over the characters of the references, in Unicode NFC.
 
     Args:
-        spaces: `kept` counts a run of white space as one character, `removed` compares without any.
-        punctuation: `removed` takes Unicode's categories P out first.
-        case: `ignored` folds upper and lower case together.
+        spaces: `kept` counts a run of white space as one character, `removed` removes all white space.
+        punctuation: `removed` removes characters of Unicode's categories P first.
+        case: `ignored` compares case-folded texts.
     """
 
     def __init__(self, spaces: Spaces = "kept", punctuation: Punctuation = "kept", case: Case = "kept"):
         super().__init__(punctuation, case)
-        self.spaces: Spaces = chosen("spaces", spaces, Spaces)
+        self.spaces: Spaces = check_choice("spaces", spaces, Spaces)
 
     @property
     def name(self) -> str:
@@ -77,22 +77,22 @@ class CharacterErrorRate(_ErrorRate):
         return f"spaces:{self.spaces}|{super().signature(answers)}"
 
     def units(self, text: str) -> str:
-        text = plain(text, self.punctuation, self.case)
+        text = simplify(text, self.punctuation, self.case)
         return text.replace(" ", "") if self.spaces == "removed" else text
 
 
 class WordErrorRate(_ErrorRate):
-    """Words to be inserted, deleted and replaced over those of the references, on composed (NFC) text.
+    """Inserted, deleted and replaced words over the words of the references, in Unicode NFC.
 
-    Words are what stands between spaces (in Korean, eojeol).
+    Words are separated by white space (in Korean, eojeol).
 
     Args:
-        punctuation: `removed` takes Unicode's categories P out first.
-        case: `ignored` folds upper and lower case together.
+        punctuation: `removed` removes characters of Unicode's categories P first.
+        case: `ignored` compares case-folded texts.
     """
 
     def units(self, text: str) -> list[str]:
-        return plain(text, self.punctuation, self.case).split()
+        return simplify(text, self.punctuation, self.case).split()
 
 
 def _rate(pair: tuple[int, int]) -> float:

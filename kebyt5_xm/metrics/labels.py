@@ -1,4 +1,4 @@
-"""Answers that are labels of a closed list: accuracy, F1, and the area under precision-recall curves."""
+"""Metrics of labels: accuracy, F1, and the area under precision-recall curves."""
 
 import re
 from collections.abc import Sequence
@@ -7,29 +7,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.metrics.fit import need_labels
+from kebyt5_xm.metrics.checks import require_labels
 from kebyt5_xm.metrics.metric import Answer, MeanMetric, Metric, SetMetric, f1, ratio
-from kebyt5_xm.metrics.normalization import composed
+from kebyt5_xm.metrics.normalization import compose_unicode
 
 
 class Accuracy(MeanMetric):
-    """Share of the answers that are the right label; for a source with `labels`."""
+    """Share of the answers that equal a reference label; for a source with `labels`."""
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        need_labels("Accuracy", labels, "ExactMatch")
+        require_labels("Accuracy", labels, "ExactMatch")
 
     def figure(self, answer: Answer) -> float:
-        return float(composed(answer.text) in map(composed, answer.references))
+        return float(compose_unicode(answer.text) in map(compose_unicode, answer.references))
 
 
 class MacroF1(Metric):
-    """Mean of the labels' F1 over the labels that occur in references or answers, as in scikit-learn.
+    """Mean F1 of the labels that occur in references or answers, as in scikit-learn.
 
-    An answer that is no label at all (its probabilities tell) misses its reference and makes no label of its own.
+    An answer that is not among the labels of its `probabilities` is a miss of its reference, and not a label itself.
     """
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        need_labels("MacroF1", labels, "ExactMatch")
+        require_labels("MacroF1", labels, "ExactMatch")
 
     def statistics(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
         return _outcomes(answers).reshape(len(answers), -1)
@@ -41,15 +41,15 @@ class MacroF1(Metric):
 
 
 class MicroF1(Metric):
-    """F1 of the labels' outcomes taken together; with nothing ignored it equals the accuracy.
+    """F1 of the summed outcomes of all labels; equals the accuracy if `ignore` is empty.
 
     Args:
-        ignore: labels that are not looked for, such as `no_relation` of KLUE-RE: to answer with one of them where
-            there is another is a miss, the reverse a false alarm.
+        ignore: negative labels, such as `no_relation` of KLUE-RE. An ignored label as answer to another label is a
+            miss; another label as answer to an ignored one is a false alarm.
     """
 
     def __init__(self, ignore: list[str] | None = None):
-        self.ignore = [composed(label) for label in ignore or []]
+        self.ignore = [compose_unicode(label) for label in ignore or []]
 
     @property
     def name(self) -> str:
@@ -57,13 +57,13 @@ class MicroF1(Metric):
         return f"micro_f1_without_{without}" if without else "micro_f1"
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        need_labels("MicroF1", labels, "ExactMatch")
+        require_labels("MicroF1", labels, "ExactMatch")
         assert labels is not None
-        known = [composed(label) for label in labels]
+        known = [compose_unicode(label) for label in labels]
         for label in self.ignore:
             if label not in known:
                 raise UserError(
-                    f"MicroF1 ignores '{label}', which is none of the {len(known)} labels"
+                    f"MicroF1 ignores '{label}', expected one of the {len(known)} labels"
                     f"{did_you_mean(label, known)}"
                 )
 
@@ -75,27 +75,27 @@ class MicroF1(Metric):
 
 
 class AUPRC(SetMetric):
-    """Mean area under the labels' precision-recall curves, over the labels that are right somewhere.
+    """Mean area under the precision-recall curves of the labels that occur in the references.
 
-    Points are joined by straight lines from (recall 0, precision 1), as scikit-learn's `auc` of its
-    `precision_recall_curve` has it and the official figure of KLUE-RE with it (Park et al. 2021, arXiv 2105.09680).
+    Points are joined by straight lines from (recall 0, precision 1), as in scikit-learn's `auc` of its
+    `precision_recall_curve` and so in the official figure of KLUE-RE (Park et al. 2021, arXiv 2105.09680).
     """
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        need_labels("AUPRC", labels, "ExactMatch")
+        require_labels("AUPRC", labels, "ExactMatch")
 
     def statistics(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
-        """Return [n, 2 * labels]: the labels' probabilities, then 1 where a label is right."""
+        """Return [n, 2 * labels]: the probability of each label, then 1 for each label that is right."""
         labels = sorted({label for answer in answers for label in answer.probabilities})
         for row, answer in enumerate(answers, 1):
             if answer.probabilities.keys() != set(labels):
                 raise UserError(
                     f"AUPRC needs the probability of every label, found {len(answer.probabilities)} of "
-                    f"{len(labels)} in answer {row}; judge a source with `labels`, and by one list of them"
+                    f"{len(labels)} in answer {row}; use a source with `labels`, with the same list for all answers"
                 )
-        rights = [set(map(composed, answer.references)) for answer in answers]
+        right_sets = [set(map(compose_unicode, answer.references)) for answer in answers]
         chances = [[answer.probabilities[label] for label in labels] for answer in answers]
-        right = [[composed(label) in texts for label in labels] for texts in rights]
+        right = [[compose_unicode(label) in texts for label in labels] for texts in right_sets]
         return np.concatenate([np.asarray(chances), np.asarray(right)], axis=1, dtype=np.float64)
 
     def of_set(self, figures: NDArray[np.float64]) -> float:
@@ -105,11 +105,11 @@ class AUPRC(SetMetric):
         return self._areas(self.statistics(answers), counts)
 
     def _areas(self, figures: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the metric [r] of resamples: answers are sorted once, and a resample is weights [n] on them."""
+        """Return the metric [r] of resamples; answers are sorted once, and a resample is a weight for each answer."""
         chances, right = np.split(figures, 2, axis=1)
         order = np.argsort(-chances, axis=0, kind="stable")
         chances, right = np.take_along_axis(chances, order, 0), np.take_along_axis(right, order, 0)
-        # A threshold takes in all answers of one probability: each stands at the last of its equals.
+        # A threshold includes all answers of equal probability, so each uses the position of the last of them.
         places = np.broadcast_to(np.arange(len(chances))[:, None], chances.shape)
         is_last = np.vstack([chances[1:] != chances[:-1], np.ones((1, chances.shape[1]), bool)])
         last = np.where(is_last, places, len(chances))
@@ -117,9 +117,9 @@ class AUPRC(SetMetric):
         means = []
         for weights in counts:
             weight = weights[order].astype(np.float64)
-            taken = np.take_along_axis(weight.cumsum(0), last, 0)
+            total = np.take_along_axis(weight.cumsum(0), last, 0)
             hits = np.take_along_axis((weight * right).cumsum(0), last, 0)
-            precision = np.where(taken > 0, ratio(hits, taken), 1.0)
+            precision = np.where(total > 0, ratio(hits, total), 1.0)
             recall = ratio(hits, np.broadcast_to(hits[-1], hits.shape))
             heights = (precision + np.vstack([np.ones_like(precision[:1]), precision[:-1]])) / 2
             areas = (np.diff(recall, axis=0, prepend=0) * heights).sum(0)
@@ -131,14 +131,14 @@ class AUPRC(SetMetric):
 def _outcomes(answers: Sequence[Answer], ignore: Sequence[str] = ()) -> NDArray[np.float64]:
     """Return [n, labels, 3]: hits, false alarms and misses of each label in each answer.
 
-    Of several references it is the one that was answered, or else the first.
+    Of several references, the one that equals the answer counts, else the first.
     """
     pairs = []
     for answer in answers:
-        text = composed(answer.text)
-        references = [composed(reference) for reference in answer.references]
+        text = compose_unicode(answer.text)
+        references = [compose_unicode(reference) for reference in answer.references]
         right = text if text in references else references[0]
-        is_label = not answer.probabilities or text in map(composed, answer.probabilities)
+        is_label = not answer.probabilities or text in map(compose_unicode, answer.probabilities)
         pairs.append((text if is_label or text == right else None, right))
     labels = sorted({label for pair in pairs for label in pair if label is not None} - set(ignore))
     column = {label: number for number, label in enumerate(labels)}

@@ -1,7 +1,7 @@
-"""What a metric is: figures of each answer by itself, and one value of any of their sums.
+"""What a metric is: statistics of each answer, and one value computed from their sum.
 
-Kept apart so, a bootstrap needs no second look at the texts: a resample is a sum of the same figures with other
-weights. A metric of which that is not true (a rank correlation) is a `SetMetric`.
+So a bootstrap reads the texts only once: a resample is a sum of the same statistics with other weights. A metric that
+cannot be computed from sums (a rank correlation) is a `SetMetric`.
 """
 
 import re
@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _BLOCK = 2**22
-"""Counts that are held as floats at once, 32 MiB."""
+"""Counts that are converted to floats at once: 32 MiB."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote for one example, and what would have been right.
+    """What a model answered to one example, and the correct answers.
 
-    `references` are all texts that would have been right, at least one. `probabilities` are those of each label,
-    where the source has labels.
+    `references` are all correct texts, at least one. `probabilities` holds the probability of each label if the
+    source has labels.
     """
 
     text: str
@@ -32,39 +32,39 @@ class Answer:
 class Metric(ABC):
     """A figure of merit over a set of answers: an entry of `metrics` of a source in a recipe.
 
-    A metric is given all answers of a set at once, those of every rank, each example once; it holds its options
-    alone, so it can be pickled.
+    A metric gets all answers of a set at once, from all ranks, each example once. It holds only its options, so it
+    can be pickled.
     """
 
     higher_is_better = True
 
     @property
     def name(self) -> str:
-        """The word in logs and reports, such as `character_error_rate`: the class's name unless overridden.
+        """Name in logs and reports, such as `character_error_rate`: the class's name unless overridden.
 
-        Options that change the figure are part of it, so that two of a kind can stand side by side.
+        Options that change the figure are part of it, so that a source can have a metric twice with other options.
         """
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
     def signature(self, answers: Sequence[Answer]) -> str:
-        """Return how the figure was computed, for a report; empty where the name says it all."""
+        """Return how the figure was computed, for a report; empty if the name says everything."""
         return ""
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:  # noqa: B027
         """Raise `UserError` if the metric does not fit a source, before anything is trained.
 
         Args:
-            references: of each of some held-out examples.
-            labels: the words that the source's answers are limited to, or None where they are free.
+            references: the references of some held-out examples.
+            labels: the only possible answers of the source, or None if answers are free texts.
         """
 
     @abstractmethod
     def statistics(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
-        """Return figures [n, k] of each answer by itself, of which `value` needs only the sum."""
+        """Return statistics [n, k] of each answer by itself; `value` needs only their sum."""
 
     @abstractmethod
     def value(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the metric [...] of sums [..., k] of figures; NaN where it is not defined."""
+        """Return the metric [...] of summed statistics [..., k]; NaN where it is not defined."""
 
     def resampled(self, answers: Sequence[Answer], counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the metric [r] of resamples in which answer i occurs `counts[r, i]` times."""
@@ -80,7 +80,7 @@ class Metric(ABC):
 
 
 class MeanMetric(Metric):
-    """The mean of one figure an answer."""
+    """The mean of one figure per answer."""
 
     @abstractmethod
     def figure(self, answer: Answer) -> float:
@@ -95,14 +95,14 @@ class MeanMetric(Metric):
 
 
 class SetMetric(Metric):
-    """A metric that is no function of sums: it is computed anew on the figures of each resample."""
+    """A metric that cannot be computed from sums, so it is computed from the statistics of each resample."""
 
     @abstractmethod
     def of_set(self, figures: NDArray[np.float64]) -> float:
-        """Return the metric of figures [n, k], a row an answer; NaN where it is not defined."""
+        """Return the metric of statistics [n, k], one row per answer; NaN if it is not defined."""
 
     def value(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        raise TypeError(f"{type(self).__name__} is no function of sums; use `resampled`")
+        raise TypeError(f"{type(self).__name__} cannot be computed from sums; use `resampled`")
 
     def resampled(self, answers: Sequence[Answer], counts: NDArray[np.int64]) -> NDArray[np.float64]:
         figures = self.statistics(answers)
@@ -116,6 +116,6 @@ def ratio(dividend: ArrayLike, divisor: ArrayLike) -> NDArray[np.float64]:
 
 
 def f1(outcomes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the F1 [...] of hits, false alarms and misses [..., 3]; NaN where there are none."""
+    """Return the F1 [...] of hits, false alarms and misses [..., 3]; NaN where all three are zero."""
     hits, false_alarms, misses = np.moveaxis(outcomes, -1, 0)
     return ratio(2 * hits, 2 * hits + false_alarms + misses)

@@ -1,6 +1,6 @@
-"""What is made of answers and references alike before they are compared: plain texts, words, numbers.
+"""Normalization of answers and references before they are compared: texts, words, numbers.
 
-Everywhere, texts are composed first (Unicode NFC): Hangul comes in two spellings that look the same.
+All texts are composed first (Unicode NFC), since Hangul has two encodings that look the same.
 """
 
 import re
@@ -20,14 +20,14 @@ _PUNCTUATION = frozenset(string.punctuation)
 _KORQUAD_SPACES = re.compile("['\"《》<>〈〉()‘’]")
 
 
-def composed(text: str) -> str:
-    """Return a text in NFC, without white space around it."""
+def compose_unicode(text: str) -> str:
+    """Return a text in NFC, without surrounding white space."""
     return unicodedata.normalize("NFC", text).strip()
 
 
-def plain(text: str, punctuation: Punctuation = "kept", case: Case = "kept") -> str:
-    """Return a composed text with single spaces; punctuation is Unicode's categories P."""
-    text = composed(text)
+def simplify(text: str, punctuation: Punctuation = "kept", case: Case = "kept") -> str:
+    """Return a text in NFC with single spaces; punctuation means Unicode's categories P."""
+    text = compose_unicode(text)
     if case == "ignored":
         text = text.casefold()
     if punctuation == "removed":
@@ -35,8 +35,8 @@ def plain(text: str, punctuation: Punctuation = "kept", case: Case = "kept") -> 
     return " ".join(text.split())
 
 
-def suffix(punctuation: Punctuation, case: Case) -> str:
-    """Return what a metric's name says of the options of `plain`, nothing of the defaults."""
+def name_suffix(punctuation: Punctuation, case: Case) -> str:
+    """Return the part of a metric's name that states the options of `simplify`; empty for the defaults."""
     return ("_without_punctuation" if punctuation == "removed" else "") + (
         "_ignoring_case" if case == "ignored" else ""
     )
@@ -48,37 +48,37 @@ def words_or_characters(text: str, tokens: Tokens) -> list[str]:
     return words if tokens == "words" else list("".join(words))
 
 
-def korquad(text: str) -> str:
-    """Return a text as KorQuAD 1.0's `evaluate-v1.0.py` compares it.
+def normalize_korquad(text: str) -> str:
+    """Return a text as KorQuAD 1.0's `evaluate-v1.0.py` normalises it.
 
-    Lower case; quotes and brackets become spaces; ASCII punctuation goes; single spaces.
+    Lower case, quotes and brackets as spaces, no ASCII punctuation, single spaces.
     """
-    return _klue(_KORQUAD_SPACES.sub(" ", composed(text)))
+    return _strip_ascii_punctuation(_KORQUAD_SPACES.sub(" ", compose_unicode(text)))
 
 
-def klue(text: str) -> str:
-    """Return a text as KLUE-baseline compares answers of KLUE-MRC: lower case, no ASCII punctuation, single spaces.
+def normalize_klue(text: str) -> str:
+    """Return a text as KLUE-baseline normalises answers of KLUE-MRC: lower case, no ASCII punctuation, single spaces.
 
-    Its pattern of Korean quotes matches them only in one sequence that never occurs, so in effect they stay.
+    Korean quotes stay: KLUE-baseline's pattern for them matches only a sequence that never occurs.
     """
-    return _klue(composed(text))
+    return _strip_ascii_punctuation(compose_unicode(text))
 
 
-def _klue(text: str) -> str:
+def _strip_ascii_punctuation(text: str) -> str:
     return " ".join("".join(char for char in text.lower() if char not in _PUNCTUATION).split())
 
 
-def number(text: str) -> float | None:
-    """Return the decimal number that a whole text is, such as "3", "-0.5" or " 3.75 "; None if it is none."""
+def read_number(text: str) -> float | None:
+    """Return the number if the whole text is one decimal number, such as "3" or " -0.5 "; else None."""
     text = text.strip()
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
-def numbers(metric: str, references: Sequence[Sequence[str]]) -> list[float]:
-    """Return the number of each example; raise `UserError` where the references are not one number."""
+def read_numbers(metric: str, references: Sequence[Sequence[str]]) -> list[float]:
+    """Return the reference number of each example; raise `UserError` unless its references are one number."""
     found = []
     for row, texts in enumerate(references, 1):
-        values = {number(text) for text in texts}
+        values = {read_number(text) for text in texts}
         value = values.pop()
         if values or value is None:
             shown = ", ".join(repr(text[:40]) for text in texts[:3])

@@ -1,4 +1,4 @@
-"""Answers that are numbers: correlation with the right ones, and F1 of being at least so much."""
+"""Metrics of numeric answers: correlation with the references, and F1 at a threshold."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,18 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics.metric import Answer, Metric, SetMetric, f1
-from kebyt5_xm.metrics.normalization import number, numbers
+from kebyt5_xm.metrics.normalization import read_number, read_numbers
 
 
 class Pearson(SetMetric):
     """Pearson's correlation, -1 to 1.
 
-    An answer that is no number counts as the end of the references' range that is farther from its own reference:
-    no number within the range would have been further off. Answers that are all alike have no correlation: 0.
-    References that are all alike leave none to be found: NaN.
+    An answer that is not a number counts as the smallest or largest reference of the set, whichever is farther from
+    its own reference. The correlation is 0 if all answers are equal, and NaN if all references are equal.
     """
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        found = numbers(type(self).__name__, references)
+        found = read_numbers(type(self).__name__, references)
         if found and len(set(found)) == 1:
             raise UserError(
                 f"{type(self).__name__} needs references that differ, found {found[0]:g} in all "
@@ -27,9 +26,9 @@ class Pearson(SetMetric):
             )
 
     def statistics(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
-        """Return [n, 2]: the number written, NaN where it is none, and the right one."""
-        right = numbers(type(self).__name__, [answer.references for answer in answers])
-        written = [number(answer.text) for answer in answers]
+        """Return [n, 2]: the number in the answer (NaN if it is not a number) and the reference."""
+        right = read_numbers(type(self).__name__, [answer.references for answer in answers])
+        written = [read_number(answer.text) for answer in answers]
         return np.asarray([written, right], dtype=np.float64).T  # None becomes NaN
 
     def of_set(self, figures: NDArray[np.float64]) -> float:
@@ -44,14 +43,14 @@ class Pearson(SetMetric):
         return float(np.corrcoef(written, right)[0, 1])
 
     def scale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return what is correlated of the numbers."""
+        """Return the values that are correlated: the numbers themselves."""
         return values
 
 
 class Spearman(Pearson):
-    """Spearman's rank correlation, -1 to 1: Pearson's of the ranks, equal numbers at the mean of their ranks.
+    """Spearman's rank correlation, -1 to 1: Pearson's of the ranks; equal numbers get the mean of their ranks.
 
-    Answers that are no numbers, and sets that are all alike, as for `Pearson`.
+    Answers that are not numbers, and sets of equal values, are treated as in `Pearson`.
     """
 
     def scale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -61,13 +60,13 @@ class Spearman(Pearson):
 
 
 class ThresholdF1(Metric):
-    """F1 of the answers that are at least `threshold`, against the references that are.
+    """F1 of numbers as a binary decision: a number of at least `threshold` is positive.
 
-    With 3 it is the official F1 of KLUE-STS (Park et al. 2021, arXiv 2105.09680). An answer that is no number is
-    wrong: a miss, or a false alarm.
+    With 3 it is the official F1 of KLUE-STS (Park et al. 2021, arXiv 2105.09680). An answer that is not a number is
+    wrong: a miss if the reference is positive, a false alarm otherwise.
 
     Args:
-        threshold: the least number that is positive.
+        threshold: the smallest positive number.
     """
 
     def __init__(self, threshold: float = 3.0):
@@ -78,19 +77,19 @@ class ThresholdF1(Metric):
         return f"f1_at_{self.threshold:g}".replace(".", "_").replace("-", "minus_")
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        positive = [value >= self.threshold for value in numbers("ThresholdF1", references)]
+        positive = [value >= self.threshold for value in read_numbers("ThresholdF1", references)]
         if positive and not any(positive):
             raise UserError(
                 f"ThresholdF1 found no reference of at least {self.threshold:g} in {len(positive)} held-out "
-                "examples, so there is nothing to be found; give the `threshold` in the references' unit"
+                "examples, expected some; give the `threshold` in the references' unit"
             )
 
     def statistics(self, answers: Sequence[Answer]) -> NDArray[np.float64]:
         """Return [n, 3]: hits, false alarms and misses."""
         outcomes = np.zeros((len(answers), 3))
-        references = numbers("ThresholdF1", [answer.references for answer in answers])
+        references = read_numbers("ThresholdF1", [answer.references for answer in answers])
         for row, answer, reference in zip(outcomes, answers, references, strict=True):
-            right, value = reference >= self.threshold, number(answer.text)
+            right, value = reference >= self.threshold, read_number(answer.text)
             written = not right if value is None else value >= self.threshold
             row[:] = written and right, written and not right, right and not written
         return outcomes

@@ -1,4 +1,4 @@
-"""Short answers in words of one's own: those that equal a reference, and how much of one the others share with it."""
+"""Metrics of short free-text answers: exact match with a reference, or overlap with it."""
 
 import re
 from collections import Counter
@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Literal
 
-from kebyt5_xm.metrics.fit import chosen, need_content, need_texts
+from kebyt5_xm.metrics.checks import check_choice, require_content, require_free_texts
 from kebyt5_xm.metrics.metric import Answer, MeanMetric
 from kebyt5_xm.metrics.normalization import (
     Case,
     Punctuation,
     Tokens,
-    composed,
-    klue,
-    korquad,
-    plain,
-    suffix,
+    compose_unicode,
+    name_suffix,
+    normalize_klue,
+    normalize_korquad,
+    simplify,
     words_or_characters,
 )
 
 Normalization = Literal["none", "korquad", "klue"]
 
-_NORMAL = {"none": composed, "korquad": korquad, "klue": klue}
-AGREE = 3
-"""People who must have answered alike for full marks (Antol et al. 2015, section 4)."""
+_NORMALIZERS = {"none": compose_unicode, "korquad": normalize_korquad, "klue": normalize_klue}
+MIN_AGREEING = 3
+"""People who must give the same answer for a full score (Antol et al. 2015, section 4)."""
 _NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _WORDS = {word: str(number) for number, word in enumerate(_NUMBER_WORDS)} | {"none": "0"}
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -32,15 +32,15 @@ _DECIMAL_POINT = re.compile(r"(?<=\d)\.(?=\d)")
 
 
 class ExactMatch(MeanMetric):
-    """Share of the answers that equal a reference, Unicode composed (NFC) and without spaces around them.
+    """Share of the answers that equal a reference, in Unicode NFC and without surrounding spaces.
 
     Args:
-        normalization: what else is done to both before: `none`, or what the official scripts of KorQuAD 1.0
-            (`korquad`) or KLUE-MRC (`klue`) do.
+        normalization: further normalization of both texts: `none`, or that of the official scripts of KorQuAD 1.0
+            (`korquad`) or KLUE-MRC (`klue`).
     """
 
     def __init__(self, normalization: Normalization = "none"):
-        self.normalization = chosen("normalization", normalization, Normalization)
+        self.normalization = check_choice("normalization", normalization, Normalization)
 
     @property
     def name(self) -> str:
@@ -48,22 +48,22 @@ class ExactMatch(MeanMetric):
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
         if self.normalization != "klue":  # KLUE-MRC has questions without an answer
-            need_content("ExactMatch", references, _NORMAL[self.normalization], "a character")
+            require_content("ExactMatch", references, _NORMALIZERS[self.normalization], "a character")
 
     def figure(self, answer: Answer) -> float:
-        normal = _NORMAL[self.normalization]
-        return float(normal(answer.text) in map(normal, answer.references))
+        normalize = _NORMALIZERS[self.normalization]
+        return float(normalize(answer.text) in map(normalize, answer.references))
 
 
 class CharacterF1(MeanMetric):
-    """Mean F1 of the characters, whatever their order, of answer and best reference, spaces left out.
+    """Mean F1 of the characters of answer and best reference, in any order and without spaces.
 
-    Texts are normalised as by KorQuAD 1.0's official script (Lim et al. 2019, arXiv 1909.07005).
+    Texts are normalised as in KorQuAD 1.0's official script (Lim et al. 2019, arXiv 1909.07005).
     """
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        need_texts("CharacterF1", labels)
-        need_content("CharacterF1", references, korquad, "letters or digits")
+        require_free_texts("CharacterF1", labels)
+        require_content("CharacterF1", references, normalize_korquad, "letters or digits")
 
     def figure(self, answer: Answer) -> float:
         text = Counter(self._characters(answer.text))
@@ -71,33 +71,33 @@ class CharacterF1(MeanMetric):
         return max(_f1((text & right).total(), text.total(), right.total()) for right in references)
 
     def _characters(self, text: str) -> str:
-        return korquad(text).replace(" ", "")
+        return normalize_korquad(text).replace(" ", "")
 
 
 class RougeL(MeanMetric):
-    """Mean F1 of the longest common subsequence of answer and best reference (Lin 2004), precision and recall alike.
+    """Mean F1 of the longest common subsequence of answer and best reference (Lin 2004).
 
     Args:
-        tokens: `words` between spaces, or `characters`, spaces left out, as for Chinese and Japanese.
-        punctuation: `removed` takes Unicode's categories P out first.
-        case: `ignored` folds upper and lower case together.
+        tokens: `words` between spaces, or `characters` without spaces, for Chinese and Japanese.
+        punctuation: `removed` removes characters of Unicode's categories P first.
+        case: `ignored` compares case-folded texts.
     """
 
     def __init__(
         self, tokens: Tokens = "words", punctuation: Punctuation = "kept", case: Case = "kept"
     ) -> None:
-        self.tokens: Tokens = chosen("tokens", tokens, Tokens)
-        self.punctuation: Punctuation = chosen("punctuation", punctuation, Punctuation)
-        self.case: Case = chosen("case", case, Case)
+        self.tokens: Tokens = check_choice("tokens", tokens, Tokens)
+        self.punctuation: Punctuation = check_choice("punctuation", punctuation, Punctuation)
+        self.case: Case = check_choice("case", case, Case)
 
     @property
     def name(self) -> str:
         of_characters = "_characters" if self.tokens == "characters" else ""
-        return f"rouge_l{of_characters}{suffix(self.punctuation, self.case)}"
+        return f"rouge_l{of_characters}{name_suffix(self.punctuation, self.case)}"
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        need_texts("RougeL", labels)
-        need_content("RougeL", references, self._split, "a word")
+        require_free_texts("RougeL", labels)
+        require_content("RougeL", references, self._split, "a word")
 
     def figure(self, answer: Answer) -> float:
         from rapidfuzz.distance import LCSseq
@@ -109,24 +109,24 @@ class RougeL(MeanMetric):
         )
 
     def _split(self, text: str) -> list[str]:
-        return words_or_characters(plain(text, self.punctuation, self.case), self.tokens)
+        return words_or_characters(simplify(text, self.punctuation, self.case), self.tokens)
 
 
 class RougeW(MeanMetric):
-    """Mean F1 of the longest common string of answer and best reference: what KLUE-MRC calls ROUGE-W.
+    """Mean F1 of the longest common substring of answer and best reference, which KLUE-MRC calls ROUGE-W.
 
-    Texts are normalised as in KLUE-baseline (Park et al. 2021, arXiv 2105.09680). An empty reference, a question
-    without an answer there, is right if the answer is empty too.
+    Texts are normalised as in KLUE-baseline (Park et al. 2021, arXiv 2105.09680). An empty reference stands for a
+    question without an answer; an empty answer to it scores 1.
     """
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        need_texts("RougeW", labels)
+        require_free_texts("RougeW", labels)
 
     def figure(self, answer: Answer) -> float:
-        text = klue(answer.text)
+        text = normalize_klue(answer.text)
         return max(
             _f1(_longest_common(text, reference), len(text), len(reference))
-            for reference in map(klue, answer.references)
+            for reference in map(normalize_klue, answer.references)
         )
 
 
@@ -135,10 +135,10 @@ def _longest_common(text: str, reference: str) -> int:
 
 
 class VQAAccuracy(MeanMetric):
-    """Mean of min(people who agree / 3, 1), averaged over all but one of the people (Goyal et al. 2017).
+    """Mean of min(people who agree / 3, 1), averaged over leaving out each person once (Goyal et al. 2017).
 
-    With ten references it is VQA v2's figure. With fewer than four, all who are left must agree; with one, it is an
-    exact match. Texts are compared without case, punctuation and English articles, numbers to ten as digits.
+    With ten references it is VQA v2's figure. With fewer than four, all remaining people must agree; with one, it is
+    an exact match. Case, punctuation and English articles are ignored, and number words up to ten become digits.
     """
 
     @property
@@ -146,25 +146,25 @@ class VQAAccuracy(MeanMetric):
         return "vqa_accuracy"
 
     def check(self, references: Sequence[Sequence[str]], labels: Sequence[str] | None) -> None:
-        need_texts("VQAAccuracy", labels)
-        need_content("VQAAccuracy", references, normal, "letters or digits")
+        require_free_texts("VQAAccuracy", labels)
+        require_content("VQAAccuracy", references, normalize_vqa, "letters or digits")
 
     def figure(self, answer: Answer) -> float:
         people = len(answer.references)
-        text = normal(answer.text)
-        agree = sum(normal(reference) == text for reference in answer.references)
+        text = normalize_vqa(answer.text)
+        agree = sum(normalize_vqa(reference) == text for reference in answer.references)
         if people == 1:
             return float(agree)
-        enough = min(AGREE, people - 1)
-        # One of those who agree is left out `agree` times of `people`, else one of the others.
+        enough = min(MIN_AGREEING, people - 1)
+        # Of `people` ways to leave one out, `agree` leave out a person who agrees.
         left_out = agree * min((agree - 1) / enough, 1), (people - agree) * min(agree / enough, 1)
         return sum(left_out) / people
 
 
-def normal(text: str) -> str:
-    """Return a text as it is compared. VQA's own script knows English contractions; here apostrophes just go."""
-    point = "\0"  # a decimal point is no punctuation
-    text = plain(_DECIMAL_POINT.sub(point, text), punctuation="removed", case="ignored")
+def normalize_vqa(text: str) -> str:
+    """Return a text normalised as for VQA, except that English contractions only lose their apostrophe."""
+    point = "\0"  # keeps the decimal point while punctuation is removed
+    text = simplify(_DECIMAL_POINT.sub(point, text), punctuation="removed", case="ignored")
     words = [_WORDS.get(word, word) for word in text.split() if word not in _ARTICLES]
     return " ".join(words).replace(point, ".")
 

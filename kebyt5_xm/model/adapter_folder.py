@@ -36,7 +36,7 @@ def save_adapter(model: CrossModalNetwork, name: str, folder: str | Path) -> Non
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(module.adapter, folder / "adapter.safetensors")
-    if module.own_encoder or not module.encoder.frozen:
+    if module.encoder_changed or not module.encoder.has_fixed_features:
         write_tensors(module.encoder, folder / "encoder.safetensors")
     (folder / "adapter.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -87,7 +87,7 @@ def load_adapter(model: CrossModalNetwork, name: str, folder: str | Path) -> Non
             dtype = next((p.dtype for p in part.parameters()), torch.float32)
             load_tensors(part, read_tensors(path), str(path))
             part.to(dtype)
-            module.own_encoder |= part is module.encoder
+            module.encoder_changed |= part is module.encoder
         elif file == "adapter":
             raise UserError(f"'{folder}' holds no adapter.safetensors; it is incomplete")
 

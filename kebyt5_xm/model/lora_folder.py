@@ -15,7 +15,7 @@ from kebyt5_xm.model.finite import refuse_non_finite
 from kebyt5_xm.model.lora import Update, find_updates
 from kebyt5_xm.model.runs.checkpoint_reading import BACKBONE_PREFIX, MODEL_PREFIX
 from kebyt5_xm.model.runs.run import Run, backbone_tensors, lora_entries
-from kebyt5_xm.weight_files import write_file
+from kebyt5_xm.weight_files import write_safetensors
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +77,7 @@ class BackboneLoRA:
             for letter, tensor in (("A", update.a), ("B", update.b)):
                 tensors[f"{_PEFT_PREFIX}{name}.lora_{letter}.weight"] = tensor.to(dtype).contiguous()
         refuse_non_finite(tensors, f"'{folder}'")
-        write_file(tensors, folder / "adapter_model.safetensors")
+        write_safetensors(tensors, folder / "adapter_model.safetensors")
 
 
 def read(run: Run) -> BackboneLoRA:

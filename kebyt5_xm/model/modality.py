@@ -65,7 +65,7 @@ def encoder_key(encoder: Encoder) -> str:
 def cache_folder(cache: str | None, encoder: Encoder) -> Path:
     """Return the folder of the encoder's features in a cache; raise `UserError` if the encoder is not frozen."""
     assert cache is not None
-    if not encoder.frozen:
+    if not encoder.has_fixed_features:
         raise UserError(
             f"a cache holds the features of a frozen encoder, but {type(encoder).__name__} trains; set `frozen: "
             "true` in its init_args, or remove `cache`"

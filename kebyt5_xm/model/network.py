@@ -26,8 +26,8 @@ from kebyt5_xm.vocabulary import PAD_ID
 class ModalityModule(nn.Module):
     """The weights of one modality."""
 
-    own_encoder: bool = False
-    """Whether the encoder's weights are others than its constructor gives, although it may be frozen."""
+    encoder_changed: bool = False
+    """True if LoRA or a loaded file gave the encoder other weights than its constructor does."""
 
     def __init__(self, encoder: Encoder, adapter: Adapter) -> None:
         super().__init__()

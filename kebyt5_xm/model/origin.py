@@ -25,7 +25,7 @@ from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.model.specs import import_class
 from kebyt5_xm.model.t5 import saved_config
-from kebyt5_xm.trust import somebody_elses, with_current_names
+from kebyt5_xm.trust import replace_renamed_classes, without_working_folder
 from kebyt5_xm.weight_files import ABOUT
 
 TERMS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.txt")
@@ -175,11 +175,11 @@ def run_denoising(run: Run, trusted_modules: Sequence[str] = ()) -> dict[str, An
     Empty if no source denoises. A source of a package that is not trusted is passed over and not imported.
     """
     found: list[tuple[float, SpanDenoising]] = []
-    with somebody_elses(trusted_modules):
+    with without_working_folder(trusted_modules):
         for name, spec in (run.config.get("data", {}).get("sources") or {}).items():
             where = f"data.sources.{name}"
             try:
-                source = import_class(with_current_names(spec), Source, trusted_modules, where)
+                source = import_class(replace_renamed_classes(spec), Source, trusted_modules, where)
             except UserError:
                 continue
             init_args = spec.get("init_args") or {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kebyt5_xm.errors import UserError, first_line
 from kebyt5_xm.model.runs.run import Run, backbone_tensors, resolve
-from kebyt5_xm.weight_files import ABOUT, CROSS_MODAL, WEIGHT_FILES, read_tensors, shards
+from kebyt5_xm.weight_files import ABOUT, CROSS_MODAL, WEIGHT_FILES, read_shard_names, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -187,7 +187,9 @@ def _read_all_weights(source: Pretrained) -> "dict[str, Tensor]":
             return read_tensors(path)
         if (index := source.file(f"{name}.index.json")) is not None:
             return {
-                key: tensor for shard in shards(index) for key, tensor in _read_shard(source, shard).items()
+                key: tensor
+                for shard in read_shard_names(index)
+                for key, tensor in _read_shard(source, shard).items()
             }
     raise source.missing_error(" or ".join(WEIGHT_FILES))
 

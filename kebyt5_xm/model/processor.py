@@ -28,7 +28,7 @@ from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.pretrained import open_pretrained
 from kebyt5_xm.model.saving import read_config
 from kebyt5_xm.model.specs import build_modalities
-from kebyt5_xm.trust import somebody_elses
+from kebyt5_xm.trust import without_working_folder
 from kebyt5_xm.vocabulary import PAD_ID, encode
 
 CONFIG = "processor_config.json"
@@ -149,7 +149,7 @@ class CrossModalProcessor:
         takes, a file that cannot be used (`MediaError`) and a recording too short for one feature.
         """
         rows: list[Any] = [*segments] if self.is_batch(segments) else [segments]
-        with somebody_elses():  # decoders are imported here, and the model may be third-party
+        with without_working_folder():  # decoders are imported here, and the model may be third-party
             examples = [self.example([row] if isinstance(row, str) else row) for row in rows]
         inputs = collate_inputs(examples, self.interfaces).to("cpu")  # widens the ids
         mask = length_mask(inputs.lengths, inputs.input_ids.shape[1]).long()

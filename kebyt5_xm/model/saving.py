@@ -24,7 +24,7 @@ from kebyt5_xm.model.runs.run import Run, lora_entries, model_tensors
 from kebyt5_xm.model.specs import build_modalities, limit_tensor_size
 from kebyt5_xm.model.t5 import check_config, saved_config, t5_config, without_weights
 from kebyt5_xm.model.tensor_files import check_fit, load_tensors, write_tensors
-from kebyt5_xm.trust import check_trusted, somebody_elses
+from kebyt5_xm.trust import check_trusted, without_working_folder
 from kebyt5_xm.weight_files import ABOUT, CROSS_MODAL, WEIGHTS, read_tensors
 
 Model = TypeVar("Model", bound=CrossModalNetwork)
@@ -93,7 +93,7 @@ def load(
     `source` is a folder that `save` wrote (or one on the hub), a byte-level T5 (an export of a text-only run, or
     google/byt5-small), a run, or one checkpoint of a run. Raises `UserError`.
     """
-    with somebody_elses(trusted_modules):
+    with without_working_folder(trusted_modules):
         opened = open_pretrained(source, local_files_only)
         if isinstance(opened, RunBackbone):
             return load_run(cls, opened.run, trusted_modules)
@@ -109,7 +109,7 @@ def load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str] = ()) ->
 
     Encoders are built as in the recipe, so pretrained weights are read from the same place as in training.
     """
-    with somebody_elses(trusted_modules):
+    with without_working_folder(trusted_modules):
         recipe = run.config.get("model") or {}
         checkpoint = run.checkpoint()
         if (run.backbone / "config.json").is_file():
@@ -133,7 +133,7 @@ def load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str] = ()) ->
             modality = model.modality(name)
             initial_weights = ((recipe.get("modalities") or {}).get(name) or {}).get("weights")
             names = [f"modalities.{name}.encoder.{part}" for part, _ in modality.encoder.named_modules()]
-            modality.own_encoder = initial_weights is not None or any(
+            modality.encoder_changed = initial_weights is not None or any(
                 fnmatch.filter(names, p) for p in patterns
             )
         return model

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.trust import check_class_trusted, somebody_elses, with_current_names
+from kebyt5_xm.trust import check_class_trusted, replace_renamed_classes, without_working_folder
 
 T = TypeVar("T")
 Parts = tuple[Encoder, Adapter]
@@ -51,7 +51,7 @@ def build(
     Raises `UserError` for a class that is not trusted, cannot be imported or is no subclass of `base`, and for
     arguments that it does not take.
     """
-    spec = with_current_names(spec)
+    spec = replace_renamed_classes(spec)
     cls = import_class(spec, base, trusted_modules, where)
     init_args = spec.get("init_args") or {}
     if not isinstance(init_args, dict) or not all(isinstance(key, str) for key in init_args):
@@ -79,7 +79,7 @@ def build_modalities(
 ) -> dict[str, Parts]:
     """Return encoder and adapter of every modality of a config.json or a recipe, on the CPU."""
     modalities = {}
-    with somebody_elses(trusted_modules):
+    with without_working_folder(trusted_modules):
         for name, spec in specs.items():
             where = f"modalities.{name}"
             encoder = build(spec.get("encoder"), Encoder, trusted_modules, where=f"{where}.encoder")

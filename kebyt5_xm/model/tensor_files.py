@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.finite import refuse_non_finite
 from kebyt5_xm.model.lora import refuse_updates
-from kebyt5_xm.weight_files import write_file
+from kebyt5_xm.weight_files import write_safetensors
 
 
 def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -94,5 +94,5 @@ def write_tensors(
         key: tensor.clone() if memory.count(tensor.untyped_storage().data_ptr()) > 1 else tensor
         for key, tensor in state.items()
     }
-    with durably(path) as file:  # a new file: loaded tensors may still map the old one
-        write_file(state, Path(file.name))
+    with durable_file(path) as file:  # a new file: loaded tensors may still map the old one
+        write_safetensors(state, Path(file.name))

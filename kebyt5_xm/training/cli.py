@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 
 from kebyt5_xm.data.media.names import expand_arguments
-from kebyt5_xm.errors import UserError, in_one_line
+from kebyt5_xm.errors import UserError, exit_on_user_error
 from kebyt5_xm.model.runs.branches import SetAside, refuse_abandoned
 from kebyt5_xm.model.runs.checkpoint_folders import DurableTrainer
 from kebyt5_xm.model.runs.checkpoint_io import DurableCheckpointIO, check_readable
@@ -37,7 +37,7 @@ from kebyt5_xm.training.recipe_imports import limit_imports
 from kebyt5_xm.training.results import ResultsWriter
 from kebyt5_xm.training.resuming import check_changes, describe_changes, find_changes
 from kebyt5_xm.training.validation import Validations
-from kebyt5_xm.trust import packages
+from kebyt5_xm.trust import find_packages
 
 
 class TrainingCLI(RecipeCLI):
@@ -165,7 +165,7 @@ class TrainingCLI(RecipeCLI):
         from kebyt5_xm.evaluation.report import write_report
 
         run = Run(self._subcommand_config["run_dir"])
-        device, trusted = str(self.trainer.strategy.root_device), packages(run.config)
+        device, trusted = str(self.trainer.strategy.root_device), find_packages(run.config)
         write_report(run, evaluate(run, build_run_data(run, trusted), device, trusted).medium)
 
     def _make_loggers(self, run: Path) -> list[Logger]:
@@ -182,7 +182,7 @@ def main(args: list[str]) -> None:
     """Run `train.py` with `args`; a `UserError` ends it with one line and exit code 2."""
     silence()
     try:
-        with in_one_line(), explain_errors():
+        with exit_on_user_error(), explain_errors():
             _run(expand_arguments(args))
     except Terminated as error:
         print(error, file=sys.stderr)

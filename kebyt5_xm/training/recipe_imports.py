@@ -15,9 +15,9 @@ from kebyt5_xm.trust import (
     TRUSTED,
     check_encoders,
     check_trusted,
-    class_paths,
-    look_here_last,
-    trust,
+    find_class_paths,
+    make_importable,
+    search_working_folder_last,
 )
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -45,9 +45,11 @@ def limit_imports(
     user_recipes = [path for path in paths if path not in run_recipes]
     leave_working_folder()
     if user_recipes or not paths:
-        look_here_last()
-    trust(trusted_modules)
-    if any(str(name).startswith("encoders.") for path in user_recipes for _, name in class_paths(load(path))):
+        search_working_folder_last()
+    make_importable(trusted_modules)
+    if any(
+        str(name).startswith("encoders.") for path in user_recipes for _, name in find_class_paths(load(path))
+    ):
         check_encoders()
     if not run_recipes:
         yield

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.trust import with_current_names
+from kebyt5_xm.trust import replace_renamed_classes
 
 KeyPath = tuple[str, ...]
 """The keys from the top of a recipe to one of its values."""
@@ -100,7 +100,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         found = "empty" if node is None else f"a {'list' if isinstance(node, yaml.SequenceNode) else 'text'}"
         raise UserError(f"'{path}' is {found}; expected a mapping of model, data and trainer")
     reader = _Reader(str(path))
-    return with_current_names(reader.mapping(node, ())), reader.lines
+    return replace_renamed_classes(reader.mapping(node, ())), reader.lines
 
 
 class _Reader:

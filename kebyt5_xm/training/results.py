@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from kebyt5_xm.data.datamodule import DataModule
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 from kebyt5_xm.evaluation.baselines import measure_baselines
 from kebyt5_xm.evaluation.evaluation_file import to_json_values
 from kebyt5_xm.model.device import device_name
@@ -72,7 +72,7 @@ class ResultsWriter(pl.Callback):
             path = Path(trainer.default_root_dir) / "results.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             found = to_json_values(self.results(trainer, pl_module))
-            with durably(path) as file:
+            with durable_file(path) as file:
                 file.write((json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
     def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:

@@ -40,8 +40,7 @@ class TrainingChoice:
         for name in model.modalities:
             module = model.modality(name)
             if any(part_of(place) == f"modalities.{name}.encoder" for place in self.lora):
-                module.encoder.let_lora_learn()
-                module.own_encoder = True
+                module.encoder_changed = True
 
 
 def decide(
@@ -52,10 +51,12 @@ def decide(
     Raises `UserError` for a pattern of `lora` that matches no layer, and for options that contradict each other.
     """
     places = find_targets(model, lora)
-    frozen_parts = {"backbone"} if backbone_frozen else set()
-    frozen_parts |= {f"modalities.{n}.encoder" for n in model.modalities if model.modality(n).encoder.frozen}
+    encoders = {f"modalities.{name}.encoder": model.modality(name).encoder for name in model.modalities}
+    frozen_parts = {part for part, encoder in encoders.items() if encoder.has_fixed_features}
+    frozen_parts |= {"backbone"} if backbone_frozen else set()
+    in_eval_mode = {part for part, encoder in encoders.items() if encoder.frozen}
     for place, name in places.items():
-        if part_of(place) in frozen_parts - {"backbone"} and lora[name].dropout:
+        if part_of(place) in in_eval_mode and lora[name].dropout:
             raise UserError(
                 f"model.lora.{name} has a dropout of {lora[name].dropout} in '{place}', whose encoder has `frozen: "
                 "true` and so stays in eval mode, without dropout; set the dropout to 0 there, or frozen to false"

@@ -1,4 +1,4 @@
-"""Adapters: exact counts, padding that changes nothing, and the scale they start at."""
+"""Adapters: exact counts, invariance to padding, and the initial scale."""
 
 import math
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def build(name: str, **options: bool) -> Adapter:
 def check_items(
     adapter: Adapter, items: list[torch.Tensor], sizes: list[tuple[int, ...]], padded, mask, grid=None
 ) -> None:
-    """Every item of the padded batch must come out as it does alone, first, and in the promised number."""
+    """Check that each item of the padded batch has its slots first, as many as promised, and equal to those alone."""
     vectors, valid = adapter(padded, mask, grid)
     assert vectors.shape == (*valid.shape, D_MODEL)
     for item, size, row, row_valid in zip(items, sizes, vectors, valid, strict=True):
@@ -79,7 +79,7 @@ def test_padding_and_company_change_nothing(name, lengths, extra, begin_end, see
     adapter = build(name, begin_end=begin_end, modality_vector=True)
     generator = torch.Generator().manual_seed(seed)
     items = [torch.randn(length, IN_DIM, generator=generator) for length in lengths]
-    # What an encoder leaves in its padding must not matter, not even NaN; neither must holes in the mask.
+    # Padding values, even NaN, and holes in the mask must not matter.
     padded = torch.full((len(items), max(lengths) + extra + 1, IN_DIM), math.nan)
     mask = torch.zeros(padded.shape[:2], dtype=torch.bool)
     for row, item in enumerate(items):
@@ -96,7 +96,7 @@ def test_padding_and_company_change_nothing(name, lengths, extra, begin_end, see
     begin_end=st.booleans(),
 )
 @torch.no_grad()
-def test_a_smaller_grid_comes_out_as_it_does_alone(name, sizes, begin_end):
+def test_a_smaller_grid_has_the_same_slots_in_a_batch_as_alone(name, sizes, begin_end):
     adapter = build(name, begin_end=begin_end)
     grid = max(rows for rows, _ in sizes), max(columns for _, columns in sizes)
     padded = torch.full((len(sizes), *grid, IN_DIM), math.inf)
@@ -128,7 +128,7 @@ def test_counts(name, size, slots):
     assert build(name, begin_end=True).num_slots(size) == slots + 2
 
 
-def test_begin_and_end_stand_around_each_item():
+def test_begin_and_end_vectors_enclose_each_item():
     adapter = build("stacking", begin_end=True)
     adapter.calibrate(2.0)
     mask = torch.arange(11) < torch.tensor([[11], [4], [0]])
@@ -142,7 +142,7 @@ def test_begin_and_end_stand_around_each_item():
 
 
 @pytest.mark.parametrize("name", sorted(GRID))
-def test_scale_gradients_and_every_feature_counts(name):
+def test_scale_and_gradients_of_all_parameters_and_features(name):
     adapter = build(name, begin_end=True, modality_vector=True)
     adapter.calibrate(3.7)
     features = 19.0 * torch.randn(2, 35, IN_DIM)
@@ -167,7 +167,7 @@ def test_scale_gradients_and_every_feature_counts(name):
     assert torch.equal(features.grad.abs().amax(2) > 0, mask)
 
 
-def test_the_modality_vector_starts_as_nothing_and_reaches_every_slot():
+def test_the_modality_vector_starts_at_zero_and_is_added_to_every_slot():
     plain, marked = build("linear"), build("linear", modality_vector=True)
     features, mask = torch.randn(2, 5, IN_DIM), torch.ones(2, 5, dtype=torch.bool)
     torch.testing.assert_close(plain(features, mask), marked(features, mask))
@@ -177,7 +177,7 @@ def test_the_modality_vector_starts_as_nothing_and_reaches_every_slot():
 
 
 @torch.no_grad()
-def test_stacking_and_shuffling_lay_the_right_features_side_by_side():
+def test_stacking_and_shuffling_concatenate_the_right_features():
     stacking, shuffle = build("stacking"), build("shuffle by 3")
     seen = []
     for adapter in (stacking, shuffle):
@@ -198,7 +198,7 @@ def test_stacking_and_shuffling_lay_the_right_features_side_by_side():
 
 
 @torch.no_grad()
-def test_a_perceiver_knows_the_order_and_the_grid():
+def test_a_perceiver_depends_on_the_order_and_the_grid():
     adapter = build("perceiver")
     features, mask = torch.randn(1, 15, IN_DIM), torch.ones(1, 15, dtype=torch.bool)
     forward, _ = adapter(features, mask)
@@ -235,7 +235,7 @@ def test_an_adapter_in_bfloat16_takes_float32_features(name):
         (lambda: Linear(0, D_MODEL), "in_dim 0"),
     ],
 )
-def test_what_cannot_be_is_refused(make, words):
+def test_invalid_options_are_refused(make, words):
     with pytest.raises(UserError, match=words):
         make()
 

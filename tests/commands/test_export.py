@@ -12,7 +12,7 @@ from exported import load_with_4, load_with_5
 
 from kebyt5_xm.commands.export import export
 from kebyt5_xm.commands.export.export import export_backbone, export_run
-from kebyt5_xm.durable import ASIDE
+from kebyt5_xm.durable import ASIDE_SUFFIX
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
 from kebyt5_xm.model.origin import Origin, record
@@ -176,7 +176,7 @@ def test_nothing_is_overwritten_or_left_half_made(run, tmp_path, monkeypatch):
     move = Path.rename
 
     def interrupted(old, new):
-        if new == out and not old.name.endswith(ASIDE):
+        if new == out and not old.name.endswith(ASIDE_SUFFIX):
             raise KeyboardInterrupt
         return move(old, new)
 

@@ -11,7 +11,7 @@ import pytest
 
 from demo import console, evaluate, finetune, folder, report, requirements, restore
 from demo.results import Results
-from kebyt5_xm.errors import UserError, in_one_line
+from kebyt5_xm.errors import UserError, exit_on_user_error
 
 ROOT = Path(__file__).parents[2]
 NUM_NUMBERS = 3
@@ -163,7 +163,7 @@ def fine_tuned(overrides: list[str], path: str) -> None:
 
 
 def test_fine_tuning_needs_the_demo(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as ended, in_one_line():
+    with pytest.raises(SystemExit) as ended, exit_on_user_error():
         finetune.run()
     assert ended.value.code == 2
     assert "run `make demo` first" in capsys.readouterr().err

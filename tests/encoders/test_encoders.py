@@ -34,7 +34,7 @@ class TestEveryEncoder(EncoderContract):
 
     @pytest.fixture
     def encoder(self, name):
-        return copy.deepcopy(build(name))  # building takes longer than most tests
+        return copy.deepcopy(build(name))  # building is slower than most tests
 
     def items(self, media):
         if self.name.startswith("stored"):
@@ -47,22 +47,22 @@ class TestEveryEncoder(EncoderContract):
         return items
 
 
-def test_a_steady_tone_is_seen_on_a_fixed_scale_alone() -> None:
-    """Over a recording that never changes, every band is its own mean."""
+def test_only_the_fixed_scale_shows_a_steady_tone() -> None:
+    """In a constant recording, every mel band equals its mean."""
 
     def prepared(normalize: Any, frequency: float) -> torch.Tensor:
         times = np.arange(16000 * 7 // 10) / 16000
         waveform = (0.1 * np.sin(2 * np.pi * frequency * times)).astype(np.float32)
         return LogMelEncoder(num_mels=23, normalize=normalize).preprocessor().prepare((waveform, 16000))
 
-    assert prepared("recording", 440).std(0).mean() < 1  # what is left is the window's beat with the tone
+    assert prepared("recording", 440).std(0).mean() < 1  # the rest is the beat of window and tone
     same = (prepared("recording", 440).mean(0) - prepared("recording", 1760).mean(0)).abs().max()
     assert same < 1e-3
     assert (prepared("fixed", 440).mean(0) - prepared("fixed", 1760).mean(0)).abs().max() > 1
     assert prepared("fixed", 440).abs().max() < 4
 
 
-def test_normalize_leaves_what_earlier_exports_and_caches_remember_of_the_other() -> None:
+def test_normalize_keeps_the_fingerprint_of_earlier_exports_and_caches() -> None:
     recording = LogMelEncoder().preprocessor()
     assert type(recording).__qualname__ == "LogMelPreprocessor"
     assert set(vars(recording)) == {"sample_rate", "num_mels", "stack", "pads"}, (

@@ -1,4 +1,4 @@
-"""Every metric keeps the contract; what does not fit is refused; figures of cases counted by hand."""
+"""Metrics: the contract, refused sources and options, and figures computed by hand."""
 
 import math
 import re
@@ -80,7 +80,7 @@ CAPTIONS = [(CIDEr(), TEXTS), (CIDEr("characters"), TEXTS)]
 
 class TestContract(MetricContract):
     def make(self) -> Metric:
-        raise NotImplementedError("the fixtures below stand for it")
+        raise NotImplementedError("the fixtures below replace it")
 
     answers = make
 
@@ -184,9 +184,9 @@ def test_error_rates_are_over_the_length_of_all_references() -> None:
     assert figure(WordErrorRate(), *pairs) == pytest.approx(2 / 4)
 
 
-def test_spaces_punctuation_and_case_count_as_asked() -> None:
+def test_options_for_spaces_punctuation_and_case() -> None:
     pair = "Seoul에  갔다!", "seoul 에 갔다"
-    # One replaced letter, one missing space, one sign too many, of 10 characters, of which 8 are no spaces.
+    # One replaced letter, one missing space, one extra punctuation mark; 10 characters, 8 of them not spaces.
     assert figure(CharacterErrorRate(), pair) == pytest.approx(3 / 10)
     assert figure(CharacterErrorRate("removed"), pair) == pytest.approx(2 / 8)
     assert figure(CharacterErrorRate("removed", "removed"), pair) == pytest.approx(1 / 8)
@@ -215,11 +215,11 @@ def test_rouge() -> None:
     assert figure(RougeL("characters"), ("가다 나", "가나다라")) == pytest.approx(2 * 2 / (3 + 4))
     assert figure(RougeW(), ("가나라마", "가나다라마바")) == pytest.approx(2 * 2 / (4 + 6))
     assert figure(RougeW(), ("", ""), ("가", "")) == pytest.approx(1 / 2)
-    long = "가나" * 150  # difflib leaves out what is frequent in more than 200, unless told otherwise
+    long = "가나" * 150  # difflib's autojunk would ignore characters that are frequent in more than 200
     assert figure(RougeW(), ("다" + long, "라마" + long)) == pytest.approx(2 * 300 / (301 + 302))
 
 
-def test_labels_that_are_ignored() -> None:
+def test_ignored_labels() -> None:
     pairs = [("a", "a"), ("none", "none"), ("a", "none"), ("none", "b"), ("a", "b")]
     # Without `none`: one hit; two false alarms of a; two misses of b.
     assert figure(MicroF1(ignore=["none"]), *pairs) == pytest.approx(2 / (2 + 2 + 2))
@@ -228,7 +228,7 @@ def test_labels_that_are_ignored() -> None:
     assert math.isnan(figure(MicroF1(ignore=["a"]), ("a", "a")))
 
 
-def test_an_answer_that_is_no_label_is_a_miss_and_no_label() -> None:
+def test_an_answer_outside_the_labels_is_a_miss_and_not_a_label() -> None:
     chances = {"a": 0.5, "b": 0.5}
     answers = [Answer("a", ("a",), chances), Answer("b", ("b",), chances), Answer("ㅁㅁ", ("b",), chances)]
     assert MacroF1()(answers) == pytest.approx((1 + 2 / 3) / 2)
@@ -249,18 +249,18 @@ def test_entities_are_multisets_of_text_and_tag() -> None:
 
 def test_a_tag_that_is_not_listed_is_malformed() -> None:
     pairs = ("이순신=XX; 서울=LC", "이순신=PS; 서울=LC"), ("나=PS", "나=PS")
-    # XX a tag of its own with an F1 of zero, or a false alarm of LC and PS each.
+    # XX is a tag with an F1 of zero, or with `tags` a false alarm of both LC and PS.
     assert figure(EntityF1("macro"), *pairs) == pytest.approx((0 + 1 + 2 / 3) / 3)
     assert figure(EntityF1("macro", tags=["PS", "LC"]), *pairs) == pytest.approx((2 / 3 + 2 / 4) / 2)
 
 
-def test_an_entity_may_hold_the_sign_before_its_tag() -> None:
+def test_an_entity_may_contain_the_separator_of_its_tag() -> None:
     metric = EntityF1(tags=["QT"])
     metric.check([["1+1=2=QT"]], None)
     assert figure(metric, ("1+1=2=QT; 2=QT", "1+1=2=QT")) == pytest.approx(2 / 3)
 
 
-def test_entities_where_there_are_none() -> None:
+def test_texts_without_entities() -> None:
     for average in ("micro", "macro"):
         assert math.isnan(figure(EntityF1(average), ("없음", "없음"), ("", "없음")))
         assert figure(EntityF1(average), ("부산", "없음")) == 0
@@ -268,7 +268,7 @@ def test_entities_where_there_are_none() -> None:
 
 
 @pytest.mark.parametrize("metric", [Pearson(), Spearman()])
-def test_what_is_no_number_counts_as_the_farthest(metric: Metric) -> None:
+def test_an_answer_that_is_not_a_number_counts_as_the_farthest(metric: Metric) -> None:
     right = ["0", "1", "3", "4.5", "5"]
     good = ["0.5", "1", "2", "4", "5"]
     for place, farthest in enumerate(["5", "5", "0", "0", "0"]):
@@ -288,7 +288,7 @@ def test_what_is_no_number_counts_as_the_farthest(metric: Metric) -> None:
 
 def test_the_f1_of_numbers_at_a_threshold() -> None:
     pairs = [("3", "3.0"), ("2.9", "4"), ("5", "1"), ("0", "2"), ("높음", "4"), ("높음", "1")]
-    # One hit; a miss and a false alarm by number, and one each by what is no number.
+    # One hit; a miss and a false alarm by numbers, and one of each by texts that are not numbers.
     assert figure(ThresholdF1(), *pairs) == pytest.approx(2 / (2 + 2 + 2))
 
 
@@ -323,7 +323,7 @@ def test_vqa_accuracy_leaves_each_person_out_once(agree: int, people: int, expec
         assert found == pytest.approx(expected)
 
 
-def test_answers_of_people_are_compared_plainly() -> None:
+def test_vqa_answers_are_normalised() -> None:
     for text, right in (
         ("A  dog!", "dog"),
         ("two", "2"),
@@ -335,7 +335,7 @@ def test_answers_of_people_are_compared_plainly() -> None:
     assert figure(VQAAccuracy(), ("2.5", "25")) == 0
 
 
-def test_captions_that_share_only_what_all_share_are_worth_nothing() -> None:
+def test_ngrams_of_all_examples_score_zero_in_cider() -> None:
     assert figure(CIDEr(), ("개 한 마리", "개 한 마리"), ("새 두 마리", "새 두 마리")) == pytest.approx(
         10 * 3 / 4  # no 4-grams in three words
     )
@@ -343,14 +343,14 @@ def test_captions_that_share_only_what_all_share_are_worth_nothing() -> None:
     assert figure(CIDEr(), ("개 개 개 개", "개"), ("새", "새")) < figure(CIDEr(), ("개", "개"), ("새", "새"))
 
 
-def test_labels_that_never_are_right_have_no_curve() -> None:
+def test_labels_without_positives_have_no_curve() -> None:
     answers = [Answer("a", ("a",), {"a": 0.9, "b": 0.1}), Answer("b", ("a",), {"a": 0.2, "b": 0.8})]
     assert AUPRC()(answers) == 1
     with pytest.raises(UserError, match="found 0 of 2 in answer 3"):
         AUPRC()([*answers, Answer("a", ("a",))])
 
 
-def test_a_resample_is_judged_by_the_labels_that_it_has() -> None:
+def test_a_resample_counts_only_the_labels_in_it() -> None:
     answers = [Answer("a", ("a",)), Answer("a", ("b",)), Answer("c", ("c",))]
     counts = np.array([[1, 0, 2], [1, 1, 0], [0, 3, 0]])
     assert MacroF1().resampled(answers, counts) == pytest.approx([1, (2 / 3 + 0) / 2, 0])
@@ -440,14 +440,14 @@ def test_options_that_do_not_exist_are_refused() -> None:
         CharacterErrorRate(spaces="remove")  # type: ignore[arg-type]
 
 
-def test_a_question_without_an_answer_is_klues() -> None:
+def test_klue_metrics_accept_an_empty_reference() -> None:
     for metric in (ExactMatch("klue"), RougeW()):
         metric.check([["가"], [""]], None)
         assert figure(metric, ("", ""), ("가", "")) == 1 / 2
 
 
 @pytest.mark.parametrize("metric", [Pearson(), ThresholdF1()])
-def test_a_reference_that_is_no_number_never_passes_silently(metric: Metric) -> None:
+def test_a_reference_that_is_not_a_number_raises(metric: Metric) -> None:
     with pytest.raises(UserError, match="found '두 점' in held-out example 2"):
         figure(metric, ("1", "1"), ("2", "두 점"), ("3", "3"))
 
@@ -455,9 +455,9 @@ def test_a_reference_that_is_no_number_never_passes_silently(metric: Metric) -> 
 # -- intervals -------------------------------------------------------------------------------------------
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    """95 % intervals of 300 samples of 101: the share that holds the truth is 0.95 +- 0.013 at one sigma, and the
-    percentile method is known to fall a little short."""
+def test_intervals_have_the_nominal_coverage() -> None:
+    """The coverage of 95 % intervals over 300 samples of 101 answers is 0.95 +- 0.013 (one sigma), and a little lower
+    with the percentile method."""
     draw, counts, covered = np.random.default_rng(11), resample(101, 500), 0
     for _ in range(300):
         answers = [Answer("가" if right else "나", ("가",)) for right in draw.random(101) < 0.7]
@@ -467,7 +467,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 
 
 def test_a_difference_is_judged_on_the_same_examples() -> None:
-    """One answer better on each of some examples: the paired interval leaves zero out, those of the two overlap."""
+    """A few examples are better: the paired interval excludes zero, while the separate intervals overlap."""
     draw = np.random.default_rng(13)
     right = draw.random(97) < 0.5
     first = [Answer("가" if good else "나", ("가",)) for good in right]

@@ -1,4 +1,4 @@
-"""Figures equal those of the libraries that papers use, to 1e-6 where theirs are fp32 and to 1e-12 where not."""
+"""Figures equal those of the libraries that papers use, within 1e-12, or 1e-6 for libraries that compute in fp32."""
 
 import unicodedata
 
@@ -69,13 +69,16 @@ def test_error_rates_with_jiwers_own_transforms() -> None:
 @pytest.mark.parametrize("tokenize", ["13a", "zh", "intl", "char", "none"])
 def test_bleu(tokenize: str) -> None:
     theirs = sacrebleu.BLEU(tokenize=tokenize, force=True)
-    most = max(len(answer.references) for answer in TEXTS)
-    streams = [[tidy(a.references[n]) if n < len(a.references) else None for a in TEXTS] for n in range(most)]
+    max_references = max(len(answer.references) for answer in TEXTS)
+    streams = [
+        [tidy(a.references[n]) if n < len(a.references) else None for a in TEXTS]
+        for n in range(max_references)
+    ]
     assert BLEU(tokenize)(FIRST) == pytest.approx(theirs.corpus_score(WRITTEN, [RIGHT]).score, EXACT)
     assert BLEU(tokenize)(TEXTS) == pytest.approx(theirs.corpus_score(WRITTEN, streams).score, EXACT)
     assert BLEU(tokenize).signature(TEXTS) == str(theirs.get_signature())
     if tokenize != "none":
-        # Without smoothing, as every order has a match here.
+        # Smoothing does not matter, since every order has a match here.
         found = float(sacre_bleu_score(WRITTEN, [[right] for right in RIGHT], tokenize=tokenize))
         assert BLEU(tokenize)(FIRST) == pytest.approx(100 * found, 1e-5)
 
@@ -83,7 +86,7 @@ def test_bleu(tokenize: str) -> None:
 @pytest.mark.parametrize("word_order", [0, 2])
 def test_chrf(word_order: int) -> None:
     theirs = sacrebleu.CHRF(word_order=word_order)
-    # torchmetrics follows chrF++.py instead, which takes the mean of the F-scores of the orders: 57 against 55 here.
+    # torchmetrics follows chrF++.py, which averages the F-scores of the orders: 57 instead of 55 here.
     assert ChrF(word_order)(FIRST) == pytest.approx(theirs.corpus_score(WRITTEN, [RIGHT]).score, EXACT)
 
 
@@ -101,7 +104,7 @@ def test_options_of_bleu_and_chrf_reach_sacrebleu() -> None:
 
 
 def test_a_sacrebleu_bootstrap_draws_from_the_same_sentences() -> None:
-    """Each sentence alone, by the library's public call, is the resample that holds it alone."""
+    """A resample of one sentence equals the library's public score of that sentence."""
     alone = ChrF().resampled(FIRST, np.eye(len(FIRST), dtype=np.int64))
     expected = [sacrebleu.CHRF().sentence_score(text, [right]).score for text, right in PAIRS]
     assert alone == pytest.approx(expected, EXACT)
@@ -144,14 +147,14 @@ def test_correlations(metric, of_scipy, of_torchmetrics) -> None:
     answers = [answer for answer in numbers(61, seed=19) if "점" not in answer.text]
     written = [float(answer.text) for answer in answers]
     right = [float(answer.references[0]) for answer in answers]
-    assert len(set(right)) < len(right), "ties are part of the test"
+    assert len(set(right)) < len(right), "the test needs ties"
     assert metric(answers) == pytest.approx(of_scipy(written, right).statistic, EXACT)
     found = of_torchmetrics(torch.tensor(written), torch.tensor(right))
     assert metric(answers) == pytest.approx(float(found), SINGLE)
 
 
 def test_rouge_l_is_the_definition() -> None:
-    """The longest common subsequence by its recursion, where ours comes from rapidfuzz."""
+    """The reference computes the longest common subsequence by its recursion, the metric by rapidfuzz."""
 
     def common(left: list[str], right: list[str]) -> int:
         row = [0] * (len(right) + 1)
@@ -171,7 +174,7 @@ def test_rouge_l_is_the_definition() -> None:
 
 
 def test_entities_are_the_f1_of_their_occurrences() -> None:
-    """Each entity as a yes-or-no question that scikit-learn scores, by the number of its occurrence."""
+    """scikit-learn's F1 with each occurrence of an entity as a binary decision."""
     from sklearn.metrics import f1_score
 
     answers = [answer for answer in ENTITIES if len(answer.references) == 1]
@@ -191,13 +194,13 @@ def test_entities_are_the_f1_of_their_occurrences() -> None:
     ("tokens", "expected"), [("words", 2.315403984313232), ("characters", 4.993878679830389)]
 )
 def test_cider_is_that_of_the_coco_captions(tokens, expected: float) -> None:
-    """What pycocoevalcap 1.2 (Cider, n=4, sigma=6) gives for these texts, lower-cased and without punctuation."""
+    """Expected: pycocoevalcap 1.2 (Cider, n=4, sigma=6) on these texts, lower-cased and without punctuation."""
     assert CIDEr(tokens)(HAND_MADE) == pytest.approx(expected, EXACT)
 
 
 @pytest.mark.parametrize("digits", [1, 2, 9])
 def test_auprc_is_klues(digits: int) -> None:
-    """The official figure by its definition in scikit-learn; one digit makes many answers equally probable."""
+    """The official figure as computed by scikit-learn; with one digit, many answers have equal probabilities."""
     from sklearn.metrics import auc, precision_recall_curve
 
     answers = [

@@ -10,7 +10,7 @@ from killing import die_before
 from processes import CONTEXT, train
 from tiny_run import STRATEGIES, losses
 
-from kebyt5_xm.durable import replace_folder, standing
+from kebyt5_xm.durable import path_or_aside, replace_folder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.runs.checkpoint_io import remove_unfinished
 from kebyt5_xm.model.runs.digest import FOLDER_DIGESTS, is_damaged, write_folder_digests
@@ -56,7 +56,7 @@ def test_a_kill_at_any_moment_leaves_a_complete_folder(tmp_path: Path) -> None:
         process = CONTEXT.Process(target=replace_and_die, args=(path, call))
         process.start()
         process.join(60)
-        found = standing(path)
+        found = path_or_aside(path)
         assert not is_damaged(found)
         assert (found / FOLDER_DIGESTS).is_file()
         (value,) = value_of(found)

@@ -5,17 +5,20 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_encoders import TORCHAUDIO
 from tiny_model import LABELS, ROWS, SHAPE, logits
 from torch import nn
 
 from encoders.stems import LogMelEncoder, PatchEncoder
+from encoders.torchaudio import TorchaudioEncoder
 from kebyt5_xm.adapters import Linear
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.adapter_folder import save_adapter
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.lora import LORA_SUFFIXES, LoRA, merge_updates
 from kebyt5_xm.model.lora_layer import merge
-from kebyt5_xm.model.modality import Modality
+from kebyt5_xm.model.modality import Modality, cache_folder
 from kebyt5_xm.training.building import ModelBuilder
 from kebyt5_xm.training.groups import Group
 
@@ -127,13 +130,60 @@ def test_a_frozen_encoder_with_lora_keeps_a_graph_and_stays_in_eval_mode() -> No
     model = built({"picture": LoRA("modalities.image.encoder.*", rank=2)}, frozen_image=True)
     encoder = model.modality("image").encoder
     trained(model).train()
+    assert encoder.frozen
+    assert encoder.trains
+    assert not encoder.has_fixed_features
     assert not encoder.training
+    with pytest.raises(UserError, match="PatchEncoder learns"):
+        cache_folder("caches", encoder)
     grads = gradients(model)
     inside = {name: p for name, p in model.named_parameters() if name.startswith("modalities.image.encoder.")}
     assert {name for name in inside if name in grads} == {
         name for name in inside if name.endswith(LORA_SUFFIXES)
     }
     assert all(grads[name].any() for name in inside if name.endswith(LORA_SUFFIXES))
+
+
+def test_a_merged_lora_in_a_frozen_encoder_is_saved_with_the_adapter(tmp_path) -> None:
+    """The merged weights differ from those that the constructor gives, though nothing in the encoder trains."""
+    for name, lora in (("plain", {}), ("lora", {"picture": LoRA("modalities.image.encoder.*", rank=2)})):
+        model = trained(built(lora, frozen_image=True))
+        merge(model)
+        assert model.modality("image").encoder.has_fixed_features
+        model.config.modalities = {
+            "image": {
+                "encoder": {"class_path": "encoders.stems.PatchEncoder"},
+                "adapter": {"class_path": "kebyt5_xm.adapters.Linear"},
+            }
+        }
+        save_adapter(model, "image", tmp_path / name)
+        assert (tmp_path / name / "encoder.safetensors").exists() is (name == "lora")
+
+
+def test_lora_learns_in_a_frozen_encoder_whose_layer_weights_learn() -> None:
+    def weighted() -> TorchaudioEncoder:
+        return TorchaudioEncoder(
+            "WAV2VEC2_XLSR_300M", pretrained=False, shape=TORCHAUDIO, layer="weighted", frozen=True
+        )
+
+    def with_lora(dropout: float) -> ModelBuilder:
+        entries = {"speech": LoRA("modalities.speech.encoder.*.attention.*", rank=2, dropout=dropout)}
+        modalities = {"speech": Modality(weighted, Linear)}
+        thawed = {"layers": Group("modalities.speech.encoder.layer_logits", frozen=False)}
+        return ModelBuilder(Backbone(shape=SHAPE), modalities, "shared", thawed, entries)
+
+    model = with_lora(0.0).build()
+    encoder = trained(model).train().modality("speech").encoder
+    assert not any(module.training for module in encoder.modules())
+    encoder(*encoder.dummy()).features.square().sum().backward()
+    learning = {name for name, p in encoder.named_parameters() if p.grad is not None}
+    expected = {
+        name for name, _ in encoder.named_parameters() if name.endswith((*LORA_SUFFIXES, "layer_logits"))
+    }
+    assert learning == expected
+    assert len(expected) > 1
+    with pytest.raises(UserError, match="stays in eval mode, without dropout"):
+        with_lora(0.1).check()
 
 
 def test_groups_freeze_and_unfreeze() -> None:

@@ -1,4 +1,4 @@
-"""Answers of each kind of task, for the tests of metrics: some right, some wrong, some nonsense."""
+"""Answers of each kind of task for the tests of metrics: right, wrong and malformed ones."""
 
 import unicodedata
 
@@ -57,12 +57,12 @@ PEOPLE = [
 
 
 def sentences(count: int = 61, seed: int = 23) -> list[Answer]:
-    """Return sentences of Hangul words with words and letters replaced, lost and doubled; one to three references."""
+    """Return sentences of Hangul words with replaced, missing and repeated words and letters; 1 to 3 references."""
     draw = np.random.default_rng(seed)
     letters = [chr(code) for code in draw.integers(0xAC00, 0xD7A4, 19)] + ["。", ",", "A", "a", "7"]
     words = ["".join(draw.choice(letters, draw.integers(1, 6))) for _ in range(31)]
 
-    def spoilt(sentence: list[str]) -> str:
+    def corrupt(sentence: list[str]) -> str:
         kept = [
             str(draw.choice(words)) if chance < 0.1 else word
             for word, chance in zip(sentence, draw.random(len(sentence)), strict=True)
@@ -74,13 +74,13 @@ def sentences(count: int = 61, seed: int = 23) -> list[Answer]:
     answers = []
     for _ in range(count):
         sentence = [str(word) for word in draw.choice(words, draw.integers(1, 14))]
-        others = [spoilt(sentence) or "가" for _ in range(draw.integers(0, 3))]
-        answers.append(Answer(spoilt(sentence), (" ".join(sentence), *others)))
+        others = [corrupt(sentence) or "가" for _ in range(draw.integers(0, 3))]
+        answers.append(Answer(corrupt(sentence), (" ".join(sentence), *others)))
     return answers
 
 
 def numbers(count: int = 17, seed: int = 3) -> list[Answer]:
-    """Return numbers from 0 to 5 that were guessed with an error, two of them as words."""
+    """Return answers to numbers from 0 to 5 with a random error; two answers are words."""
     draw = np.random.default_rng(seed)
     right = draw.uniform(0, 5, count).round(1)
     written = [str(value) for value in (right + draw.normal(0, 1, count)).round(1)]
@@ -89,7 +89,7 @@ def numbers(count: int = 17, seed: int = 3) -> list[Answer]:
 
 
 def labelled(count: int = 97, seed: int = 7) -> list[Answer]:
-    """Return labels that are right about half of the time, with their probabilities."""
+    """Return label answers, about half of them right, with the probabilities of all labels."""
     draw = np.random.default_rng(seed)
     answers = []
     for right in draw.choice(LABELS[:4], count, p=[0.5, 0.2, 0.2, 0.1]):

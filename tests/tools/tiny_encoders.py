@@ -1,4 +1,4 @@
-"""Every encoder of `encoders/`, tiny and untrained."""
+"""Tiny untrained versions of every encoder in `encoders/`."""
 
 from encoders.stems import LogMelEncoder, PatchEncoder
 from encoders.stored import StoredFeatures

@@ -75,7 +75,7 @@ def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[s
         return
     yield check_gradients(model, done)
     for name, modality in task.modalities.items():
-        if model.modality(name).encoder.frozen:
+        if model.modality(name).encoder.has_fixed_features:
             using = sources_using(name, data, chosen)
             yield check_cache(
                 name, model, data, batch, using=using, max_steps=max_steps, cache=modality.cache

@@ -30,7 +30,7 @@ def step_flops(config: T5Config, inputs: int, targets: int) -> float:
 def media_flops(model: CrossModalT5, batch: Batch) -> float:
     """Return the floating-point operations of training on the media of `batch`, as PyTorch counts them.
 
-    A frozen encoder has no backward pass; an encoder with cached features does not run.
+    An encoder that does not train has no backward pass; an encoder with cached features does not run.
     """
     total = 0.0
     for group in batch.inputs.media:
@@ -39,7 +39,7 @@ def media_flops(model: CrossModalT5, batch: Batch) -> float:
             module(group.prepared, group.lengths, group.encoded)
         whole = float(counter.get_total_flops())
         frozen = 0.0
-        if module.encoder.frozen and not group.encoded:
+        if not module.encoder.trains and not group.encoded:
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 module.encoder(group.prepared, group.lengths)
             frozen = float(counter.get_total_flops())

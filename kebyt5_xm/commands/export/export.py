@@ -29,7 +29,7 @@ from kebyt5_xm.model.runs.run import Run, resolve
 from kebyt5_xm.model.t5 import load_state, saved_config, saved_state
 from kebyt5_xm.trust import add_trust_argument
 from kebyt5_xm.vocabulary import EXTRA_IDS
-from kebyt5_xm.weight_files import ABOUT, WEIGHTS, write_file
+from kebyt5_xm.weight_files import ABOUT, WEIGHTS, write_safetensors
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -185,7 +185,7 @@ def export_backbone(
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         state = {name: tensor.cpu().contiguous() for name, tensor in saved_state(model).items()}
         refuse_non_finite(state, f"export '{out}'")
-        write_file(state, folder / WEIGHTS)
+        write_safetensors(state, folder / WEIGHTS)
         (folder / "README.md").write_text(card, encoding="utf-8")
         if origin is not None:
             origins.copy_terms(origin, folder)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from kebyt5_xm.data.media.bad_sample import escape_unprintable, to_json_line
 from kebyt5_xm.data.pool import num_cores, run_jobs
 from kebyt5_xm.data.sources.inspection import Findings, Inspection, Problem
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
 
 BEGINNING = b'{"source": '
@@ -61,7 +61,7 @@ def report(subjects: Sequence[Inspection], workers: int, shown: int, out: str | 
     if out and not _is_ours(Path(out)):
         raise UserError(f"found --out {out}, which is not a file of lint's problems; choose another --out")
     try:
-        with durably(Path(out)) if out else nullcontext() as file:
+        with durable_file(Path(out)) if out else nullcontext() as file:
             for subject, tally, found in _read(subjects, tallies, workers, num_rows):
                 tally.add(found, shown)
                 if file is not None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kebyt5_xm.data.media.bad_sample import MediaError
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
 
 DIGEST_BYTES = 16
@@ -134,7 +134,7 @@ class Segment:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "cache.json"
         if not path.exists():
-            with durably(path) as file:
+            with durable_file(path) as file:
                 file.write((json.dumps(description) + "\n").encode())
         self.path = folder / f"{secrets.token_hex(8)}.features"
         self._file = self.path.open("xb")
@@ -160,7 +160,7 @@ class Segment:
             self.path.unlink()
             return
         index = self.path.with_name(self.path.name.replace(".features", ".index.npy"))
-        with durably(index) as file:
+        with durable_file(index) as file:
             np.save(file, np.asarray(self._entries, dtype=ENTRY))
 
     def discard(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
 
 # Bytes hashed at each end of a file. An edit that keeps size and time most likely shows there.
@@ -52,7 +52,7 @@ def write_derived(path: Path, suffix: str, write: Callable[[BinaryIO], None]) ->
     for place in list_derived_paths(path, suffix):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            with durably(place) as file:
+            with durable_file(place) as file:
                 write(file)
         except OSError as error:
             reasons.append(f"{place}: {error.strerror or error}")

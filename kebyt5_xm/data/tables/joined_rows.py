@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kebyt5_xm.data.tables.rows import Rows
-from kebyt5_xm.durable import meant
+from kebyt5_xm.durable import final_name
 from kebyt5_xm.errors import UserError
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -114,7 +114,7 @@ def expand_pattern(path: Path) -> list[Path] | None:
 
 def is_derived(file: Path) -> bool:
     """Return whether a file was derived from a manifest (an index, rows, lengths) or is an unfinished such file."""
-    if (unfinished := meant(file.name)) is not None:
+    if (unfinished := final_name(file.name)) is not None:
         return _DERIVED.search(unfinished) is not None
     found = _DERIVED.search(file.name)
     if found is None or not file.is_file():

@@ -14,7 +14,7 @@ from kebyt5_xm.data.media.bad_sample import to_json_line
 from kebyt5_xm.data.text.documents import EMPTY, Problem
 from kebyt5_xm.data.text.store import Shard
 from kebyt5_xm.data.text.store_writer import ShardWriter, finish_store, shard_name, write_json
-from kebyt5_xm.durable import durably
+from kebyt5_xm.durable import durable_file
 
 ERRORS_NAME = "errors.jsonl"
 
@@ -43,7 +43,7 @@ def make_shard(
     problems: Counter[str] = Counter()
     with (
         ShardWriter(directory, name, separator) as writer,
-        durably(directory / f"{name}.{ERRORS_NAME}") as file,
+        durable_file(directory / f"{name}.{ERRORS_NAME}") as file,
     ):
         for num_lines, documents, found, num_empty in batches:
             writer.write(documents)
@@ -85,7 +85,7 @@ def merge_shards(
         UserError: no shard holds a document.
     """
     problems = count_problems(reports)
-    with durably(directory / ERRORS_NAME) as file:
+    with durable_file(directory / ERRORS_NAME) as file:
         file.writelines(
             to_json_line(found._asdict()) for found in iterate_problems(directory, reports, continues)
         )

@@ -13,7 +13,7 @@ from typing import Any
 from kebyt5_xm.data.text.corpus import File
 from kebyt5_xm.data.text.store import INDEX_NAME, UNFINISHED_NAME
 from kebyt5_xm.data.text.store_writer import write_json
-from kebyt5_xm.durable import meant
+from kebyt5_xm.durable import final_name
 from kebyt5_xm.errors import UserError
 
 REPORT_FILE = re.compile(r"\d{5,}\.json")
@@ -24,7 +24,7 @@ STORE_FILE = re.compile(r"\d{5,}\.(bytes|offsets|errors\.jsonl)|store\.json|erro
 
 def is_partial_file(name: str) -> bool:
     """Return whether a killed process left this partial file of a store; earlier versions wrote NAME.part."""
-    whole = meant(name) or (name.removesuffix(".part") if name.endswith(".part") else "")
+    whole = final_name(name) or (name.removesuffix(".part") if name.endswith(".part") else "")
     return PARTIAL_FILE.fullmatch(whole) is not None
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kebyt5_xm.data.text.store import FORMAT, INDEX_NAME, VERSION, Shard
-from kebyt5_xm.durable import durably, sync
+from kebyt5_xm.durable import durable_file, sync
 from kebyt5_xm.errors import UserError
 
 SHARD_BYTES = 1 << 30
@@ -33,8 +33,8 @@ class ShardWriter:
         self.longest = 0
         self._digest = hashlib.blake2b(digest_size=16)
         self._open = ExitStack()
-        self._bytes_file = self._open.enter_context(durably(directory / f"{name}.bytes"))
-        self._offsets_file = self._open.enter_context(durably(directory / f"{name}.offsets"))
+        self._bytes_file = self._open.enter_context(durable_file(directory / f"{name}.bytes"))
+        self._offsets_file = self._open.enter_context(durable_file(directory / f"{name}.offsets"))
         self._offsets_file.write(bytes(8))
 
     def write(self, documents: Sequence[bytes]) -> None:
@@ -154,7 +154,7 @@ def finish_store(
 
 def write_json(path: Path, contents: object) -> None:
     """Write a JSON file durably: it is complete or absent, even after a power cut."""
-    with durably(path) as file:
+    with durable_file(path) as file:
         text = json.dumps(contents, ensure_ascii=False, indent=1)
         file.write(text.encode("utf-8", "backslashreplace"))  # file names may hold lone surrogates
     sync(path.parent)

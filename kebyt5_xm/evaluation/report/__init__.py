@@ -36,11 +36,11 @@ def write_report(
 
 def write_page(html: str, out: Path) -> int:
     """Write a page, whole or not at all, and return its size in bytes. Raises `UserError`."""
-    from kebyt5_xm.durable import durably
+    from kebyt5_xm.durable import durable_file
 
     content = html.encode()
     try:
-        with durably(out) as file:
+        with durable_file(out) as file:
             file.write(content)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error

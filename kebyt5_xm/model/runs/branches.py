@@ -16,7 +16,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 
-from kebyt5_xm.durable import durably, sync
+from kebyt5_xm.durable import durable_file, sync
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.runs.checkpoint_io import remove_unfinished
 from kebyt5_xm.model.runs.checkpoint_reading import STEP, checkpoint_step
@@ -156,12 +156,12 @@ def _cut_rows(path: Path, step: int, target: Path | None) -> None:
             file.writelines(later)
             file.flush()
             os.fsync(file.fileno())
-    with durably(path) as file:
+    with durable_file(path) as file:
         file.write("".join(earlier).encode("utf-8", "surrogateescape"))
 
 
 def _copy(path: Path, to: Path) -> None:
-    with durably(to) as file:
+    with durable_file(to) as file:
         file.write(path.read_bytes())
 
 

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from torch.distributed.checkpoint.api import CheckpointException
 
-from kebyt5_xm.durable import remove, replace_folder, temporary
+from kebyt5_xm.durable import remove, replace_folder, temporary_path
 from kebyt5_xm.errors import UserError, first_line
 from kebyt5_xm.model.finite import describe_names, non_finite_weights
 from kebyt5_xm.model.runs.checkpoint_reading import FOLDER_STEP
@@ -74,7 +74,7 @@ def writes_folders(strategy: Strategy) -> bool:
 @contextmanager
 def _temporary_folder(path: Path, strategy: Strategy) -> Iterator[Path]:
     """Yield the folder that all ranks write to instead of `path`; remove it if the block raises."""
-    folder = path.with_name(strategy.broadcast(temporary(path).name))
+    folder = path.with_name(strategy.broadcast(temporary_path(path).name))
     try:
         yield folder
     except (OSError, RuntimeError, CheckpointException) as error:  # torch's zip writer raises a RuntimeError

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 
-from kebyt5_xm.durable import ASIDE, durably, file_digest, remove, sync
+from kebyt5_xm.durable import ASIDE_SUFFIX, durable_file, file_digest, remove, sync
 from kebyt5_xm.errors import UserError, first_line
 from kebyt5_xm.model.runs.checkpoint_reading import Kind, kind_of
 from kebyt5_xm.model.runs.digest import digest_path, digests_of
@@ -26,7 +26,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with durably(path) as file:
+            with durable_file(path) as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 digest = file_digest(Path(file.name))
@@ -64,7 +64,7 @@ def check_readable(path: Path, strategy: Strategy) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Delete incomplete files and folders that kills left among checkpoints, and rename backups back."""
-    for backup in folder.glob(f".*.ckpt-*{ASIDE}"):
+    for backup in folder.glob(f".*.ckpt-*{ASIDE_SUFFIX}"):
         path = backup.with_name(backup.name[1:].rpartition("-")[0])
         if not path.exists():
             backup.rename(path)
@@ -73,5 +73,5 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def _write_digests(path: Path, digests: list[str]) -> None:
-    with durably(digest_path(path)) as file:
+    with durable_file(digest_path(path)) as file:
         file.write("\n".join(digests).encode("ascii"))

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from kebyt5_xm.durable import durably, file_digest
+from kebyt5_xm.durable import durable_file, file_digest
 from kebyt5_xm.model.runs.launch import once_per_machine
 
 DIGEST_SUFFIX = ".digest"
@@ -46,7 +46,7 @@ def write_folder_digests(path: Path) -> None:
         digests = dict(
             zip((str(file.relative_to(path)) for file in files), pool.map(file_digest, files), strict=True)
         )
-    with durably(path / FOLDER_DIGESTS) as file:
+    with durable_file(path / FOLDER_DIGESTS) as file:
         file.write(json.dumps(digests, indent=0).encode())
 
 

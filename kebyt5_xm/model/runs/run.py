@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kebyt5_xm.durable import standing
+from kebyt5_xm.durable import path_or_aside
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.runs.checkpoint_reading import BACKBONE_PREFIX, MODEL_PREFIX, STEP, stored_tensors
 from kebyt5_xm.model.runs.digest import is_damaged
-from kebyt5_xm.trust import with_current_names
+from kebyt5_xm.trust import replace_renamed_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,7 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The merged recipe."""
         recipe = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")) or {}
-        return with_current_names(recipe)
+        return replace_renamed_classes(recipe)
 
     @property
     def backbone(self) -> Path:
@@ -67,7 +67,7 @@ class Run:
     @property
     def best(self) -> Path:
         """The best checkpoint; `UserError` if there is none yet."""
-        path = standing(self.path / "checkpoints" / "best.ckpt")
+        path = path_or_aside(self.path / "checkpoints" / "best.ckpt")
         if not path.exists():
             raise UserError(f"run '{self.path}' has no best checkpoint yet; it is written at a validation")
         return path
@@ -101,7 +101,7 @@ class Run:
         """Return the chosen checkpoint, else the best, else the last; `UserError` if there is none yet."""
         if self.chosen is not None:
             return self.chosen
-        best = standing(self.path / "checkpoints" / "best.ckpt")
+        best = path_or_aside(self.path / "checkpoints" / "best.ckpt")
         return best if best.exists() else self.last
 
     def metrics(self) -> list[dict[str, Any]]:

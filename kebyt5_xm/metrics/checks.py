@@ -1,4 +1,4 @@
-"""Whether a metric fits a source and its options exist, said before anything is trained."""
+"""Checks before training: a metric's options exist, and the metric fits its source."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -14,19 +14,19 @@ T = TypeVar("T")
 def check_metrics(
     metrics: "Sequence[Metric]", references: Sequence[Sequence[str]], labels: Sequence[str] | None
 ) -> None:
-    """Raise `UserError` if a metric does not fit a source (`Metric.check`), or two have one name in its logs."""
+    """Raise `UserError` if a metric does not fit a source (`Metric.check`), or if two have the same name in logs."""
     names = [metric.name for metric in metrics]
     for metric, name in zip(metrics, names, strict=True):
         if names.count(name) > 1:
             raise UserError(
-                f"found {names.count(name)} metrics that are logged as '{name}', expected one; take the others out, "
-                "or give them options that tell them apart"
+                f"found {names.count(name)} metrics that are logged as '{name}', expected one; remove the others, or "
+                "give them different options"
             )
         metric.check(references, labels)
 
 
-def chosen(option: str, value: T, choices: Any) -> T:
-    """Return `value` if it is one of a `Literal`'s; raise `UserError` otherwise."""
+def check_choice(option: str, value: T, choices: Any) -> T:
+    """Return `value` if it is one of the choices of a `Literal`; raise `UserError` otherwise."""
     known = get_args(choices)
     if value not in known:
         raise UserError(
@@ -35,16 +35,16 @@ def chosen(option: str, value: T, choices: Any) -> T:
     return value
 
 
-def need_labels(metric: str, labels: Sequence[str] | None, instead: str) -> None:
-    """Raise `UserError` if the source's answers are free."""
+def require_labels(metric: str, labels: Sequence[str] | None, instead: str) -> None:
+    """Raise `UserError` if the source has no labels."""
     if labels is None:
         raise UserError(
             f"{metric} needs a source with labels, found none; list them under `labels`, or use {instead}"
         )
 
 
-def need_texts(metric: str, labels: Sequence[str] | None) -> None:
-    """Raise `UserError` if the source's answers are labels."""
+def require_free_texts(metric: str, labels: Sequence[str] | None) -> None:
+    """Raise `UserError` if the source has labels."""
     if labels is not None:
         shown = ", ".join(list(labels)[:4])
         raise UserError(
@@ -53,10 +53,10 @@ def need_texts(metric: str, labels: Sequence[str] | None) -> None:
         )
 
 
-def need_content(
+def require_content(
     metric: str, references: Sequence[Sequence[str]], content: Callable[[str], object], lacks: str
 ) -> None:
-    """Raise `UserError` if a reference has no `content` to compare with, naming the first example that has one."""
+    """Raise `UserError` if `content` of a reference is empty, naming the first such example."""
     empty = [number for number, texts in enumerate(references, 1) if not all(map(content, texts))]
     if empty:
         raise UserError(
