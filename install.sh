@@ -14,10 +14,10 @@ fi
 }
 .venv/bin/python -m pip install -q --disable-pip-version-check uv
 install() { .venv/bin/uv pip install -q --python .venv/bin/python -c constraints.txt "$@" -e '.[all]'; }
-# DeepSpeed's setup imports torch, so torch comes first and its build sees this environment.
+# DeepSpeed's setup imports torch: torch is installed first, and the build sees this environment.
 if [ -n "${TORCH_BACKEND:-}" ]; then
     install --torch-backend "$TORCH_BACKEND" || {
-        echo "note: no '$TORCH_BACKEND' wheels of torch could be had; taking the ordinary ones" >&2
+        echo "note: no '$TORCH_BACKEND' wheels of torch were found; installing the ordinary ones" >&2
         install
     }
 else

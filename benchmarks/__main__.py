@@ -1,6 +1,6 @@
-"""All benchmarks, one after the other: `make bench`, or `python -m benchmarks NAME ...` for some of them.
+"""Runs all benchmarks: `make bench`, or `python -m benchmarks NAME ...` for some of them.
 
-Each prints its figures, ratios against a peer in the same run, and writes benchmarks/results/NAME.json.
+Each prints its figures, with ratios to another library in the same run, and writes benchmarks/results/NAME.json.
 """
 
 import argparse
@@ -12,13 +12,11 @@ NAMES = ("bytes", "denoising", "store", "manifest", "loader", "cache", "training
 def main() -> None:
     """Run the benchmarks named on the command line, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all if none is given"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; default: all")
     names = parser.parse_args().names
     unknown = [name for name in names if name not in NAMES]
     if unknown:
-        parser.error(f"no benchmark '{unknown[0]}'; there are {', '.join(NAMES)}")
+        parser.error(f"no benchmark '{unknown[0]}', expected one of {', '.join(NAMES)}")
     for name in names or NAMES:
         print(f"\n{name}")
         importlib.import_module(f"benchmarks.{name}").main()

@@ -1,4 +1,4 @@
-"""Encoding rate of `vocabulary.encode` beside transformers' `ByT5Tokenizer`, on 10 MB of ko/en/zh/ja text.
+"""Encoding rate of `vocabulary.encode` and of transformers' `ByT5Tokenizer`, on 10 MB of ko/en/zh/ja text.
 
 python -m benchmarks.bytes
 
@@ -10,16 +10,11 @@ from collections.abc import Callable
 import numpy as np
 from transformers.models.byt5.tokenization_byt5 import ByT5Tokenizer
 
-from benchmarks.report import seconds, write
+from benchmarks.report import measure_seconds, write_report
+from benchmarks.store import SENTENCES
 from kebyt5_xm.data.randomness import hash64, map_to_range
 from kebyt5_xm.vocabulary import decode, encode
 
-SENTENCES = [
-    "바이트 단위 모델은 어휘 없이 한국어 문장을 그대로 읽고 쓴다. ",
-    "Noisy input, spelling mistakes and rare words are all the same to a model of bytes. ",
-    "字节级模型直接处理原始文本，不需要分词器。",
-    "バイト列をそのまま扱うので、未知語という問題は起こらない。",
-]
 NUM_DOCUMENTS, SENTENCES_EACH = 10_000, 13
 DEMANDED_RATIO = 200
 
@@ -42,7 +37,7 @@ def main() -> None:
 
     assert all(encode(document).tolist() == peer(document) for document in documents[:97])
     ids = encode(text)
-    taken = seconds(
+    times = measure_seconds(
         {
             "ours_documents": lambda: each(encode),
             "peer_documents": lambda: each(peer),
@@ -50,22 +45,22 @@ def main() -> None:
             "peer_string": lambda: peer(text),
             "decode_string": lambda: decode(ids),
         },
-        turns=2,  # the peer takes ten seconds a time
+        turns=2,  # the peer takes ten seconds per call
     )
-    write(
+    write_report(
         "bytes",
         {
             "text_mb": megabytes,
             "documents": {
-                "encode_mb_per_s": megabytes / taken["ours_documents"],
-                "ByT5Tokenizer_mb_per_s": megabytes / taken["peer_documents"],
-                "ratio_encode_to_ByT5Tokenizer": taken["peer_documents"] / taken["ours_documents"],
+                "encode_mb_per_s": megabytes / times["ours_documents"],
+                "ByT5Tokenizer_mb_per_s": megabytes / times["peer_documents"],
+                "ratio_encode_to_ByT5Tokenizer": times["peer_documents"] / times["ours_documents"],
             },
             "one_string": {
-                "encode_mb_per_s": megabytes / taken["ours_string"],
-                "decode_mb_per_s": megabytes / taken["decode_string"],
-                "ByT5Tokenizer_mb_per_s": megabytes / taken["peer_string"],
-                "ratio_encode_to_ByT5Tokenizer": taken["peer_string"] / taken["ours_string"],
+                "encode_mb_per_s": megabytes / times["ours_string"],
+                "decode_mb_per_s": megabytes / times["decode_string"],
+                "ByT5Tokenizer_mb_per_s": megabytes / times["peer_string"],
+                "ratio_encode_to_ByT5Tokenizer": times["peer_string"] / times["ours_string"],
             },
         },
         demanded={

@@ -1,9 +1,9 @@
-"""A training step on images with a frozen encoder, its features computed each time or read from a cache.
+"""A training step on images with a frozen encoder: features computed in the step, or read from a cache.
 
 OMP_NUM_THREADS=2 python -m benchmarks.cache
 
-Both steps open their files, make slots and train the adapter and a tiny T5; one decodes, prepares and encodes, the
-other reads. Random weights of timm's shapes cost what pretrained ones do.
+Both steps open their files, make slots and train the adapter and a tiny T5. One decodes, prepares and encodes the
+images; the other reads their features. Random weights cost as much time as pretrained ones.
 """
 
 import tempfile
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.report import seconds, write
+from benchmarks.report import measure_seconds, write_report
 from benchmarks.training import TINY
 from encoders.timm import TimmEncoder
 from kebyt5_xm.adapters import MLP
@@ -38,7 +38,7 @@ def main() -> None:
     for name in MODELS:
         with tempfile.TemporaryDirectory() as folder:
             figures[name] = measure(name, Path(folder))
-    write("cache", figures)
+    write_report("cache", figures)
 
 
 def measure(name: str, folder: Path) -> dict[str, float]:
@@ -52,8 +52,8 @@ def measure(name: str, folder: Path) -> dict[str, float]:
     def adapter(in_dim: int, d_model: int) -> MLP:
         return MLP(in_dim, d_model)
 
-    built = {"image": (encoder, adapter(encoder.out_dim, width))}
-    model = CrossModalT5(CrossModalT5Config(backbone.config.to_dict()), backbone, built)
+    modalities = {"image": (encoder, adapter(encoder.out_dim, width))}
+    model = CrossModalT5(CrossModalT5Config(backbone.config.to_dict()), backbone, modalities)
     model.calibrate()
     model.train()
     plain = interface(encoder, adapter, width)
@@ -71,26 +71,26 @@ def measure(name: str, folder: Path) -> dict[str, float]:
 
     cache = FeatureCache(fill())
     cached = interface(encoder, adapter, width, cache)
-    taken = seconds(
+    times = measure_seconds(
         {
             "computed": lambda: step(model, plain, paths),
             "cached": lambda: step(model, cached, paths),
             "fill": fill,
         }
     )
-    saved = taken["computed"] - taken["cached"]
+    saved = times["computed"] - times["cached"]
     return {
         "parameters": sum(p.numel() for p in encoder.parameters()),
-        "computed_images_per_s": NUM_IMAGES / taken["computed"],
-        "cached_images_per_s": NUM_IMAGES / taken["cached"],
-        "ratio_cached_to_computed": taken["computed"] / taken["cached"],
-        "epochs_until_the_fill_is_earned_back": taken["fill"] / saved if saved > 0 else float("inf"),
+        "computed_images_per_s": NUM_IMAGES / times["computed"],
+        "cached_images_per_s": NUM_IMAGES / times["cached"],
+        "ratio_cached_to_computed": times["computed"] / times["cached"],
+        "epochs_until_the_fill_is_earned_back": times["fill"] / saved if saved > 0 else float("inf"),
         "kilobytes_an_image": cached.load(paths[0])[0].nbytes / 1000,
     }
 
 
 def step(model: CrossModalT5, media: MediaInterface, paths: list[Path]) -> None:
-    """Train on a batch of one image and one caption an example, without the optimizer's update."""
+    """Run forward and backward on a batch with one image and one caption per example."""
     examples = []
     for path in paths:
         prepared, count = media.load(path)
@@ -106,7 +106,7 @@ def step(model: CrossModalT5, media: MediaInterface, paths: list[Path]) -> None:
 
 
 def write_images(folder: Path) -> list[Path]:
-    """Write smooth images as PNG files; noise would take longer to decode than photographs do."""
+    """Write smooth images as PNG files; noise would decode more slowly than photographs."""
     paths = []
     for number in range(NUM_IMAGES):
         small = np.random.default_rng(number).integers(0, 256, (9, 9, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Examples a second of `SpanDenoising.corrupt` on one core, beside a collator that takes example by example.
+"""Examples a second of `SpanDenoising.corrupt` on one core, and of a collator that works example by example.
 
 OMP_NUM_THREADS=1 python -m benchmarks.denoising
 
@@ -9,7 +9,7 @@ NumPy, one example at a time, a random segmentation by permutation, sentinels by
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import seconds, write
+from benchmarks.report import measure_seconds, write_report
 from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.vocabulary import BYTE_OFFSET, EOS_ID
 
@@ -25,7 +25,7 @@ def segment_lengths(rng: np.random.Generator, num_items: int, num_segments: int)
 
 
 def replace_runs(ids: NDArray[np.int64], is_replaced: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Put one sentinel in place of each run, and EOS at the end."""
+    """Replace each run by one sentinel, and append EOS."""
     is_first = is_replaced & ~np.concatenate([[False], is_replaced[:-1]])
     with_sentinels = np.where(is_first, FIRST_SENTINEL + 1 - np.cumsum(is_first), ids)
     return np.append(with_sentinels[~is_replaced | is_first], EOS_ID)
@@ -34,10 +34,10 @@ def replace_runs(ids: NDArray[np.int64], is_replaced: NDArray[np.bool_]) -> NDAr
 def collate(chunks: NDArray[np.uint8], objective: SpanDenoising, rng: np.random.Generator) -> tuple:
     """The peer: (inputs [n, 1024], targets [n, 189]) of chunks [n, 1193], one example at a time."""
     inputs, targets = [], []
-    num_kept = objective.chunk_length - objective.num_noise
+    num_clean = objective.chunk_length - objective.num_noise
     for chunk in chunks:
         ids = chunk.astype(np.int64) + BYTE_OFFSET
-        gaps = segment_lengths(rng, num_kept, objective.num_spans)
+        gaps = segment_lengths(rng, num_clean, objective.num_spans)
         spans = segment_lengths(rng, objective.num_noise, objective.num_spans)
         lengths = np.stack([gaps, spans], axis=1).reshape(-1)
         is_noise = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
@@ -63,23 +63,23 @@ def main() -> None:
     assert [by_byte.restore(i, t) for i, t in zip(inputs, targets, strict=True)] == [
         c.tobytes() for c in few[:3]
     ]
-    taken = seconds(
+    times = measure_seconds(
         {
             "peer": lambda: collate(few, by_byte, np.random.default_rng(0)),
             **{f"byte {size}": lambda size=size: ours(by_byte, size) for size in BATCH_SIZES},
             **{f"character {size}": lambda size=size: ours(by_character, size) for size in BATCH_SIZES},
         }
     )
-    peer = len(few) / taken["peer"]
+    peer = len(few) / times["peer"]
     figures = {
         f"{boundaries}_boundaries": {
-            f"examples_per_s_at_batch_{size}": NUM_EXAMPLES / taken[f"{boundaries} {size}"]
+            f"examples_per_s_at_batch_{size}": NUM_EXAMPLES / times[f"{boundaries} {size}"]
             for size in BATCH_SIZES
         }
         for boundaries in ("byte", "character")
     }
     at_64 = figures["byte_boundaries"]["examples_per_s_at_batch_64"]
-    write(
+    write_report(
         "denoising",
         {
             "inputs_length": by_byte.inputs_length,

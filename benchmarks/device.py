@@ -1,4 +1,4 @@
-"""The device that is measured: its name, its clock, its memory, and the two rates that bound any program on it."""
+"""The measured device: its name, timing, memory, and its two limiting rates (matrix product and copy)."""
 
 import gc
 import statistics
@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 import torch
 
 Group = tuple[tuple[str, ...], Callable[[], Mapping[str, Callable[[], dict[str, float]]]]]
-"""What is measured on one model: the keys of its figures, and what makes it and the functions that measure."""
+"""Measurements of one model: the keys of its figures, and a function that builds the measuring functions by name."""
 
 MATRIX_SIDE, COPY_BYTES = 8192, 1 << 30
-"""Large enough to fill a GPU of today; a product takes about 2 ms on an H100."""
+"""Large enough to fill a GPU; a product takes about 2 ms on an H100."""
 TOY_SIDE, TOY_BYTES = 67, 1 << 12
 
 
@@ -27,41 +27,41 @@ class Device:
         """The card's name."""
         return "toy sizes on a CPU" if self.toy else torch.cuda.get_device_name()
 
-    def seconds(self, function: Callable[[], object], warmup: int, repeats: int) -> float:
-        """Return the median seconds of `repeats` calls, device done, after `warmup` that are not counted."""
-        taken = []
+    def measure_seconds(self, function: Callable[[], object], warmup: int, repeats: int) -> float:
+        """Return the median seconds of `repeats` synchronised calls, after `warmup` calls."""
+        times = []
         for turn in range(warmup + repeats):
-            self._wait()
+            self._synchronize()
             begin = time.perf_counter()
             function()
-            self._wait()
+            self._synchronize()
             if turn >= warmup:
-                taken.append(time.perf_counter() - begin)
-        return statistics.median(taken)
+                times.append(time.perf_counter() - begin)
+        return statistics.median(times)
 
-    def _wait(self) -> None:
+    def _synchronize(self) -> None:
         if self.kind == "cuda":
             torch.cuda.synchronize()
 
-    def forget(self) -> None:
-        """Give back the memory of what is no longer used, and count its peak anew."""
+    def free_memory(self) -> None:
+        """Free unused memory and reset the peak."""
         gc.collect()
         if self.kind == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
     def peak_memory(self) -> dict[str, float]:
-        """Return the most GB that tensors have taken since `forget`; nothing on a CPU."""
+        """Return the peak GB of tensors since `free_memory`; nothing on a CPU."""
         return {"peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9} if self.kind == "cuda" else {}
 
-    def rates(self) -> dict[str, float]:
-        """Return the rates of a bf16 matrix product of random numbers, and of a copy (bytes read plus written)."""
+    def measure_rates(self) -> dict[str, float]:
+        """Measure a bf16 matrix product of random numbers, and a copy (bytes read plus bytes written)."""
         side = TOY_SIDE if self.toy else MATRIX_SIDE
         left, right = (torch.randn(side, side, device=self.kind, dtype=torch.bfloat16) for _ in range(2))
-        product = self.seconds(lambda: torch.mm(left, right), warmup=5, repeats=21)
+        product = self.measure_seconds(lambda: torch.mm(left, right), warmup=5, repeats=21)
         source = torch.ones(TOY_BYTES if self.toy else COPY_BYTES, device=self.kind, dtype=torch.uint8)
         target = torch.empty_like(source)
-        copy = self.seconds(lambda: target.copy_(source), warmup=3, repeats=11)
+        copy = self.measure_seconds(lambda: target.copy_(source), warmup=3, repeats=11)
         return {
             "matrix_tflop_per_s": 2 * side**3 / product / 1e12,
             "copy_gb_per_s": 2 * len(source) / copy / 1e9,

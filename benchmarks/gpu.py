@@ -1,18 +1,19 @@
-"""What a GPU shows, in at most five minutes: its tests, a training step, and decoding, beside transformers.
+"""Measures a GPU in at most five minutes: its tests, and a training step and decoding compared with transformers.
 
-    python -m benchmarks.gpu                                 all of it; `make bench-gpu`
-    python -m benchmarks.gpu --only train --sizes small      a part alone
-    python -m benchmarks.gpu --toy --out /tmp/figures        tiny sizes on a CPU: whether it runs
+    python -m benchmarks.gpu                                 everything; `make bench-gpu`
+    python -m benchmarks.gpu --only train --sizes small      one part
+    python -m benchmarks.gpu --toy --out /tmp/figures        tiny sizes on a CPU, to test the script
 
-The rates of a matrix product and of a copy are measured first; then come
+It first measures the rates of a matrix product and of a copy, then
 
 - `tests`: the tests that need CUDA, `pytest -m gpu`;
 - `train`: see `benchmarks.gpu_training`;
 - `decode`: see `benchmarks.gpu_decoding`.
 
-What fails is printed in one line and the next goes on; what there is no time for is said. Figures are merged into
-gpu.json under the card's name as they come, each part with its date and the versions of torch and transformers. The
-exit code is 1 if anything failed. Needs torch, transformers and PyYAML (and what the tests need), and no network.
+A failure is printed in one line and the next measurement starts; those without time left are listed at the end.
+Figures are merged into gpu.json under the card's name at once, each part with its date and the versions of torch and
+transformers. The exit code is 1 if anything failed. Needs torch, transformers and PyYAML (and the packages of the
+tests), and no network.
 """
 
 import argparse
@@ -37,15 +38,15 @@ import transformers
 
 from benchmarks import gpu_decoding, gpu_training
 from benchmarks.device import Device, Group
+from benchmarks.report import RESULTS, format_value
 from kebyt5_xm.durable import durable_file
 from kebyt5_xm.model.backbone import SHAPES
 
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
 PARTS = ("tests", "train", "decode")
 SECONDS = 300.0
-LEAST_SECONDS = 15.0
-"""With less time left nothing more is started: a step of base and its warm-up take about so long on an H100."""
+MIN_SECONDS = 15.0
+"""With less time left nothing is started. A step of base with its warm-up takes about this long on an H100."""
 TEST_SECONDS = 120.0
 
 Figures = dict[str, Any]
@@ -54,50 +55,50 @@ T = TypeVar("T")
 
 @dataclass
 class Session:
-    """One run of this benchmark: what it measures on, until when, and what it has found."""
+    """One run of this benchmark: device, file of figures, end time, and the names that failed or were skipped."""
 
     device: Device
     path: Path
     end: float
     failed: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     @property
     def seconds_left(self) -> float:
         return self.end - time.monotonic()
 
     def attempt(self, name: str, function: Callable[[], T]) -> T | None:
-        """Return what `function` returns; None, and a line, if it fails, and None if no time is left for it."""
-        if self.seconds_left < LEAST_SECONDS:
-            self.left_out.append(name)
+        """Call `function` and return its result; None if it fails (prints a line) or no time is left."""
+        if self.seconds_left < MIN_SECONDS:
+            self.skipped.append(name)
             return None
         try:
             return function()
-        except Exception as error:  # of a kernel, a library, the memory: the next may do
-            said = next(iter(str(error).splitlines()), "")[:200]
-            print(f"{name}: FAILED: {type(error).__name__}: {said}", flush=True)
+        except Exception as error:  # in a kernel, a library, or out of memory: the next may work
+            message = next(iter(str(error).splitlines()), "")[:200]
+            print(f"{name}: FAILED: {type(error).__name__}: {message}", flush=True)
             self.failed.append(name)
             return None
 
     def measure(self, part: str, groups: Iterable[Group]) -> None:
-        """Measure all of a part and keep the figures, group by group."""
+        """Measure one part, group by group, and store the figures."""
         for keys, build in groups:
             name = ".".join((part, *keys))
-            found: Figures = {}
-            for what, function in (self.attempt(name, build) or {}).items():
-                figures = self.attempt(f"{name}.{what}" if what else name, function)
+            group: Figures = {}
+            for key, function in (self.attempt(name, build) or {}).items():
+                figures = self.attempt(f"{name}.{key}" if key else name, function)
                 if figures is not None:
-                    shown = (f"{key} {_shown(value)}" for key, value in figures.items())
-                    print(f"{name} {what}".rstrip() + f": {', '.join(shown)}", flush=True)
-                    found |= {what: figures} if what else figures
-            self.device.forget()
-            if found:
-                self.keep((part, *keys), found)
+                    texts = (f"{figure} {format_value(value)}" for figure, value in figures.items())
+                    print(f"{name} {key}".rstrip() + f": {', '.join(texts)}", flush=True)
+                    group |= {key: figures} if key else figures
+            self.device.free_memory()
+            if group:
+                self.store((part, *keys), group)
 
-    def keep(self, keys: Sequence[str], figures: Figures) -> None:
-        """Put figures into the file, in place of earlier ones under the same keys."""
-        kept = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
-        place = kept.setdefault(self.device.name, {})
+    def store(self, keys: Sequence[str], figures: Figures) -> None:
+        """Write figures into the file, replacing earlier ones under the same keys."""
+        stored = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        place = stored.setdefault(self.device.name, {})
         for key in keys[:-1]:
             place = place.setdefault(key, {})
         place[keys[-1]] = {
@@ -108,11 +109,11 @@ class Session:
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with durable_file(self.path) as file:
-            file.write((json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode())
+            file.write((json.dumps(stored, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the benchmark; see the head of this file. Return the exit code."""
+    """Run the benchmark; see the top of this file. Return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
         description=__doc__,
@@ -120,8 +121,10 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--only", action="append", choices=PARTS, help="this part (may be repeated)")
     parser.add_argument("--sizes", nargs="+", choices=sorted(SHAPES), default=["small", "base"])
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"time for all ({SECONDS:g})")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help="where gpu.json is")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help=f"seconds for everything ({SECONDS:g})"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help="folder of gpu.json")
     parser.add_argument("--toy", action="store_true", help="tiny sizes on the CPU")
     options = parser.parse_args(args)
     if not options.toy and not torch.cuda.is_available():
@@ -138,31 +141,31 @@ def main(args: Sequence[str] | None = None) -> int:
         if part == "tests":
             limit = min(TEST_SECONDS, session.seconds_left)
             session.measure("tests", [((), lambda limit=limit: {"": partial(gpu_tests, limit)})])
-        elif not rates:  # where no product runs, nothing does
-            session.left_out.append(part)
+        elif not rates:  # without a matrix product nothing else runs
+            session.skipped.append(part)
         elif part == "train":
             session.measure(part, gpu_training.groups(options.sizes, session.device, rates))
         else:
             session.measure(part, gpu_decoding.groups(options.sizes, session.device, rates))
-    if session.left_out:
-        print(f"no time was left for: {', '.join(session.left_out)}")
+    if session.skipped:
+        print(f"no time was left for: {', '.join(session.skipped)}")
     if session.failed:
         print(f"failed: {', '.join(session.failed)}")
     return 1 if session.failed else 0
 
 
 def _rates(device: Device, rates: Figures) -> Figures:
-    rates.update(device.rates())
+    rates.update(device.measure_rates())
     return rates
 
 
 def gpu_tests(limit: float) -> Figures:
     """Run `pytest -m gpu` for at most `limit` seconds; return how many passed, failed and were skipped.
 
-    Only files that mark tests so are read: others may want packages that are not there.
+    Only files with such tests are collected: others may import packages that are not installed.
     """
     marked = [path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text("utf-8")]
-    # The options in pyproject.toml need pytest-timeout.
+    # Without pytest-timeout, the options in pyproject.toml would fail.
     plain = [] if importlib.util.find_spec("pytest_timeout") else ["-c", os.devnull, "--rootdir", str(ROOT)]
     paths = [str(ROOT), str(ROOT / "tests" / "tools")]
     with tempfile.TemporaryDirectory() as folder:
@@ -181,7 +184,7 @@ def gpu_tests(limit: float) -> Figures:
         try:
             printed, _ = tests.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
-            os.killpg(tests.pid, signal.SIGKILL)  # with the training that they started, which holds the card
+            os.killpg(tests.pid, signal.SIGKILL)  # including training processes, which hold the card
             tests.communicate()
             raise RuntimeError(f"not done after {limit:.0f} s") from None
         if not report.is_file():
@@ -198,10 +201,6 @@ def gpu_tests(limit: float) -> Figures:
         "skipped": counts["skipped"],
         "seconds": time.monotonic() - begin,
     }
-
-
-def _shown(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
 
 
 if __name__ == "__main__":

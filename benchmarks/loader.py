@@ -1,11 +1,10 @@
-"""Mixed lengths: what padding costs, and what global batches by length and packing make of it.
+"""Texts of mixed lengths: the cost of padding, with batches by number, by length, and packed.
 
 OMP_NUM_THREADS=2 python -m benchmarks.loader
 
-A mixture of short and long texts (30 to 1,500 bytes, log-uniform, as captions beside documents are) goes through the
-loader, and trains a tiny T5. Useful bytes are input and target ids, padding left out. Loading is measured in a fresh
-process for each way: its rate and memory without workers, then the private memory of two workers. A data worker is
-forked, so what is not private it shares.
+The loader reads short and long texts (30 to 1,500 bytes, log-uniform, like captions and documents), and a tiny T5
+trains on them. Useful bytes are input and target ids without padding. Loading is measured in a fresh process for each
+kind of batch: rate and memory without workers, then the private memory of two forked workers.
 """
 
 import json
@@ -13,7 +12,6 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -23,8 +21,7 @@ import numpy as np
 import psutil
 import torch
 
-from benchmarks.memory import memory_mb
-from benchmarks.report import write
+from benchmarks.report import call_in_fresh_process, memory_mb, write_report
 from benchmarks.training import TINY
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.loading.loader import Loader
@@ -43,7 +40,7 @@ SHORTEST, LONGEST = 30, 1500
 TARGET_BYTES = 40
 ROW_LENGTH = 1536
 MICRO_LENGTH = 8 * ROW_LENGTH
-LOADED, TRAINED = 400, 6
+NUM_LOADED, NUM_TRAINED = 400, 6
 BATCHES_BETWEEN_SAMPLES = 8
 TURNS = 3
 
@@ -52,21 +49,24 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         write_rows(Path(folder))
-        kinds = steps(Path(folder))
-        figures: dict[str, Any] = {name: in_fresh_process(Path(folder), name) for name in kinds}
-        taken = dict.fromkeys(kinds, 0.0)
-        model = tiny()
-        batches = {
-            name: list(islice(loader(kind, mixture), TRAINED)) for name, (kind, mixture) in kinds.items()
+        kinds = make_steps(Path(folder))
+        figures: dict[str, Any] = {
+            name: call_in_fresh_process(measure_loading, Path(folder), name) for name in kinds
         }
-        for _ in range(TURNS):  # in turns, so that a change of load falls on all alike
-            for name, chosen in batches.items():
-                taken[name] = max(taken[name], useful_bytes_per_s(model, chosen))
-        for name, rate in taken.items():
+        rates = dict.fromkeys(kinds, 0.0)
+        model = tiny_model()
+        batches = {
+            name: list(islice(make_loader(kind, mixture), NUM_TRAINED))
+            for name, (kind, mixture) in kinds.items()
+        }
+        for _ in range(TURNS):  # in turns, so that a change of load affects all kinds
+            for name, group in batches.items():
+                rates[name] = max(rates[name], useful_bytes_per_s(model, group))
+        for name, rate in rates.items():
             figures[name]["trained_useful_bytes_per_s"] = rate
-    figures["ratio_budgeted_to_padded"] = taken["budgeted"] / taken["padded"]
-    figures["ratio_packed_to_padded"] = taken["packed"] / taken["padded"]
-    write("loader", figures)
+    figures["ratio_budgeted_to_padded"] = rates["budgeted"] / rates["padded"]
+    figures["ratio_packed_to_padded"] = rates["packed"] / rates["padded"]
+    write_report("loader", figures)
 
 
 def write_rows(folder: Path) -> None:
@@ -76,8 +76,8 @@ def write_rows(folder: Path) -> None:
     (folder / "rows.jsonl").write_text("\n".join(rows) + "\n")
 
 
-def steps(folder: Path) -> dict[str, tuple[Steps, Mixture]]:
-    """Return the three ways to cut the same plan."""
+def make_steps(folder: Path) -> dict[str, tuple[Steps, Mixture]]:
+    """Return three ways to form batches from the same plan."""
     source = Manifest(
         str(folder / "rows.jsonl"), prompt="{text}", target="{answer}", max_source_length=LONGEST
     )
@@ -94,29 +94,24 @@ def steps(folder: Path) -> dict[str, tuple[Steps, Mixture]]:
     }
 
 
-def loader(kind: Steps, mixture: Mixture, num_workers: int = 0) -> Iterable[Batch]:
+def make_loader(kind: Steps, mixture: Mixture, num_workers: int = 0) -> Iterable[Batch]:
     orders = TrainingOrders(kind, rank=0, world_size=1, step=0, start=0, num_steps=10**6)
     return Loader(TrainingMicroBatches(mixture), orders, 10**6, num_workers, pin_memory=False)
 
 
-def in_fresh_process(folder: Path, name: str) -> dict[str, float]:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(loading, folder, name).result()
-
-
-def loading(folder: Path, name: str) -> dict[str, float]:
-    """Return how fast micro-batches come in this process, their padding, and the memory it takes."""
-    multiprocessing.set_start_method("fork", force=True)  # as in a run; a spawned process would spawn its own
-    kind, mixture = steps(folder)[name]
+def measure_loading(folder: Path, name: str) -> dict[str, float]:
+    """Measure the rate of loading in this process, the padding share, and the memory."""
+    multiprocessing.set_start_method("fork", force=True)  # as in a run; here the default is spawn
+    kind, mixture = make_steps(folder)[name]
     before = memory_mb()["Rss"]
     useful = positions = examples = 0
-    taken = 0.0
+    elapsed = 0.0
     resident = []
-    batches = iter(loader(kind, mixture))
-    for number in range(LOADED):
+    batches = iter(make_loader(kind, mixture))
+    for number in range(NUM_LOADED):
         started = time.perf_counter()
         batch = next(batches)
-        taken += time.perf_counter() - started
+        elapsed += time.perf_counter() - started
         useful += batch.num_ids
         positions += batch.inputs.input_ids.numel() + batch.labels.numel()
         packing = batch.inputs.packing
@@ -125,32 +120,32 @@ def loading(folder: Path, name: str) -> dict[str, float]:
             resident.append(memory_mb()["Rss"])
     peak = memory_mb()["VmHWM"]
     return {
-        "loaded_examples_per_s": examples / taken,
-        "loaded_useful_bytes_per_s": useful / taken,
+        "loaded_examples_per_s": examples / elapsed,
+        "loaded_useful_bytes_per_s": useful / elapsed,
         "padding_share": 1 - useful / positions,
         "resident_mb": median(resident),
         "resident_growth_mb": median(resident[len(resident) // 2 :]) - before,
         "resident_growth_mb_of_second_half": resident[-1] - resident[len(resident) // 2],
         "peak_resident_growth_mb": peak - before,
-        "private_mb_of_a_worker": worker_memory(kind, mixture),
+        "private_mb_of_a_worker": measure_worker_memory(kind, mixture),
     }
 
 
-def worker_memory(kind: Steps, mixture: Mixture) -> float:
-    """Return what a data worker that has loaded its share of the batches holds and shares with no other process."""
-    batches = iter(loader(kind, mixture, num_workers=2))
-    for _ in range(LOADED):
+def measure_worker_memory(kind: Steps, mixture: Mixture) -> float:
+    """Return the private MB of a data worker after it has loaded its share of the batches."""
+    batches = iter(make_loader(kind, mixture, num_workers=2))
+    for _ in range(NUM_LOADED):
         next(batches)
     return median(child.memory_full_info().uss / 1e6 for child in psutil.Process().children())
 
 
-def tiny() -> CrossModalT5:
+def tiny_model() -> CrossModalT5:
     backbone = Backbone(shape=TINY).build()
     return CrossModalT5(CrossModalT5Config(backbone.config.to_dict()), backbone, {}).train()
 
 
 def useful_bytes_per_s(model: CrossModalT5, batches: list[Batch]) -> float:
-    """Return the useful bytes of forward and backward passes over `batches` in a second."""
+    """Return the useful bytes per second of forward and backward passes over `batches`."""
     started = time.perf_counter()
     for batch in (batch.to("cpu") for batch in batches):
         logits = teacher_force(model, batch.inputs, batch.labels).logits

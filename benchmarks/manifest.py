@@ -2,24 +2,20 @@
 
 OMP_NUM_THREADS=1 python -m benchmarks.manifest
 
-Needs about 4 GB of disk for the while (in TMPDIR) and ten minutes, most of them for the length table. Opening and
-reading are measured in a fresh process, as a data worker is one: private pages (`Anonymous` of
-/proc/self/smaps_rollup) apart from all resident ones, which count what is mapped of the index too.
+Needs about 4 GB of temporary disk (in TMPDIR) and ten minutes, most of them for the length table. Opening and reading
+are measured in a fresh process, like a data worker: private pages (`Anonymous` of /proc/self/smaps_rollup), and all
+resident pages, which include the mapped part of the index.
 """
 
 import json
-import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.memory import memory_mb
-from benchmarks.report import write
+from benchmarks.report import call_in_fresh_process, memory_mb, write_report
 from kebyt5_xm.data.pool import num_cores
 from kebyt5_xm.data.sources.manifest import open_rows
 
@@ -27,29 +23,29 @@ NUM_ROWS = 10_000_000
 ROWS_WRITTEN_AT_ONCE = 100_000
 ROWS_READ = 100_000
 DEMANDED_OPENINGS_PER_S = 1
-"""An opened manifest within a second: "seconds" at most, on any machine."""
+"""A manifest opens within a second."""
 DEMANDED_ROWS_TO_PRIVATE_MB = 1_000_000
-"""Ten million rows in ten megabytes of private memory at most."""
+"""An opened manifest of ten million rows takes at most ten megabytes of private memory."""
 
 
 def main() -> None:
     figures: dict[str, Any] = {"rows": NUM_ROWS}
     with tempfile.TemporaryDirectory(prefix="manifest-benchmark-") as folder:
-        for name, make in {"json_lines": write_json_lines, "parquet": write_parquet}.items():
-            path = make(Path(folder))
+        for name, write_rows in {"json_lines": write_json_lines, "parquet": write_parquet}.items():
+            path = write_rows(Path(folder))
             figures[name] = {"file_mb": path.stat().st_size / 1e6}
             started = time.perf_counter()
             open_rows(path)
-            taken = time.perf_counter() - started
-            figures[name] |= {"indexing_s": taken, "indexed_rows_per_s": NUM_ROWS / taken}
+            elapsed = time.perf_counter() - started
+            figures[name] |= {"indexing_s": elapsed, "indexed_rows_per_s": NUM_ROWS / elapsed}
             figures[name]["index_mb"] = path.with_name(path.name + SUFFIXES[name]).stat().st_size / 1e6
-            figures[name] |= in_fresh_process(read_at_random, path)
-            if name == "json_lines":  # the rate of parquet's is that of its rows, and little else
+            figures[name] |= call_in_fresh_process(read_at_random, path)
+            if name == "json_lines":  # parquet's length table takes little more than reading its rows
                 figures["length_table"] = measure_lengths(path)
-            for made in path.parent.glob(f"{path.name}*"):
-                made.unlink()
+            for file in path.parent.glob(f"{path.name}*"):
+                file.unlink()
     kinds = ("json_lines", "parquet")
-    write(
+    write_report(
         "manifest",
         figures,
         demanded={
@@ -89,14 +85,9 @@ def rows(start: int) -> list[dict[str, str]]:
     ]
 
 
-def in_fresh_process(function: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, path).result()
-
-
 def read_at_random(path: Path) -> dict[str, float]:
-    """Open a manifest whose index is there, and read rows from all over it, none of them in order."""
-    import pyarrow.ipc  # noqa: F401  # libraries are loaded before the memory is measured
+    """Open an indexed manifest and read rows at random."""
+    import pyarrow.ipc  # noqa: F401  # load libraries before measuring memory
 
     before = memory_mb()
     started = time.perf_counter()
@@ -108,7 +99,7 @@ def read_at_random(path: Path) -> dict[str, float]:
     started = time.perf_counter()
     for number in draw:
         assert table.row(number)["question"].startswith(f"{number} ")
-    taken = time.perf_counter() - started
+    elapsed = time.perf_counter() - started
     after = memory_mb()
     private = opened["Anonymous"] - before["Anonymous"]
     return {
@@ -117,22 +108,22 @@ def read_at_random(path: Path) -> dict[str, float]:
         "private_growth_mb_of_opening": private,
         "resident_growth_mb_of_opening": opened["Rss"] - before["Rss"],
         "ratio_rows_to_private_mb_of_opening": NUM_ROWS / max(private, 1),
-        "random_rows_per_s": ROWS_READ / taken,
+        "random_rows_per_s": ROWS_READ / elapsed,
         "private_growth_mb_of_reading": after["Anonymous"] - opened["Anonymous"],
         "resident_growth_mb_of_reading": after["Rss"] - opened["Rss"],
     }
 
 
 def measure_lengths(path: Path) -> dict[str, float]:
-    """Return what the length table of text alone takes: no header is read, so this is the rate of the rows."""
+    """Measure the length table of a text-only manifest: no media headers are read, only rows."""
     from kebyt5_xm.data.sources.manifest_source import Manifest
 
     source = Manifest(str(path), prompt="{question}", target="{answer}")
     source.connect({})
     started = time.perf_counter()
     source.prepare(num_cores(), lambda _: None)
-    taken = time.perf_counter() - started
-    return {"processes": num_cores(), "seconds": taken, "rows_per_s": NUM_ROWS / taken}
+    elapsed = time.perf_counter() - started
+    return {"processes": num_cores(), "seconds": elapsed, "rows_per_s": NUM_ROWS / elapsed}
 
 
 if __name__ == "__main__":

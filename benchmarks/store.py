@@ -2,16 +2,14 @@
 
 OMP_NUM_THREADS=1 python -m benchmarks.store
 
-Needs about 5 GB of disk for the while (in TMPDIR) and two minutes. Memory is that of a fresh process
-that opens a store and reads chunks at random from all over it, beside `np.memmap` doing the same: private pages
-(`Anonymous` of /proc/self/smaps_rollup) apart from all resident ones, which count the mapped page cache too.
+Needs about 5 GB of temporary disk (in TMPDIR) and two minutes. Memory is measured in a fresh process that reads
+chunks at random, and compared with `np.memmap`: private pages (`Anonymous` of /proc/self/smaps_rollup), and all
+resident pages, which include the mapped page cache.
 """
 
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.memory import memory_mb
-from benchmarks.report import seconds, write
+from benchmarks.report import call_in_fresh_process, measure_seconds, memory_mb, write_report
 from kebyt5_xm.commands.prepare import prepare_text
 from kebyt5_xm.data.pool import num_cores
 from kebyt5_xm.data.text.denoising import SpanDenoising
@@ -37,9 +34,9 @@ CORPUS_BYTES = 400_000_000
 SMALL_BYTES, LARGE_BYTES = 40_000_000, 4_000_000_000
 CHUNK = SpanDenoising().chunk_length
 BATCH_SIZE = 64
-BATCHES_A_FETCH = 4
-BATCHES_COUNTED = 64
-ROWS_READ = 200_000
+BATCHES_PER_FETCH = 4
+NUM_BATCHES = 64
+NUM_ROWS_READ = 200_000
 DEMANDED_EXAMPLES_PER_S = 8_000
 
 
@@ -51,8 +48,8 @@ def main() -> None:
         write_store(stores["40_mb"], SMALL_BYTES)
         write_store(stores["4_gb"], LARGE_BYTES)
         figures["memory"] = {
-            reader: {name: in_fresh_process(reader, path) for name, path in stores.items()}
-            for reader in ("store", "memmap")
+            reader: {name: call_in_fresh_process(read, path) for name, path in stores.items()}
+            for reader, read in (("store", read_store), ("memmap", read_memmap))
         }
         figures["tensors"] = {name: measure_tensors(path) for name, path in stores.items()}
     resident = {
@@ -60,7 +57,7 @@ def main() -> None:
     }
     figures["ratio_4_gb_to_resident_growth"] = LARGE_BYTES / 1e6 / max(resident["store"], 1)
     figures["ratio_resident_growth_memmap_to_store"] = resident["memmap"] / max(resident["store"], 1)
-    write(
+    write_report(
         "store",
         figures,
         demanded={
@@ -70,19 +67,19 @@ def main() -> None:
     )
 
 
-def documents(num_bytes: int) -> list[bytes]:
-    """Return documents of 50 to 6,000 bytes, newlines excluded, that together are about `num_bytes`."""
+def make_documents(num_bytes: int) -> list[bytes]:
+    """Return documents of 50 to 6,000 bytes without newlines, about `num_bytes` together."""
     rng = np.random.default_rng(0)
-    made, size = [], 0
+    documents, size = [], 0
     while size < num_bytes:
         picks = rng.integers(0, len(SENTENCES), rng.integers(1, 64))
-        made.append("".join(SENTENCES[pick] for pick in picks).encode())
-        size += len(made[-1]) + 1
-    return made
+        documents.append("".join(SENTENCES[pick] for pick in picks).encode())
+        size += len(documents[-1]) + 1
+    return documents
 
 
 def write_store(path: Path, num_bytes: int) -> None:
-    block = documents(SMALL_BYTES // 10)
+    block = make_documents(SMALL_BYTES // 10)
     with StoreWriter(path, "ko", shard_bytes=500_000_000) as store:
         for _ in range(num_bytes // (SMALL_BYTES // 10)):
             for document in block:
@@ -91,7 +88,7 @@ def write_store(path: Path, num_bytes: int) -> None:
 
 def measure_prepare(directory: Path) -> dict[str, float]:
     corpus = directory / "corpus.txt"
-    block = b"\n".join(documents(CORPUS_BYTES // 10)) + b"\n"
+    block = b"\n".join(make_documents(CORPUS_BYTES // 10)) + b"\n"
     with corpus.open("wb") as file:
         for _ in range(10):
             file.write(block)
@@ -105,11 +102,6 @@ def measure_prepare(directory: Path) -> dict[str, float]:
     return figures
 
 
-def in_fresh_process(reader: str, path: Path) -> dict[str, float]:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit({"store": read_store, "memmap": read_memmap}[reader], path).result()
-
-
 def read_store(path: Path) -> dict[str, float]:
     def open_store() -> tuple:
         store = Store(path)
@@ -119,7 +111,7 @@ def read_store(path: Path) -> dict[str, float]:
 
 
 def read_memmap(path: Path) -> dict[str, float]:
-    """The peer: plain memory maps of the same files (of equal size; a last, smaller one is left out)."""
+    """Read through memory maps of the same files, for comparison; a smaller last file is left out."""
 
     def open_maps() -> tuple:
         files = sorted(path.glob("*.bytes"), key=lambda file: -file.stat().st_size)
@@ -146,15 +138,15 @@ def read_at_random(open_reader: Callable[[], tuple[int, Callable]]) -> dict[str,
     opened = time.perf_counter()
     rng = np.random.default_rng(0)
     samples = []
-    for number in range(ROWS_READ // BATCH_SIZE):
+    for number in range(NUM_ROWS_READ // BATCH_SIZE):
         chunks(rng.integers(0, num_rows, BATCH_SIZE))
         if number % 64 == 0:
             samples.append(memory_mb())
-    taken = time.perf_counter() - opened
+    elapsed = time.perf_counter() - opened
     late = samples[len(samples) // 2 :]
     return {
         "opening_ms": (opened - started) * 1e3,
-        "chunks_per_s": ROWS_READ / taken,
+        "chunks_per_s": NUM_ROWS_READ / elapsed,
         "private_growth_mb": median(sample["Anonymous"] for sample in late) - before["Anonymous"],
         "resident_growth_mb": median(sample["Rss"] for sample in late) - before["Rss"],
         "peak_resident_growth_mb": samples[-1]["VmHWM"] - before["Rss"],
@@ -188,26 +180,26 @@ def measure_tensors(path: Path) -> dict[str, float]:
     batches = Batches(path)
 
     def in_process() -> None:
-        for number in range(BATCHES_COUNTED):
+        for number in range(NUM_BATCHES):
             batches[number]
 
     def from_worker(worker: Iterator[list]) -> None:
-        for _ in range(BATCHES_COUNTED // BATCHES_A_FETCH):
+        for _ in range(NUM_BATCHES // BATCHES_PER_FETCH):
             next(worker)
 
     loader = DataLoader(
-        batches,  # pyright: ignore[reportArgumentType]  # anything with a length and items will do
-        batch_size=BATCHES_A_FETCH,
+        batches,  # pyright: ignore[reportArgumentType]  # anything with a length and items works
+        batch_size=BATCHES_PER_FETCH,
         sampler=range(len(batches)),
         collate_fn=list,
         num_workers=1,
     )
-    # Not in turns: a worker that was started goes on while the process would be measured.
-    in_process_seconds = seconds({"": in_process})[""]
-    worker_seconds = seconds({"": partial(from_worker, iter(loader))})[""]
+    # Not in turns: a started worker would keep running while the process is measured.
+    in_process_seconds = measure_seconds({"": in_process})[""]
+    worker_seconds = measure_seconds({"": partial(from_worker, iter(loader))})[""]
     return {
-        "examples_per_s_in_process": BATCHES_COUNTED * BATCH_SIZE / in_process_seconds,
-        "examples_per_s_from_1_worker": BATCHES_COUNTED * BATCH_SIZE / worker_seconds,
+        "examples_per_s_in_process": NUM_BATCHES * BATCH_SIZE / in_process_seconds,
+        "examples_per_s_from_1_worker": NUM_BATCHES * BATCH_SIZE / worker_seconds,
     }
 
 

@@ -1,4 +1,4 @@
-"""A training step: attention by sdpa against eager, in bytes and model FLOP a second.
+"""A training step with sdpa and with eager attention, in bytes and model FLOP per second.
 
     python -m benchmarks.training                            CUDA: small, bf16; CPU: a tiny shape, fp32
     python -m benchmarks.training --size base --batch 32     on a GPU
@@ -11,7 +11,7 @@ import argparse
 
 import torch
 
-from benchmarks.report import seconds, write
+from benchmarks.report import measure_seconds, write_report
 from kebyt5_xm.commands.doctor.flops import step_flops
 from kebyt5_xm.data.batch import Batch, Progress
 from kebyt5_xm.data.inputs import Inputs
@@ -25,8 +25,8 @@ from kebyt5_xm.optimizers import RMSScaledAdamW
 TINY = {"d_model": 128, "d_ff": 256, "num_heads": 4, "num_layers": 3, "num_decoder_layers": 2, "d_kv": 32}
 
 
-def batch_of(size: int, objective: SpanDenoising, device: str) -> Batch:
-    """Return random full rows, as denoising makes them."""
+def random_batch(size: int, objective: SpanDenoising, device: str) -> Batch:
+    """Return random rows without padding, as denoising makes them."""
     torch.manual_seed(0)
     return Batch(
         Inputs(
@@ -66,7 +66,7 @@ class Step:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the benchmark; see the head of this file."""
+    """Run the benchmark; see the top of this file."""
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
     parser.add_argument("--size", choices=sorted(SHAPES), default="small" if cuda else None)
@@ -75,13 +75,13 @@ def main(args: list[str] | None = None) -> None:
     options = parser.parse_args([] if args is None else args)
     device = "cuda" if cuda else "cpu"
     objective = SpanDenoising(inputs_length=options.inputs_length)
-    batch = batch_of(options.batch, objective, device)
+    batch = random_batch(options.batch, objective, device)
     shape = None if options.size else TINY
     steps = {
         kind: Step(Backbone(size=options.size, shape=shape, attention=kind), batch, device)
         for kind in ("sdpa", "eager")
     }
-    taken = seconds(steps)
+    times = measure_seconds(steps)
     flops = options.batch * step_flops(
         steps["sdpa"].config, objective.inputs_length, objective.targets_length
     )
@@ -92,13 +92,13 @@ def main(args: list[str] | None = None) -> None:
         "inputs_length": objective.inputs_length,
         **{
             kind: {"bytes_per_s": batch.num_ids / time, "model_tflop_per_s": flops / time / 1e12}
-            for kind, time in taken.items()
+            for kind, time in times.items()
         },
-        "ratio_sdpa_to_eager": taken["eager"] / taken["sdpa"],
+        "ratio_sdpa_to_eager": times["eager"] / times["sdpa"],
     }
     if cuda:
         figures["peak_memory_gb_of_both"] = torch.cuda.max_memory_allocated() / 1e9
-    write("training", figures)
+    write_report("training", figures)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The demo: `make demo`, or `python -m demo` in the repository's root.
 
-Real text of four languages from installed packages is prepared, and a tiny byte-level T5 is pretrained on it by
-span denoising, exported, and asked by plain transformers to fill gaps in held-out text. Then an overlay of YAML
-adds handwritten digits, and another one spoken numbers; text trains on beside them. Held-out images, and
-recordings of voices that were never heard, are read at the end. All of it lies in runs/demo/, which every start
-makes afresh. Offline, no GPU.
+It prepares real text in four languages from installed packages, pretrains a tiny byte-level T5 on it by span
+denoising, exports it, and fills gaps in held-out text with plain transformers. Then one overlay of YAML adds
+handwritten digits, and another one spoken numbers, while text stays in training. At the end the model answers
+held-out images, and recordings of voices that training never heard. Everything is in runs/demo/, which every start
+empties. Offline, no GPU.
 """
 
 import argparse
@@ -13,14 +13,13 @@ import time
 from collections.abc import Sequence
 
 from demo import console, folder, report, requirements
-from demo.results import Results
 from kebyt5_xm.errors import exit_on_user_error
 
 THREADS = {
-    "OMP_NUM_THREADS": "2",  # more gain nothing on matrices as small as these, and the figures would differ
-    "OMP_WAIT_POLICY": "PASSIVE",  # else, on cores shared with others, waiting threads take ten times the time
+    "OMP_NUM_THREADS": "2",  # more do not help with such small matrices, and would change the figures
+    "OMP_WAIT_POLICY": "PASSIVE",  # otherwise, on shared cores, waiting threads make it ten times slower
 }
-"""Environment of the demo's process, unless the user's own says otherwise. OpenMP reads it as torch loads."""
+"""Environment of the demo's process; the user's own takes precedence. OpenMP reads it when torch is imported."""
 
 
 def main() -> None:
@@ -34,33 +33,33 @@ def main() -> None:
 
 
 def run(options: Sequence[str] = (), num_numbers: int = 100) -> None:
-    """Run all stages in this one process, since imports alone take 10 to 25 seconds.
+    """Run all stages in one process, since imports take 10 to 25 seconds.
 
-    `options` go to `train.py` behind every stage's recipes; numbers from 0 to `num_numbers` - 1 are spoken.
+    `options` are added to every command line of `train.py`; the spoken numbers are 0 to `num_numbers` - 1.
     """
     start = time.perf_counter()
     os.environ.update(THREADS | os.environ)
     requirements.check()
-    folder.start_afresh()
+    folder.make_empty()
     print("importing torch, lightning and transformers ...", flush=True)
     from demo import media_stages, text_stage
 
     console.quiet()
     imports = time.perf_counter() - start
-    results = Results()
+    results = report.Results()
 
     stages = {
-        "text": (lambda: text_stage.run(options), report.restored),
+        "text": (lambda: text_stage.run(options), report.restored_table),
         "image": (lambda: media_stages.run_image(options), report.image_examples),
         "joint": (lambda: media_stages.run_joint(options, num_numbers), report.joint_examples),
     }
-    for name, (stage, shown) in stages.items():
-        results.figures[name] = stage()
+    for name, (run_stage, make_table) in stages.items():
+        results.figures[name] = run_stage()
         results.write(time.perf_counter() - start, imports)
-        print(shown(results.figures[name]), flush=True)
+        print(make_table(results.figures[name]), flush=True)
 
     console.heading("the demo's figures")
-    print(report.ending(results.figures))
+    print(report.final_summary(results.figures))
 
 
 if __name__ == "__main__":

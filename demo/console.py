@@ -1,4 +1,4 @@
-"""What the demo prints: headings, the commands it runs, tables; and what it keeps from being printed."""
+"""Prints the demo's headings, commands and tables; silences other messages."""
 
 import contextlib
 import io
@@ -9,18 +9,23 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-UNTOLD = ("Seed set to", "GPU available: False", "TPU available: False", "`Trainer.fit` stopped: `max_steps=")
-"""How the messages of Lightning 2.6 begin that say nothing to a user of the demo: it tells or knows that itself."""
+SILENCED = (
+    "Seed set to",
+    "GPU available: False",
+    "TPU available: False",
+    "`Trainer.fit` stopped: `max_steps=",
+)
+"""First words of Lightning 2.6's messages that do not help a user of the demo."""
 
 
 def quiet() -> None:
-    """Keep `UNTOLD` and transformers' bars from being printed. To be called before Lightning's first message."""
+    """Silence the messages `SILENCED` and transformers' progress bars. Call it before Lightning's first message."""
     from transformers.utils import logging as transformers_logging
 
     from kebyt5_xm.training.library_messages import silence
 
     transformers_logging.disable_progress_bar()
-    silence(*UNTOLD)
+    silence(*SILENCED)
 
 
 def heading(text: str) -> None:
@@ -28,7 +33,7 @@ def heading(text: str) -> None:
 
 
 def command(*words: str | Path) -> None:
-    """Print a command as one would type it in the folder where the demo was started."""
+    """Print a command as typed in the working folder."""
     print(f"$ {shlex.join(_relative(word) for word in words)}", flush=True)
 
 
@@ -37,9 +42,9 @@ def _relative(word: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def summary_left_out() -> Iterator[None]:
-    """Keep what a command prints about its success to itself; what it says about problems is printed."""
-    problems = io.StringIO()  # no terminal, so no progress bar is drawn on it
+def hidden_summary() -> Iterator[None]:
+    """Hide a command's standard output; print its errors at the end."""
+    problems = io.StringIO()  # not a terminal, so no progress bar appears
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(problems):
             yield
@@ -48,10 +53,9 @@ def summary_left_out() -> Iterator[None]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str | float | None]], text_columns: int = 1) -> str:
-    """Return rows as aligned columns: the first `text_columns` to the left, the rest to the right.
+    """Return rows as aligned columns: the first `text_columns` left-aligned, the rest right-aligned.
 
-    Floats get two decimals, None is a dash. A Korean, Chinese or Japanese character takes two columns of a
-    terminal.
+    Floats have two decimals, None is a dash. A Korean, Chinese or Japanese character is two terminal columns wide.
     """
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
     widths = [max(_width(line[column]) for line in cells) for column in range(len(header))]

@@ -4,22 +4,23 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.manifests import Manifests, content_hash, write_manifests
-from demo.numbers import DIGITS, LANGUAGES
+from demo.folder import Manifests, content_hash, write_manifests
+from demo.speech import DIGIT_WORDS
+from demo.text import LANGUAGES
 from kebyt5_xm.errors import UserError
 
 SIDE = 32  # pixels; the originals are 8 x 8
 HELD_OUT_ONE_IN = 5
 CAPTIONS = {"ko": "숫자 {}", "en": "the digit {}", "zh": "数字{}", "ja": "数字の{}"}
-WRITTEN = DIGITS | {"ja": DIGITS["zh"]}  # a caption has kanji; only speech needs kana
+WRITTEN_DIGITS = DIGIT_WORDS | {"ja": DIGIT_WORDS["zh"]}  # captions have kanji; only speech needs kana
 
 
 def write_digits(folder: Path) -> Manifests:
     """Write images/NNNN.png (grey, 32 x 32), train.jsonl and heldout.jsonl; return the manifests.
 
     Columns: image, caption, language (ko, en, zh, ja), digit. A training image has a row in each language, a
-    held-out image one row, its language by turns. One image in five is held out, by the hash of its pixels,
-    so that equal images fall on one side. 1797 images of 43 writers (UCI, Alpaydin & Kaynak 1998).
+    held-out image one row, with languages in turn. One image in five is held out, by the hash of its pixels, so equal
+    images are never on both sides. 1797 images of 43 writers (UCI, Alpaydin & Kaynak 1998).
     Raises UserError if scikit-learn or Pillow is not installed.
     """
     try:
@@ -37,7 +38,7 @@ def write_digits(folder: Path) -> Manifests:
         rows = [
             {
                 "image": name,
-                "caption": CAPTIONS[language].format(WRITTEN[language][digit]),
+                "caption": CAPTIONS[language].format(WRITTEN_DIGITS[language][digit]),
                 "language": language,
                 "digit": digit,
             }

@@ -1,4 +1,4 @@
-"""How well a model reads held-out images or recordings, beside the best answer that ignores them."""
+"""Scores a model on held-out images or recordings, and the best constant answers for comparison."""
 
 import json
 from collections import Counter
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo.numbers import LANGUAGES
+from demo.text import LANGUAGES
 
 BATCH_SIZE = 64
 MAX_NEW_TOKENS = 40
-"""Bytes; the longest target here has 27."""
-EXAMPLES_A_LANGUAGE = 2
+"""Bytes; the longest target has 27."""
+EXAMPLES_PER_LANGUAGE = 2
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,15 @@ class HeldOut:
 
 
 def evaluate(run: Path, held_out: HeldOut) -> dict[str, Any]:
-    """Return the figures of the run's best checkpoint on all held-out items; keys as in `demo.results`."""
+    """Return the figures of the run's best checkpoint on all held-out items; keys as in `demo.report.Results`."""
     from kebyt5_xm.model.cross_modal import CrossModalT5
 
     model = CrossModalT5.from_pretrained(run)
-    rows = sorted(
-        held_out.rows(), key=lambda row: row.get("seconds", 0)
-    )  # recordings of like length together
+    # recordings of similar length together
+    rows = sorted(held_out.rows(), key=lambda row: row.get("seconds", 0))
     wrote: list[str] = []
     for start in range(0, len(rows), BATCH_SIZE):
-        segments: list[Any] = [  # as the recipes' prompts have it: the medium, then the language
+        segments: list[Any] = [  # like the recipes' prompts: the medium, then the language
             [
                 (held_out.modality, held_out.manifest.parent / row[held_out.media_column]),
                 f" {row['language']}:",
@@ -52,9 +51,9 @@ def evaluate(run: Path, held_out: HeldOut) -> dict[str, Any]:
 def figures(
     rows: Sequence[dict], wrote: Sequence[str], target_column: str, media_column: str
 ) -> dict[str, Any]:
-    """Return exact match and character error rate by language and over all, and the same for ignoring."""
+    """Return exact match and character error rate, by language and in total, and those of constant answers."""
     targets = [row[target_column] for row in rows]
-    constant = {
+    constants = {
         language: best_constants(
             [t for t, row in zip(targets, rows, strict=True) if row["language"] == language]
         )
@@ -63,17 +62,17 @@ def figures(
     languages, examples = {}, []
     for language in LANGUAGES:
         here = [n for n, row in enumerate(rows) if row["language"] == language]
-        said, were = [wrote[n] for n in here], [targets[n] for n in here]
+        answers, references = [wrote[n] for n in here], [targets[n] for n in here]
         languages[language] = {
             "items": len(here),
-            **scores(said, were),
-            "ignoring": _ignoring(constant, [rows[n] for n in here], were),
+            **scores(answers, references),
+            "ignoring": _ignoring(constants, [rows[n] for n in here], references),
         }
         examples += [
             {"language": language, "file": rows[n][media_column], "wrote": wrote[n], "was": targets[n]}
-            for n in here[:: max(1, len(here) // EXAMPLES_A_LANGUAGE)][:EXAMPLES_A_LANGUAGE]
+            for n in here[:: max(1, len(here) // EXAMPLES_PER_LANGUAGE)][:EXAMPLES_PER_LANGUAGE]
         ]
-    ignoring = _ignoring(constant, rows, targets)
+    ignoring = _ignoring(constants, rows, targets)
     return {
         "items": len(rows),
         **scores(wrote, targets),
@@ -84,7 +83,7 @@ def figures(
 
 
 def scores(wrote: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
-    """Return the share of exact matches, and the edits a character of the targets that `wrote` needs."""
+    """Return the share of exact matches, and the edits of `wrote` per character of the targets."""
     from torchmetrics.functional.text import char_error_rate
 
     exact = sum(a == b for a, b in zip(wrote, targets, strict=True)) / len(targets)
@@ -93,20 +92,20 @@ def scores(wrote: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
 
 def best_constants(targets: Sequence[str]) -> tuple[str, str]:
     """Return the one answer with the most exact matches, and the one with the fewest edits."""
-    most = Counter(targets).most_common(1)[0][0]
-    fewest = min(
+    most_frequent = Counter(targets).most_common(1)[0][0]
+    fewest_edits = min(
         sorted(set(targets)),
         key=lambda answer: scores([answer] * len(targets), targets)["character_error_rate"],
     )
-    return most, fewest
+    return most_frequent, fewest_edits
 
 
 def _ignoring(
-    constant: dict[str, tuple[str, str]], rows: Sequence[dict], targets: Sequence[str]
+    constants: dict[str, tuple[str, str]], rows: Sequence[dict], targets: Sequence[str]
 ) -> dict[str, float]:
-    most = scores([constant[row["language"]][0] for row in rows], targets)
-    fewest = scores([constant[row["language"]][1] for row in rows], targets)
+    by_frequency = scores([constants[row["language"]][0] for row in rows], targets)
+    by_edits = scores([constants[row["language"]][1] for row in rows], targets)
     return {
-        "exact_match": most["exact_match"],
-        "character_error_rate": fewest["character_error_rate"],
+        "exact_match": by_frequency["exact_match"],
+        "character_error_rate": by_edits["character_error_rate"],
     }

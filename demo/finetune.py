@@ -1,7 +1,7 @@
 """Fine-tuning after the demo: `make demo-finetune`, or `python -m demo.finetune` in the repository's root.
 
-The model that `make demo` has trained on text, images and speech learns three tasks from one YAML: what kind of thing
-a name names, which digit a picture shows, which number a voice says. It ends with a report, one page of HTML.
+The model that `make demo` trained on text, images and speech learns three tasks from one YAML: classify names by
+kind, read digits, transcribe spoken numbers. It ends with a report, one page of HTML.
 """
 
 import os
@@ -16,34 +16,29 @@ from kebyt5_xm.errors import UserError, exit_on_user_error
 RECIPE_NAMES = ("text", "image", "speech", "finetune")
 RUN = FOLDER / "finetune"
 NAMES = DATA / "names"
-NEEDED = (FOLDER / "joint" / "config.yaml", EXPORTS / "joint" / "adapters")
-"""What `make demo` leaves behind when it has come to its end."""
+REQUIRED = (FOLDER / "joint" / "config.yaml", EXPORTS / "joint" / "adapters")
+"""Paths that exist after a complete `make demo`."""
 
 
 def run(*options: str) -> None:
-    """Make the names, fine-tune and write the report; `options` go to `train.py` behind the recipes."""
+    """Write the names, fine-tune and write the report; `options` are added to the command line of `train.py`."""
     start = time.perf_counter()
     os.environ.update(THREADS | os.environ)
     requirements.check()
-    if missing := [path for path in NEEDED if not path.exists()]:
-        raise UserError(f"found no {missing[0]}, expected what `make demo` leaves; run `make demo` first")
-    _clear()
+    if missing := [path for path in REQUIRED if not path.exists()]:
+        raise UserError(f"found no {missing[0]}, expected the files of `make demo`; run `make demo` first")
+    if RUN.exists():  # of an earlier fine-tuning
+        shutil.rmtree(RUN)
     print("importing torch, lightning and transformers ...", flush=True)
-    from demo.media_stages import train
     from demo.names import write_names
+    from demo.text_stage import train
 
     console.quiet()
-    console.heading("fine-tune: three tasks from one YAML, text beside them")
+    console.heading("fine-tune: three tasks from one YAML, and text")
     manifests = write_names(NAMES)
     print(f"{manifests.train_rows} names to train on, {manifests.heldout_rows} held out")
     train([RECIPES / f"{name}.yaml" for name in RECIPE_NAMES], options)
     print(f"\nin {time.perf_counter() - start:.0f} s; open {RUN / 'report.html'}")
-
-
-def _clear() -> None:
-    """Delete the run of an earlier fine-tuning: the demo's folder is its own."""
-    if RUN.exists():
-        shutil.rmtree(RUN)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""The demo's folder, `runs/demo/`: what lies where, and starting it afresh."""
+"""The demo's folder `runs/demo/`: its paths, emptying it, and the manifests of its data sets."""
 
+import hashlib
+import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from kebyt5_xm.errors import UserError
@@ -8,19 +11,19 @@ from kebyt5_xm.errors import UserError
 RECIPES = Path(__file__).parents[1] / "configs" / "demo"
 
 FOLDER = Path("runs/demo")
-"""Relative to where the demo is started, as are the same paths in its recipes."""
+"""Relative to the working folder, like the same paths in the demo's recipes."""
 DATA = FOLDER / "data"
 EXPORTS = FOLDER / "export"
 RESULTS = FOLDER / "results.json"
 
 MARKER = FOLDER / ".made-by-the-demo"
-"""Its presence says that the folder is the demo's own and may be deleted."""
+"""Marks the folder as made by the demo, so that the demo may delete it."""
 
 
-def start_afresh() -> None:
-    """Make `runs/demo/`, empty; an earlier demo's is deleted.
+def make_empty() -> None:
+    """Make `runs/demo/` empty; deletes the files of an earlier demo.
 
-    Raises UserError, and touches nothing, if the folder was not made by the demo.
+    Raises UserError, and deletes nothing, if the folder was not made by the demo.
     """
     if FOLDER.is_symlink() or (FOLDER.exists() and not MARKER.is_file() and not _is_empty(FOLDER)):
         raise UserError(
@@ -34,3 +37,28 @@ def start_afresh() -> None:
 
 def _is_empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
+
+
+@dataclass(frozen=True)
+class Manifests:
+    """The two manifests of a data set, JSON lines with media paths relative to their folder."""
+
+    train: Path
+    heldout: Path
+    train_rows: int
+    heldout_rows: int
+
+
+def write_manifests(folder: Path, train: list[dict], heldout: list[dict]) -> Manifests:
+    """Write train.jsonl and heldout.jsonl, ordered by the rows' hashes, so that any part resembles the whole."""
+    manifests = Manifests(folder / "train.jsonl", folder / "heldout.jsonl", len(train), len(heldout))
+    for path, rows in ((manifests.train, train), (manifests.heldout, heldout)):
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        path.write_bytes("".join(f"{line}\n" for line in sorted(lines, key=content_hash)).encode())
+    return manifests
+
+
+def content_hash(content: str | bytes) -> int:
+    """Return a 64-bit hash of the content, the same on every machine."""
+    raw = content.encode() if isinstance(content, str) else content
+    return int.from_bytes(hashlib.sha256(raw).digest()[:8])

@@ -1,4 +1,4 @@
-"""The stages with media: digits beside text, then spoken numbers beside both. Each is an overlay of YAML."""
+"""The stages with media, each an overlay of YAML: add digits to text, then spoken numbers to both."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,16 +7,14 @@ from typing import Any
 from demo import console
 from demo.digits import write_digits
 from demo.evaluate import HeldOut, evaluate
-from demo.folder import DATA, EXPORTS, FOLDER, RECIPES
-from demo.numbers import LANGUAGES
+from demo.folder import DATA, FOLDER, RECIPES
 from demo.speech import write_speech
+from demo.text import LANGUAGES
 from demo.text_stage import RECIPE as TEXT_RECIPE
 from demo.text_stage import RUN as TEXT_RUN
-from demo.text_stage import Clock
-from kebyt5_xm.commands import cli
+from demo.text_stage import Clock, export, train
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
-from kebyt5_xm.training import cli as training
 
 IMAGE_RECIPES = (TEXT_RECIPE, RECIPES / "image.yaml")
 JOINT_RECIPES = (*IMAGE_RECIPES, RECIPES / "speech.yaml")
@@ -28,7 +26,7 @@ NUMBERS = HeldOut("speech", DATA / "speech" / "heldout.jsonl", "audio", "transcr
 
 
 def run_image(options: Sequence[str] = ()) -> dict[str, Any]:
-    """Run the stage of text and digits and return its figures; `options` go to `train.py` behind the recipes."""
+    """Run the stage of text and digits and return its figures; `options` are added to `train.py`'s."""
     clock = Clock()
     console.heading("image: handwritten digits with captions in four languages, laid over text by one YAML")
     with clock("data"):
@@ -39,11 +37,11 @@ def run_image(options: Sequence[str] = ()) -> dict[str, Any]:
     with clock("export"):
         export(IMAGE_RUN)
     with clock("evaluate"):
-        found = evaluate(IMAGE_RUN, DIGITS)
+        evaluated = evaluate(IMAGE_RUN, DIGITS)
     return {
         "run": str(IMAGE_RUN),
         "steps": Run(IMAGE_RUN).results()["steps"],
-        **found,
+        **evaluated,
         "seconds": clock.seconds,
     }
 
@@ -73,24 +71,8 @@ def run_joint(options: Sequence[str] = (), num_numbers: int = NUM_NUMBERS) -> di
     }
 
 
-def train(recipes: Sequence[Path], options: Sequence[str]) -> None:
-    """Train on the recipes laid over one another, printing the command."""
-    words = [word for recipe in recipes for word in ("-c", recipe)]
-    console.command("python", "train.py", "fit", *words, *options)
-    training.main(["fit", *map(str, words), *options])
-
-
-def export(run: Path) -> Path:
-    """Export a run, printing the command, and return the folder."""
-    folder = EXPORTS / run.name
-    console.command("kebyt5-xm", "export", run, "--out", folder)
-    with console.summary_left_out():
-        cli.run("export", [str(run), "--out", str(folder)])
-    return folder
-
-
 def bits_per_byte(run: Path) -> dict[str, float]:
     """Return the bits per byte of each language's held-out text at the exported checkpoint."""
-    trained = Run(run)
-    _, parts = trained.validation(checkpoint_step(trained.checkpoint()))
+    directory = Run(run)
+    _, parts = directory.validation(checkpoint_step(directory.checkpoint()))
     return {language: parts[f"text/{language}"]["bits_per_byte"] for language in LANGUAGES}

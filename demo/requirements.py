@@ -1,4 +1,4 @@
-"""What the demo needs beyond the core, read from this project's own metadata."""
+"""Checks that the demo's packages are installed, by this project's own metadata."""
 
 from importlib.metadata import PackageNotFoundError, distribution, requires
 
@@ -11,15 +11,15 @@ PROJECT = "kebyt5-xm"
 
 def check(extra: str = "demo") -> None:
     """Raise UserError if a package of the extra is not installed."""
-    if absent := [name for name in _packages(extra) if not _installed(name)]:
+    if missing := [name for name in _packages(extra) if not _installed(name)]:
         raise UserError(
-            f"found no {', '.join(absent)}, expected everything of the extra '{extra}'; "
+            f"found no {', '.join(missing)}, expected everything of the extra '{extra}'; "
             f"run: pip install '{PROJECT}[{extra}]'"
         )
 
 
 def _packages(extra: str) -> list[str]:
-    """Return the distributions of an extra, those of the extras that it names included."""
+    """Return the distributions of an extra, including those of the extras that it names."""
     try:
         requirements = [Requirement(text) for text in requires(PROJECT) or []]
     except PackageNotFoundError as error:

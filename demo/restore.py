@@ -1,4 +1,4 @@
-"""Filling gaps in held-out text with an exported backbone, through transformers alone."""
+"""Fills gaps in held-out text with an exported backbone, with transformers alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,42 +8,38 @@ from typing import Any
 from kebyt5_xm.vocabulary import decode, sentinel_ids
 
 FIRST, SECOND = sentinel_ids("descending", 2).tolist()
-"""The ids of the first and the second removed span; where there is one span, the second ends the answer."""
+"""Sentinel ids of the first and the second removed span; with one span, the second one ends the answer."""
 LINE_BYTES = range(36, 71)
 GAP_BYTES = 12
-"""Four characters of Korean, Chinese or Japanese; spans in training have 19 bytes on average."""
+"""Four Korean, Chinese or Japanese characters; spans in training average 19 bytes."""
 MAX_NEW_TOKENS = 24
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A line with a gap in its middle: `before` and `after` are given, `was` is to be written."""
+    """A line with a gap in its middle: `before` and `after` are the input, `was` is the target."""
 
     language: str
     before: str
     was: str
     after: str
 
-    @property
-    def shown(self) -> str:
-        return f"{self.before}⟨…⟩{self.after}"
-
 
 def cut_gaps(language: str, lines: Sequence[str], count: int) -> list[Gap]:
-    """Cut a gap of about `GAP_BYTES` out of each of the first `count` lines of a middling length."""
+    """Cut a gap of about `GAP_BYTES` out of each of the first `count` lines of `LINE_BYTES` length."""
     fitting = [line for line in lines if len(line.encode()) in LINE_BYTES]
     return [_cut(language, line) for line in fitting[:count]]
 
 
 def _cut(language: str, line: str) -> Gap:
     raw = line.encode()
-    before = raw[: (len(raw) - GAP_BYTES) // 2].decode("utf-8", "ignore")  # whole characters alone
+    before = raw[: (len(raw) - GAP_BYTES) // 2].decode("utf-8", "ignore")  # whole characters only
     was = raw[len(before.encode()) :][:GAP_BYTES].decode("utf-8", "ignore")
     return Gap(language, before, was, line[len(before) + len(was) :])
 
 
 def restore(export: Path, gaps: Sequence[Gap]) -> list[str]:
-    """Return what the model in the folder `export` writes into each gap, greedily."""
+    """Return the text that the exported model writes into each gap, decoded greedily."""
     import torch
     from transformers import AutoTokenizer, T5ForConditionalGeneration
 
@@ -53,7 +49,7 @@ def restore(export: Path, gaps: Sequence[Gap]) -> list[str]:
         [
             *tokenizer(gap.before, add_special_tokens=False).input_ids,
             FIRST,
-            *tokenizer(gap.after).input_ids,  # the end of sequence included
+            *tokenizer(gap.after).input_ids,  # with the end of sequence
         ]
         for gap in gaps
     ]
@@ -69,4 +65,4 @@ def _first_span(ids: list[int], eos: int) -> str:
     ends = [n for n in range(start, len(ids)) if ids[n] in (SECOND, eos)]
     if ends:
         return decode(ids[start : ends[0]])
-    return decode(ids[start:]).rstrip("\ufffd")  # cut at MAX_NEW_TOKENS, within a character perhaps
+    return decode(ids[start:]).rstrip("\ufffd")  # cut at MAX_NEW_TOKENS, perhaps within a character

@@ -1,4 +1,4 @@
-"""Numbers spoken in four languages by espeak-ng, several voices; the held-out voices are not in training."""
+"""Numbers from 0 to 99 in words of four languages, spoken by espeak-ng; the held-out voices are not in training."""
 
 import ctypes
 import subprocess
@@ -9,11 +9,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.manifests import Manifests, content_hash, write_manifests
-from demo.numbers import LANGUAGES, number_words
+from demo.folder import Manifests, content_hash, write_manifests
+from demo.text import LANGUAGES
 from kebyt5_xm.errors import UserError
 
-SAMPLE_RATE = 16000  # Hz, written; espeak-ng itself speaks at 22050
+DIGIT_WORDS = {
+    "ko": ["영", "일", "이", "삼", "사", "오", "육", "칠", "팔", "구"],
+    "en": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+    "zh": ["零", "一", "二", "三", "四", "五", "六", "七", "八", "九"],
+    # In kana: espeak-ng reads no kanji in Japanese.
+    "ja": ["ぜろ", "いち", "に", "さん", "よん", "ご", "ろく", "なな", "はち", "きゅう"],
+}
+TEN = {"ko": "십", "zh": "十", "ja": "じゅう"}
+ENGLISH_TEENS = [
+    *("ten", "eleven", "twelve", "thirteen", "fourteen"),
+    *("fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+]
+ENGLISH_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+
+SAMPLE_RATE = 16000  # Hz of the files; espeak-ng speaks at 22050
 ESPEAK_LANGUAGES = {"ko": "ko", "en": "en-us", "zh": "cmn", "ja": "ja"}
 TRAIN_VOICES = ("m1", "m3", "m6", "f1", "f2", "f5")  # espeak-ng's variants: m are lower voices, f higher ones
 HELD_OUT_VOICES = ("m4", "f3")
@@ -30,13 +44,28 @@ EE_OK = 0
 SYNTH_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
+def number_words(number: int, language: str) -> str:
+    """Return a number from 0 to 99 in words: 23 is 이십삼, twenty-three, 二十三, にじゅうさん."""
+    assert 0 <= number < 100
+    digits = DIGIT_WORDS[language]
+    tens, ones = divmod(number, 10)
+    if tens == 0:
+        return digits[ones]
+    if language == "en":
+        if tens == 1:
+            return ENGLISH_TEENS[ones]
+        return ENGLISH_TENS[tens - 2] + (f"-{digits[ones]}" if ones else "")
+    # Ten alone is 십, 十, じゅう, without a one before it.
+    return (digits[tens] if tens > 1 else "") + TEN[language] + (digits[ones] if ones else "")
+
+
 def write_speech(folder: Path, num_numbers: int = 100) -> Manifests:
-    """Write audio/LANGUAGE-VOICE-NN.wav (16 kHz, mono, 16 bit), train.jsonl and heldout.jsonl; return those.
+    """Write audio/LANGUAGE-VOICE-NN.wav (16 kHz, mono, 16 bit), train.jsonl and heldout.jsonl; return the manifests.
 
     Columns: audio, transcript (0 to `num_numbers` - 1 in words; Japanese in kana), language (ko, en, zh, ja),
-    voice, number, seconds. Six voices say every number in training; in the held-out part two others take
-    turns. Speed and pitch vary from clip to clip. Repeatable to the byte on one machine: espeak-ng is so only
-    from the start of a process, hence it speaks in a small one of its own (no torch is imported there).
+    voice, number, seconds. In training, six voices say every number; in the held-out part two others take turns.
+    Speed and pitch vary from clip to clip. The files are the same to the byte on one machine: espeak-ng runs in a
+    small process of its own (without torch), since it repeats itself only from the start of a process.
     Raises UserError if espeakng-loader is not installed.
     """
     command = [sys.executable, "-m", "demo.speech", str(folder.resolve()), str(num_numbers)]
@@ -63,9 +92,9 @@ class Espeak:
         assert self.sample_rate > 0, f"espeak-ng found no voices under {data}"
         self.library.espeak_ng_SetRandSeed(
             ctypes.c_long(1)
-        )  # else the breath of some voices follows the clock
+        )  # otherwise the breath of some voices depends on the clock
         self.pieces: list[NDArray[np.int16]] = []
-        self.callback = SYNTH_CALLBACK(self._receive)  # kept here: C holds no reference that Python counts
+        self.callback = SYNTH_CALLBACK(self._receive)  # a reference, since C holds none that Python counts
         self.library.espeak_SetSynthCallback(self.callback)
 
     def _receive(self, samples: "ctypes._Pointer[ctypes.c_short]", count: int, events: int | None) -> int:
@@ -74,7 +103,7 @@ class Espeak:
         return 0  # go on
 
     def say(self, text: str, voice: str, words_per_minute: int, pitch: int) -> NDArray[np.int16]:
-        """Return the samples [time] of `text`; `voice` is a language and a variant, as in "ko+f2"."""
+        """Return the samples [time] of `text`; `voice` is a language and a variant, such as "ko+f2"."""
         self.pieces.clear()
         raw = text.encode()
         results = [
@@ -91,7 +120,7 @@ class Espeak:
 
 
 def _resample(samples: NDArray[np.int16], sample_rate: int) -> NDArray[np.int16]:
-    """Bring samples [time] to SAMPLE_RATE by leaving out the frequencies above its half."""
+    """Resample samples [time] to SAMPLE_RATE by removing the frequencies above half of it."""
     common = int(np.gcd(SAMPLE_RATE, sample_rate))
     blocks = -(-len(samples) // (sample_rate // common))
     before, after = blocks * (sample_rate // common), blocks * (SAMPLE_RATE // common)
@@ -106,13 +135,14 @@ def _speak_all(folder: Path, num_numbers: int) -> Manifests:
 
     def speak(number: int, language: str, voice: str) -> dict:
         name = f"audio/{language}-{voice}-{number:02}.wav"
-        chance = content_hash(name)
+        random_bits = content_hash(name)
         transcript = number_words(number, language)
         samples = espeak.say(
             transcript,
             f"{ESPEAK_LANGUAGES[language]}+{voice}",
-            words_per_minute=WORDS_PER_MINUTE[0] + chance % (WORDS_PER_MINUTE[1] - WORDS_PER_MINUTE[0] + 1),
-            pitch=PITCH[0] + (chance >> 32) % (PITCH[1] - PITCH[0] + 1),
+            words_per_minute=WORDS_PER_MINUTE[0]
+            + random_bits % (WORDS_PER_MINUTE[1] - WORDS_PER_MINUTE[0] + 1),
+            pitch=PITCH[0] + (random_bits >> 32) % (PITCH[1] - PITCH[0] + 1),
         )
         samples = _resample(samples, espeak.sample_rate)
         with wave.open(str(folder / name), "wb") as file:
@@ -137,8 +167,8 @@ def _speak_all(folder: Path, num_numbers: int) -> Manifests:
 
 if __name__ == "__main__":
     try:
-        written = _speak_all(Path(sys.argv[1]), int(sys.argv[2]))
+        manifests = _speak_all(Path(sys.argv[1]), int(sys.argv[2]))
     except ModuleNotFoundError as error:
         sys.stderr.write(f"the demo's speech needs {error.name}; run: pip install 'kebyt5-xm[demo]'")
         sys.exit(2)
-    print(written.train_rows, written.heldout_rows)
+    print(manifests.train_rows, manifests.heldout_rows)

@@ -1,13 +1,12 @@
-"""Real text in Korean, English, Chinese and Japanese from packages that pip has installed.
+"""Real text in Korean, English, Chinese and Japanese from installed packages.
 
 Prose: the Korean constitution and bills of the National Assembly (konlpy), descriptions of data sets
 (scikit-learn). Aligned in the four languages: the interface of JupyterLab (its language packs), the names of
-emoji (emoji), and CLDR's names and dates (babel). Nothing is downloaded, and what is read is read as a file
-or through the package's own functions; no text is part of this repository.
+emoji (emoji), and CLDR's names and dates (babel). Nothing is downloaded: text is read from the packages' files or
+through their functions, and this repository contains none of it.
 """
 
 import datetime
-import hashlib
 import importlib.resources
 import json
 import re
@@ -17,14 +16,15 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from demo.folder import content_hash
 from kebyt5_xm.errors import UserError
 
 LANGUAGES = ("ko", "en", "zh", "ja")
 HELD_OUT_ONE_IN = 12  # leaves about 20 kB of each language to validate on
-WINDOW = 24  # letters; bills repeat one another's sentences with another article's number
+WINDOW = 24  # letters; bills repeat sentences of other bills with different article numbers
 BABEL_LOCALES = {"ko": ["ko"], "en": ["en"], "zh": ["zh_Hans", "zh_Hant"], "ja": ["ja"]}
 JUPYTERLAB_PACKS = {"ko": "ko_KR", "zh": "zh_CN", "ja": "ja_JP"}
-OWN_SCRIPT = {  # an untranslated entry is no text of the language
+OWN_SCRIPT = {  # entries without these characters are untranslated
     "ko": re.compile("[가-힣]"),
     "en": re.compile("[A-Za-z]{2}"),
     "zh": re.compile("[一-鿿]"),
@@ -37,7 +37,7 @@ Item = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class CorpusFiles:
-    """One language's corpus: a document a line, UTF-8; sizes in bytes include the line ends."""
+    """One language's corpus: one document per line, UTF-8; sizes in bytes include line ends."""
 
     train: Path
     heldout: Path
@@ -50,11 +50,11 @@ class CorpusFiles:
 def write_corpora(folder: Path) -> dict[str, CorpusFiles]:
     """Write LANGUAGE.train.txt and LANGUAGE.heldout.txt for each of the four languages; return them.
 
-    About one item in twelve is held out, chosen by the hash of its text; an aligned item is held out in all
-    its languages, together with every item that shares a text or WINDOW letters in a row with it (case and
-    punctuation aside), so no held-out document or its translation is in a training file. Documents are unique
-    and stand in the order of their hashes, so any part of a file is like the whole, and the files are the
-    same on every machine that has the same package versions.
+    About one item in twelve is held out, chosen by the hash of its text. An aligned item is held out in all its
+    languages, together with every item that shares a text or WINDOW letters in a row with it (ignoring case and
+    punctuation). So no held-out document or its translation is in a training file. Documents are unique and ordered
+    by hash, so any part of a file resembles the whole. The files are the same on every machine with the same package
+    versions.
     Raises UserError if one of the packages is not installed.
     """
     try:
@@ -64,7 +64,7 @@ def write_corpora(folder: Path) -> dict[str, CorpusFiles]:
     train: dict[str, set[str]] = {language: set() for language in LANGUAGES}
     heldout: dict[str, set[str]] = {language: set() for language in LANGUAGES}
     for family in _families(items):
-        side = heldout if min(_hash(text) for _, text in family) % HELD_OUT_ONE_IN == 0 else train
+        side = heldout if min(content_hash(text) for _, text in family) % HELD_OUT_ONE_IN == 0 else train
         for language, text in family:
             side[language].add(text)
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def write_corpora(folder: Path) -> dict[str, CorpusFiles]:
         files = {"train": train[language], "heldout": heldout[language]}
         paths = {name: folder / f"{language}.{name}.txt" for name in files}
         for name, texts in files.items():
-            lines = "".join(f"{text}\n" for text in sorted(texts, key=_hash))
+            lines = "".join(f"{text}\n" for text in sorted(texts, key=content_hash))
             paths[name].write_bytes(lines.encode())
         corpora[language] = CorpusFiles(
             train=paths["train"],
@@ -87,19 +87,19 @@ def write_corpora(folder: Path) -> dict[str, CorpusFiles]:
 
 
 def korean_law() -> Iterator[Item]:
-    """The paragraphs of the constitution and of ten bills."""
+    """Yield the paragraphs of the constitution and of ten bills."""
     corpus = importlib.resources.files("konlpy") / "data" / "corpus"
     for file in _files(corpus / "kolaw", ".txt"):
         for line in file.read_text("utf-8").splitlines():
             yield [("ko", line)]
     for file in _files(corpus / "kobill", ".txt"):
-        # The tables at the end set the old and the new wording side by side, with dashes for what stays.
+        # Tables at the end compare old and new wording, with dashes for unchanged parts.
         text = re.split(r"신\s*[·ㆍ․]?\s*구조문", file.read_text("utf-8"))[0]
         paragraph = ""
         for line in text.splitlines():
             if not line.strip() or re.fullmatch(r"\s*-\s*\d+\s*-\s*", line):  # page numbers
                 continue
-            # Lines are cut at a width, within words too; a space at the cut stands at the line's end.
+            # Lines are cut at a fixed width, also within words; a space at the cut is kept at the line's end.
             full_width = len(paragraph.splitlines()[-1]) >= 30 if paragraph else False
             if full_width and not line.startswith(" ") and not paragraph.rstrip().endswith("."):
                 paragraph += "\n" + line
@@ -110,7 +110,7 @@ def korean_law() -> Iterator[Item]:
 
 
 def english_descriptions() -> Iterator[Item]:
-    """The sentences' paragraphs in scikit-learn's descriptions of its data sets."""
+    """Yield the paragraphs of sentences in scikit-learn's descriptions of data sets."""
     for file in _files(importlib.resources.files("sklearn.datasets") / "descr", ".rst"):
         for paragraph in file.read_text("utf-8").split("\n\n"):
             if paragraph.rstrip().endswith(".") and not re.search(
@@ -120,7 +120,7 @@ def english_descriptions() -> Iterator[Item]:
 
 
 def jupyterlab_interface() -> Iterator[Item]:
-    """The strings of JupyterLab and its extensions: the English one is the key of its translations."""
+    """Yield the strings of JupyterLab and its extensions; the English string is the key of its translations."""
     aligned: dict[str, Item] = {}
     for language, locale in JUPYTERLAB_PACKS.items():
         package = importlib.resources.files(f"jupyterlab_language_pack_{locale}")
@@ -133,7 +133,7 @@ def jupyterlab_interface() -> Iterator[Item]:
 
 
 def emoji_names() -> Iterator[Item]:
-    """The names of emoji, without the repetitions for skin tones."""
+    """Yield the names of emoji, without skin-tone variants."""
     tables = {"zh": "emoji_zh.json", "ko": "emoji_ko.json", "ja": "emoji_ja.json", "en": "emoji.json"}
     folder = importlib.resources.files("emoji") / "unicode_codes"
     names = {language: json.loads((folder / name).read_text("utf-8")) for language, name in tables.items()}
@@ -147,7 +147,7 @@ def emoji_names() -> Iterator[Item]:
 
 
 def cldr() -> Iterator[Item]:
-    """Names of countries, languages, scripts, currencies, units, places and times; the days of a year."""
+    """Yield names of countries, languages, scripts, currencies, units, places and times, and the days of a year."""
     from babel import Locale
     from babel.dates import format_date
 
@@ -166,8 +166,8 @@ def cldr() -> Iterator[Item]:
     ]
     for table in tables:
         texts = [(language, dict(_leaves(getattr(locale, table)))) for language, locale in locales]
-        for key in dict.fromkeys(key for _, found in texts for key in found):
-            yield [(language, found[key]) for language, found in texts if key in found]
+        for key in dict.fromkeys(key for _, entries in texts for key in entries):
+            yield [(language, entries[key]) for language, entries in texts if key in entries]
     for day in range(366):
         date = datetime.date(2024, 1, 1) + datetime.timedelta(day)
         yield [(language, format_date(date, "full", locale)) for language, locale in locales]
@@ -189,19 +189,15 @@ def _files(folder: Traversable, ending: str) -> list[Traversable]:
 
 
 def _clean(item: Item) -> Item:
-    """Bring each text onto one line in NFC; drop what is not written in its language."""
+    """Put each text on one line in NFC; drop texts that are not in the script of their language."""
     lines = [(language, " ".join(unicodedata.normalize("NFC", text).split())) for language, text in item]
     return [
         (language, line) for language, line in lines if len(line) > 1 and OWN_SCRIPT[language].search(line)
     ]
 
 
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
-
-
 def _families(items: list[Item]) -> list[Item]:
-    """Unite items that share a text, or WINDOW letters of one, so that a family can be held out as one."""
+    """Join items that share a text, or WINDOW letters in a row, into families to hold out together."""
     parents: dict[tuple[str, str], tuple[str, str]] = {}
 
     def root(key: tuple[str, str]) -> tuple[str, str]:

@@ -1,9 +1,10 @@
-"""Text pretraining: corpora to stores, span denoising, export, and gaps filled by plain transformers."""
+"""Text pretraining: make stores, train by span denoising, export, and fill gaps with plain transformers."""
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from demo import console
@@ -18,8 +19,7 @@ from kebyt5_xm.training import cli as training
 
 RECIPE = RECIPES / "text.yaml"
 RUN = FOLDER / "text"
-EXPORT = EXPORTS / "text"
-GAPS_A_LANGUAGE = 3
+GAPS_PER_LANGUAGE = 3
 
 
 @dataclass
@@ -36,9 +36,9 @@ class Clock:
 
 
 def run(options: Sequence[str] = ()) -> dict[str, Any]:
-    """Run the stage in a fresh `runs/demo/` and return its figures; keys as in `demo.results`.
+    """Run the stage in an empty `runs/demo/` and return its figures, with the keys of `demo.report.Results`.
 
-    `options` go to `train.py` behind the recipe. Raises UserError if the extra `demo` is not installed.
+    `options` are added to the command line of `train.py`. Raises UserError if the extra `demo` is not installed.
     """
     clock = Clock()
     console.heading("text: corpora of four languages from installed packages, as byte stores")
@@ -46,22 +46,19 @@ def run(options: Sequence[str] = ()) -> dict[str, Any]:
         corpora = prepare()
     console.heading("text: pretraining by span denoising")
     with clock("train"):
-        console.command("python", "train.py", "fit", "-c", RECIPE, *options)
-        training.main(["fit", "-c", str(RECIPE), *options])
+        train([RECIPE], options)
     console.heading("text: a folder for transformers, and gaps in held-out text that it fills")
     with clock("export"):
-        console.command("kebyt5-xm", "export", RUN, "--out", EXPORT)
-        with console.summary_left_out():
-            cli.run("export", [str(RUN), "--out", str(EXPORT)])
+        folder = export(RUN)
     with clock("restore"):
         gaps = [gap for language, files in corpora.items() for gap in held_out_gaps(language, files)]
-        wrote = restore(EXPORT, gaps)
+        wrote = restore(folder, gaps)
     restored = [
         {"language": g.language, "before": g.before, "after": g.after, "wrote": answer, "was": g.was}
         for g, answer in zip(gaps, wrote, strict=True)
     ]
     return (
-        {"run": str(RUN), "export": str(EXPORT)}
+        {"run": str(RUN), "export": str(folder)}
         | figures(corpora)
         | {
             "restored": restored,
@@ -70,31 +67,47 @@ def run(options: Sequence[str] = ()) -> dict[str, Any]:
     )
 
 
+def train(recipes: Sequence[Path], options: Sequence[str]) -> None:
+    """Train with the merged recipes, and print the command."""
+    words = [word for recipe in recipes for word in ("-c", recipe)]
+    console.command("python", "train.py", "fit", *words, *options)
+    training.main(["fit", *map(str, words), *options])
+
+
+def export(run: Path) -> Path:
+    """Export a run, print the command, and return the folder."""
+    folder = EXPORTS / run.name
+    console.command("kebyt5-xm", "export", run, "--out", folder)
+    with console.hidden_summary():
+        cli.run("export", [str(run), "--out", str(folder)])
+    return folder
+
+
 def prepare() -> dict[str, CorpusFiles]:
-    """Write the corpora, and a store of each of their files where the recipe looks for it."""
+    """Write the corpora, and convert each file into a store at the recipe's path."""
     corpora = write_corpora(DATA)
     for language, files in corpora.items():
         for text in (files.train, files.heldout):
             words = ["text", text, "--out", text.with_suffix(""), "--language", language, "--workers", "1"]
             console.command("kebyt5-xm", "prepare", *words)
-            with console.summary_left_out():
+            with console.hidden_summary():
                 cli.run("prepare", [str(word) for word in words])
     return corpora
 
 
 def held_out_gaps(language: str, files: CorpusFiles) -> list[Gap]:
     lines = files.heldout.read_text(encoding="utf-8").split("\n")
-    return cut_gaps(language, lines, GAPS_A_LANGUAGE)
+    return cut_gaps(language, lines, GAPS_PER_LANGUAGE)
 
 
 def figures(corpora: dict[str, CorpusFiles]) -> dict[str, Any]:
-    """Return what the run recorded, before its first step and at the step of the exported checkpoint."""
-    trained = Run(RUN)
-    results = trained.results()
-    step = checkpoint_step(trained.checkpoint())
-    _, before = trained.validation(0)
-    _, after = trained.validation(step)
-    source = trained.config["data"]["sources"]["text"]["init_args"]
+    """Return the run's figures, before its first step and at the step of the exported checkpoint."""
+    run = Run(RUN)
+    results = run.results()
+    step = checkpoint_step(run.checkpoint())
+    _, before = run.validation(0)
+    _, after = run.validation(step)
+    source = run.config["data"]["sources"]["text"]["init_args"]
     languages = {}
     for language, files in corpora.items():
         part = after[f"text/{language}"]

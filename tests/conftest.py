@@ -1,10 +1,10 @@
-"""Files with slow tests run first: started last, one of them would keep one core busy while the others wait."""
+"""Runs files with slow tests first: started last, one would keep one core busy while the others wait."""
 
 import pytest
 
 try:
     from hypothesis import settings
-except ImportError:  # benchmarks.gpu runs the GPU tests where it is not
+except ImportError:  # benchmarks.gpu runs the GPU tests without hypothesis
     pass
 else:
     settings.register_profile("no-deadlines", deadline=None)  # machines are shared: no test asserts a time

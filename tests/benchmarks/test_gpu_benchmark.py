@@ -1,4 +1,4 @@
-"""The benchmark for a GPU at toy sizes on a CPU: that it runs, compares equals, and survives a part that fails."""
+"""The GPU benchmark at toy sizes on a CPU: it runs, compares equal work, and goes on after a failure."""
 
 import json
 import time
@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import gpu, gpu_training
 from benchmarks.device import Device
-from benchmarks.gpu_training import Examples, backbone_of, kinds, our_loss, their_loss
+from benchmarks.gpu_training import Examples, make_examples, our_loss, random_backbone, their_loss
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
 
@@ -24,33 +24,33 @@ def read(folder: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_all_of_it_runs_and_its_figures_are_merged(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_every_part_runs_and_figures_are_merged(tmp_path: Path, capsys: pytest.CaptureFixture):
     train = ["--toy", "--out", str(tmp_path), "--only", "train", "--sizes", "small"]
     assert gpu.main(train) == 0
     assert gpu.main(["--toy", "--out", str(tmp_path), "--only", "decode", "--only", "tests"]) == 0
-    found = read(tmp_path)
-    assert found["matrix"]["matrix_tflop_per_s"] > 0
-    assert set(found) == {"matrix", "tests", "train", "decode"}
-    assert set(found["train"]["small"]) == {"sdpa", "eager"}
-    sdpa = found["train"]["small"]["sdpa"]
+    figures = read(tmp_path)
+    assert figures["matrix"]["matrix_tflop_per_s"] > 0
+    assert set(figures) == {"matrix", "tests", "train", "decode"}
+    assert set(figures["train"]["small"]) == {"sdpa", "eager"}
+    sdpa = figures["train"]["small"]["sdpa"]
     assert {"full_ours", "full_transformers", "mixed_ours", "mixed_transformers"} <= set(sdpa)
-    for kind in ("full", "mixed"):  # the same texts: what differs is the padding
+    for kind in ("full", "mixed"):  # the same texts; only the padding differs
         ours, theirs = sdpa[f"{kind}_ours"], sdpa[f"{kind}_transformers"]
         for key in ("examples_per_s", "useful_bytes_per_s"):
             assert ours[key] * ours["seconds"] == pytest.approx(theirs[key] * theirs["seconds"])
-    assert found["decode"]["base"]["batch_16"]["equal_ids"] == 1.0
-    assert found["tests"]["failed"] == 0
-    assert found["tests"]["torch"] == torch.__version__
+    assert figures["decode"]["base"]["batch_16"]["equal_ids"] == 1.0
+    assert figures["tests"]["failed"] == 0
+    assert figures["tests"]["torch"] == torch.__version__
     printed = capsys.readouterr().out
     assert "FAILED" not in printed
     assert "no time" not in printed
 
 
 def test_both_sides_train_on_the_same_texts_and_losses(device: Device):
-    t5 = backbone_of("small", "sdpa", device).build()
+    t5 = random_backbone("small", "sdpa", device).build()
     model = CrossModalT5(CrossModalT5Config(t5.config.to_dict()), t5, {})
-    for examples in kinds(device).values():
-        ours, theirs = examples.ours(), examples.peers()
+    for examples in make_examples(device).values():
+        ours, theirs = examples.our_batches(), examples.their_batches()
         assert sorted(row for rows in ours for row in rows) == sorted(row for rows in theirs for row in rows)
         with torch.no_grad():
             our_sum = sum(float(our_loss(model, examples.batch(rows))) for rows in ours)
@@ -60,15 +60,15 @@ def test_both_sides_train_on_the_same_texts_and_losses(device: Device):
 
 def test_full_rows_need_no_mask_and_mixed_ones_are_padded(device: Device):
     def batches(examples: Examples) -> list:
-        return [examples.batch(rows) for rows in examples.ours()]
+        return [examples.batch(rows) for rows in examples.our_batches()]
 
-    full, mixed = (batches(examples) for examples in kinds(device).values())
+    full, mixed = (batches(examples) for examples in make_examples(device).values())
     assert all(batch.inputs.attention_mask() is None for batch in full)
     assert any(batch.inputs.attention_mask() is not None for batch in mixed)
     assert len(full) == len(mixed) == gpu_training.MICRO_BATCHES
 
 
-def test_a_failure_is_a_line_and_the_next_goes_on(
+def test_a_failure_is_a_line_and_the_next_part_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture, device: Device
 ):
     def fails() -> dict[str, float]:
@@ -86,9 +86,7 @@ def test_a_failure_is_a_line_and_the_next_goes_on(
     assert read(tmp_path)["train"]["small"]["two"] == {"seconds": 1.5}
 
 
-def test_what_there_is_no_time_for_is_said_and_earlier_figures_stay(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-):
+def test_parts_without_time_are_named_and_earlier_figures_stay(tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "gpu.json").write_text(json.dumps({"toy sizes on a CPU": {"decode": {"small": {"ms": 3}}}}))
     assert gpu.main(["--toy", "--out", str(tmp_path), "--seconds", "1", "--only", "decode"]) == 0
     assert "no time was left for: matrix, decode" in capsys.readouterr().out
@@ -96,7 +94,7 @@ def test_what_there_is_no_time_for_is_said_and_earlier_figures_stay(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
-def test_without_a_gpu_one_line_says_so(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_without_a_gpu_it_prints_one_line(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert gpu.main(["--out", str(tmp_path)]) == 2
     assert "--toy" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The demo: its folder, its figures, and its stages from end to end with a few steps each."""
+"""The demo: its folder, its figures, and all stages with a few steps each."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from demo import console, evaluate, finetune, folder, report, requirements, restore
-from demo.results import Results
+from demo.report import Results
 from kebyt5_xm.errors import UserError, exit_on_user_error
 
 ROOT = Path(__file__).parents[2]
@@ -23,22 +23,22 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_only_its_own_folder_is_deleted():
-    folder.start_afresh()
+    folder.make_empty()
     (folder.FOLDER / "data").mkdir()
-    folder.start_afresh()
+    folder.make_empty()
     assert [path.name for path in folder.FOLDER.iterdir()] == [folder.MARKER.name]
     folder.MARKER.unlink()
-    folder.start_afresh()  # empty, so nothing is lost
+    folder.make_empty()  # empty, so nothing is lost
     folder.MARKER.unlink()
     mine = folder.FOLDER / "thesis.txt"
     mine.write_text("mine")
     with pytest.raises(UserError, match="was not made by the demo"):
-        folder.start_afresh()
+        folder.make_empty()
     folder.MARKER.touch()
     folder.FOLDER.rename("elsewhere")
     folder.FOLDER.symlink_to(Path("elsewhere").resolve())
     with pytest.raises(UserError, match="was not made by the demo"):
-        folder.start_afresh()
+        folder.make_empty()
     assert Path("elsewhere/thesis.txt").read_text() == "mine"
 
 
@@ -63,27 +63,27 @@ def test_columns_hold_wide_characters():
     )
 
 
-def test_figures_of_held_out_items_and_of_ignoring_them():
+def test_figures_of_answers_and_of_constant_answers():
     rows = [
         {"language": language, "caption": caption, "image": f"{language}-{n}.png"}
         for language in ("ko", "en", "zh", "ja")
         for n, caption in enumerate(["aaaa", "aaaa", "abcd", "abce", "abcf"])
     ]
     wrote = ["aaaa", "aaab", "abcd", "", "abcf"] * 4
-    found = evaluate.figures(rows, wrote, "caption", "image")
-    assert found["items"] == 20
-    assert found["exact_match"] == pytest.approx(12 / 20)
-    assert found["character_error_rate"] == pytest.approx((1 + 4) / 20)
-    ignoring = found["languages"]["ko"]["ignoring"]
+    figures = evaluate.figures(rows, wrote, "caption", "image")
+    assert figures["items"] == 20
+    assert figures["exact_match"] == pytest.approx(12 / 20)
+    assert figures["character_error_rate"] == pytest.approx((1 + 4) / 20)
+    ignoring = figures["languages"]["ko"]["ignoring"]
     assert ignoring["exact_match"] == pytest.approx(2 / 5), "aaaa every time"
     # abcd, say: three edits for each of two, one for each of two others
     assert ignoring["character_error_rate"] == pytest.approx((3 + 3 + 0 + 1 + 1) / 20)
-    assert [e["file"] for e in found["examples"] if e["language"] == "ja"] == ["ja-0.png", "ja-2.png"]
+    assert [e["file"] for e in figures["examples"] if e["language"] == "ja"] == ["ja-0.png", "ja-2.png"]
 
 
 def test_every_recipe_says_what_to_expect():
     for recipe in folder.RECIPES.glob("*.yaml"):
-        value, tolerance = report.expected(recipe)
+        value, tolerance = report.read_expected(recipe)
         assert 0 < tolerance < value
 
 
@@ -96,7 +96,7 @@ def test_all_stages(capfd: pytest.CaptureFixture[str]):
         "--model.schedule.init_args.warmup_steps=1",
         "--data.sources.text.init_args.max_validation_examples=5",
     ]
-    # A process of its own, as the demo is meant to run: it filters what Lightning says.
+    # In its own process, like the real demo, since it silences Lightning's messages.
     path = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
     script = path + f"from demo.__main__ import run; run({overrides!r}, {NUM_NUMBERS})"
     done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", script], check=False)
@@ -120,8 +120,8 @@ def test_all_stages(capfd: pytest.CaptureFixture[str]):
         assert len(gaps) == 3
         assert {gap["before"] + gap["was"] + gap["after"] for gap in gaps} <= set(lines)
     assert set(text["seconds"]) == {"prepare", "train", "export", "restore"}
-    made = {"config.yaml", "metrics.csv", "results.json", "tensorboard", "checkpoints", "samples"}
-    assert made <= {path.name for path in Path(text["run"]).iterdir()}
+    files = {"config.yaml", "metrics.csv", "results.json", "tensorboard", "checkpoints", "samples"}
+    assert files <= {path.name for path in Path(text["run"]).iterdir()}
     assert {p.name for p in (Path(text["run"]) / "samples").iterdir()} == {"step=0.md", "step=3.md"}
     assert {"model.safetensors", "config.json"} <= {path.name for path in Path(text["export"]).iterdir()}
     joint = results["joint"]
@@ -137,9 +137,9 @@ def test_all_stages(capfd: pytest.CaptureFixture[str]):
         assert 0 < held_out["ignoring"]["character_error_rate"] < 1
         assert len(held_out["examples"]) == 8
     assert {"image", "speech"} == {p.name for p in (Path(joint["export"]) / "adapters").iterdir()}
-    for told in (str(folder.RESULTS), text["run"], text["export"], "Korean", "NOT as expected"):
-        assert told in out
-    fine_tuned(
+    for text_part in (str(folder.RESULTS), text["run"], text["export"], "Korean", "NOT as expected"):
+        assert text_part in out
+    check_fine_tuning(
         [*overrides, *(f"--data.sources.{name}.init_args.max_validation_examples=7" for name in TASKS)], path
     )
 
@@ -147,8 +147,8 @@ def test_all_stages(capfd: pytest.CaptureFixture[str]):
 TASKS = ("names", "digits", "speech")
 
 
-def fine_tuned(overrides: list[str], path: str) -> None:
-    """Fine-tune on what the demo has left, and look for the report."""
+def check_fine_tuning(overrides: list[str], path: str) -> None:
+    """Fine-tune the demo's model, and check the report."""
     script = path + f"from demo.finetune import run; run(*{overrides!r})"
     done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", script], check=False)
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""The demo's handwritten digits and spoken numbers: real media, honest splits."""
+"""The demo's handwritten digits and spoken numbers: real media, disjoint splits."""
 
 import hashlib
 import json
@@ -11,11 +11,10 @@ import soundfile
 from PIL import Image
 
 from demo.digits import write_digits
-from demo.numbers import number_words
-from demo.speech import write_speech
+from demo.speech import number_words, write_speech
 from kebyt5_xm.errors import UserError
 
-SPOKEN = 13  # not all hundred numbers here, to be quick
+NUM_NUMBERS = 13  # fewer than all hundred numbers, to be quick
 
 
 def rows(manifest: Path) -> list[dict]:
@@ -66,7 +65,7 @@ def test_digits(tmp_path: Path):
     captions = {row["caption"] for row in train if row["digit"] == 3}
     assert captions == {"숫자 삼", "the digit three", "数字三", "数字の三"}
     assert image_of(train[0], tmp_path / "digits").shape == (32, 32)
-    # The caption is of that image: a zero is empty in the middle, a one is not.
+    # Captions belong to their images: a zero is empty in the middle, a one is not.
     ink = {digit: [] for digit in range(10)}
     for row in heldout:
         ink[row["digit"]].append(image_of(row, tmp_path / "digits")[14:18, 14:18].mean())
@@ -74,10 +73,10 @@ def test_digits(tmp_path: Path):
 
 
 def test_speech(tmp_path: Path):
-    manifests = write_speech(tmp_path / "speech", SPOKEN)
+    manifests = write_speech(tmp_path / "speech", NUM_NUMBERS)
     train, heldout = rows(manifests.train), rows(manifests.heldout)
     assert (len(train), len(heldout)) == (manifests.train_rows, manifests.heldout_rows)
-    assert (len(train), len(heldout)) == (SPOKEN * 4 * 6, SPOKEN * 4)
+    assert (len(train), len(heldout)) == (NUM_NUMBERS * 4 * 6, NUM_NUMBERS * 4)
     assert not {row["voice"] for row in train} & {row["voice"] for row in heldout}
     clips = {}
     for row in train + heldout:
@@ -101,7 +100,7 @@ def test_speech(tmp_path: Path):
     for language in ("ko", "en", "zh", "ja"):
         assert mean_seconds(language, 10) < 3 * mean_seconds(language, 1)
 
-    write_speech(tmp_path / "again", SPOKEN)
+    write_speech(tmp_path / "again", NUM_NUMBERS)
     assert contents(tmp_path / "again") == contents(tmp_path / "speech")
 
 

@@ -1,4 +1,4 @@
-"""The demo's corpora: real text of four languages, and a held-out part that training never saw."""
+"""The demo's corpora: real text in four languages, and a held-out part that is not in training."""
 
 import re
 import sys
@@ -52,7 +52,7 @@ def test_a_translation_of_a_held_out_text_is_held_out(tmp_path: Path, monkeypatc
     def source():
         for number in range(97):
             yield [("en", f"number {number}"), ("ko", f"{number}번"), ("ja", f"{number}番")]
-            # The same Korean under another English word, as two buttons that are both "닫기".
+            # The same Korean for another English word, like two buttons that are both "닫기".
             yield [("en", f"Item {number}."), ("ko", f"{number}번!"), ("zh", f"{number}号")]
 
     monkeypatch.setattr(text, "SOURCES", (source,))

@@ -1,4 +1,4 @@
-"""docs/finetune.md is run: its recipes and commands, in order, on a few rows and shapes made tiny here."""
+"""Runs the recipes and commands of docs/finetune.md in order, on a few rows and tiny shapes."""
 
 import json
 import re
@@ -37,12 +37,12 @@ SMALLER = {
     },
     "configs/finetune/denoising.yaml": {"data": {"sources": {"text": {"init_args": {"inputs_length": 61}}}}},
 }
-"""What is laid over recipes that need a hub or long texts."""
+"""Overrides for recipes that need a hub or long texts."""
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with the data that the page names, and a tiny model under the hub id."""
+    """Return a working directory with the page's data, and a tiny model under the hub id."""
     draw = np.random.default_rng(7)
     (tmp_path / "configs").symlink_to(pages.ROOT / "configs")
     pages.write_media(tmp_path, draw)
@@ -71,7 +71,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tiny() -> dict[str, Any]:
-    """Return what makes a run small but for its backbone, whose shape is that of its weights."""
+    """Return overrides for a small run; the backbone's shape comes from its weights."""
     model = {key: value for key, value in pages.TINY["model"].items() if key != "backbone"}
     data = {key: value for key, value in pages.TINY["data"].items() if key != "sources"}
     return {**pages.TINY, "model": model, "data": data}

@@ -1,4 +1,4 @@
-"""README is run: every command, overlay and class in it, in order, on corpora and shapes made tiny here.
+"""Runs every command, overlay and class of README in order, on tiny corpora and shapes.
 
 `make demo` and `make test` are what continuous integration runs.
 """
@@ -24,7 +24,7 @@ def commands() -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory with what README's commands find in the reader's: corpora, media, the recipes."""
+    """Return a working directory with the files that README's commands need: corpora, media, recipes."""
     draw = np.random.default_rng(3)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "corpora").mkdir()
@@ -87,7 +87,7 @@ def figures(name: str) -> dict[str, Any]:
 
 
 def measured_rows() -> list[str]:
-    """Return README's table of results as the benchmarks' files have it."""
+    """Return the rows of README's table of results, with the figures of the benchmarks' files."""
     encoding, denoising, store = figures("bytes")["documents"], figures("denoising"), figures("store")
     memory = {kind: store["memory"][kind]["4_gb"]["resident_growth_mb"] for kind in ("store", "memmap")}
     lines, loader = figures("manifest")["json_lines"], figures("loader")
@@ -110,17 +110,17 @@ def measured_rows() -> list[str]:
         "| useful bytes trained, texts of 30 to 1,500 bytes, tiny T5: batches by length | "
         f"{trained['budgeted']:,.0f} bytes/s | {trained['padded']:,.0f} bytes/s, padded in the plan's order "
         f"({loader['ratio_budgeted_to_padded']:.1f}x) |",
-        "| memory of its own that a worker holds, loading them | "
+        "| private memory of one data worker, loading them | "
         f"{loader['budgeted']['private_mb_of_a_worker']:.1f} MB | |",
     ]
 
 
-def test_results_are_those_that_were_measured() -> None:
+def test_results_equal_the_measured_ones() -> None:
     missing = [row for row in measured_rows() if row not in README]
     assert not missing, "README's table of results lacks:\n" + "\n".join(missing)
 
 
-def test_what_padding_costs_is_what_was_measured() -> None:
+def test_padding_shares_equal_the_measured_ones() -> None:
     loader = figures("loader")
     words = " ".join((ROOT / "docs" / "data.md").read_text(encoding="utf-8").split())
     padded, budgeted, packed = (loader[kind]["padding_share"] for kind in ("padded", "budgeted", "packed"))
