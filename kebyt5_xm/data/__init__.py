@@ -9,20 +9,36 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kebyt5_xm.data.datamodule import DataModule
+    from kebyt5_xm.data.inputs import Example
     from kebyt5_xm.data.sources.denoise import Denoising
     from kebyt5_xm.data.sources.manifest_source import Manifest
+    from kebyt5_xm.data.sources.source import Part, Selection, Source
     from kebyt5_xm.data.text.store import Store
     from kebyt5_xm.data.text.store_writer import StoreWriter
 
 _HOMES = {
     "DataModule": "datamodule",
     "Denoising": "sources.denoise",
+    "Example": "inputs",
     "Manifest": "sources.manifest_source",
+    "Part": "sources.source",
+    "Selection": "sources.source",
+    "Source": "sources.source",
     "Store": "text.store",
     "StoreWriter": "text.store_writer",
 }
 
-__all__ = ["DataModule", "Denoising", "Manifest", "Store", "StoreWriter"]
+__all__ = [
+    "DataModule",
+    "Denoising",
+    "Example",
+    "Manifest",
+    "Part",
+    "Selection",
+    "Source",
+    "Store",
+    "StoreWriter",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kebyt5_xm.data.media.bad_sample import Skip
 from kebyt5_xm.encoder import length_mask
-from kebyt5_xm.vocabulary import EOS_ID, PAD_ID
+from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 
 Map = Callable[[Tensor], Tensor]
 
@@ -46,6 +46,11 @@ class Example:
     media: tuple[MediaItem, ...] = ()
     counted: bool = True
     skipped: Skip | None = None
+
+    @classmethod
+    def of_texts(cls, text: str, target: str) -> "Example":
+        """Return an example of text alone."""
+        return cls(np.concatenate([encode(text), END]), np.concatenate([encode(target), END]))
 
     @classmethod
     def without_target(cls, ids: Sequence[NDArray[np.int16]], media: Sequence[MediaItem] = ()) -> "Example":

@@ -149,7 +149,7 @@ def test_names_cannot_break_the_report(tmp_path: Path, capsys: pytest.CaptureFix
         (["images.jsonl", "--show", "-1"], "expected numbers from 0 up"),
         (["images.jsonl", "--out", "none/x.jsonl"], "cannot write none/x.jsonl"),
         (["absent.jsonl"], "found no manifest at absent.jsonl"),
-        (["images.jsonl", "--out", "images.jsonl"], "found --out images.jsonl, which holds something else"),
+        (["images.jsonl", "--out", "images.jsonl"], "found --out images.jsonl, which is not a file of"),
     ],
 )
 def test_wrong_use_is_refused(

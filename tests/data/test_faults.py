@@ -30,7 +30,7 @@ def batches(source: Manifest, timeout: float = 0.0) -> Iterator[Batch]:
     """Yield the micro-batches of a run over one source, made by two workers."""
     data = DataModule({"source": source}, global_batch_size=3 * MICRO_BATCHES, micro_batch_size=3, seed=11)
     data.connect(
-        {name: interface for name, interface in make_interfaces().items() if name in source.prompt.modalities}
+        {name: interface for name, interface in make_interfaces().items() if name in source.modalities}
     )
     orders = TrainingOrders(data.steps, 0, 1, 0, 0, STEPS)
     length = STEPS * MICRO_BATCHES

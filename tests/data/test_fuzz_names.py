@@ -256,7 +256,7 @@ def test_recipe_values_are_read_as_text(key: str, tmp_path: Path) -> None:
             over.write_text(source_with(key, scalar), encoding="utf-8")
             paths.append(str(over))
         written = tmp_path / "merged.yaml"
-        written.write_text(recipes.written(recipes.merge(paths)), encoding="utf-8")
+        written.write_text(recipes.to_yaml(recipes.merge(paths)), encoding="utf-8")
         # Both our reader and a plain YAML parser read what a run saves.
         for loaded in (recipes.merge([str(written)]), yaml.safe_load(written.read_text(encoding="utf-8"))):
             assert loaded["data"]["sources"]["s"]["init_args"][key] == yaml.compose(scalar).value, (

@@ -16,6 +16,7 @@ from kebyt5_xm.adapters import FrameStacking, Linear
 from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.sources.checks import check_usable
+from kebyt5_xm.data.sources.prompts import Prompts
 from kebyt5_xm.data.sources.source import Selection
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.modality import interface
@@ -85,7 +86,7 @@ def test_the_table_is_made_once_and_in_processes_alike(
     expected = source.lengths(everything(source))
     made = table.stat().st_ino
     again = manifest(tmp_path)
-    monkeypatch.setattr(Manifest, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(Prompts, "measure", lambda *_: pytest.fail("measured again"))
     np.testing.assert_array_equal(again.lengths(everything(again)), expected)
     assert table.stat().st_ino == made
     table.unlink()
@@ -147,7 +148,7 @@ def test_rows_whose_media_came_since_are_measured_again(
     (tmp_path / "away-2.png").rename(tmp_path / "2.png")
     (come,) = first.load(Selection(*(np.array([n]) for n in (0, 2)), np.array([2], np.uint64), 0, False))
     assert come.skipped is not None
-    assert "counts from the next start on" in come.skipped.cause
+    assert "is used from the next start on" in come.skipped.cause
 
     caplog.clear()
     second, done = manifest(tmp_path), []

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from table_cases import REFUSED, TABLES, text_of, write_tar
+from table_cases import REFUSED, TABLES, render_column, write_tar
 
 from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.layouts import Delimited, JsonDocuments
@@ -42,7 +42,7 @@ def test_a_table_is_read_as_written(name: str, tmp_path: Path) -> None:
         assert table.fingerprint == opened.fingerprint
         for column, texts in made.columns.items():
             assert column in table.columns
-            assert [text_of(table.row(n), column) for n in range(len(table))] == texts, column
+            assert [render_column(table.row(n), column) for n in range(len(table))] == texts, column
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -105,9 +105,9 @@ def test_nan_and_null_are_not_references(tmp_path: Path) -> None:
     )
     path = str(tmp_path / "a.jsonl")
     source = Manifest(path, "{q}", "{a}", references="r", validation=path)
-    assert source.references(0) == ("x",)
+    assert source.references(0, 0) == ("x",)
     with pytest.raises(BadSample, match="no reference"):
-        source.references(1)
+        source.references(0, 1)
 
 
 # --- delimited text
@@ -145,7 +145,7 @@ def test_a_wrong_encoding_is_refused_and_the_right_one_suggested(tmp_path: Path)
 def test_integers_and_floats_in_one_column_keep_their_digits(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[{"n": 1}, {"n": 2.5}, {"n": NaN}, {"n": true}]')
     rows = open_rows(tmp_path / "a.json", JsonDocuments())
-    assert [text_of(rows.row(n), "n") for n in range(4)] == ["1", "2.5", None, "True"]
+    assert [render_column(rows.row(n), "n") for n in range(4)] == ["1", "2.5", None, "True"]
 
 
 # --- tar

@@ -62,13 +62,13 @@ def test_settings_of_a_layout_make_other_rows(lines: Path) -> None:
 def test_a_published_label_becomes_its_word(lines: Path) -> None:
     data = source(lines, labels={"0": "부정", "1": "긍정"}, metrics=[Accuracy()])
     assert data.labels == ("부정", "긍정")
-    assert data.references(1) == ("긍정",)
+    assert data.references(0, 1) == ("긍정",)
     with pytest.raises(RowError, match="'7', expected one of 0, 1"):
-        data.references(3)
+        data.references(0, 3)
 
 
 def test_references_of_a_column(lines: Path) -> None:
-    assert source(lines, references="answers").references(2) == ("c", "C")
+    assert source(lines, references="answers").references(0, 2) == ("c", "C")
     with pytest.raises(UserError, match=r"'answer'.*did you mean 'answers'"):
         source(lines, references="answer")
 

@@ -7,7 +7,6 @@ import pytest
 import timm
 import torch
 import torchaudio
-from kebyt5_xm.model.cache_key import cache_folder
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_encoders import ENCODERS, TORCHAUDIO, VIT
@@ -31,6 +30,7 @@ from encoders.torchaudio import TorchaudioEncoder
 from encoders.transformers import TransformersEncoder
 from kebyt5_xm.encoder import ArrayHeader, AudioHeader, ImageHeader
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.modality import cache_folder
 
 VISION = {**VIT, "intermediate_size": 36, "image_size": 32, "patch_size": 8}
 TEXT = {**VIT, "intermediate_size": 36, "vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2}
@@ -204,7 +204,7 @@ def test_weighted_layers_learn_while_the_model_is_frozen():
     assert encoder.frozen
     assert encoder.trains
     assert not encoder.has_fixed_features
-    with pytest.raises(UserError, match="TorchaudioEncoder learns"):
+    with pytest.raises(UserError, match="TorchaudioEncoder trains"):
         cache_folder("caches", encoder)
     prepared, lengths = encoder.dummy()
     features = encoder(prepared, lengths).features

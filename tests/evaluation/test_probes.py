@@ -165,7 +165,7 @@ class NoCache:
 def test_caches_are_not_read(folder, interfaces):
     cached = {name: replace(known, cache=NoCache()) for name, known in interfaces.items()}
     made = source(folder, cached)
-    held_out = HeldOut.answered(made, Model(interfaces, by_picture), 5)
+    held_out = answered(made, Model(interfaces, by_picture), 5)
     measure_modality_use(held_out)
     measure_robustness(held_out, [Blur(), ByteNoise()])
     with pytest.raises(AssertionError, match="cache was read"):
@@ -184,7 +184,7 @@ def test_every_example_gets_the_media_of_another_one(count):
 
 def test_a_model_that_looks_at_the_picture_uses_it_and_not_the_recording(folder, interfaces):
     model = Model(interfaces, by_picture)
-    held_out = HeldOut.answered(source(folder, interfaces), model, 31)
+    held_out = answered(source(folder, interfaces), model, 31)
     messages: list[str] = []
     found = measure_modality_use(held_out, messages.append)
     assert len(messages) == 4
@@ -222,7 +222,7 @@ def test_a_model_that_is_worse_with_the_real_picture_does_not_use_it(folder, int
 
 def test_media_are_another_rows_and_the_rest_is_the_examples_own(folder, interfaces):
     model = Model(interfaces, by_picture)
-    held_out = HeldOut.answered(source(folder, interfaces), model, 7)
+    held_out = answered(source(folder, interfaces), model, 7)
     real = list(model.examples)
     measure_modality_use(held_out)
     pictures_shuffled, _, recordings_shuffled, no_recording = (
@@ -246,7 +246,7 @@ def test_media_are_another_rows_and_the_rest_is_the_examples_own(folder, interfa
 
 def test_rows_with_several_pictures_get_as_many_of_another_row(folder, interfaces):
     model = Model(interfaces, by_picture)
-    held_out = HeldOut.answered(source(folder, interfaces, "{picture:image}", "pairs.jsonl"), model, 11)
+    held_out = answered(source(folder, interfaces, "{picture:image}", "pairs.jsonl"), model, 11)
     found = measure_modality_use(held_out)
     assert found.as_dict()["used"] == {"image": True}
     real, shuffled, none = (model.examples[11 * n : 11 * n + 11] for n in range(3))
@@ -261,9 +261,7 @@ def test_rows_with_several_pictures_get_as_many_of_another_row(folder, interface
 
 
 def test_what_cannot_be_measured_is_null(folder, interfaces):
-    held_out = HeldOut.answered(
-        source(folder, interfaces, "{picture:image}"), Model(interfaces, by_picture), 1
-    )
+    held_out = answered(source(folder, interfaces, "{picture:image}"), Model(interfaces, by_picture), 1)
     found = measure_modality_use(held_out)
     assert found.as_dict()["used"] == {"image": None}
     plain = json.loads(json.dumps(found.as_dict(), allow_nan=False))
@@ -272,7 +270,7 @@ def test_what_cannot_be_measured_is_null(folder, interfaces):
     assert accuracy["shuffled"] == accuracy["real_minus_shuffled"] == nothing
     assert accuracy["real"] == {"value": 1, "low": 1, "high": 1}
     assert (plain["examples"], accuracy["higher_is_better"], plain["used"]) == (1, True, {"image": None})
-    text = HeldOut.answered(source(folder, interfaces, "{question}"), Model(interfaces, by_picture), 5)
+    text = answered(source(folder, interfaces, "{question}"), Model(interfaces, by_picture), 5)
     assert measure_modality_use(text).as_dict() == {"examples": 5, "modalities": {}, "used": {}}
 
 
@@ -289,7 +287,7 @@ def by_question(example: Example) -> str:
 
 def test_curves_fall_with_what_the_model_needs(folder, interfaces):
     model = Model(interfaces, by_question)
-    held_out = HeldOut.answered(source(folder, interfaces), model, 19)
+    held_out = answered(source(folder, interfaces), model, 19)
     messages: list[str] = []
     found = measure_robustness(held_out, [Jamo(), MissingSpaces(), Noise(), BandLimit()], messages.append)
     assert len(messages) == 3 + 3 + 4 + 4
@@ -314,9 +312,7 @@ def test_pictures_are_perturbed_before_they_are_prepared(folder, interfaces):
     def sharp(example: Example) -> str:
         return by_picture(example) if media(example, "image")[0].std() > 0.1 else "no"
 
-    held_out = HeldOut.answered(
-        source(folder, interfaces, "{question}{picture:image}"), Model(interfaces, sharp), 13
-    )
+    held_out = answered(source(folder, interfaces, "{question}{picture:image}"), Model(interfaces, sharp), 13)
     (blur,) = measure_robustness(held_out, [Blur(), Noise()]).curves
 
     class Strong(Blur):
@@ -329,7 +325,7 @@ def test_pictures_are_perturbed_before_they_are_prepared(folder, interfaces):
 
 def test_only_what_a_source_has_is_perturbed(folder, interfaces):
     def curves(prompt: str) -> set[str]:
-        held_out = HeldOut.answered(source(folder, interfaces, prompt), Model(interfaces, by_picture), 3)
+        held_out = answered(source(folder, interfaces, prompt), Model(interfaces, by_picture), 3)
         return {curve.kind for curve in measure_robustness(held_out).curves}
 
     assert curves("words {question}") == {"text"}
@@ -349,7 +345,7 @@ def test_a_perturbed_text_may_be_longer_than_any_row(folder, interfaces, tmp_pat
 
 
 def test_results_are_plain_values(folder, interfaces):
-    held_out = HeldOut.answered(source(folder, interfaces), Model(interfaces, by_picture), 3)
+    held_out = answered(source(folder, interfaces), Model(interfaces, by_picture), 3)
     plain = json.loads(json.dumps(measure_robustness(held_out).as_dict(), allow_nan=False))
     assert (plain["examples"], set(plain["clean"])) == (3, {"accuracy", "errors"})
     names = [curve["perturbation"] for curve in plain["curves"]]
@@ -365,7 +361,7 @@ def test_the_same_damage_in_every_evaluation(folder, interfaces):
     calls = []
     for _ in range(2):
         model = Model(interfaces, by_picture)
-        measure_robustness(HeldOut.answered(source(folder, interfaces), model, 2))
+        measure_robustness(answered(source(folder, interfaces), model, 2))
         calls.append(model.examples)
     for one, other in zip(*calls, strict=True):
         np.testing.assert_array_equal(one.input_ids, other.input_ids)
@@ -411,8 +407,8 @@ def test_bytes_that_are_no_text_become_ids(folder, interfaces):
 
 def test_media_are_changed_by_their_place(folder, interfaces):
     made = source(folder, interfaces, "{picture:image}{recording:speech}{picture:image}")
-    rows = made.held_out
-    assert rows is not None
+    prompts = made.held_out
+    assert prompts is not None
     calls = []
 
     def change(place: int, modality: str, item):
@@ -421,8 +417,8 @@ def test_media_are_changed_by_their_place(folder, interfaces):
             return item[0][:401], item[1]
         return Image.new("RGB", item.size, "white") if place == 2 else item
 
-    segments = made.maker.segments(rows, 0)
-    clean, changed = made.maker.input(segments, rows, 0), made.maker.input(segments, rows, 0, change)
+    segments = prompts.segments(0)
+    clean, changed = prompts.input(0, segments), prompts.input(0, segments, change)
     assert calls == [(0, "image"), (1, "speech"), (2, "image")]
     assert changed.media[0].prepared.equal(clean.media[0].prepared)
     assert changed.media[1].count < clean.media[1].count

@@ -134,7 +134,7 @@ def test_a_frozen_encoder_with_lora_keeps_a_graph_and_stays_in_eval_mode() -> No
     assert encoder.trains
     assert not encoder.has_fixed_features
     assert not encoder.training
-    with pytest.raises(UserError, match="PatchEncoder learns"):
+    with pytest.raises(UserError, match="PatchEncoder trains"):
         cache_folder("caches", encoder)
     grads = gradients(model)
     inside = {name: p for name, p in model.named_parameters() if name.startswith("modalities.image.encoder.")}

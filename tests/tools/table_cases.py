@@ -579,7 +579,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
 """Name -> (file name, content, pattern of the error message)."""
 
 
-def text_of(row: Any, column: str) -> str | None:
+def render_column(row: Any, column: str) -> str | None:
     """Return the text of a column in a prompt, or None if the prompt cannot use its value."""
     try:
         return "".join(str(segment) for segment in Template(f"{{{column}}}").render(row))

@@ -41,7 +41,7 @@ trainer:
 
 @pytest.fixture(autouse=True)
 def forget_printed_names() -> None:
-    trust._say_renamed.cache_clear()
+    trust._print_renamed.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jsonargparse, in calls from Lightning

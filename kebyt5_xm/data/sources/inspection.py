@@ -58,7 +58,8 @@ def findings_of(
             for medium in example.media:
                 lengths[f"{medium.modality} slots"] += medium.count
             for quantity in lengths.keys() - set(unmeasured):
-                findings.lengths.setdefault(quantity, []).append(lengths[quantity])
+                if lengths[quantity]:  # media fill no slots where there is no model
+                    findings.lengths.setdefault(quantity, []).append(lengths[quantity])
         progress(1)
     return findings
 
