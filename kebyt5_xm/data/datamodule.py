@@ -12,11 +12,13 @@ from kebyt5_xm.data.loading.validation import Validation
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.order.cursor import Cursor
 from kebyt5_xm.data.order.mixture import Mixture
-from kebyt5_xm.data.order.plan import fingerprint
+from kebyt5_xm.data.order.plan import fingerprint, list_changes
 from kebyt5_xm.data.order.steps import Budget, BudgetedSteps, CountedSteps, Steps
 from kebyt5_xm.data.sources.checks import check_fed, check_usable, measure
 from kebyt5_xm.data.sources.source import Source
 from kebyt5_xm.errors import UserError
+
+DEFAULT_GLOBAL_BATCH = 128
 
 
 class DataModule(pl.LightningDataModule):
@@ -25,8 +27,8 @@ class DataModule(pl.LightningDataModule):
     Args:
         sources: name -> source. The names appear in logs (`train/loss/NAME/PART`).
         temperature: sources are drawn with p ~ weight^(1 / temperature). 1 takes the weights as they are.
-        global_batch_size: examples of one optimizer step, over all ranks and accumulated micro-batches; 128 by
-            default. Give either this or `budget`.
+        global_batch_size: examples of one optimizer step, over all ranks and accumulated micro-batches; 128 if
+            neither this nor `budget` is given.
         micro_batch_size: examples of one forward pass on one rank. Gradients are accumulated over as many
             micro-batches as it takes; `trainer.accumulate_grad_batches` is set from these two.
         budget: a global batch by length, padded or packed; `micro_batch_size` then applies to validation only.
@@ -81,9 +83,8 @@ class DataModule(pl.LightningDataModule):
             raise UserError(f"data.temperature is {temperature}; expected more than 0")
         if not 0 <= max_skipped <= 1:
             raise UserError(f"data.max_skipped is {max_skipped}; expected a share from 0 to 1")
-        self.global_batch_size = global_batch_size or (
-            128 if global_batch_size is None and budget is None else 0
-        )
+        default = DEFAULT_GLOBAL_BATCH if budget is None else 0
+        self.global_batch_size = default if global_batch_size is None else global_batch_size
         self.micro_batch_size = micro_batch_size
         self.budget = budget
         self.num_workers = num_workers
@@ -249,11 +250,7 @@ class DataModule(pl.LightningDataModule):
         if self.trainer is not None and self.trainer.state.fn == "validate":
             return  # held-out data alone are read, and may be any
         old, new = state_dict["description"], self.description()
-        changes = [
-            f"{key}: {old.get(key, 'nothing')} -> {new.get(key, 'nothing')}"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-        ]
+        changes = list_changes(old, new)
         if changes and not self.accept_changes:
             raise UserError(
                 "the checkpoint was trained on other data: "

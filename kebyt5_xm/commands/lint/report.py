@@ -139,7 +139,7 @@ def _grouped(causes: Counter[str]) -> Counter[str]:
 
 
 def histogram(quantity: str, lengths: NDArray[np.int64], counts: NDArray[np.int64]) -> Iterator[str]:
-    """Yield lines on positive `lengths` [n], of which each occurs `counts` [n] times: quantiles, and a bar chart.
+    """Yield lines on positive `lengths` [n], which occur `counts` [n] times each: quantiles, and a bar chart.
 
     Each bucket [2^k, 2^(k + 1)) is one bar; the longest bar is `WIDTH` characters.
     """

@@ -256,5 +256,14 @@ def fingerprint(description: dict[str, object]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def list_changes(old: dict[str, object], new: dict[str, object]) -> list[str]:
+    """Return what differs between two descriptions, as `KEY: OLD -> NEW`."""
+    return [
+        f"{key}: {old.get(key, 'nothing')} -> {new.get(key, 'nothing')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
 def _key(seed: int, *purpose: int) -> int:
     return int(hash64(seed, *purpose))

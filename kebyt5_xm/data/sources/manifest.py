@@ -1,16 +1,16 @@
-"""Manifests: tables whose rows name media files and hold texts, with any row read at once.
+"""Opens manifests: tables whose rows hold texts and references to media, with random access to rows.
 
-- JSON lines (`.jsonl`, `.ndjson`, `.json`) are read in place, through an index beside the file.
-- The same with `.gz`, `.zst`, `.bz2` or `.xz` behind it, one JSON array of objects under one of these names, parquet
-  (`.parquet`), Arrow (`.arrow`, `.feather`, `.ipc`) and ORC (`.orc`), which cannot be entered in the middle, are
-  written once as a file that can, beside the manifest.
-- WebDataset tar shards (`.tar`) are read in place, through an index of their headers beside the file.
+- JSON lines (`.jsonl`, `.ndjson`, `.json`) are read in place, through an index file in the same folder.
+- Formats without random access are written once as a file that has it, in the same folder: compressed JSON lines
+  (`.gz`, `.zst`, `.bz2`, `.xz`), one JSON array of objects, parquet (`.parquet`), Arrow (`.arrow`, `.feather`, `.ipc`)
+  and ORC (`.orc`).
+- WebDataset tar shards (`.tar`) are read in place, through an index of their headers in the same folder.
 - Hugging Face datasets, saved to a folder or as `hf:NAME?config=C&split=S&revision=R`, are read in place.
-- A pattern such as `train-{000..127}.tar` or `train-*.jsonl` is all its files as one table.
-- Files that are laid out in another way are read by a layout (`kebyt5_xm.data.layouts`), patterns of them too.
+- A pattern such as `train-{000..127}.tar` or `train-*.jsonl` makes one table of all its files.
+- Other files, and patterns of them, are read by a layout (`kebyt5_xm.data.layouts`).
 
-Opening a manifest whose index is there reads next to nothing, whatever its length. Where several processes are to
-read one, open it in one of them first, so that the index is made once.
+Opening a manifest that has its index reads next to nothing, whatever its length. If several processes read a manifest,
+open it in one of them first, so that the index is made once.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ COLUMNAR = {
     ".arrows": "ArrowFileRows",
     ".orc": "OrcRows",
 }
-"""Ending of a name -> its class in `columnar_rows`, which is imported where it is needed."""
+"""Suffix of a file name -> its class in `columnar_rows`, which is imported only if needed."""
 
 DELIMITED = "format: {class_path: kebyt5_xm.data.layouts.Delimited, init_args: {%s}}"
 CSV = DELIMITED % "delimiter: ',', quoting: minimal"
@@ -51,7 +51,7 @@ REMEDIES = {
     ".tgz": "unpack its compression (gunzip, unzstd ...): shards are entered in the middle",
     ".zip": "unpack it",
 }
-"""What becomes of files that are tables, but none that is read here."""
+"""What to do with tables of formats that are not read."""
 SAME = {
     ".xls": ".xlsx",
     ".ods": ".xlsx",
@@ -65,7 +65,7 @@ SAME = {
 
 
 def open_rows(path: str | Path, layout: Layout | None = None) -> Rows:
-    """Open a manifest, or files of a layout; raise `UserError` if there is none, or none of its kind, or no rows.
+    """Open a manifest, or files of a layout. Raises `UserError` if it is missing, of an unknown format, or empty.
 
     The first time, and whenever the file has changed, this reads the whole file to make its index.
     """
@@ -80,7 +80,7 @@ def open_rows(path: str | Path, layout: Layout | None = None) -> Rows:
 
 
 def joined(path: Path, files: Sequence[Path], layout: Layout | None) -> Rows:
-    """Open files as one table, the first time in several processes."""
+    """Open files as one table. Their indexes are made in several processes."""
     open_file = layout.open if layout is not None else _open
     workers = num_cores() if len(files) >= FILES_FOR_PROCESSES else 1
     jobs = {n: partial(_index, open_file, file) for n, file in enumerate(files)}
@@ -89,7 +89,7 @@ def joined(path: Path, files: Sequence[Path], layout: Layout | None) -> Rows:
 
 
 def _index(open_file: Callable[[Path], Rows], path: Path, progress: Progress) -> None:
-    """Open a table for its index to be made."""
+    """Open a table, which makes its index."""
     open_file(path)
 
 

@@ -150,7 +150,7 @@ class Prompts:
         return Example.without_target(ids, media)
 
     def skipped(self, row: int, error: BadSample) -> Example:
-        """Return the empty example of a row of which none can be made."""
+        """Return the empty example for a row that gives none."""
         path, line = self.place(row)
         return Example.empty(Skip(line, error.path if isinstance(error, MediaError) else path, error.cause))
 
