@@ -2,15 +2,15 @@
 
 - JSON lines (`.jsonl`, `.ndjson`, `.json`) are read in place, through an index file in the same folder.
 - Formats without random access are written once as a file that has it, in the same folder: compressed JSON lines
-  (`.gz`, `.zst`, `.bz2`, `.xz`), one JSON array of objects, parquet (`.parquet`), Arrow (`.arrow`, `.feather`, `.ipc`)
-  and ORC (`.orc`).
+  (`.gz`, `.zst`, `.bz2`, `.xz`), one JSON array of objects, parquet (`.parquet`), Arrow (`.arrow`, `.feather`,
+  `.ipc`) and ORC (`.orc`).
 - WebDataset tar shards (`.tar`) are read in place, through an index of their headers in the same folder.
 - Hugging Face datasets, saved to a folder or as `hf:NAME?config=C&split=S&revision=R`, are read in place.
 - A pattern such as `train-{000..127}.tar` or `train-*.jsonl` makes one table of all its files.
 - Other files, and patterns of them, are read by a layout (`kebyt5_xm.data.layouts`).
 
-Opening a manifest that has its index reads next to nothing, whatever its length. If several processes read a manifest,
-open it in one of them first, so that the index is made once.
+Opening a manifest that has its index reads next to nothing, whatever its length. If several processes read a
+manifest, open it in one of them first, so that the index is made once.
 """
 
 from collections.abc import Callable, Sequence
