@@ -123,9 +123,9 @@ class PatchEncoder(Encoder):
         return torch.zeros(1, 3, *size), torch.tensor([3])
 
     def forward(self, prepared: Tensor, lengths: Tensor) -> Encoded:
-        patches = self.patches(prepared)  # [B, D, rows, columns]
+        patches = self.patches(prepared)  # [N, W, rows, columns]
         grid = (patches.shape[2], patches.shape[3])
-        features = self.mix_channels(patches.flatten(2).transpose(1, 2))  # [B, N, D]
+        features = self.mix_channels(patches.flatten(2).transpose(1, 2))  # [N, F, W]
         features = self.norm(
             features + self.place(grid_positions(*grid, self.out_dim, features.device).to(features.dtype))
         )
@@ -240,7 +240,7 @@ class LogMelEncoder(Encoder):
         return torch.zeros(1, 1, self._preprocessor.num_mels), torch.tensor([1])
 
     def forward(self, prepared: Tensor, lengths: Tensor) -> Encoded:
-        features, mask = prepared, length_mask(lengths, prepared.shape[1])  # [B, N, D], [B, N]
+        features, mask = prepared, length_mask(lengths, prepared.shape[1])  # [N, F, W], [N, F]
         for conv, norm, step in zip(self.convs, self.norms, self._preprocessor.stack, strict=True):
             features = (features * mask[..., None]).transpose(1, 2)
             features = F.gelu(norm(conv(features).transpose(1, 2)))

@@ -101,12 +101,12 @@ class TimmEncoder(Encoder):
         }
 
     def forward(self, prepared: Tensor, lengths: Tensor) -> Encoded:
-        features = self._features(prepared)  # [B, rows, columns, D] or [B, N, D]
+        features = self._features(prepared)  # [N, rows, columns, W] or [N, F, W]
         grid = (features.shape[1], features.shape[2]) if features.ndim == 4 else None
         return Encoded.full(features.flatten(1, -2), grid)
 
     def _features(self, images: Tensor) -> Tensor:
-        """Return [B, rows, columns, D], or [B, N, D] with prefix tokens or without a grid."""
+        """Return [N, rows, columns, W], or [N, F, W] with prefix tokens or without a grid."""
         model = self.model
         if self.layer is not None:
             options: dict[str, Any] = {"return_prefix_tokens": True} if self.keep_prefix else {}

@@ -104,6 +104,7 @@ class TorchaudioEncoder(Encoder):
         self.out_dim = self.model.encoder.transformer.pos_conv_embed.embed_dim
         self.layer_logits = nn.Parameter(torch.zeros(len(layers))) if layer == "weighted" else None
         self.layer = self._keep_layers(layer, bundle)
+        self._model_frozen = frozen  # settings are part of the key of feature caches, which stay valid
         freeze_unreached(self, self._features, self.dummy()[0])
         self.train()
         if frozen:
@@ -124,7 +125,7 @@ class TorchaudioEncoder(Encoder):
         counts = conv_length(lengths, self._preprocessor.stack)
         return Encoded(features, length_mask(counts, features.shape[1]))
 
-    def _features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:  # -> [B, N, D]
+    def _features(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:  # -> [N, F, W]
         # The model's forward would drop layers at random, which gives ranks unequal graphs.
         layers, _ = self.model.extract_features(waveforms, lengths)
         features = layers[-1]

@@ -74,7 +74,7 @@ class TransformersEncoder(Encoder):
                 raise UserError(f"found {option} for '{model}', which encodes audio; remove it")
             self.inputs = self._audio(model, pretrained, preprocessing or {})
         probe = self.inputs.probe()
-        shape = output_on_meta(self.model, self._hidden, probe).shape  # [B, N, D] or [B, D, rows, columns]
+        shape = output_on_meta(self.model, self._hidden, probe).shape  # [N, F, W] or [N, W, rows, columns]
         self.out_dim = shape[1] if len(shape) == 4 else shape[2]
         freeze_unreached(self.model, self._hidden, probe)
         unloaded = [name for name, p in self.model.named_parameters() if p.requires_grad and name in missing]

@@ -1,6 +1,6 @@
 """The interface of an encoder: what a feature extractor must provide to become a modality.
 
-Shape suffixes: B batch, N features of one item (padded), D = `out_dim`.
+Letters in shapes: N items of a batch, F features of one item (padded), W = `out_dim`.
 
 To write one, subclass `Encoder` and `Preprocessor` (docs/encoders.md shows both in under 30 lines) and let
 `kebyt5_xm.contract.EncoderContract` check it.
@@ -65,8 +65,8 @@ class Encoded:
     `grid` is (rows, columns) with N = rows * columns if the features form a grid, else None.
     """
 
-    features: Tensor  # [B, N, D]
-    mask: Tensor  # [B, N] bool
+    features: Tensor  # [N, F, W]
+    mask: Tensor  # [N, F] bool
     grid: tuple[int, int] | None = None
 
     @classmethod
@@ -152,7 +152,9 @@ class Preprocessor(ABC):
 
 
 class Encoder(nn.Module, ABC):
-    """A feature extractor. Subclasses set `media` and `out_dim`, and call `freeze()` last for `frozen: true`."""
+    """A feature extractor. Subclasses set `media` and `out_dim`; with `frozen: true`, `__init__` ends with
+    `freeze()`.
+    """
 
     media: Media
     out_dim: int
@@ -175,7 +177,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def dummy(self) -> tuple[Tensor, Tensor]:
-        """Return the shortest valid input, batch 1, on the CPU."""
+        """Return the shortest valid input, batch 1, on the CPU. It runs on ranks that have no input in a step."""
 
     def offline(self, init_args: dict[str, Any]) -> dict[str, Any]:
         """Return `init_args` changed so that they build the same encoder shape without any file or hub.
@@ -187,7 +189,7 @@ class Encoder(nn.Module, ABC):
     def freeze(self, except_for: Collection[str] = ()) -> Self:
         """Freeze all parameters except those named in `except_for`, and stay in eval mode (no dropout).
 
-        A graph is kept only if another parameter trains: one of `except_for`, or one that LoRA adds later.
+        An autograd graph is kept only if another parameter trains: one of `except_for`, or one that LoRA adds later.
         """
         self.frozen = True
         frozen = {name: p for name, p in self.named_parameters() if name not in except_for}
@@ -206,6 +208,11 @@ class Encoder(nn.Module, ABC):
         """True if the encoder is frozen and nothing in it trains, so its features may be cached."""
         return self.frozen and not self.trains
 
+    @property
+    def keeps_initial_weights(self) -> bool:
+        """True if all parameters are frozen ones, whatever requires a gradient now: a copy need not be saved."""
+        return self.frozen and all(name in self._frozen_weights for name, _ in self.named_parameters())
+
     def train(self, mode: bool = True) -> Self:
         """Set training mode. A frozen encoder stays in eval mode, and so does batch norm in any encoder.
 
@@ -220,6 +227,11 @@ class Encoder(nn.Module, ABC):
 
     def __call__(self, prepared: Tensor, lengths: Tensor) -> Encoded:
         """Run `forward` in the weights' precision, without a graph if the features are fixed; check the output."""
+        for name, parameter in self.named_parameters():
+            if (
+                parameter.requires_grad and name in self._frozen_weights
+            ):  # a bare model.requires_grad_() does this
+                parameter.requires_grad_(False)
         weight = next((p for p in self.parameters() if p.is_floating_point()), None)
         if weight is not None and prepared.is_floating_point():
             prepared = prepared.to(weight.dtype)
@@ -233,7 +245,7 @@ class Encoder(nn.Module, ABC):
         if features.ndim != 3 or features.shape[0] != batch or features.shape[2] != self.out_dim:
             raise UserError(
                 f"found features of shape {list(features.shape)} from {name}, expected "
-                f"[{batch}, N, {self.out_dim}]; correct its forward or its out_dim"
+                f"[{batch}, F, {self.out_dim}]; correct its forward or its out_dim"
             )
         if mask.shape != features.shape[:2] or mask.dtype != torch.bool:
             raise UserError(

@@ -4,9 +4,8 @@
 - A recipe that the user gives may name any class. Python searches the working folder for its module last, so that a
   file there cannot hide a library.
 - Runs and exports may come from a third party. They may name classes of `TRUSTED` (runs also of `LIBRARIES`) and of
-the
-  packages that the user trusts by name (`--trust`, `trusted_modules`). Nothing is imported from the working folder
-  for them, except a package that is trusted by name and exists nowhere else.
+  the packages that the user trusts by name (`--trust`, `trusted_modules`). Nothing is imported from the working
+  folder for them, except a package that is trusted by name and exists nowhere else.
 
 A recipe belongs to a run if its name is config.yaml, as training saves it, or if it lies in a run's folder.
 """

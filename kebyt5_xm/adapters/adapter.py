@@ -1,6 +1,6 @@
 """The interface of an adapter: features and their mask become calibrated slots.
 
-Shapes: B items, N features each (padded), M slots each (padded), F = `in_dim`, D = `d_model`.
+Letters in shapes: N items, F features each (padded), M slots each (padded), W = `in_dim`, D = `d_model`.
 """
 
 import math
@@ -42,7 +42,7 @@ class Adapter(nn.Module, ABC):
 
     @abstractmethod
     def map(self, features: Tensor, mask: Tensor, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
-        """Map features [B, N, F] and their bool mask [B, N] to vectors [B, M, D] and their mask [B, M].
+        """Map features [N, F, W] and their bool mask [N, F] to vectors [N, M, D] and their mask [N, M].
 
         Invalid features are zero. With a grid, N is rows x columns in row-major order, and a smaller item fills the
         top-left corner; without a grid, valid features may have any positions, and their order counts.
@@ -73,9 +73,9 @@ class Adapter(nn.Module, ABC):
     def forward(
         self, features: Tensor, mask: Tensor, grid: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return slots [B, M, D] (zero where invalid) and their bool mask [B, M], valid slots first.
+        """Return slots [N, M, D] (zero where invalid) and their bool mask [N, M], valid slots first.
 
-        `features` [B, N, F] and `mask` [B, N] (bool, True = valid) and `grid` are those of `Encoded`.
+        `features` [N, F, W] and `mask` [N, F] (bool, True = valid) and `grid` are those of `Encoded`.
         """
         assert features.ndim == 3, features.shape
         assert features.shape[2] == self.in_dim, (features.shape, self.in_dim)
@@ -83,9 +83,9 @@ class Adapter(nn.Module, ABC):
         assert grid is None or math.prod(grid) == mask.shape[1], (grid, mask.shape)
         # The precision of a frozen encoder may differ from the adapter's.
         features = features.to(self.gain.dtype).masked_fill(~mask[..., None], 0.0)
-        vectors, mask = left_aligned(*self.map(features, mask, grid))  # [B, M, D], [B, M]
+        vectors, mask = left_aligned(*self.map(features, mask, grid))  # [N, M, D], [N, M]
         if self.begin is not None and self.end is not None:
-            vectors, mask = _add_begin_end(vectors, mask, self.begin, self.end)  # [B, M + 2, D], [B, M + 2]
+            vectors, mask = _add_begin_end(vectors, mask, self.begin, self.end)  # [N, M + 2, D], [N, M + 2]
         if self.modality_vector is not None:
             vectors = vectors + self.modality_vector
         vectors = nn.functional.rms_norm(vectors.float(), (self.d_model,), eps=EPSILON)
@@ -94,7 +94,7 @@ class Adapter(nn.Module, ABC):
 
 
 def left_aligned(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Move the valid vectors of every item to the front, in their order: [B, M, D], [B, M] -> the same."""
+    """Move the valid vectors of every item to the front, in their order: [N, M, D], [N, M] -> the same."""
     # A stable sort keeps the order, and no shape depends on the data, so nothing waits for a GPU.
     order = torch.argsort(~mask, dim=1, stable=True)
     return vectors.gather(1, order[..., None].expand_as(vectors)), mask.gather(1, order)
@@ -112,10 +112,10 @@ def scale_ratio(vectors: Tensor, mask: Tensor, rms: float) -> Tensor:
 
 def _add_begin_end(vectors: Tensor, mask: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     batch, _, width = vectors.shape
-    lengths = mask.sum(dim=1, keepdim=True)  # [B, 1]
+    lengths = mask.sum(dim=1, keepdim=True)  # [N, 1]
     vectors = torch.cat(
         [begin.to(vectors.dtype).expand(batch, 1, width), vectors, vectors.new_zeros(batch, 1, width)], dim=1
     )
     position = torch.arange(vectors.shape[1], device=vectors.device)  # [M + 2]
-    at_end = position == lengths + 1  # [B, M + 2]
+    at_end = position == lengths + 1  # [N, M + 2]
     return torch.where(at_end[..., None], end.to(vectors.dtype), vectors), position < lengths + 2

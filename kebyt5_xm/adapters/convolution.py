@@ -49,7 +49,7 @@ class StridedConvolution(Adapter):
 
     def map(self, features: Tensor, mask: Tensor, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
         features, mask = left_aligned(features, mask)
-        sequence = features.transpose(1, 2)  # [B, F, N]
+        sequence = features.transpose(1, 2)  # [N, W, F]
         before = (self.kernel - self.stride) // 2
         for convolution in self.convolutions:
             length, mask = mask.shape[1], mask[:, :: self.stride]

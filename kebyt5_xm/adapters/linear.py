@@ -73,7 +73,7 @@ class FrameStacking(Adapter):
         padding = -features.shape[1] % self.stack
         features = nn.functional.pad(features, (0, 0, 0, padding))
         mask = nn.functional.pad(mask, (0, padding))[:, :: self.stack]
-        stacked = features.reshape(*mask.shape, self.stack * self.in_dim)  # [B, M, stack x F]
+        stacked = features.reshape(*mask.shape, self.stack * self.in_dim)  # [N, M, stack x W]
         return self.projection(stacked), mask
 
     def count(self, size: tuple[int, ...]) -> int:

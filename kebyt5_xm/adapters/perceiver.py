@@ -46,11 +46,11 @@ class PerceiverResampler(Adapter):
         self.projection = nn.Linear(width, d_model)
 
     def map(self, features: Tensor, mask: Tensor, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
-        inputs = self.inputs(features)  # [B, N, W]
+        inputs = self.inputs(features)  # [N, F, E]
         inputs = inputs + _positions(mask, grid, inputs.shape[2]).to(inputs.dtype)
         count = self.queries.shape[0]
-        queries = self.queries.expand(mask.shape[0], -1, -1)  # [B, Q, W]
-        attended = nn.functional.pad(mask, (0, count), value=True)[:, None, None]  # [B, 1, 1, N + Q]
+        queries = self.queries.expand(mask.shape[0], -1, -1)  # [N, Q, E]
+        attended = nn.functional.pad(mask, (0, count), value=True)[:, None, None]  # [N, 1, 1, F + Q]
         for block in self.blocks:
             queries = block(queries, inputs, attended)
         return self.projection(queries), mask.new_ones(mask.shape[0], count)
@@ -76,17 +76,17 @@ class _Block(nn.Module):
 
     def forward(self, queries: Tensor, inputs: Tensor, attended: Tensor) -> Tensor:
         normed = self.query_norm(queries)
-        query = self.to_query(normed).unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, H, Q, W / H]
+        query = self.to_query(normed).unflatten(2, (self.heads, -1)).transpose(1, 2)  # [N, H, Q, E / H]
         both = torch.cat([inputs.to(normed.dtype), normed], dim=1)
-        both = self.to_key_value(both).unflatten(2, (2, self.heads, -1))  # [B, N + Q, 2, H, W / H]
-        key, value = both.transpose(1, 3).unbind(2)  # each [B, H, N + Q, W / H]
+        both = self.to_key_value(both).unflatten(2, (2, self.heads, -1))  # [N, F + Q, 2, H, E / H]
+        key, value = both.transpose(1, 3).unbind(2)  # each [N, H, F + Q, E / H]
         read = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=attended)
         queries = queries + self.output(read.transpose(1, 2).flatten(2))
         return queries + self.feed_forward(queries)
 
 
 def _positions(mask: Tensor, grid: tuple[int, int] | None, width: int) -> Tensor:
-    """Return sinusoids [B or 1, N, width] of each feature's position among the valid ones, or in the grid."""
+    """Return sinusoids [N or 1, F, width] of each feature's position among the valid ones, or in the grid."""
     if grid is None:
         return _sinusoids((mask.cumsum(dim=1) - 1).clamp(min=0), width)
     index = torch.arange(grid[0] * grid[1], device=mask.device)

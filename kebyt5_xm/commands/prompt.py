@@ -1,4 +1,4 @@
-"""Prompts on the command line: a recipe's prompt syntax, with media files filling its placeholders."""
+"""PromptTable on the command line: a recipe's prompt syntax, with media files filling its placeholders."""
 
 import re
 from collections.abc import Callable

@@ -47,7 +47,7 @@ UNPLANNED = Progress()
 
 @dataclass
 class Batch(Tensors):
-    """One micro-batch. Shape suffixes: B rows, T decoder positions."""
+    """One micro-batch. Letters in shapes: B rows, T decoder positions."""
 
     inputs: Inputs
     labels: Tensor  # [B, T] byte ids, IGNORE_INDEX where there is no target

@@ -190,7 +190,7 @@ class SourceContract(ABC):
         mixture = Mixture.training({"mine": source}, SEED, self.interfaces())
         assert [part.num_rows for part in mixture.parts] == [part.num_rows for part in source.parts()]
 
-    # -- parts of the above ------------------------------------------------------------------------
+    # -- private -----------------------------------------------------------------------------------
 
     def _connected(self) -> Source:
         source = self.make()

@@ -1,6 +1,6 @@
 """The model's inputs: examples, and the tensors of one forward pass made from them.
 
-Shape suffixes: B rows, S encoder positions, T decoder positions.
+Letters in shapes: B rows, S encoder positions, T decoder positions.
 """
 
 from collections.abc import Callable, Sequence
@@ -95,7 +95,7 @@ class MediaGroup(Tensors):
     row: Tensor  # [N] row of the batch
     start: Tensor  # [N] first encoder position of the slots
     count: Tensor  # [N] number of slots
-    encoded: bool = False  # `prepared` holds features [N, F, D] or [N, R, C, D], and the encoder does not run
+    encoded: bool = False  # `prepared` holds features [N, F, W] or [N, R, C, W], and the encoder does not run
 
     def map(self, function: Map, of_media: Map | None = None) -> Self:
         """Return a copy with `of_media`, or else `function`, applied to every tensor."""

@@ -26,9 +26,8 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.address import is_data_url
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.reference import read_contents
-from kebyt5_xm.data.sources.template import Slot
+from kebyt5_xm.data.sources.template import MediaSegment
 from kebyt5_xm.durable import durable_file
-from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
 from kebyt5_xm.evaluation.evaluation_file import EvaluationFile, MetricScore, SourceEvaluation
 from kebyt5_xm.evaluation.judging import JudgedPart, Judging
@@ -118,7 +117,7 @@ class Evaluation:
         prompts = self.data.validation.prompts(self.number(part))
         segments, slots = [], 0
         for segment in prompts.segments(row) if prompts is not None else ():
-            if isinstance(segment, Slot):
+            if isinstance(segment, MediaSegment):
                 is_content = isinstance(segment.reference, bytes) or is_data_url(str(segment.reference))
                 segments.append(
                     {
@@ -140,9 +139,9 @@ class Evaluation:
         try:
             prompts = self.data.validation.prompts(self.number(segment["source"]))
             assert prompts is not None
-            slots = [s for s in prompts.segments(segment["row"]) if isinstance(s, Slot)]
+            slots = [s for s in prompts.segments(segment["row"]) if isinstance(s, MediaSegment)]
             return read_contents(prompts.readable(slots[segment["slot"]].reference))
-        except (UserError, IndexError, KeyError):
+        except (ValueError, IndexError, KeyError):  # a UserError is a ValueError
             return None
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.media.bad_sample import BadSample
-from kebyt5_xm.data.sources.prompts import Prompts
+from kebyt5_xm.data.sources.prompts import PromptTable
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
 from kebyt5_xm.metrics import Answer, Metric
 
@@ -51,7 +51,7 @@ class HeldOut:
         clean: the model's answers to the unchanged examples.
     """
 
-    prompts: Prompts
+    prompts: PromptTable
     metrics: Sequence[Metric]
     respond: Respond
     rows: tuple[int, ...]
@@ -61,7 +61,7 @@ class HeldOut:
     @classmethod
     def answered(
         cls,
-        prompts: Prompts,
+        prompts: PromptTable,
         metrics: Sequence[Metric],
         respond: Respond,
         num_examples: int = PROBED_EXAMPLES,
@@ -91,7 +91,7 @@ class HeldOut:
         return cls(prompts, metrics, respond, tuple(rows), tuple(references), tuple(clean))
 
     @cached_property
-    def changed(self) -> Prompts:
+    def changed(self) -> PromptTable:
         """The same table for changed examples, which may have any length."""
         return self.prompts.of_any_length()
 

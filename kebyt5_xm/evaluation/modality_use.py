@@ -11,7 +11,7 @@ import numpy as np
 
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.randomness import permute
-from kebyt5_xm.data.sources.template import Segment, Slot
+from kebyt5_xm.data.sources.template import MediaSegment, Segment
 from kebyt5_xm.evaluation.evaluation_file import ModalityUse, Use
 from kebyt5_xm.evaluation.held_out import HeldOut, Tell
 from kebyt5_xm.metrics import Answer, Metric, difference, score
@@ -73,4 +73,4 @@ def _left_out(held_out: HeldOut, modality: str, position: int) -> Example:
 
 
 def _is_slot(segment: Segment, modality: str) -> bool:
-    return isinstance(segment, Slot) and segment.modality == modality
+    return isinstance(segment, MediaSegment) and segment.modality == modality

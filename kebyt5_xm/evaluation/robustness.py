@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kebyt5_xm.data.inputs import Example
-from kebyt5_xm.data.sources.prompts import Prompts
-from kebyt5_xm.data.sources.template import Segment, Slot, as_bytes
+from kebyt5_xm.data.sources.prompts import PromptTable
+from kebyt5_xm.data.sources.template import MediaSegment, Segment, as_bytes
 from kebyt5_xm.evaluation.evaluation_file import Curve, Point, Robustness
 from kebyt5_xm.evaluation.held_out import HeldOut, Tell
 from kebyt5_xm.evaluation.perturbations import Kind, Perturbation, make_generator
@@ -55,7 +55,7 @@ def measure_robustness(
     return Robustness(len(held_out.rows), _scores(held_out, held_out.clean), curves)
 
 
-def _kinds(prompts: Prompts) -> set[Kind | str]:
+def _kinds(prompts: PromptTable) -> set[Kind | str]:
     """Return the kinds of input in the prompts: `text`, and media."""
     media = {interface.media for interface in prompts.interfaces.values()}
     return {*(["text"] if prompts.prompt.text_columns else []), *media}
@@ -97,7 +97,7 @@ def _example_maker(
 
 def _are_same(segments: Sequence[Segment], others: Sequence[Segment]) -> bool:
     first, second = (
-        [segment if isinstance(segment, Slot) else as_bytes(segment) for segment in side]
+        [segment if isinstance(segment, MediaSegment) else as_bytes(segment) for segment in side]
         for side in (segments, others)
     )
     return first == second

@@ -36,7 +36,7 @@ def save_adapter(model: CrossModalNetwork, name: str, folder: str | Path) -> Non
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(module.adapter, folder / "adapter.safetensors")
-    if module.encoder_changed or not module.encoder.has_fixed_features:
+    if module.encoder_changed or not module.encoder.keeps_initial_weights:
         write_tensors(module.encoder, folder / "encoder.safetensors")
     (folder / "adapter.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -4,7 +4,7 @@ The bias is shared with text, or zero for every pair that touches a slot. T5 pas
 to the attention function, so this needs no subclass of T5 and its weights stay interchangeable: the encoder's config
 names `attend_without_slot_bias`, and a forward pass gives it `slots`.
 
-Shape suffixes: B rows, H heads, S encoder positions, T decoder positions, d width of a head.
+Letters in shapes: B rows, H heads, S encoder positions, T decoder positions, d width of a head.
 """
 
 import torch

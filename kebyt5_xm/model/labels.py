@@ -5,7 +5,7 @@ the model writes it is the product over its ids. These products are normalised o
 labels of an example are scored in one decoder row, isolated from each other (`kebyt5_xm.data.inputs.Packing`), so the
 encoder's states are read once.
 
-Shape suffixes: B rows, L labels, N decoder positions of all labels, S encoder positions.
+Letters in shapes: B rows, L labels, N decoder positions of all labels, S encoder positions.
 """
 
 from collections.abc import Callable, Sequence

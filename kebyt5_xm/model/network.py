@@ -1,4 +1,7 @@
-"""The network: a T5 backbone and the modalities whose vectors enter its byte embeddings."""
+"""The forward pass: a T5 backbone and the modalities whose vectors enter its byte embeddings.
+
+`kebyt5_xm.model.cross_modal.CrossModalT5` adds answering, saving and loading.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -35,10 +38,10 @@ class ModalityModule(nn.Module):
         self.adapter = adapter
 
     def forward(self, prepared: Tensor, lengths: Tensor, encoded: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the vectors [N, M, D] of N media and their mask [N, M], valid ones first.
+        """Return the vectors [N, M, D] of N media and their mask [N, M]; valid vectors (mask True) come first.
 
-        `prepared` is the encoder's input. With `encoded` it is features from a cache: [N, F, C], the first `lengths`
-        valid, or a grid [N, R, C, D].
+        `prepared` is the encoder's input. With `encoded` it is features from a cache: [N, F, W], the first `lengths`
+        valid, or a grid [N, R, C, W].
         """
         if not encoded:
             return self._adapt(self.encoder(prepared, lengths))
@@ -50,9 +53,12 @@ class ModalityModule(nn.Module):
         return self.adapter(encoded.features, encoded.mask, encoded.grid)
 
     def dummy(self, device: torch.device) -> Tensor:
-        """Return a zero that depends on every weight of the modality, for a rank that has no input."""
+        """Return 0 x the output for the dummy input: a rank without input gives every weight a zero gradient by
+        it.
+        """
         prepared, lengths = self.encoder.dummy()
-        vectors, _ = self(prepared.to(device), lengths.to(device))  # the same calls: ZeRO-3 compares them
+        # Through __call__: ZeRO-3 needs the same sequence of module calls on all ranks.
+        vectors, _ = self(prepared.to(device), lengths.to(device))
         return vectors.sum() * 0.0
 
 

@@ -178,7 +178,7 @@ def run_denoising(run: Run, trusted_modules: Sequence[str] = ()) -> dict[str, An
     with without_working_folder(trusted_modules):
         for name, spec in (run.config.get("data", {}).get("sources") or {}).items():
             where = f"data.sources.{name}"
-            try:
+            try:  # the data's code is not needed to use the model
                 source = import_class(replace_renamed_classes(spec), Source, trusted_modules, where)
             except UserError:
                 continue

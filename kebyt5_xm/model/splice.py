@@ -1,6 +1,6 @@
 """The splice: writes adapter vectors at their slots in the embedded byte sequence.
 
-One function, used by training and by generation. Shape suffixes: B rows, S encoder positions, D d_model,
+One function, used by training and by generation. Letters in shapes: B rows, S encoder positions, D d_model,
 N items of one encoder call, M slots of an item (padded).
 """
 

@@ -164,7 +164,9 @@ class Task(pl.LightningModule):
         Optimizers skip weights without a gradient: no decay, no moments. On several ranks, dummy inputs already give
         zeros, so this makes the results independent of the number of ranks.
         """
-        if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # its flat partitions have all gradients
+        if isinstance(
+            self.trainer.strategy, DeepSpeedStrategy
+        ):  # its flat buffers hold a gradient for every weight
             return
         for group in optimizer.param_groups:
             for parameter in group["params"]:
@@ -200,13 +202,14 @@ class Task(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = token_losses(self._output(batch).logits, batch.labels)  # [B, T], in nats
         self.tally.add(batch, losses)
-        for name, share in batch.padding.items():
-            self._padding.setdefault(name, []).append(share)
+        for name, used_and_total in batch.padding.items():
+            self._padding.setdefault(name, []).append(used_and_total)
         # Lightning divides by the accumulation, and the strategy averages over ranks. Undoing both gives the sum over
         # the global batch, divided by the plan's number of target ids.
         accumulation = self.trainer.accumulate_grad_batches
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
-            accumulation **= 2  # DeepSpeed divides once more; gradient clipping shows it, AdamW does not
+            # DeepSpeed divides a second time. The clipping norm shows it; AdamW ignores the scale.
+            accumulation **= 2
         loss = self.watch.add_loss(
             losses, self.trainer.world_size * accumulation / batch.progress.num_targets
         )
@@ -292,7 +295,7 @@ class Task(pl.LightningModule):
         for counts in (progress["total"], progress["current"]):
             counts.update(dict.fromkeys(counts, batches))
         progress["is_last_batch"] = False
-        # A finished run with a higher max_steps continues its only epoch; Lightning would end at once otherwise.
+        # The whole run is one epoch for Lightning. Marked as unfinished, it continues if max_steps was raised.
         epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]
         for counts in (epochs["total"], epochs["current"]):
             counts.update(processed=0, completed=0)

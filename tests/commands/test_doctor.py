@@ -111,7 +111,7 @@ def test_lora_is_told_and_counts_as_reached(doctor: Any) -> None:
     code, lines = doctor({"model": {"lora": {"values": {"pattern": "backbone.*.v", "rank": 2}}}})
     assert code == 0, lines
     assert "LoRA: values" in lines["what trains"]
-    assert "each gets what it should" in lines["model: gradients"]
+    assert "gradients reach exactly these" in lines["model: gradients"]
 
 
 def test_nothing_trains(doctor: Any) -> None:

@@ -62,7 +62,7 @@ def encode_tar() -> bytes:
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for number in range(len(ROWS)):
             for name, content in (
-                ("picture", encode_image()),
+                ("picture", b"broken" if number == 3 else encode_image()),
                 ("txt", f"그림 {number}".encode()),
             ):
                 member = tarfile.TarInfo(f"{number}.{name}")

@@ -16,7 +16,7 @@ from kebyt5_xm.adapters import FrameStacking, Linear
 from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.sources.checks import check_usable
-from kebyt5_xm.data.sources.prompts import Prompts
+from kebyt5_xm.data.sources.prompts import PromptTable
 from kebyt5_xm.data.sources.source import Selection
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.modality import interface
@@ -86,7 +86,7 @@ def test_the_table_is_made_once_and_in_processes_alike(
     expected = source.lengths(everything(source))
     made = table.stat().st_ino
     again = manifest(tmp_path)
-    monkeypatch.setattr(Prompts, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(PromptTable, "measure", lambda *_: pytest.fail("measured again"))
     np.testing.assert_array_equal(again.lengths(everything(again)), expected)
     assert table.stat().st_ino == made
     table.unlink()

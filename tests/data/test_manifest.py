@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 import kebyt5_xm.data.tables.json_lines as json_lines
 from kebyt5_xm.data.media.bad_sample import BadSample, RowError
 from kebyt5_xm.data.sources.manifest import open_rows
-from kebyt5_xm.data.sources.template import Slot, Template
+from kebyt5_xm.data.sources.manifest_source import Manifest
+from kebyt5_xm.data.sources.template import MediaSegment, Template
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.metrics import ThresholdF1
 
 ROWS = [{"image": f"{i}.png", "text": f"그림 {i}\n", "number": i} for i in range(313)]
 
@@ -271,19 +273,21 @@ def test_a_template_renders_text_and_slots():
     template.check(["a", "b", "c", "images", "voice", "more"], ["audio", "image"])
     row = {"a": "x/가.png", "b": 7, "images": ["1.png", "2.png"], "voice": "v.wav", "c": "", "more": None}
     assert template.render(row) == [
-        Slot("image", "x/가.png"),
+        MediaSegment("image", "x/가.png"),
         "{7}\n설명: ",
-        Slot("image", "1.png"),
-        Slot("image", "2.png"),
-        Slot("audio", "v.wav"),
+        MediaSegment("image", "1.png"),
+        MediaSegment("image", "2.png"),
+        MediaSegment("audio", "v.wav"),
         "7v.wav",
     ]
     assert Template("").render({}) == []
     assert Template("{a b.c-가}").render({"a b.c-가": True}) == ["True"]
     assert Template("{x}").render({"x": "{y} {{ }"}) == ["{y} {{ }"]  # a value is never parsed
     for value in ({"bytes": b"\x89", "path": "a.png"}, b"\x89", [{"bytes": b"\x89", "path": None}]):
-        assert Template("{x:image}").render({"x": value}) == [Slot("image", b"\x89")]
-    assert Template("{x:image}").render({"x": {"bytes": None, "path": "a.png"}}) == [Slot("image", "a.png")]
+        assert Template("{x:image}").render({"x": value}) == [MediaSegment("image", b"\x89")]
+    assert Template("{x:image}").render({"x": {"bytes": None, "path": "a.png"}}) == [
+        MediaSegment("image", "a.png")
+    ]
 
 
 @given(st.text())
@@ -303,7 +307,7 @@ def test_a_stray_brace_is_refused(text):
 def test_a_part_of_a_recording_is_not_taken_for_the_whole():
     template = Template("{audio_filepath:audio}")
     for whole in ({}, {"offset": 0}, {"offset": None}, {"offset": 0.0}):
-        assert template.render({"audio_filepath": "a.wav", **whole}) == [Slot("audio", "a.wav")]
+        assert template.render({"audio_filepath": "a.wav", **whole}) == [MediaSegment("audio", "a.wav")]
     with pytest.raises(BadSample, match=r"offset 2\.5 s"):
         template.render({"audio_filepath": "a.wav", "offset": 2.5})
 
@@ -342,3 +346,14 @@ def test_unknown_names_are_refused_with_a_suggestion():
 def test_a_row_without_what_the_prompt_needs_is_a_bad_sample(text, row, words):
     with pytest.raises(BadSample, match=words):
         Template(text).render(row)
+
+
+def test_every_held_out_row_that_is_used_is_checked_for_metrics(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    scores = [*(["1"] * 1200), *(["4"] * 200)]
+    path.write_text("".join(json.dumps({"text": "a", "score": score}) + "\n" for score in scores))
+    arguments = {"prompt": "{text}", "target": "{score}", "validation": str(path)}
+    metrics = [ThresholdF1(3)]
+    Manifest(str(path), metrics=metrics, max_validation_examples=1400, **arguments)
+    with pytest.raises(UserError, match="no reference of at least 3"):
+        Manifest(str(path), metrics=metrics, max_validation_examples=1200, **arguments)

@@ -200,3 +200,8 @@ def test_a_third_party_source_works_in_every_command(
     cli.run("export", [run, "--out", str(tmp_path / "export"), "--trust", "tiny_sources"])
     exported = json.loads((tmp_path / "export" / "config.json").read_text(encoding="utf-8"))
     assert exported["kebyt5_xm"]["denoising"]["inputs_length"] == 61
+
+
+def test_a_held_out_chunk_is_placed_behind_the_training_chunks(folder: Path) -> None:
+    source = Denoising({"en": str(folder / "en")}, inputs_length=61, validation=0.05)
+    assert source.place(0, 0, held_out=True) == (str(folder / "en"), source.parts()[0].num_rows + 1)

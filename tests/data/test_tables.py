@@ -19,7 +19,7 @@ from kebyt5_xm.data.media.bad_sample import BadSample, RowError
 from kebyt5_xm.data.media.opening import open_audio
 from kebyt5_xm.data.pool import run_jobs
 from kebyt5_xm.data.sources.manifest import open_rows
-from kebyt5_xm.data.sources.template import Slot, Template
+from kebyt5_xm.data.sources.template import MediaSegment, Template
 from kebyt5_xm.data.tables import arrow_rows
 from kebyt5_xm.errors import UserError
 
@@ -291,7 +291,7 @@ def test_an_array_of_samples_is_a_recording(tmp_path: Path, kind: str) -> None:
         pq.write_table(pa.table({"audio": pa.array([row["audio"]], struct), "text": ["a"]}), path)
     rows = open_rows(path)
     (slot, text) = Template("{audio:audio}{text}").render(rows.row(0))
-    assert (text, isinstance(slot, Slot)) == ("a", True)
+    assert (text, isinstance(slot, MediaSegment)) == ("a", True)
     found, rate = open_audio(slot.reference)  # pyright: ignore[reportAttributeAccessIssue]
     assert rate == 16_000
     np.testing.assert_array_equal(found, samples)

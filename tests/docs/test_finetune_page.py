@@ -81,7 +81,7 @@ def tiny() -> dict[str, Any]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning's calls of jsonargparse
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def test_every_command_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(pages, "INSTEAD", SMALLER)
+    monkeypatch.setattr(pages, "REPLACEMENTS", SMALLER)
     monkeypatch.setattr(pages, "TINY", tiny())
     commands = [
         line

@@ -213,6 +213,12 @@ def test_weighted_layers_learn_while_the_model_is_frozen():
     assert encoder.layer_logits.grad is not None
     assert encoder.layer_logits.grad.any()
     assert all(p.grad is None for p in encoder.model.parameters())
+    encoder.requires_grad_()
+    encoder(*encoder.dummy()).features.sum().backward()
+    assert [name for name, p in encoder.named_parameters() if p.grad is not None] == ["layer_logits"]
+    encoder.requires_grad_(False)
+    assert encoder.has_fixed_features
+    assert not encoder.keeps_initial_weights, "its layer weights must be saved"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from kebyt5_xm.data.batch import collate
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.sources.manifest_source import Manifest
-from kebyt5_xm.data.sources.template import Slot, Template
+from kebyt5_xm.data.sources.template import MediaSegment, Template
 from kebyt5_xm.evaluation import held_out as held_out_file
 from kebyt5_xm.evaluation.held_out import HeldOut
 from kebyt5_xm.evaluation.modality_use import _partners, measure_modality_use
@@ -383,14 +383,16 @@ def test_columns_are_changed_and_the_prompts_own_words_are_not():
         return text.replace("a", "b")
 
     assert template.text_columns == ("word", "other")
-    assert template.render(row, change) == ["a {x} b가b가 ", Slot("image", "a.png"), " a13"]
+    assert template.render(row, change) == ["a {x} b가b가 ", MediaSegment("image", "a.png"), " a13"]
     assert calls == [("word", "a가"), ("word", "a가"), ("other", "13")]
     assert template.render(row, lambda column, text: b"\xff" if column == "word" else "") == [
         b"a {x} \xff\xff ",
-        Slot("image", "a.png"),
+        MediaSegment("image", "a.png"),
         " a",
     ]
-    assert Template("{word}{picture:image}").render(row, lambda column, text: b"") == [Slot("image", "a.png")]
+    assert Template("{word}{picture:image}").render(row, lambda column, text: b"") == [
+        MediaSegment("image", "a.png")
+    ]
 
 
 def test_bytes_that_are_no_text_become_ids(folder, interfaces):

@@ -94,7 +94,7 @@ def describe_modalities(model: "CrossModalT5") -> str:
     for name in model.modalities:
         module, spec = model.modality(name), model.config.modalities[name]
         encoder, adapter = spec["encoder"]["class_path"], spec["adapter"]["class_path"]
-        frozen = "yes" if module.encoder.has_fixed_features else "no"
+        frozen = "yes" if module.encoder.keeps_initial_weights else "no"
         rows.append(f"| {name} | {module.encoder.media} | `{encoder}` | `{adapter}` | {frozen} |")
     if len(rows) == 2:
         return ""

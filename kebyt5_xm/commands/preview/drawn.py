@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.inputs import Example
+from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.media.opening import open_audio
 from kebyt5_xm.data.sources.source import Selection
-from kebyt5_xm.data.sources.template import Slot
+from kebyt5_xm.data.sources.template import MediaSegment
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.vocabulary import EOS_ID, MAX_SENTINELS, Sentinels, render, sentinel_ids
 
@@ -85,12 +86,15 @@ def _drawn(data: DataModule, part: int, selection: Selection) -> Drawn:
     if prompts is None:
         example = source.load(selection)[0]
     else:
-        example = prompts.example_or_skip(row)
-        for slot in prompts.segments(row) if example.skipped is None else ():
-            if isinstance(slot, Slot):
-                is_audio = prompts.interfaces[slot.modality].media == "audio"
-                readable = prompts.readable(slot.reference)
-                decoded.append(open_audio(readable, prompts.limits) if is_audio else None)
+        try:
+            example = prompts.example(row)
+            for segment in prompts.segments(row):
+                if isinstance(segment, MediaSegment):
+                    is_audio = prompts.interfaces[segment.modality].media == "audio"
+                    readable = prompts.readable(segment.reference)
+                    decoded.append(open_audio(readable, prompts.limits) if is_audio else None)
+        except BadSample as error:
+            example, decoded = prompts.skipped(row, error), []
     return Drawn(index, name, place, example, tuple(decoded), source.sentinels)
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.loading.micro_batches import ValidationMicroBatches
 from kebyt5_xm.data.order.mixture import Mixture
-from kebyt5_xm.data.sources.prompts import Prompts
+from kebyt5_xm.data.sources.prompts import PromptTable
 from kebyt5_xm.data.sources.source import Part, Selection, Source
 from kebyt5_xm.vocabulary import Sentinels
 
@@ -38,7 +38,7 @@ class Validation:
         """Return the part's source."""
         return self._mixture.source(number)
 
-    def prompts(self, number: int) -> Prompts | None:
+    def prompts(self, number: int) -> PromptTable | None:
         """Return the table behind the part; None if its source shows no prompts."""
         return self.source(number).prompts(held_out=True, part=self._mixture.part_in_source[number])
 

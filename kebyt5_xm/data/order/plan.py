@@ -2,8 +2,8 @@
 
 Example n of a run is (part, epoch, row) by arithmetic alone:
 
-- a block of `BLOCK` consecutive examples holds every part exactly as often as its weight says, in an order given by
-  a keyed permutation;
+- a block of `BLOCK` consecutive examples holds every part exactly as often as its weight says, in a pseudo-random
+  order, a permutation by a key;
 - the k-th example of a part is row `permute(k mod rows, key=epoch)` of epoch `k div rows`.
 
 So nothing is stored or replayed: any rank finds any example at once (the order of a block takes a tenth of a
@@ -32,7 +32,7 @@ BLOCK = 1 << 16
 CACHED_BLOCKS = 2
 """Orders of blocks that a plan caches, 0.8 MB each. Two, because a step may cross the edge of a block."""
 
-_ORDER, _ROWS = 1, 2  # purposes of a key: no two permutations share a key
+_ORDER, _ROWS = 1, 2  # first number of every key, so that no two permutations share a key
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Plan:
-    """The order of a whole run. `weights` are those of the mixture's `parts`, at any positive scale.
+    """The order of a whole run. Each of the mixture's `parts` has a weight; only their ratio counts.
 
     A part with a limited number of epochs gives all its rows; after that the other parts fill its share, in
     proportion to their weights.
@@ -90,19 +90,19 @@ class Plan:
         phases: list[Phase] = []
         block = 0
         while (left := np.subtract(limits, used, dtype=np.float64)).any():
-            counts = _shares(np.where(left > 0, weights, 0.0), BLOCK)
+            counts = _counts(np.where(left > 0, weights, 0.0), BLOCK)
             ending = np.isfinite(left) & (left > 0)
-            whole = int((left[ending] // counts[ending]).min()) if ending.any() else None
-            if whole is None:
+            num_blocks = int((left[ending] // counts[ending]).min()) if ending.any() else None
+            if num_blocks is None:
                 phases.append(Phase(block, counts, used))
                 break
-            if whole:
+            if num_blocks:
                 phases.append(Phase(block, counts, used))
             else:  # a part ends inside this block; the others fill its share
-                counts, whole = _last_block(weights, left), 1
+                counts, num_blocks = _ending_block(weights, left), 1
                 phases.append(Phase(block, counts, used))
-            used = used + whole * counts
-            block += whole
+            used = used + num_blocks * counts
+            block += num_blocks
         return phases
 
     @cached_property
@@ -139,14 +139,15 @@ class Plan:
     def _order(self, number: int) -> "BlockOrder":
         """Return the part of every example in a block, and its number within the part."""
         if number not in self._blocks:
-            composition = self._phase(number)
-            counts = composition.counts
+            phase = self._phase(number)
+            counts = phase.counts
             size = int(counts.sum())  # less than BLOCK in the last block of a run that ends
             key = _key(self.seed, _ORDER, number, *([self.begin] if self.begin else []))
             part = np.repeat(np.arange(len(counts)), counts)[permute(np.arange(size), size, key)]
+            # In stable order of parts, a part's examples stand together; they are numbered on from those before.
             nth = np.empty_like(part)
             nth[np.argsort(part, kind="stable")] = np.arange(size) + np.repeat(
-                composition.before(number) - np.cumsum(counts) + counts, counts
+                phase.before(number) - np.cumsum(counts) + counts, counts
             )
             while len(self._blocks) >= CACHED_BLOCKS:
                 del self._blocks[next(iter(self._blocks))]
@@ -187,7 +188,7 @@ class Plan:
         """Return everything that decides the order, as plain values."""
         total = sum(self.weights)
         return {
-            "order": "epoch by epoch",  # without it, a part's epochs were mixed within a block
+            "order": "epoch by epoch",  # marks this order: plans of older runs, which mixed epochs, lack it
             "seed": self.seed,
             **{
                 f"parts.{part.name}": f"{part.num_rows} rows, share {weight / total:.6f}, {part.fingerprint}"
@@ -217,7 +218,7 @@ class Phase:
         return self.used + (block - self.block) * self.counts
 
 
-def _shares(weights: NDArray[np.float64], size: int) -> NDArray[np.int64]:
+def _counts(weights: NDArray[np.float64], size: int) -> NDArray[np.int64]:
     """Return how many of `size` examples each part gets, by largest remainder.
 
     A part of positive weight gets at least one; a part of weight zero gets none.
@@ -234,13 +235,13 @@ def _shares(weights: NDArray[np.float64], size: int) -> NDArray[np.int64]:
     return counts
 
 
-def _last_block(weights: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.int64]:
+def _ending_block(weights: NDArray[np.float64], left: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the counts of a block in which at least one part has fewer examples `left` than its share."""
     counts = np.zeros(len(weights), dtype=np.int64)
     open_parts = left > 0
     while open_parts.any():
         size = BLOCK - counts[~open_parts].sum()
-        shares = _shares(np.where(open_parts, weights, 0.0), int(size))
+        shares = _counts(np.where(open_parts, weights, 0.0), int(size))
         ending = open_parts & (left <= shares)
         if not ending.any():
             counts[open_parts] = shares[open_parts]

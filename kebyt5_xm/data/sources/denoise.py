@@ -86,7 +86,8 @@ class Denoising(Source):
 
     def place(self, part: int, row: int, held_out: bool = False) -> tuple[str, int]:
         """Return the store and the number of the chunk, from 1."""
-        return str((self.held_out if held_out else self.stores)[part].path), row + 1
+        store = (self.held_out if held_out else self.stores)[part]
+        return str(store.path), row + 1 + (self._held_out_offset(store) if held_out else 0)
 
     def parts(self) -> list[Part]:
         sizes = np.asarray([store.num_bytes for store in self.stores], dtype=np.float64)

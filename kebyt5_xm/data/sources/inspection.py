@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.pool import Progress
-from kebyt5_xm.data.sources.prompts import Prompts
+from kebyt5_xm.data.sources.prompts import PromptTable
 from kebyt5_xm.data.text.documents import find_fault
 from kebyt5_xm.data.text.store import Store
 
@@ -64,12 +64,12 @@ def findings_of(
     return findings
 
 
-def inspect_prompts(prompts: Prompts) -> Inspection:
+def inspect_prompts(prompts: PromptTable) -> Inspection:
     """Return the inspection of a table: every row is made an example, its media opened and prepared."""
     return Inspection(prompts.rows.name, len(prompts), partial(_read_prompts, prompts))
 
 
-def _read_prompts(prompts: Prompts, start: int, stop: int, progress: Progress) -> Findings:
+def _read_prompts(prompts: PromptTable, start: int, stop: int, progress: Progress) -> Findings:
     quantities = {"input positions": prompts.prompt, "target ids": prompts.target}
     unmeasured = [quantity for quantity, template in quantities.items() if not template.text]
     return findings_of((prompts.example_or_skip(row) for row in range(start, stop)), progress, unmeasured)

@@ -25,7 +25,7 @@ from kebyt5_xm.data.sources.lengths import (
     table_key,
 )
 from kebyt5_xm.data.sources.manifest import open_rows
-from kebyt5_xm.data.sources.prompts import Prompts
+from kebyt5_xm.data.sources.prompts import PromptTable
 from kebyt5_xm.data.sources.source import Part, Selection, Source
 from kebyt5_xm.data.sources.template import Template
 from kebyt5_xm.data.sources.words import Words
@@ -33,7 +33,7 @@ from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics import Metric, check_metrics
 
 ROWS_CHECKED = 1000
-"""Rows checked for labels and metrics before training; `kebyt5-xm lint` checks all rows."""
+"""Rows whose labels are checked before training; `kebyt5-xm lint` checks all rows."""
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ class Manifest(Source):
         self.max_source_length, self.max_target_length = max_source_length, max_target_length
         words = Words.of(labels)
         self.labels = words.labels if words else None
-        self.training = Prompts(
+        self.training = PromptTable(
             open_rows(expand_home(path), format),
             Template(prompt),
             Template(target),
@@ -133,7 +133,7 @@ class Manifest(Source):
             column.check(self.held_out.rows.columns, ())
         if self.training.words is not None:
             published = replace(self.training, words=None)
-            self.training.words.check(_first(published.target_text, len(published)))
+            self.training.words.check(_first(published.target_text, min(len(published), ROWS_CHECKED)))
         if self.metrics and self.held_out is not None:
             num_rows = min(len(self.held_out), self.max_validation_examples)
             try:
@@ -141,7 +141,7 @@ class Manifest(Source):
             except UserError as error:
                 raise UserError(f"{self.held_out.rows.path}: {error}") from error
 
-    def prompts(self, held_out: bool, part: int = 0) -> Prompts | None:
+    def prompts(self, held_out: bool, part: int = 0) -> PromptTable | None:
         return self.held_out if held_out else self.training
 
     def connect(self, interfaces: dict[str, MediaInterface]) -> None:
@@ -192,7 +192,7 @@ class Manifest(Source):
             f"table was made: a file has changed since; delete {self._table(held_out).path.name} and start again"
         )
 
-    def _prompts(self, held_out: bool) -> Prompts:
+    def _prompts(self, held_out: bool) -> PromptTable:
         prompts = self.prompts(held_out)
         assert prompts is not None
         return prompts
@@ -225,7 +225,7 @@ class Manifest(Source):
     def _opened(self) -> dict[bool, LengthTable]:
         return {}
 
-    def _key(self, prompts: Prompts) -> str:
+    def _key(self, prompts: PromptTable) -> str:
         settings = {
             **self.settings_without_table(),
             "limits": repr(prompts.limits),
@@ -263,7 +263,7 @@ class Manifest(Source):
 def _first(make: Callable[[int], T], num_rows: int) -> list[T]:
     """Return `make(row)` for the first rows, without those for which it raises `BadSample`."""
     made = []
-    for row in range(min(num_rows, ROWS_CHECKED)):
+    for row in range(num_rows):
         with suppress(BadSample):
             made.append(make(row))
     return made

@@ -1,4 +1,4 @@
-"""The rows of a table as prompts and targets, and as examples: text rendered, media opened, ids laid end to end."""
+"""A table with a prompt and a target: its rows as texts and media, and as examples."""
 
 import math
 import sys
@@ -14,7 +14,7 @@ from kebyt5_xm.data.media.bad_sample import BadSample, MediaError, Skip
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.opening import open_media, read_header
 from kebyt5_xm.data.media.reference import FileSpan, Limits, Readable, display_name, resolve
-from kebyt5_xm.data.sources.template import Change, Segment, Slot, Template, as_bytes
+from kebyt5_xm.data.sources.template import Change, MediaSegment, Segment, Template, as_bytes
 from kebyt5_xm.data.sources.words import Words
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
@@ -26,14 +26,14 @@ MediumChange = Callable[[int, str, Any], Any]
 
 @dataclass(frozen=True)
 class MediaReference:
-    """A row's reference to one medium: a path or URL, the bytes of a file, or a stretch of an archive."""
+    """A row's reference to one medium: a path or URL, the bytes of a file, or a byte range of an archive."""
 
-    prompts: "Prompts"
+    prompts: "PromptTable"
     reference: str | bytes | FileSpan
 
     @property
     def identity(self) -> bytes:
-        """What is the same for two references that name the same medium."""
+        """A key that is equal for references to the same medium."""
         if isinstance(self.reference, bytes):
             return self.reference
         return f"{self.prompts.rows.root} {self.reference!r}".encode()
@@ -49,13 +49,13 @@ class MediaReference:
 
 
 @dataclass
-class Prompts:
+class PromptTable:
     """A table whose rows become examples by a prompt and a target. A row is a number from 0.
 
     Args:
         rows: the table.
         prompt, target: the input and the text to be written.
-        words: the labels, where the targets are a closed list.
+        words: the labels, if the targets are a closed list.
         references_column: the column of the texts that are right where answers are judged; None for the target.
         max_source_length, max_target_length: in bytes, slots not counted.
         limits: the largest media that are opened.
@@ -111,7 +111,9 @@ class Prompts:
         return resolve(self.rows.root, reference, self.allow_remote, self.allow_outside)
 
     def media(self, modality: str) -> Iterator[MediaReference]:
-        """Yield every reference to a medium of `modality`, row by row. Rows without a prompt are passed over."""
+        """Yield every reference to a medium of `modality`, row by row. Rows whose prompt cannot be filled in are
+        skipped.
+        """
         if modality not in self.prompt.modalities:
             return
         for row in range(len(self.rows)):
@@ -120,7 +122,7 @@ class Prompts:
             except BadSample:
                 continue
             for segment in segments:
-                if isinstance(segment, Slot) and segment.modality == modality:
+                if isinstance(segment, MediaSegment) and segment.modality == modality:
                     yield MediaReference(self, segment.reference)
 
     # -- examples ----------------------------------------------------------------------------------
@@ -140,7 +142,7 @@ class Prompts:
         media: list[MediaItem] = []
         position = 0
         for segment in segments:
-            if isinstance(segment, Slot):
+            if isinstance(segment, MediaSegment):
                 prepared, count = self._open(segment, len(media), change)
                 ids.append(np.full(count, PAD_ID, dtype=np.int16))
                 media.append(MediaItem(segment.modality, prepared, position, count))
@@ -162,13 +164,13 @@ class Prompts:
             return self.skipped(row, error)
 
     def measure(self, row: int) -> tuple[int, int] | str:
-        """Return a row's encoder positions and target ids, from the headers of its media, or why it has none."""
+        """Return a row's encoder positions and target ids, from the headers of its media, or an error text."""
         try:
             num_targets = len(self._target_ids(row))
             segments = self.segments(row)
             positions = self._check_text(row, segments) + len(END)
             for segment in segments:
-                if isinstance(segment, Slot):
+                if isinstance(segment, MediaSegment):
                     interface = self.interfaces[segment.modality]
                     found = read_header(self.readable(segment.reference), interface.media, self.limits)
                     positions += interface.num_slots(found)
@@ -180,15 +182,15 @@ class Prompts:
 
     # -- variants ----------------------------------------------------------------------------------
 
-    def without_caches(self) -> "Prompts":
-        """Return the same, with every medium opened and prepared, whatever feature caches hold."""
+    def without_caches(self) -> "PromptTable":
+        """Return a copy that opens and prepares every medium, and reads no feature cache."""
         return replace(self, interfaces={name: replace(i, cache=None) for name, i in self.interfaces.items()})
 
-    def of_any_length(self) -> "Prompts":
-        """Return the same without a limit on the length of inputs: a perturbed text may be three times as long."""
+    def of_any_length(self) -> "PromptTable":
+        """Return a copy without a limit on inputs: a perturbed text may be three times as long."""
         return replace(self, max_source_length=sys.maxsize)
 
-    # -- parts of the above ------------------------------------------------------------------------
+    # -- private -----------------------------------------------------------------------------------
 
     def _rendered(self, template: Template, row: int, change: Change | None = None) -> list[Segment]:
         values = self.rows.row(row)
@@ -206,13 +208,13 @@ class Prompts:
 
     def _check_text(self, row: int, segments: Sequence[Segment]) -> int:
         """Return the bytes of text among `segments`; raise `RowError` if they are too many."""
-        num_text = sum(len(as_bytes(s)) for s in segments if not isinstance(s, Slot))
+        num_text = sum(len(as_bytes(s)) for s in segments if not isinstance(s, MediaSegment))
         if num_text > self.max_source_length:
             cause = f"input of {num_text} bytes, limit {self.max_source_length}"
             raise self.rows.error(row, cause)
         return num_text
 
-    def _open(self, slot: Slot, number: int, change: MediumChange | None) -> tuple:
+    def _open(self, slot: MediaSegment, number: int, change: MediumChange | None) -> tuple:
         interface = self.interfaces[slot.modality]
         readable = self.readable(slot.reference)
         try:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.sources.inspection import Findings, Inspection, findings_of, inspect_prompts
-from kebyt5_xm.data.sources.prompts import MediaReference, Prompts
+from kebyt5_xm.data.sources.prompts import MediaReference, PromptTable
 from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.metrics import Metric
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """A run of rows that is shuffled by itself: one store of a denoising source, or one manifest.
+    """Rows that are shuffled separately, such as one store of a denoising source, or one manifest.
 
     `share` is the part's share of its own source's examples; the shares of a source sum to one. After `epochs`
     the part gives no more, and the others fill its place; None repeats it for ever.
@@ -73,8 +73,8 @@ class Source(ABC):
 
     Sources are sent to the data workers, so they hold paths and settings, not open files.
 
-    Five methods are abstract. Everything else has an answer that fits a source which shows no prompts; a source whose
-    examples are a table's rows, filled into a prompt, returns it from `prompts`, and commands and probes follow it.
+    Five methods are abstract, the others have defaults. A source whose examples are rows of a table, filled into a
+    prompt, returns that table from `prompts`; the other defaults then use it.
 
     Attributes:
         weight: share of the examples drawn from this source, relative to the other sources' weights.
@@ -108,7 +108,7 @@ class Source(ABC):
     def load(self, selection: Selection) -> list[Example]:
         """Return one example for each entry; `Example.empty(cause)` where none can be made.
 
-        An example never depends on the order or the company of the rows.
+        An example must not depend on the order of the rows, nor on which other rows are loaded with it.
         """
 
     @abstractmethod
@@ -120,7 +120,7 @@ class Source(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, object]:
-        """Return, as plain values, everything but the row that decides an example. It enters the data fingerprint."""
+        """Return every setting that changes examples, as plain values. A resumed run compares them."""
 
     # -- before a run ------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Source(ABC):
                 )
 
     def prepare(self, workers: int, progress: Progress) -> None:  # noqa: B027 - most need nothing
-        """Make what must be made once before `lengths` answers at once. Called after `connect`.
+        """Build what `lengths` needs to be fast, such as a length table. Called once, after `connect`.
 
         `progress` takes the number of rows done. In a run on several processes one of them calls this first.
         """
@@ -152,7 +152,7 @@ class Source(ABC):
 
         Examples of more than `longest` positions or target ids count as impossible.
         """
-        return 0, 1
+        return 0, sum(part.num_rows for part in self.parts())
 
     @classmethod
     def denoising(cls, init_args: Mapping[str, Any]) -> SpanDenoising | None:
@@ -164,7 +164,7 @@ class Source(ABC):
 
     # -- what people and commands look at ----------------------------------------------------------
 
-    def prompts(self, held_out: bool, part: int = 0) -> Prompts | None:
+    def prompts(self, held_out: bool, part: int = 0) -> PromptTable | None:
         """Return the table behind a part, whose rows are filled into a prompt; None if there is none.
 
         Reports show its prompts and media, probes change them, and `kebyt5-xm cache` finds media by it.
@@ -225,7 +225,7 @@ class Source(ABC):
         """
         return np.empty((0, 0), dtype=np.uint8)
 
-    def _tables(self) -> Iterator[Prompts]:
+    def _tables(self) -> Iterator[PromptTable]:
         for held_out in (False, True):
             for number in range(len(self.validation_parts() if held_out else self.parts())):
                 prompts = self.prompts(held_out, number)

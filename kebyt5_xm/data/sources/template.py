@@ -2,8 +2,8 @@
 
     {image_path:image}\\n설명: {question}
 
-`{column}` becomes the column's text; `{column:modality}` becomes a slot of that modality, and a list in the column
-becomes one slot for each item. `{column:.1f}` is a number with one decimal (`.0f` to `.9f`), formatted as Python
+`{column}` becomes the column's text; `{column:modality}` becomes the slots of one medium, and a list in the column
+becomes one medium for each item. `{column:.1f}` is a number with one decimal (`.0f` to `.9f`), formatted as Python
 does; no modality has a name with a dot. A column's name may hold anything but braces and colons.
 """
 
@@ -21,14 +21,14 @@ from kebyt5_xm.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
-class Slot:
+class MediaSegment:
     """One input of `modality`: a path or URL as the row has it, a file's bytes, or a stretch of an archive."""
 
     modality: str
     reference: str | bytes | FileSpan
 
 
-Segment = str | bytes | Slot
+Segment = str | bytes | MediaSegment
 """Text, a slot, or the bytes of a changed text, which need not be UTF-8 (only a `Change` makes bytes)."""
 
 Change = Callable[[str, str], str | bytes]
@@ -110,10 +110,10 @@ class Template:
                 items = value if isinstance(value, list | tuple) else [value]
                 if not items:
                     raise BadSample(f"column '{part.column}' is an empty list, expected at least one file")
-                added = [Slot(part.modality, _reference(part.column, item)) for item in items]
+                added = [MediaSegment(part.modality, _reference(part.column, item)) for item in items]
             for segment in added:
                 before = segments[-1] if segments else None
-                if isinstance(segment, Slot) or before is None or isinstance(before, Slot):
+                if isinstance(segment, MediaSegment) or before is None or isinstance(before, MediaSegment):
                     if segment:
                         segments.append(segment)
                 else:
