@@ -258,6 +258,7 @@ def own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
             del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_a_module_of_the_working_folder_is_imported_for_the_users_recipe(
     own_recipe: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -208,6 +208,7 @@ def fill_little(path: str, log: str, limit: int) -> None:
         Path(log).write_text(str(error))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_whole_segments_and_the_next_filling_goes_on(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
