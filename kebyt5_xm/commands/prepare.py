@@ -102,12 +102,8 @@ def prepare_text(
         raise UserError(f"{wrong.url} is {wrong.format}, expected txt: --document file works with txt only")
     shard_bytes = shard_bytes or default_shard_bytes(files)
     shards = plan_shards(files, reading.document, shard_bytes, partial(check_column, reading.field))
-    options = {
-        "language": language,
-        "separator": separator.hex(),
-        "shard_bytes": shard_bytes,
-        **asdict(reading),
-    }
+    settings = asdict(reading)
+    options = {"language": language, "separator": separator.hex(), "shard_bytes": shard_bytes, **settings}
     made_from = {
         "inputs": list(inputs),
         "files": len(files),

@@ -239,10 +239,6 @@ class DataModule(pl.LightningDataModule):
         size = f"{self.global_batch_size} examples" if self.budget is None else str(self.budget)
         return {"global_batch": size, **self.cursor.recipe_plan().description(), **settings}
 
-    def fingerprint(self) -> str:
-        """Return a short digest of the description."""
-        return fingerprint(self.description())
-
     def state_dict(self) -> dict[str, Any]:
         return {**self.cursor.state_dict(), "description": self.description()}
 
@@ -253,15 +249,13 @@ class DataModule(pl.LightningDataModule):
         changes = list_changes(old, new)
         if changes and not self.accept_changes:
             raise UserError(
-                "the checkpoint was trained on other data: "
-                + "; ".join(changes)
-                + "; undo the change, or set "
+                f"the checkpoint was trained on other data: {'; '.join(changes)}; undo the change, or set "
                 "data.accept_changes: true to go on with the new data from the same example"
             )
         if changes:
             rank_zero_info(f"data: changed since the checkpoint, and accepted: {'; '.join(changes)}")
         self.cursor.load_state_dict(state_dict)
-        rank_zero_info(f"data: continues at step {self.cursor.next_step}, fingerprint {self.fingerprint()}")
+        rank_zero_info(f"data: continues at step {self.cursor.next_step}, fingerprint {fingerprint(new)}")
 
 
 def _raise_unconnected() -> dict[str, MediaInterface]:

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.data.order.plan import fingerprint
 from kebyt5_xm.durable import durable_file
 from kebyt5_xm.evaluation.baselines import measure_baselines
 from kebyt5_xm.evaluation.evaluation_file import to_json_values
@@ -110,5 +111,5 @@ class ResultsWriter(pl.Callback):
             "epochs": {name: round(epochs, 4) for name, epochs in data.cursor.epochs().items()},
             "length_table_seconds": round(data.length_table_seconds, 1),
             "forgetting": self.forgetting.parts,
-            "data_fingerprint": data.fingerprint(),
+            "data_fingerprint": fingerprint(data.description()),
         }
