@@ -56,6 +56,12 @@ def test_preparing_a_corpus_imports_no_heavy_library() -> None:
     )
 
 
+def test_linting_files_imports_neither_lightning_nor_transformers() -> None:
+    """Data workers import the same modules of sources."""
+    modules = ("kebyt5_xm.commands.lint.report", "kebyt5_xm.commands.lint.subjects")
+    assert heavy_imports(modules) == "['torch']"
+
+
 def test_metrics_import_their_libraries_when_they_are_computed() -> None:
     """Recipes and data workers import metrics long before there are answers."""
     libraries = ("rapidfuzz", "sacrebleu", "scipy", "torchmetrics")

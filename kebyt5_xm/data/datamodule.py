@@ -14,7 +14,8 @@ from kebyt5_xm.data.order.cursor import Cursor
 from kebyt5_xm.data.order.mixture import Mixture
 from kebyt5_xm.data.order.plan import fingerprint, list_changes
 from kebyt5_xm.data.order.steps import Budget, BudgetedSteps, CountedSteps, Steps
-from kebyt5_xm.data.sources.checks import check_fed, check_usable, measure
+from kebyt5_xm.data.sources.checks import check_fed
+from kebyt5_xm.data.sources.measuring import check_usable, measure
 from kebyt5_xm.data.sources.source import Source
 from kebyt5_xm.errors import UserError
 

@@ -15,7 +15,7 @@ from encoders.stems import LogMelEncoder, PatchEncoder
 from kebyt5_xm.adapters import FrameStacking, Linear
 from kebyt5_xm.data import Manifest
 from kebyt5_xm.data.media.interface import MediaInterface
-from kebyt5_xm.data.sources.checks import check_usable
+from kebyt5_xm.data.sources.measuring import check_usable
 from kebyt5_xm.data.sources.prompts import PromptTable
 from kebyt5_xm.data.sources.source import Selection
 from kebyt5_xm.errors import UserError

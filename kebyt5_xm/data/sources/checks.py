@@ -1,21 +1,16 @@
-"""Checks of the sources before a run: lengths, usable rows, and that prompts use media as slots.
+"""Checks that sources feed every modality, and that prompts use media as slots.
 
-Without the last one a prompt that forgets `:image` would train on the names of files.
+Without them a prompt that forgets `:image` would train on the names of files.
 """
 
 import logging
 import os
-import time
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
-
-from lightning.pytorch.utilities import rank_zero_info
-from tqdm import tqdm
 
 from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.media.names import guess_media
 from kebyt5_xm.data.media.reference import resolve
-from kebyt5_xm.data.pool import num_cores
 from kebyt5_xm.data.sources.template import Template
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError, did_you_mean
@@ -26,7 +21,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-ROWS_CHECKED = 20
+PATH_ROWS_CHECKED = 20
 """A column counts as one of paths if its texts in the first so many rows all name files."""
 
 
@@ -79,7 +74,7 @@ def check_texts(
 def _media_in(column: str, rows: Rows) -> str | None:
     """Return the kind of media if the first rows of a column all name existing files of one kind."""
     kinds = set()
-    for number in range(min(ROWS_CHECKED, len(rows))):
+    for number in range(min(PATH_ROWS_CHECKED, len(rows))):
         try:
             value = rows.row(number).get(column)
         except BadSample:
@@ -100,45 +95,3 @@ def _kind(value: object, rows: Rows) -> str | None:
         return media if isinstance(path, str | os.PathLike) and os.path.isfile(path) else None
     except (BadSample, OSError, ValueError):
         return None
-
-
-def measure(sources: "Mapping[str, Source]") -> float:
-    """Make the length tables that are missing; return the seconds it took, 0 if there was nothing to do.
-
-    Rows that gave no example are measured again. A progress bar appears after two seconds. The sources must be
-    connected.
-    """
-    started, num_rows = time.perf_counter(), 0
-    with tqdm(unit=" rows", desc="lengths", disable=None, delay=2.0) as bar:
-
-        def progress(rows: int) -> None:
-            nonlocal num_rows
-            num_rows += rows
-            bar.update(rows)
-
-        for source in sources.values():
-            source.prepare(max(1, num_cores()), progress)
-    if not num_rows:
-        return 0.0
-    seconds = time.perf_counter() - started
-    rank_zero_info(
-        f"data: measured the lengths of {num_rows} rows in {seconds:.1f} s; they are kept for the next run"
-    )
-    return seconds
-
-
-def check_usable(sources: "Mapping[str, Source]", max_skipped: float, longest: int | None) -> None:
-    """Raise `UserError` if more than a share `max_skipped` of a source cannot be used, by headers alone.
-
-    `longest`: the most positions or target ids that a micro-batch has room for, None for no limit.
-    """
-    for name, source in sources.items():
-        bad, rows = source.impossible(longest)
-        if bad > max_skipped * rows:
-            path, _ = source.place(0, 0)
-            raise UserError(
-                f"data.sources.{name}: {bad} of {rows} rows of {path} give no example"
-                + (f" of at most {longest} positions and target ids (data.budget)" if longest else "")
-                + f", more than data.max_skipped {max_skipped:g} allows; `kebyt5-xm lint` with the same -c names "
-                "them and shows the lengths: mend the rows, or raise data.max_skipped"
-            )
