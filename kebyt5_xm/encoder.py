@@ -227,11 +227,10 @@ class Encoder(nn.Module, ABC):
 
     def __call__(self, prepared: Tensor, lengths: Tensor) -> Encoded:
         """Run `forward` in the weights' precision, without a graph if the features are fixed; check the output."""
-        for name, parameter in self.named_parameters():
-            if (
-                parameter.requires_grad and name in self._frozen_weights
-            ):  # a bare model.requires_grad_() does this
-                parameter.requires_grad_(False)
+        if self.frozen:  # a bare model.requires_grad_() may have asked for gradients again
+            for name, parameter in self.named_parameters():
+                if name in self._frozen_weights:
+                    parameter.requires_grad_(False)
         weight = next((p for p in self.parameters() if p.is_floating_point()), None)
         if weight is not None and prepared.is_floating_point():
             prepared = prepared.to(weight.dtype)

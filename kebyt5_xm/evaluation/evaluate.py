@@ -86,18 +86,14 @@ class Evaluation:
         total = sum(part.num_rows for part in data.validation.parts)
         with tqdm(total=total, unit=" examples", desc="held out", disable=None) as bar:
             for number in range(len(data.validation)):
-                answering = judging.answering(number)
+                is_judged = judging.answering(number) is not None
                 for batch in self.batches(number):
                     output = teacher_force(model, batch.inputs, batch.labels)
                     tally.add(batch, token_losses(output.logits, batch.labels))
                     assert batch.row is not None
-                    if answering is not None:
+                    if is_judged:
                         started = time.perf_counter()
-                        judging.add(
-                            number,
-                            batch,
-                            answering.answers(model, output.states, output.mask, batch.row >= 0),
-                        )
+                        judging.answer(model, number, batch, output)
                         seconds += time.perf_counter() - started
                     bar.update(int((batch.row >= 0).sum()))
         parts, _ = tally.totals()

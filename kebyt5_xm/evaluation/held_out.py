@@ -8,7 +8,6 @@ from typing import Protocol
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.sources.prompts import PromptTable
-from kebyt5_xm.evaluation import PROBED_EXAMPLES
 from kebyt5_xm.metrics import Answer, Metric
 
 AT_ONCE = 64
@@ -64,17 +63,17 @@ class HeldOut:
         prompts: PromptTable,
         metrics: Sequence[Metric],
         respond: Respond,
-        num_examples: int = PROBED_EXAMPLES,
-        num_rows: int | None = None,
+        num_examples: int,
+        num_rows: int,
     ) -> "HeldOut":
-        """Answer the first `num_examples` examples that can be made of the first `num_rows` rows (None: of all)."""
+        """Answer the first `num_examples` examples that can be made of the first `num_rows` rows."""
         assert metrics
         prompts = prompts.without_caches()
         rows: list[int] = []
         references: list[tuple[str, ...]] = []
         clean: list[Answer] = []
         pending: list[Example] = []
-        for number in range(len(prompts) if num_rows is None else num_rows):
+        for number in range(num_rows):
             if len(rows) == num_examples:
                 break
             try:

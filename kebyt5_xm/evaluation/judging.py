@@ -14,6 +14,8 @@ from kebyt5_xm.data.media.bad_sample import BadSample, to_json_line
 from kebyt5_xm.durable import durable_file
 from kebyt5_xm.evaluation.answering import Answering, Written
 from kebyt5_xm.metrics import Answer, Metric
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.network import Outputs
 
 NO_ANSWER = "\ufffd"
 """The answer to an example that cannot be made. By the contract of metrics, no answer is worse."""
@@ -61,6 +63,13 @@ class Judging:
             length = self.data.validation.answer_length(number)
             self._answering[number] = Answering(source.labels, length, self._everywhere)
         return self._answering[number]
+
+    def answer(self, model: CrossModalT5, number: int, batch: Batch, output: Outputs) -> None:
+        """Generate and add the answers to a batch of a part, given the model's output for it."""
+        answering = self.answering(number)
+        if answering is not None:
+            assert batch.row is not None
+            self.add(number, batch, answering.answers(model, output.states, output.mask, batch.row >= 0))
 
     def add(self, number: int, batch: Batch, written: Iterable[Written]) -> None:
         """Add the answers to the rows of a batch; padding rows (-1) are ignored."""

@@ -26,9 +26,9 @@ def probed(
     source = data.validation.source(number)
     answering = Judging(data).answering(number)
     prompts = data.validation.prompts(number)
-    with_use = bool(source.modalities)
     if prompts is None or answering is None or num_examples < 1:
         return {}
+    with_use = bool(prompts.prompt.modalities)
     if not with_use and not with_robustness:
         return {}
 

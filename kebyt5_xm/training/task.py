@@ -30,7 +30,7 @@ from kebyt5_xm.training.loggers import is_log_step
 from kebyt5_xm.training.optimization import Optimization, OptimizerFactory, ScheduleFactory
 from kebyt5_xm.training.sharding import shard
 from kebyt5_xm.training.step_watch import StepWatch
-from kebyt5_xm.training.validation import Validation
+from kebyt5_xm.training.validation import ValidationScores
 
 BYTE_RMS = "byte_rms"
 """The key of a checkpoint that holds the RMS of the byte embeddings at the start of the run."""
@@ -252,7 +252,7 @@ class Task(pl.LightningModule):
     # -- validation --------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._validation = Validation(self._data, self.trainer, self.device)
+        self._validation = ValidationScores(self._data, self.trainer, self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._validation.add(self._model, batch, self._output(batch), dataloader_idx)

@@ -14,7 +14,7 @@ from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.network import Outputs, token_losses
 
 
-class Validation:
+class ValidationScores:
     """Collects the losses and the written answers of one validation.
 
     Answers are judged by the metrics of their source. In training, they are also written to RUN/predictions.
@@ -29,11 +29,7 @@ class Validation:
     def add(self, model: CrossModalT5, batch: Batch, output: Outputs, part: int) -> None:
         """Add a batch of a held-out part, with the model's output for it."""
         self._tally.add(batch, token_losses(output.logits, batch.labels))
-        answering = self._judging.answering(part)
-        if answering is not None:
-            assert batch.row is not None
-            written = answering.answers(model, output.states, output.mask, batch.row >= 0)
-            self._judging.add(part, batch, written)
+        self._judging.answer(model, part, batch, output)
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics over all ranks, by the names under which they are logged. All ranks call it."""

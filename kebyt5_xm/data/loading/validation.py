@@ -88,14 +88,13 @@ class Validation:
         return lines
 
     def _lengths(self, number: int) -> NDArray[np.int64]:
-        part, rows = self._rows(number)
-        selection = Selection(part, rows, rows.astype(np.uint64), self._mixture.seed, held_out=True)
-        return self.source(number).lengths(selection)
+        return self.source(number).lengths(self._selection(number))
 
     def raw_bytes(self, number: int) -> NDArray[np.uint8]:
         """Return the raw bytes [row, bytes] of the part; empty if its targets are not the bytes of a corpus."""
-        return self.source(number).raw_bytes(*self._rows(number))
+        selection = self._selection(number)
+        return self.source(number).raw_bytes(selection.part, selection.row)
 
-    def _rows(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        rows = np.arange(self.parts[number].num_rows)
-        return np.full_like(rows, self._mixture.part_in_source[number]), rows
+    def _selection(self, number: int) -> Selection:
+        part, num_rows = self._mixture.part_in_source[number], self.parts[number].num_rows
+        return Selection.rows(part, 0, num_rows, held_out=True, seed=self._mixture.seed)

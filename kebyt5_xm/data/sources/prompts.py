@@ -111,14 +111,12 @@ class PromptTable:
         return resolve(self.rows.root, reference, self.allow_remote, self.allow_outside)
 
     def media(self, modality: str) -> Iterator[MediaReference]:
-        """Yield every reference to a medium of `modality`, row by row. Rows whose prompt cannot be filled in are
-        skipped.
-        """
+        """Yield every reference to a medium of `modality`. Rows whose prompt cannot be filled in are skipped."""
         if modality not in self.prompt.modalities:
             return
-        for row in range(len(self.rows)):
+        for row in range(len(self)):
             try:
-                segments = self.prompt.render(self.rows.row(row))
+                segments = self.segments(row)
             except BadSample:
                 continue
             for segment in segments:
@@ -214,14 +212,14 @@ class PromptTable:
             raise self.rows.error(row, cause)
         return num_text
 
-    def _open(self, slot: MediaSegment, number: int, change: MediumChange | None) -> tuple:
-        interface = self.interfaces[slot.modality]
-        readable = self.readable(slot.reference)
+    def _open(self, segment: MediaSegment, number: int, change: MediumChange | None) -> tuple:
+        interface = self.interfaces[segment.modality]
+        readable = self.readable(segment.reference)
         try:
             if change is None:
                 return interface.load(readable, self.limits)
             item = open_media(readable, interface.media, self.limits)
-            return interface.prepare(change(number, slot.modality, item))
+            return interface.prepare(change(number, segment.modality, item))
         except BadSample:
             raise
         except UserError as error:  # too short for one feature, say: this sample's fault

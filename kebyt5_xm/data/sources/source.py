@@ -187,8 +187,7 @@ class Source(ABC):
         prompts = self.prompts(held_out, part)
         if prompts is not None:
             return prompts.place(row)
-        parts = self.validation_parts() if held_out else self.parts()
-        return parts[part].name or type(self).__name__, row + 1
+        return self._parts(held_out)[part].name or type(self).__name__, row + 1
 
     def references(self, part: int, row: int) -> tuple[str, ...]:
         """Return the texts that are right answers to a held-out row. Raises `BadSample` if there are none."""
@@ -210,7 +209,7 @@ class Source(ABC):
         return [
             Inspection(part.name or type(self).__name__, part.num_rows, partial(self._read, number, held_out))
             for held_out in (False, True)
-            for number, part in enumerate(self.validation_parts() if held_out else self.parts())
+            for number, part in enumerate(self._parts(held_out))
         ]
 
     @property
@@ -225,9 +224,12 @@ class Source(ABC):
         """
         return np.empty((0, 0), dtype=np.uint8)
 
+    def _parts(self, held_out: bool) -> list[Part]:
+        return self.validation_parts() if held_out else self.parts()
+
     def _tables(self) -> Iterator[PromptTable]:
         for held_out in (False, True):
-            for number in range(len(self.validation_parts() if held_out else self.parts())):
+            for number in range(len(self._parts(held_out))):
                 prompts = self.prompts(held_out, number)
                 if prompts is not None:
                     yield prompts
