@@ -62,6 +62,15 @@ def test_linting_files_imports_neither_lightning_nor_transformers() -> None:
     assert heavy_imports(modules) == "['torch']"
 
 
+def test_pages_and_cards_are_written_without_torch() -> None:
+    modules = (
+        "kebyt5_xm.commands.export.card",
+        "kebyt5_xm.commands.compare",
+        "kebyt5_xm.evaluation.report.draw",
+    )
+    assert heavy_imports(modules) == "[]"
+
+
 def test_metrics_import_their_libraries_when_they_are_computed() -> None:
     """Recipes and data workers import metrics long before there are answers."""
     libraries = ("rapidfuzz", "sacrebleu", "scipy", "torchmetrics")

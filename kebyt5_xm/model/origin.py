@@ -16,14 +16,11 @@ from typing import Any
 
 import yaml
 
-from kebyt5_xm.data.sources.source import Source
-from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.pretrained import HubModel, Pretrained, RunBackbone, open_pretrained
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
-from kebyt5_xm.model.specs import import_class
 from kebyt5_xm.model.t5 import saved_config
 from kebyt5_xm.trust import replace_renamed_classes, without_working_folder
 from kebyt5_xm.weight_files import ABOUT
@@ -174,6 +171,10 @@ def run_denoising(run: Run, trusted_modules: Sequence[str] = ()) -> dict[str, An
 
     Empty if no source denoises. A source of a package that is not trusted is passed over and not imported.
     """
+    from kebyt5_xm.data.sources.source import Source  # imports torch, which cards and pages need not load
+    from kebyt5_xm.data.text.denoising import SpanDenoising
+    from kebyt5_xm.model.specs import import_class
+
     found: list[tuple[float, SpanDenoising]] = []
     with without_working_folder(trusted_modules):
         for name, spec in (run.config.get("data", {}).get("sources") or {}).items():
