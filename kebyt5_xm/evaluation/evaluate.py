@@ -42,6 +42,7 @@ from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.model.saving import load_run
 from kebyt5_xm.trust import check_trusted
+from kebyt5_xm.vocabulary import render
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -108,11 +109,14 @@ class Evaluation:
     def prompt(self, part: str, row: int) -> list[Any]:
         """Return a held-out row's prompt as plain values: texts, and a mapping for each medium.
 
-        Empty if the part's source shows no prompts.
+        Without prompts it is the text of the example's input.
         """
-        prompts = self.data.validation.prompts(self.number(part))
+        number, validation = self.number(part), self.data.validation
+        prompts = validation.prompts(number)
+        if prompts is None:
+            return [render(validation.example(number, row).input_ids, validation.sentinels(number))]
         segments, slots = [], 0
-        for segment in prompts.segments(row) if prompts is not None else ():
+        for segment in prompts.segments(row):
             if isinstance(segment, MediaSegment):
                 is_content = isinstance(segment.reference, bytes) or is_data_url(str(segment.reference))
                 segments.append(

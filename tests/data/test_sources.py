@@ -197,6 +197,8 @@ def test_a_third_party_source_works_in_every_command(
     cli.run("report", [run, "--trust", "tiny_sources"])
     evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["sources"]["sums"]["examples"] == 7
+    predictions = (tmp_path / "run" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(predictions[0])["prompt"] == ["9+3="]
     cli.run("export", [run, "--out", str(tmp_path / "export"), "--trust", "tiny_sources"])
     exported = json.loads((tmp_path / "export" / "config.json").read_text(encoding="utf-8"))
     assert exported["kebyt5_xm"]["denoising"]["inputs_length"] == 61

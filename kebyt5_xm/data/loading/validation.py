@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.loading.micro_batches import ValidationMicroBatches
 from kebyt5_xm.data.order.mixture import Mixture
 from kebyt5_xm.data.sources.prompts import PromptTable
@@ -41,6 +42,11 @@ class Validation:
     def prompts(self, number: int) -> PromptTable | None:
         """Return the table behind the part; None if its source shows no prompts."""
         return self.source(number).prompts(held_out=True, part=self._mixture.part_in_source[number])
+
+    def example(self, number: int, row: int) -> Example:
+        """Return the example of a row of the part."""
+        part, seed = self._mixture.part_in_source[number], self._mixture.seed
+        return self.source(number).load(Selection.rows(part, row, row + 1, held_out=True, seed=seed))[0]
 
     def references(self, number: int, row: int) -> tuple[str, ...]:
         """Return the texts that are right answers to a row of the part. Raises `BadSample` if there are none."""
