@@ -18,7 +18,7 @@ from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.data.inputs import Inputs, MediaGroup, Packing
 from kebyt5_xm.encoder import Encoded, Encoder, length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.model.attention import check_attention, decode_packed, zero_bias_at_slots
+from kebyt5_xm.model.attention.packed_and_slots import check_attention, decode_packed, zero_bias_at_slots
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.splice import slot_positions, splice
