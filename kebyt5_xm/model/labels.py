@@ -36,8 +36,9 @@ class LabelPacking(Packing):
     `segments` [B, S] is 1 at the valid encoder positions, 0 at padding.
     """
 
-    def cross_mask(self) -> Tensor:
-        return (self.segments != 0)[:, None, None].expand(-1, -1, self.target_segments.shape[1], -1)
+    @property
+    def cross_segments(self) -> None:
+        return None
 
 
 class LabelScorer:
