@@ -135,6 +135,7 @@ class Inputs(Tensors):
     lengths: Tensor  # [B] encoder positions in use
     full: bool = False  # True if no row is padded: no mask is needed
     packing: Packing | None = None  # if rows hold several examples
+    extents: NDArray[np.int64] | None = None  # [N, 5] of each example, on the host: see `collate`
     media: list[MediaGroup] = field(default_factory=list)  # one entry for each encoder call
 
     def attention_mask(self) -> Tensor | None:

@@ -6,6 +6,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedModel, T5ForConditionalGeneration
@@ -98,10 +100,12 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         media: list[MediaGroup] | None = None,
         idle_modalities: Mapping[str, int] | None = None,
         packing: Packing | None = None,
+        extents: NDArray[np.int64] | None = None,
     ) -> BaseModelOutput:
         """Return the encoder's states [B, S, D] for byte ids [B, S], PAD at every slot, and the media of the slots.
 
         `attention_mask` [B, S] marks the valid ids, None for all; `packing`, of packed rows, takes its place.
+        `extents` (see `Inputs`) tell the same on the host, so that nothing waits for the device.
         `idle_modalities` is how many more times each modality's encoder runs, on its dummy, so that it runs equally
         often on every rank.
         """
@@ -123,7 +127,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         slots = None
         if self.config.slot_bias == "zero":
             slots = slot_positions(input_ids.shape, media, input_ids.device)
-        patterns = encoder_patterns(attention_mask, packing, slots)
+        patterns = encoder_patterns(attention_mask, packing, slots, extents)
         return self.backbone.encoder(inputs_embeds=embedded, patterns=patterns)
 
     def modality(self, name: str) -> ModalityModule:
@@ -165,25 +169,27 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         idle_modalities: Mapping[str, int] | None = None,
         packing: Packing | None = None,
+        extents: NDArray[np.int64] | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Return transformers' Seq2SeqLMOutput: logits [B, T, V], the loss if `labels` [B, T] are given.
 
         Pass `input_ids` [B, S] and `media`, or the `encoder_outputs` of an earlier call, with `attention_mask`
         [B, S] in either case. If rows hold several examples each, pass their `packing` instead of the mask and
-        `decoder_input_ids` from `packing.shift_right`; there is no loss then. The other arguments are T5's.
+        `decoder_input_ids` from `packing.shift_right`; there is no loss then. `extents` are those of `Inputs`. The
+        other arguments are T5's.
         """
         if packing is not None:
             refuse_eager(self.backbone, "packing")
         if encoder_outputs is None:
             assert input_ids is not None
-            encoder_outputs = self.encode(input_ids, attention_mask, media, idle_modalities, packing)
+            encoder_outputs = self.encode(input_ids, attention_mask, media, idle_modalities, packing, extents)
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.shift_right(labels)
         if packing is not None or self._is_teacher_forced(labels, decoder_attention_mask, kwargs):
             assert decoder_input_ids is not None
             states = encoder_outputs[0]
-            logits = decode(self.backbone, states, decoder_input_ids, attention_mask, packing)
+            logits = decode(self.backbone, states, decoder_input_ids, attention_mask, packing, extents)
             output = Seq2SeqLMOutput(logits=logits, encoder_last_hidden_state=states)
         else:
             output = self.backbone(
@@ -257,6 +263,7 @@ def teacher_force(
         attention_mask=mask,
         media=inputs.media,
         packing=inputs.packing,
+        extents=inputs.extents,
         decoder_input_ids=(inputs.packing or model).shift_right(labels),
         idle_modalities=idle_modalities,
         use_cache=False,
