@@ -1,5 +1,10 @@
-"""Decoding: the ids that a model writes for its encoder's states."""
+"""Decoding: the ids that a model writes for its encoder's states.
 
-from kebyt5_xm.model.decoding.greedy import CHECK_EVERY, encode, greedy_decode
+`open_decoder` gives a `Decoder`, on which the searches are written: greedy and sampling (`search`), beams (`beams`).
+"""
 
-__all__ = ["CHECK_EVERY", "encode", "greedy_decode"]
+from kebyt5_xm.model.decoding.decoder import Decoder
+from kebyt5_xm.model.decoding.opening import encode, open_decoder
+from kebyt5_xm.model.decoding.search import greedy_decode
+
+__all__ = ["Decoder", "encode", "greedy_decode", "open_decoder"]
