@@ -59,7 +59,9 @@ class LabelScorer:
             # A single label of more than `limit` positions gets fewer rows.
             rows = max(1, num_rows * limit**2 // max(limit, sum(map(len, chunk))) ** 2)
             parts = [(begin, min(begin + rows, num_rows)) for begin in range(0, num_rows, rows)]
-            scores.append(torch.cat([self._scores(decoder.select(*part), part[1] - part[0], chunk) for part in parts]))
+            scores.append(
+                torch.cat([self._scores(decoder.select(*part), part[1] - part[0], chunk) for part in parts])
+            )
         return torch.cat(scores, dim=1).log_softmax(dim=1)
 
     def _chunks(self, limit: int) -> list[tuple[int, int]]:

@@ -225,9 +225,7 @@ def test_all_ranks_take_as_many_steps(model: CrossModalT5, monkeypatch) -> None:
     states, mask = encoded(model, TEXTS)
     steps: list[int] = []
     step = fast_module.FastDecoder.step
-    monkeypatch.setattr(
-        fast_module.FastDecoder, "step", lambda self, ids: steps.append(1) or step(self, ids)
-    )
+    monkeypatch.setattr(fast_module.FastDecoder, "step", lambda self, ids: steps.append(1) or step(self, ids))
     asked: list[bool] = []
 
     def everywhere(here: bool) -> bool:
@@ -238,5 +236,3 @@ def test_all_ranks_take_as_many_steps(model: CrossModalT5, monkeypatch) -> None:
     assert ids.shape == (3, 0)
     assert asked == [True] * 4
     assert len(steps) == 24
-
-

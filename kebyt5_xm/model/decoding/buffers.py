@@ -32,7 +32,9 @@ class Attention:
         self._context = projected.new_empty(per_head)
         self._context_by_row = self._context.view(rows, num_heads, num_queries, width).transpose(1, 2)
         self._merged = num_queries > 1
-        self._output = projected.new_empty(len(projected), inner) if self._merged else self._context.view(-1, inner)
+        self._output = (
+            projected.new_empty(len(projected), inner) if self._merged else self._context.view(-1, inner)
+        )
 
     def __call__(self, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """Return the context [M, I]; `bias` is added to the scores [G, H, Q, K]."""

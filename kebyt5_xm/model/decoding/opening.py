@@ -6,6 +6,7 @@ from torch import Tensor
 from kebyt5_xm.data.inputs import Inputs
 from kebyt5_xm.model.decoding.decoder import Decoder, ModuleDecoder
 from kebyt5_xm.model.decoding.fast import FastDecoder
+from kebyt5_xm.model.decoding.int8 import Int8Decoder
 from kebyt5_xm.model.decoding.weights import read_weights
 from kebyt5_xm.model.network import CrossModalNetwork, teacher_force
 
@@ -38,7 +39,8 @@ def open_decoder(
         copies: decoder rows of each encoder row, side by side.
         capacity: ids that each row will probably hold.
     """
-    weights = read_weights(model.backbone)
+    decoder = model.backbone.decoder
+    weights = decoder.weights if isinstance(decoder, Int8Decoder) else read_weights(model.backbone)
     if weights is None:
         return ModuleDecoder(model, states, attention_mask, copies)
     return FastDecoder(weights, states, attention_mask, copies, capacity)

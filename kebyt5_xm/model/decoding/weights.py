@@ -137,14 +137,16 @@ class _Unreadable(Exception):
 
 
 @torch.no_grad()
-def read_weights(backbone: T5ForConditionalGeneration) -> DecoderWeights | None:
+def read_weights(
+    backbone: T5ForConditionalGeneration, quantize: Callable[[Sequence[Tensor]], Matrix] | None = None
+) -> DecoderWeights | None:
     """Return the weights of a backbone's decoder in the dtype in which it computes.
 
     None if only module calls compute it: if weights are sharded or elsewhere, if modules are wrapped or replaced, or
-    if dropout acts.
+    if dropout acts. `quantize` makes the matrices that every step reads, except the head.
     """
     try:
-        return _Reader(backbone).read()
+        return _Reader(backbone, quantize).read()
     except _Unreadable:
         return None
 
@@ -152,15 +154,20 @@ def read_weights(backbone: T5ForConditionalGeneration) -> DecoderWeights | None:
 class _Reader:
     """Reads one backbone; raises `_Unreadable`."""
 
-    def __init__(self, backbone: T5ForConditionalGeneration) -> None:
+    def __init__(
+        self, backbone: T5ForConditionalGeneration, quantize: Callable[[Sequence[Tensor]], Matrix] | None
+    ) -> None:
         self.backbone = backbone
+        self.quantize = quantize
         self.config = backbone.config
         decoder: Any = backbone.decoder
         modules = [backbone, *decoder.modules(), backbone.lm_head, backbone.shared]
         for module in modules:
             _check(not isinstance(module, torch.distributed.fsdp.FSDPModule))
             _check(not (isinstance(module, nn.Dropout) and module.training and module.p > 0))
-        parameters = [p for module in (decoder, backbone.lm_head, backbone.shared) for p in module.parameters()]
+        parameters = [
+            p for module in (decoder, backbone.lm_head, backbone.shared) for p in module.parameters()
+        ]
         for parameter in parameters:
             _check(type(parameter) in (nn.Parameter, Tensor) and not hasattr(parameter, "ds_id"))
             _check(not isinstance(parameter, DTensor) and parameter.untyped_storage().nbytes() > 0)
@@ -178,12 +185,12 @@ class _Reader:
         _check(type(decoder) is modeling_t5.T5Stack and decoder.embed_tokens is self.backbone.shared)
         _check(self.config.dense_act_fn in ACTIVATIONS)
         layers = [self._layer(block) for block in decoder.block]
-        final_norm, head = self._normed(decoder.final_layer_norm, [self.backbone.lm_head])
+        head = DenseMatrix(self._weights([self.backbone.lm_head]))
         return DecoderWeights(
             layers=layers,
             embedding=self.backbone.shared.weight.detach(),
             bias=self._bias(decoder.block[0].layer[0].SelfAttention).to(self.dtype),
-            final_norm=final_norm,
+            final_norm=Norm(self._gain(decoder.final_layer_norm)),
             head=head,
             num_heads=self.config.num_heads,
             d_kv=self.config.d_kv,
@@ -213,7 +220,7 @@ class _Reader:
             self_out=self._matrix([own.o]),
             cross_norm=cross_norm,
             cross_q=cross_q,
-            cross_kv=self._matrix([cross.k, cross.v]),
+            cross_kv=DenseMatrix(self._weights([cross.k, cross.v])),
             cross_out=self._matrix([cross.o]),
             ff_norm=ff_norm,
             wi=wi,
@@ -222,15 +229,18 @@ class _Reader:
 
     def _normed(self, norm: Any, linears: Sequence[Any]) -> tuple[Norm, Matrix]:
         """Return a norm and the matrices behind it; small fp32 matrices are copied and take the gain."""
-        _check(type(norm) is modeling_t5.T5LayerNorm and hasattr(norm, "variance_epsilon"))
-        gain = norm.weight.detach().float() * self.config.d_model**0.5
-        weights = self._weights(linears)
-        if self.dtype == torch.float32 and sum(weight.numel() for weight in weights) <= MAX_FUSED:
+        weights, gain = self._weights(linears), self._gain(norm)
+        small = sum(weight.numel() for weight in weights) <= MAX_FUSED
+        if self.quantize is None and self.dtype == torch.float32 and small:
             return Norm(None), DenseMatrix(weights, gain)
-        return Norm(gain), DenseMatrix(weights)
+        return Norm(gain), self._matrix(linears)
+
+    def _gain(self, norm: Any) -> Tensor:
+        _check(type(norm) is modeling_t5.T5LayerNorm and hasattr(norm, "variance_epsilon"))
+        return norm.weight.detach().float() * self.config.d_model**0.5
 
     def _matrix(self, linears: Sequence[Any]) -> Matrix:
-        return DenseMatrix(self._weights(linears))
+        return (self.quantize or DenseMatrix)(self._weights(linears))
 
     def _weights(self, linears: Sequence[Any]) -> list[Tensor]:
         return [_weight(linear).to(self.dtype) for linear in linears]
