@@ -70,8 +70,8 @@ def parse_dtype(dtype: Any, torch_dtype: Any) -> torch.dtype | None:
     )
     if found not in (torch.float32, torch.bfloat16, torch.int8):
         raise UserError(
-            f"found dtype={requested!r}, expected torch.bfloat16, torch.float32, torch.int8 (the decoder, on a CPU) or "
-            "'auto' (float16 overflows in a T5)"
+            f"found dtype={requested!r}, expected torch.bfloat16, torch.float32, torch.int8 (the decoder, on a CPU) "
+            "or 'auto' (float16 overflows in a T5)"
         )
     return found
 

@@ -14,6 +14,9 @@ from kebyt5_xm.model.decoding import Decoder, greedy_decode, open_decoder
 from kebyt5_xm.model.decoding import fast as fast_module
 from kebyt5_xm.model.decoding.decoder import ModuleDecoder
 from kebyt5_xm.model.decoding.fast import FastDecoder
+from kebyt5_xm.model.decoding.graph import GraphDecoder
+from kebyt5_xm.model.decoding.search import choose_best, decode
+from kebyt5_xm.model.decoding.weights import read_weights
 from kebyt5_xm.model.t5 import saved_config, t5, t5_config
 from kebyt5_xm.vocabulary import EOS_ID
 
@@ -110,14 +113,25 @@ def test_logits_are_those_of_the_modules(monkeypatch, changes: dict[str, Any], m
     torch.testing.assert_close(found, reference(model, states, mask, ids), atol=2e-4, rtol=1e-4)
 
 
+def static_decoder(model: CrossModalT5, *inputs: Any, **given: Any) -> GraphDecoder:
+    """Return a decoder of static shapes, run step by step."""
+    weights = read_weights(model.backbone)
+    assert weights is not None
+    return GraphDecoder(weights, *inputs, **given, capture=lambda step: step)
+
+
 def decoders(model: CrossModalT5, states: Tensor, mask: Tensor, copies: int = 1) -> dict[str, Decoder]:
     return {
         "fast": open_decoder(model, states, mask, copies),
         "modules": ModuleDecoder(model, states, mask, copies),
+        "static": static_decoder(model, states, mask, copies=copies),
     }
 
 
-@pytest.mark.parametrize("kind", ["fast", "modules"])
+KINDS = ["fast", "modules", "static"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [TEXTS[:1], TEXTS], ids=["one", "three"])
 def test_several_ids_in_one_pass_and_dropped_ids_give_the_same_logits(
     model: CrossModalT5, kind: str, rows: Any
@@ -135,7 +149,7 @@ def test_several_ids_in_one_pass_and_dropped_ids_give_the_same_logits(
         assert decoder.length == begin
 
 
-@pytest.mark.parametrize("kind", ["fast", "modules"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_copies_and_reordered_rows_continue_their_own_ids(model: CrossModalT5, kind: str) -> None:
     states, mask = encoded(model, TEXTS)
     generator = torch.Generator().manual_seed(4)
@@ -236,3 +250,32 @@ def test_all_ranks_take_as_many_steps(model: CrossModalT5, monkeypatch) -> None:
     assert ids.shape == (3, 0)
     assert asked == [True] * 4
     assert len(steps) == 24
+
+
+@pytest.mark.parametrize("capacity", [1, 70, 200])
+def test_static_shapes_give_the_same_ids(model: CrossModalT5, capacity: int) -> None:
+    """Steps beyond the capacity make the cache grow, and run without static shapes."""
+    states, mask = encoded(model, ROWS)
+    expected = greedy_decode(model, states, mask, 151)
+    decoder = static_decoder(model, states, mask, capacity=capacity)
+    assert decode(decoder, torch.zeros(5).bool(), 151, choose_best).equal(expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_cuda_graph_gives_the_logits_of_the_modules(capfd, dtype: torch.dtype) -> None:
+    model = tiny_model().to(torch.device("cuda"), dtype)
+    inputs = model.processor(TEXTS).to("cuda")
+    with torch.no_grad():
+        states = model.encode(**inputs).last_hidden_state
+    assert states is not None
+    mask = inputs["attention_mask"]
+    ids = torch.randint(0, 259, (3, 40), generator=torch.Generator().manual_seed(3)).to("cuda")
+    decoder = open_decoder(model, states, mask, capacity=40)
+    assert isinstance(decoder, GraphDecoder)
+    found = torch.cat([decoder.step(column).clone() for column in ids.split(1, dim=1)], dim=1)
+    assert "without a CUDA graph" not in capfd.readouterr().out
+    tolerance = 1e-3 if dtype == torch.float32 else 0.5  # logits reach about 20
+    torch.testing.assert_close(found, reference(model, states, mask, ids), atol=tolerance, rtol=0.02)
+    assert greedy_decode(model, states, mask, 40).shape[0] == 3

@@ -31,8 +31,8 @@ def trained() -> CrossModalT5:
     targets = [torch.tensor([*encode(target).tolist(), EOS_ID]) for _, target in PAIRS]
     labels = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=-100)
     inputs = model.processor([[text] for text, _ in PAIRS])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(160):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(120):
         loss = model(**inputs, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()

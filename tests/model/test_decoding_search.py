@@ -193,5 +193,5 @@ def test_settings_of_the_model_count_unless_given() -> None:
 def test_a_generator_needs_sampling_of_ours() -> None:
     model = tiny_model()
     for given in ({}, {"num_beams": 2}, {"do_sample": True, "min_p": 0.1}):
-        with pytest.raises(UserError, match="found a generator with .*do_sample=True"):
+        with pytest.raises(UserError, match=r"found a generator with .*do_sample=True"):
             model.answer(ROWS[0], generator=torch.Generator(), **given)

@@ -73,8 +73,8 @@ def parse_generation(config: GenerationConfig, given: Mapping[str, Any]) -> Gene
         return found
     if found is None or found.sampler is None:
         raise UserError(
-            f"found a generator with {', '.join(sorted(given.keys() - {'generator'})) or 'no other argument'}; expected "
-            "do_sample=True and none but temperature, top_k, top_p, num_return_sequences, max_new_tokens"
+            f"found a generator with {', '.join(sorted(given.keys() - {'generator'})) or 'no other argument'}; "
+            "expected do_sample=True and none but temperature, top_k, top_p, num_return_sequences, max_new_tokens"
         )
     sampler = Sampler(found.sampler.temperature, found.sampler.top_k, found.sampler.top_p, generator)
     return Generation(found.max_length, found.copies, sampler=sampler)

@@ -58,6 +58,7 @@ class BeamSearch:
         finished = torch.zeros(rows, beams, dtype=torch.bool, device=device)
         open_rows = torch.ones(rows, 1, dtype=torch.bool, device=device)  # whose best may still change
         ids = torch.full((rows * beams, 1), PAD_ID, device=device)  # T5 starts with the pad id
+        length = 0
         for length in range(1, max_length + 1):
             log_probabilities = decoder.step(ids)[:, -1].float().log_softmax(-1)
             vocab_size = log_probabilities.shape[-1]

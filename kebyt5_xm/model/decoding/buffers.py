@@ -72,8 +72,11 @@ class Buffers:
         heads, width = weights.num_heads, weights.d_kv
         inner = heads * width
         self.span = span
-        self._padded = weights.embedding.new_full((count, d_model + 1), (weights.epsilon * d_model) ** 0.5)
-        self.stream = self._padded[:, :-1]
+        self._padded = weights.embedding.new_zeros(
+            count, d_model + 8
+        )  # rows stay aligned for matrix products
+        self._padded[:, d_model] = (weights.epsilon * d_model) ** 0.5
+        self.stream = self._padded[:, :d_model]
         """The residual stream [M, D], in the embedding's dtype."""
         self._length = torch.empty(count, 1, device=cache.device)
         self._divided = torch.empty(count, d_model, device=cache.device)

@@ -25,7 +25,7 @@ class Decoder(Protocol):
     """Number of ids seen in each row."""
 
     def step(self, ids: Tensor) -> Tensor:
-        """Return the logits [B, n, V] after each of the next ids [B, n], fp32 or bf16."""
+        """Return the logits [B, n, V] after each of the next ids [B, n], fp32 or bf16; valid until the next step."""
         ...
 
     def truncate(self, length: int) -> None:
@@ -82,7 +82,7 @@ class ModuleDecoder:
 
     def reorder(self, rows: Tensor) -> None:
         if self._cache is not None:
-            self._cache.self_attention_cache.reorder_cache(rows)
+            self._cache.self_attention_cache.reorder_cache(rows)  # pyright: ignore[reportArgumentType]
 
     def packed_logits(self, ids: Tensor, segments: Tensor) -> Tensor:
         states = self._states

@@ -136,8 +136,8 @@ class FastDecoder:
     ) -> Tensor:
         """Return the logits [B, n, V] of ids [B, n].
 
-        `bias` [H, n, K] is of the new ids' own attention. `caches` are, for each layer, the places [2, n, B, I] of the
-        new keys and values; with `positions` [n], the whole cache, in which those are their places.
+        `bias` [H, n, K] is of the new ids' own attention. `caches` are, for each layer, the places [2, n, B, I] of
+        the new keys and values; with `positions` [n], the whole cache, in which those are their places.
         """
         weights = self.weights
         activation, gated, x, normed = weights.activation, weights.gated, to.stream, to.normed

@@ -99,7 +99,7 @@ def quantize_decoder(model: CrossModalNetwork) -> None:
     weights = read_weights(model.backbone, Int8Matrix)
     if weights is None:
         raise UserError(
-            "found a decoder with sharded weights or replaced modules, expected a plain T5 decoder for int8; load the "
-            "model with from_pretrained(..., dtype='int8')"
+            "found a decoder with sharded weights or replaced modules, expected a plain T5 decoder for int8; load "
+            "the model with from_pretrained(..., dtype='int8')"
         )
     model.backbone.decoder = Int8Decoder(weights)  # pyright: ignore[reportAttributeAccessIssue]

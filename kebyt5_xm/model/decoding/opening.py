@@ -6,6 +6,7 @@ from torch import Tensor
 from kebyt5_xm.data.inputs import Inputs
 from kebyt5_xm.model.decoding.decoder import Decoder, ModuleDecoder
 from kebyt5_xm.model.decoding.fast import FastDecoder
+from kebyt5_xm.model.decoding.graph import MIN_IDS, GraphDecoder, capture_cuda
 from kebyt5_xm.model.decoding.int8 import Int8Decoder
 from kebyt5_xm.model.decoding.weights import read_weights
 from kebyt5_xm.model.network import CrossModalNetwork, teacher_force
@@ -43,4 +44,6 @@ def open_decoder(
     weights = decoder.weights if isinstance(decoder, Int8Decoder) else read_weights(model.backbone)
     if weights is None:
         return ModuleDecoder(model, states, attention_mask, copies)
+    if weights.device.type == "cuda" and capacity >= MIN_IDS:
+        return GraphDecoder(weights, states, attention_mask, copies, capacity, capture=capture_cuda)
     return FastDecoder(weights, states, attention_mask, copies, capacity)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
@@ -163,7 +164,7 @@ class _Reader:
         decoder: Any = backbone.decoder
         modules = [backbone, *decoder.modules(), backbone.lm_head, backbone.shared]
         for module in modules:
-            _check(not isinstance(module, torch.distributed.fsdp.FSDPModule))
+            _check(not isinstance(module, FSDPModule))
             _check(not (isinstance(module, nn.Dropout) and module.training and module.p > 0))
         parameters = [
             p for module in (decoder, backbone.lm_head, backbone.shared) for p in module.parameters()
@@ -181,15 +182,16 @@ class _Reader:
             _check(self.dtype == torch.bfloat16)
 
     def read(self) -> DecoderWeights:
-        decoder = self.backbone.decoder
+        decoder: Any = self.backbone.decoder
         _check(type(decoder) is modeling_t5.T5Stack and decoder.embed_tokens is self.backbone.shared)
         _check(self.config.dense_act_fn in ACTIVATIONS)
-        layers = [self._layer(block) for block in decoder.block]
+        blocks: list[Any] = list(decoder.block)
+        layers = [self._layer(block) for block in blocks]
         head = DenseMatrix(self._weights([self.backbone.lm_head]))
         return DecoderWeights(
             layers=layers,
             embedding=self.backbone.shared.weight.detach(),
-            bias=self._bias(decoder.block[0].layer[0].SelfAttention).to(self.dtype),
+            bias=self._bias(blocks[0].layer[0].SelfAttention).to(self.dtype),
             final_norm=Norm(self._gain(decoder.final_layer_norm)),
             head=head,
             num_heads=self.config.num_heads,
@@ -206,7 +208,9 @@ class _Reader:
         first, second, third = block.layer
         _check(type(first) is modeling_t5.T5LayerSelfAttention)
         _check(type(second) is modeling_t5.T5LayerCrossAttention and type(third) is modeling_t5.T5LayerFF)
-        own, cross, dense = first.SelfAttention, second.EncDecAttention, third.DenseReluDense
+        own: Any = first.SelfAttention
+        cross: Any = second.EncDecAttention
+        dense: Any = third.DenseReluDense
         _check(type(own) is type(cross) is modeling_t5.T5Attention)
         gated = self.config.is_gated_act
         expected = modeling_t5.T5DenseGatedActDense if gated else modeling_t5.T5DenseActDense
