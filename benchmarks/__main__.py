@@ -6,7 +6,7 @@ Each prints its figures, with ratios to another library in the same run, and wri
 import argparse
 import importlib
 
-NAMES = ("bytes", "denoising", "store", "manifest", "loader", "cache", "training")
+NAMES = ("bytes", "denoising", "store", "manifest", "loader", "cache", "training", "decoding")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_model import ROWS, tiny_model
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config
@@ -229,6 +230,16 @@ def test_other_decoders_are_called_as_modules(model: CrossModalT5) -> None:
     block.wo = wider
     assert kind(wrapped) is ModuleDecoder
     assert greedy_decode(wrapped, states, mask, 7).equal(expected)
+    zero3 = tiny_model()
+    zero3.backbone.lm_head.weight.ds_id = 0  # pyright: ignore[reportAttributeAccessIssue] - DeepSpeed sets it
+    assert kind(zero3) is ModuleDecoder
+    gathered_elsewhere = tiny_model()
+    gathered_elsewhere.backbone.shared.weight.untyped_storage().resize_(0)
+    assert kind(gathered_elsewhere) is ModuleDecoder
+    fsdp = tiny_model()
+    block = fsdp.backbone.decoder.block[1]
+    block.__class__ = type("FSDPT5Block", (FSDPModule, type(block)), {})  # as fully_shard does
+    assert kind(fsdp) is ModuleDecoder
     partly_half = tiny_model()
     partly_half.backbone.lm_head.bfloat16()
     assert kind(partly_half) is ModuleDecoder

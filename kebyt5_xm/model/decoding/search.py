@@ -58,19 +58,21 @@ def decode(
     T is the length of the longest row, at most `max_length`. A rank whose rows are finished goes on until they are
     finished `everywhere`, so all ranks take as many steps.
     """
-    waits = decoder.device.type != "cpu" or everywhere is not bool
+    check_every = CHECK_EVERY if decoder.device.type != "cpu" or everywhere is not bool else 1
+    skipped = finished.to(decoder.device)
+    unfinished = {row for row, is_finished in enumerate(finished.tolist()) if not is_finished}
+    ids = torch.full((len(finished), 1), PAD_ID, device=decoder.device)  # T5 starts with the pad id
+    columns: list[Tensor] = []
     with torch.no_grad():
-        skipped = finished = finished.to(decoder.device)
-        ids = torch.full((len(finished), 1), PAD_ID, device=decoder.device)  # T5 starts with the pad id
-        columns: list[Tensor] = []
         for length in range(max_length):
-            if not (waits and length % CHECK_EVERY) and everywhere(bool(finished.all())):
-                break
+            if length % check_every == 0:
+                for column in columns[-check_every:]:
+                    unfinished -= {row for row, id_ in enumerate(column[:, 0].tolist()) if id_ == EOS_ID}
+                if everywhere(not unfinished):
+                    break
             ids = choose(decoder.step(ids)[:, -1])[:, None]
             columns.append(ids)
-            finished = finished | (ids[:, 0] == EOS_ID)
-        rows = torch.cat(columns, dim=1) if columns else ids[:, :0]
-    return _cut(rows, skipped)
+    return _cut(torch.cat(columns, dim=1) if columns else ids[:, :0], skipped)
 
 
 def _cut(rows: Tensor, skipped: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ class _Reader:
         self, backbone: T5ForConditionalGeneration, quantize: Callable[[Sequence[Tensor]], Matrix] | None
     ) -> None:
         self.backbone = backbone
-        self.quantize = quantize
+        self.make = quantize or DenseMatrix
         self.config = backbone.config
         decoder: Any = backbone.decoder
         modules = [backbone, *decoder.modules(), backbone.lm_head, backbone.shared]
@@ -190,12 +190,12 @@ class _Reader:
         _check(self.config.dense_act_fn in ACTIVATIONS)
         blocks: list[Any] = list(decoder.block)
         layers = [self._layer(block) for block in blocks]
-        head = DenseMatrix(self._weights([self.backbone.lm_head]))
+        final_norm, head = self._normed(decoder.final_layer_norm, [self.backbone.lm_head], DenseMatrix)
         return DecoderWeights(
             layers=layers,
             embedding=self.backbone.shared.weight.detach(),
             bias=self._bias(blocks[0].layer[0].SelfAttention).to(self.dtype),
-            final_norm=Norm(self._gain(decoder.final_layer_norm)),
+            final_norm=final_norm,
             head=head,
             num_heads=self.config.num_heads,
             d_kv=self.config.d_kv,
@@ -234,20 +234,20 @@ class _Reader:
             wo=self._matrix([dense.wo]),
         )
 
-    def _normed(self, norm: Any, linears: Sequence[Any]) -> tuple[Norm, Matrix]:
-        """Return a norm and the matrices behind it; small fp32 matrices are copied and take the gain."""
-        weights, gain = self._weights(linears), self._gain(norm)
-        small = sum(weight.numel() for weight in weights) <= MAX_FUSED
-        if self.quantize is None and self.dtype == torch.float32 and small:
-            return Norm(None), DenseMatrix(weights, gain)
-        return Norm(gain), self._matrix(linears)
-
-    def _gain(self, norm: Any) -> Tensor:
+    def _normed(
+        self, norm: Any, linears: Sequence[Any], make: Callable[[Sequence[Tensor]], Matrix] | None = None
+    ) -> tuple[Norm, Matrix]:
+        """Return a norm and the matrices behind it; small dense fp32 matrices are copied and take the gain."""
         _check(type(norm) is modeling_t5.T5LayerNorm and hasattr(norm, "variance_epsilon"))
-        return norm.weight.detach().float() * self.config.d_model**0.5
+        gain = norm.weight.detach().float() * self.config.d_model**0.5
+        weights, make = self._weights(linears), make or self.make
+        small = sum(weight.numel() for weight in weights) <= MAX_FUSED
+        if make is DenseMatrix and self.dtype == torch.float32 and small:
+            return Norm(None), DenseMatrix(weights, gain)
+        return Norm(gain), make(weights)
 
     def _matrix(self, linears: Sequence[Any]) -> Matrix:
-        return (self.quantize or DenseMatrix)(self._weights(linears))
+        return self.make(self._weights(linears))
 
     def _weights(self, linears: Sequence[Any]) -> list[Tensor]:
         return [_weight(linear).to(self.dtype) for linear in linears]
