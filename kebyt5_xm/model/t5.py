@@ -89,13 +89,16 @@ def saved_config(config: "T5Config") -> dict[str, Any]:
 
 
 def t5(config: "T5Config") -> "T5ForConditionalGeneration":
-    """Return a T5 in which both stacks share the embedding and the head does not."""
+    """Return a T5 in which both stacks share the embedding and the head does not, with the modules of `fuse`."""
     from transformers import T5ForConditionalGeneration
+
+    from kebyt5_xm.model.fused_blocks import fuse
 
     assert not config.tie_word_embeddings, "make the config with t5_config"
     model = T5ForConditionalGeneration(config)
     model.set_input_embeddings(model.shared)  # transformers gives each stack its own if untied
     assert model.lm_head.weight is not model.shared.weight
+    fuse(model)
     return model
 
 
