@@ -91,15 +91,17 @@ def saved_config(config: "T5Config") -> dict[str, Any]:
 
 
 def t5(config: "T5Config", attention: "Implementation" = "sdpa") -> "T5ForConditionalGeneration":
-    """Return a T5 in which both stacks share the embedding and the head does not."""
+    """Return a T5 in which both stacks share the embedding and the head does not, with the modules of `fuse`."""
     from transformers import T5ForConditionalGeneration
 
     from kebyt5_xm.model.attention.interface import use
+    from kebyt5_xm.model.fused_blocks import fuse
 
     assert not config.tie_word_embeddings, "make the config with t5_config"
     model = T5ForConditionalGeneration(config)
     model.set_input_embeddings(model.shared)  # transformers gives each stack its own if untied
     use(model, attention)
+    fuse(model)
     assert model.lm_head.weight is not model.shared.weight
     return model
 

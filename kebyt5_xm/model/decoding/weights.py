@@ -238,7 +238,7 @@ class _Reader:
         self, norm: Any, linears: Sequence[Any], make: Callable[[Sequence[Tensor]], Matrix] | None = None
     ) -> tuple[Norm, Matrix]:
         """Return a norm and the matrices behind it; small dense fp32 matrices are copied and take the gain."""
-        _check(type(norm) is modeling_t5.T5LayerNorm and hasattr(norm, "variance_epsilon"))
+        _check(isinstance(norm, modeling_t5.T5LayerNorm) and hasattr(norm, "variance_epsilon"))
         gain = norm.weight.detach().float() * self.config.d_model**0.5
         weights, make = self._weights(linears), make or self.make
         small = sum(weight.numel() for weight in weights) <= MAX_FUSED
