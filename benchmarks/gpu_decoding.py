@@ -33,7 +33,7 @@ def groups(sizes: Sequence[Size], device: Device, rates: Mapping[str, float]) ->
 
 def _prepare(size: Size, device: Device, copy_rate: float) -> dict[str, Callable[[], dict[str, float]]]:
     with torch.device(device.kind):
-        t5 = random_backbone(size, "sdpa", device).build()
+        t5 = random_backbone(size, device).build()
     with torch.no_grad():
         t5.lm_head.weight[EOS_ID] = 0
     t5.to(torch.bfloat16).eval()  # pyright: ignore[reportArgumentType] - its decorator hides `self`

@@ -2,9 +2,9 @@
 
 OMP_NUM_THREADS=1 python -m benchmarks.manifest
 
-Needs about 4 GB of temporary disk (in TMPDIR) and three minutes. The length table covers a tenth of the rows. Opening
-and reading are measured in a fresh process, like a data worker: private pages (`Anonymous` of /proc/self/smaps_rollup), and all
-resident pages, which include the mapped part of the index.
+Needs about 4 GB of temporary disk (in TMPDIR) and three minutes. The length table covers a tenth of the rows.
+Opening and reading are measured in a fresh process, like a data worker: private pages (`Anonymous` of
+/proc/self/smaps_rollup), and all resident pages, which include the mapped part of the index.
 """
 
 import json

@@ -47,7 +47,9 @@ def main() -> None:
 def measure(folder: Path, training: str) -> dict[str, Any]:
     """Return the figures of one training, `mixed` or `demo`."""
     plain = plain_environment()
-    names = {"ours": "demo"} if training == "demo" else {f"ours_{n}": n for n in ("by_length", "packed")}
+    names: dict[str, training_ours.Batches] = (
+        {"ours": "demo"} if training == "demo" else {"ours_by_length": "by_length", "ours_packed": "packed"}
+    )
     batches = ("demo",) if training == "demo" else ("random", "grouped")
     ours = {name: Contestant(training_ours.command(folder, kind), plain) for name, kind in names.items()}
     peers: dict[str, Contestant] = {}
@@ -76,7 +78,7 @@ def summarize(best: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """Return the figures of all contestants, which are the best, and their ratios."""
     rates = {name: figures["useful_bytes_per_s"] for name, figures in best.items()}
     ours = max((name for name in rates if name.startswith("ours")), key=rates.__getitem__)
-    peers = [name for name in rates if name not in (ours, *(n for n in rates if n.startswith("ours")))]
+    peers = [name for name in rates if not name.startswith("ours")]
     tuned = max((name for name in peers if name.endswith("tuned")), key=rates.__getitem__)
     plain = max((name for name in peers if not name.endswith("tuned")), key=rates.__getitem__)
     return {

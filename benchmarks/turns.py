@@ -60,7 +60,7 @@ class Turns:
         else:
             return
         if not sys.stdin.readline():
-            os._exit(0)  # the benchmark is over; a trainer would go on to the end of its run
+            os._exit(0)  # the benchmark was killed; a trainer would go on to the end of its run
         self._count, self._ids, self._begin = 0, 0, time.perf_counter()
 
     def _print(self, figures: Mapping[str, Any]) -> None:
@@ -115,9 +115,8 @@ class Contestant:
 
     def close(self) -> None:
         """End the process."""
-        if self._process.stdin is not None and self._process.poll() is None:
-            self._process.stdin.close()
-        self._process.wait()
+        self._process.kill()
+        self._process.communicate()  # closes its pipes
         self._errors.close()
 
 
