@@ -16,7 +16,7 @@ padding. Ratios are to transformers at the same size and kind of text. Attention
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -126,23 +126,43 @@ def random_backbone(size: Size, device: Device, **options: Any) -> Backbone:
     return Backbone(shape=TOY, **options) if device.toy else Backbone(size, **options)
 
 
+def plain_t5(size: Size, device: Device, attention: str = "sdpa") -> T5ForConditionalGeneration:
+    """Return transformers' own T5 with random weights, without anything that `Backbone.build` adds."""
+    with torch.device(device.kind):
+        t5 = T5ForConditionalGeneration(random_backbone(size, device, attention="sdpa").config())
+    t5.set_input_embeddings(t5.shared)  # transformers gives each stack its own if the head is untied
+    t5.set_attn_implementation(attention)
+    return t5.train()
+
+
 def choices(field: str) -> list[Any]:
     """Return the values that `Backbone` accepts for a field, the default first; none if it has no such field."""
     default = {f.name: f.default for f in fields(Backbone)}
     if field not in default:
         return []
-    hint = get_type_hints(Backbone)[field]
-    values = get_args(hint) or ((False, True) if hint is bool else ())
-    return sorted((value for value in values if value is not None), key=lambda value: value != default[field])
+    values = [value for value in _values(get_type_hints(Backbone)[field]) if value is not None]
+    return sorted(values, key=lambda value: value != default[field])
 
 
-def variants() -> dict[str, dict[str, Any]]:
-    """Return the ways to train: name -> options of `Backbone`. Each attention, then each compiled."""
+def _values(hint: Any) -> tuple[Any, ...]:
+    """Return the values of a type of `Literal`s and bools, in the order in which it names them."""
+    if hint is bool:
+        return (False, True)
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return tuple(value for inner in get_args(hint) for value in _values(inner))
+
+
+def variants(toy: bool) -> dict[str, dict[str, Any]]:
+    """Return the ways to train: name -> options of `Backbone`. Each attention, then each compiled.
+
+    At toy sizes only the default attention is compiled, since it takes long.
+    """
     plain = {attention: {"attention": attention} for attention in choices("attention")}
     compiled = {
         f"{name}_compile_{str(value).lower()}": {**options, "compile": value}
         for value in choices("compile")[1:]
-        for name, options in plain.items()
+        for name, options in list(plain.items())[: 1 if toy else None]
     }
     return plain | compiled
 
@@ -189,7 +209,7 @@ def groups(sizes: Sequence[Size], device: Device, rates: Mapping[str, float]) ->
         trainer = _Training(size, device, rates["matrix_tflop_per_s"], {})
         for attention in PEERS:
             yield (size, "transformers", attention), partial(trainer.prepare_theirs, attention)
-        for name, options in variants().items():
+        for name, options in variants(device.toy).items():
             yield (size, "ours", name), partial(trainer.prepare_ours, options)
 
 
@@ -206,9 +226,7 @@ class _Training:
     peers: dict[tuple[str, str], float]
 
     def prepare_theirs(self, attention: str) -> Measurements:
-        with torch.device(self.device.kind):
-            t5 = random_backbone(self.size, self.device).build()
-        t5.set_attn_implementation(attention)
+        t5 = plain_t5(self.size, self.device, attention)
 
         def measure(kind: str, examples: Examples) -> dict[str, float]:
             figures = self._measure(examples, examples.their_batches(), t5, partial(their_loss, t5))

@@ -1,6 +1,6 @@
-"""README's tables of results, in both languages, from the figures in benchmarks/results/.
+"""README's tables of results, in both languages, and a paragraph of docs/data.md, from benchmarks/results/.
 
-python -m benchmarks.readme            says which lines of README.md and README.ko.md differ from the figures
+python -m benchmarks.readme            says which lines of these pages differ from the figures
 python -m benchmarks.readme --write    replaces them; after `make bench`
 """
 
@@ -18,7 +18,8 @@ from typing import Any
 from benchmarks.report import RESULTS, flatten
 
 ROOT = Path(__file__).parents[1]
-PAGES = {"en": ROOT / "README.md", "ko": ROOT / "README.ko.md"}
+LANGUAGES = {"README.md": "en", "README.ko.md": "ko"}
+PAGES = (*LANGUAGES, "docs/data.md")
 HEADERS = {
     "en": "| | measured | compared with, in the same run | ratio |\n|---|---|---|---|",
     "ko": "| | 측정값 | 같은 실행에서 잰 비교 대상 | 비율 |\n|---|---|---|---|",
@@ -32,6 +33,14 @@ INTRODUCTIONS = {
 CORES = {"en": "{} cores of {}", "ko": "{1}의 코어 {0}개"}
 OR = {"en": " or ", "ko": " 또는 "}
 TO = {"en": " to ", "ko": "~"}
+PACKING = (
+    "Packing pads least, but attention in a packed row computes every pair of its positions. On 2 CPU cores, with "
+    "texts of 30 to 1,500 bytes (`benchmarks/results/loader.json`), {padded:.0%} of the positions hold nothing in the "
+    "plan's order, {budgeted:.0%} by length and {packed:.0%} packed. A tiny model "
+    "(`benchmarks/results/training.json`) trains {ratio:.2f}x as many useful bytes a second with packed rows as with "
+    "batches by length. To see which is faster for your model and device, compare `bytes_per_second` in the "
+    "RUN/results.json of two short runs."
+)
 WIDTH = 118
 
 
@@ -174,29 +183,40 @@ def introduction(language: str) -> str:
     return textwrap.fill(sentence, WIDTH)
 
 
-def updated(page: str, language: str) -> str:
-    """Return a README with the table of the present figures, and the sentence above it."""
+def packing() -> str:
+    """Return the paragraph of docs/data.md about packing."""
+    loader, trained = _report("loader")["figures"], _report("training")["figures"]["mixed"]
+    rates = [trained[f"ours_{name}"]["useful_bytes_per_s"] for name in ("packed", "by_length")]
+    shares = {name: loader[name]["padding_share"] for name in ("padded", "budgeted", "packed")}
+    return textwrap.fill(PACKING.format(**shares, ratio=rates[0] / rates[1]), WIDTH)
+
+
+def updated(name: str, page: str) -> str:
+    """Return the text of a page of `PAGES` with the present figures."""
     blocks = page.split("\n\n")
+    if name not in LANGUAGES:
+        start = PACKING.partition(",")[0]
+        return "\n\n".join(packing() if block.startswith(start) else block for block in blocks)
+    language = LANGUAGES[name]
     place = next(n for n, block in enumerate(blocks) if block.startswith(HEADERS[language]))
     table = "\n".join((HEADERS[language], *(row.text(language) for row in ROWS)))
     return "\n\n".join((*blocks[: place - 1], introduction(language), table, *blocks[place + 1 :]))
 
 
 def main(args: list[str] | None = None) -> int:
-    """Compare or write the tables; see the top of this file. Return 1 if they differ and are not written."""
+    """Compare or write the pages; see the top of this file. Return 1 if they differ and are not written."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write the tables")
+    parser.add_argument("--write", action="store_true", help="write the pages")
     write = parser.parse_args(args).write
     differ = False
-    for language, path in PAGES.items():
-        page = path.read_text(encoding="utf-8")
-        new = updated(page, language)
+    for name in PAGES:
+        page = (ROOT / name).read_text(encoding="utf-8")
+        new = updated(name, page)
         if new != page and write:
-            path.write_text(new, encoding="utf-8")
+            (ROOT / name).write_text(new, encoding="utf-8")
         elif new != page:
             differ = True
-            lines = difflib.unified_diff(page.splitlines(), new.splitlines(), path.name, "figures", n=0)
-            print("\n".join(lines))
+            print("\n".join(difflib.unified_diff(page.splitlines(), new.splitlines(), name, "figures", n=0)))
     return int(differ)
 
 

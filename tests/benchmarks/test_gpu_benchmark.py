@@ -2,7 +2,9 @@
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import torch
 from benchmarks import gpu, gpu_session, gpu_tests, gpu_training
 from benchmarks.device import Device
 from benchmarks.gpu_packing import make_batches
-from benchmarks.gpu_training import Examples, make_examples, our_loss, random_backbone, their_loss
+from benchmarks.gpu_training import Examples, make_examples, our_loss, plain_t5, random_backbone, their_loss
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
@@ -36,7 +38,7 @@ def test_every_part_runs_and_figures_are_merged(tmp_path: Path, capsys: pytest.C
     assert set(figures) == {"matrix", *gpu.PARTS}
     trained = figures["train"]["small"]
     assert set(trained["transformers"]) == {"eager", "sdpa"}
-    assert {"eager", "sdpa"} <= set(trained["ours"]) <= set(gpu_training.variants())
+    assert {"eager", "sdpa"} <= set(trained["ours"]) <= set(gpu_training.variants(toy=True))
     for kind in ("full", "mixed"):  # the same texts; only the padding differs
         ours, theirs = trained["ours"]["sdpa"][kind], trained["transformers"]["eager"][kind]
         for key in ("examples_per_s", "useful_bytes_per_s"):
@@ -57,8 +59,9 @@ def test_every_part_runs_and_figures_are_merged(tmp_path: Path, capsys: pytest.C
 
 
 def test_both_sides_train_on_the_same_texts_and_losses(device: Device):
-    t5 = random_backbone("small", device).build()
-    model = CrossModalT5(CrossModalT5Config(t5.config.to_dict()), t5, {})
+    backbone, t5 = random_backbone("small", device).build(), plain_t5("small", device)
+    t5.load_state_dict(backbone.state_dict())
+    model = CrossModalT5(CrossModalT5Config(backbone.config.to_dict()), backbone, {})
     for examples in make_examples(device).values():
         ours, theirs = examples.our_batches(), examples.their_batches()
         assert sorted(row for rows in ours for row in rows) == sorted(row for rows in theirs for row in rows)
@@ -66,6 +69,20 @@ def test_both_sides_train_on_the_same_texts_and_losses(device: Device):
             our_sum = sum(float(our_loss(model, examples.batch(rows))) for rows in ours)
             their_sum = sum(float(their_loss(t5, examples.batch(rows))) for rows in theirs)
         assert our_sum == pytest.approx(their_sum, rel=1e-5)
+
+
+def test_the_choices_of_the_backbone_are_followed(monkeypatch: pytest.MonkeyPatch):
+    @dataclass
+    class Backbone:
+        attention: Literal["sdpa", "triton"] | None = "triton"
+        compile: bool | Literal["auto"] = False
+
+    monkeypatch.setattr(gpu_training, "Backbone", Backbone)
+    assert list(gpu_training.variants(toy=False)) == [
+        "triton",
+        "sdpa",
+        *("triton_compile_true", "sdpa_compile_true", "triton_compile_auto", "sdpa_compile_auto"),
+    ]
 
 
 def test_full_rows_need_no_mask_and_mixed_ones_are_padded(device: Device):
