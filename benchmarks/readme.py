@@ -35,8 +35,8 @@ OR = {"en": " or ", "ko": " 또는 "}
 TO = {"en": " to ", "ko": "~"}
 PACKING = (
     "Packing pads least, but attention in a packed row computes every pair of its positions. On 2 CPU cores, with "
-    "texts of 30 to 1,500 bytes (`benchmarks/results/loader.json`), {padded:.0%} of the positions hold nothing in the "
-    "plan's order, {budgeted:.0%} by length and {packed:.0%} packed. A tiny model "
+    "texts of 30 to 1,500 bytes (`benchmarks/results/loader.json`), {padded:.0%} of the positions hold nothing in "
+    "the plan's order, {budgeted:.0%} by length and {packed:.0%} packed. A tiny model "
     "(`benchmarks/results/training.json`) trains {ratio:.2f}x as many useful bytes a second with packed rows as with "
     "batches by length. To see which is faster for your model and device, compare `bytes_per_second` in the "
     "RUN/results.json of two short runs."
@@ -87,8 +87,8 @@ ROWS = (
     Row(
         "training",
         _trained("mixed", "best_tuned_peer"),
-        "| the same, transformers with our memory settings | {ours} bytes/s | {theirs} bytes/s | {ratio}x |",
-        "| 같은 학습, transformers에도 우리의 메모리 설정 | {ours} 바이트/초 | {theirs} 바이트/초 | {ratio}배 |",
+        "| the same, transformers with our environment variables | {ours} bytes/s | {theirs} bytes/s | {ratio}x |",
+        "| 같은 학습, transformers에도 우리의 환경 변수 | {ours} 바이트/초 | {theirs} 바이트/초 | {ratio}배 |",
     ),
     Row(
         "training",
@@ -101,8 +101,8 @@ ROWS = (
     Row(
         "training",
         _trained("demo", "best_tuned_peer"),
-        "| the same, transformers with our memory settings | {ours} bytes/s | {theirs} bytes/s | {ratio}x |",
-        "| 같은 학습, transformers에도 우리의 메모리 설정 | {ours} 바이트/초 | {theirs} 바이트/초 | {ratio}배 |",
+        "| the same, transformers with our environment variables | {ours} bytes/s | {theirs} bytes/s | {ratio}x |",
+        "| 같은 학습, transformers에도 우리의 환경 변수 | {ours} 바이트/초 | {theirs} 바이트/초 | {ratio}배 |",
     ),
     Row(
         "bytes",
