@@ -12,13 +12,13 @@ import argparse
 import torch
 
 from benchmarks.report import measure_seconds, write_report
-from kebyt5_xm.commands.doctor.flops import step_flops
 from kebyt5_xm.data.batch import Batch, Progress
 from kebyt5_xm.data.inputs import Inputs
 from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.model.backbone import SHAPES, Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.flops import step_flops
 from kebyt5_xm.model.network import teacher_force, token_losses
 from kebyt5_xm.optimizers import RMSScaledAdamW
 
