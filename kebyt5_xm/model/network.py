@@ -21,7 +21,7 @@ from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.attention.packed_and_slots import check_attention, decode_packed, zero_bias_at_slots
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
 from kebyt5_xm.model.specs import build_modalities
-from kebyt5_xm.model.splice import slot_positions, splice
+from kebyt5_xm.model.splice import Unchecked, slot_positions, splice
 from kebyt5_xm.model.t5 import t5, t5_config
 from kebyt5_xm.vocabulary import PAD_ID
 
@@ -121,6 +121,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         )
         self.generation_config = self.backbone.generation_config
         self.scale_ratios: dict[str, Tensor] = {}
+        self.unchecked: Unchecked | None = None  # set where training must not wait for a GPU
         if config.slot_bias == "zero":
             zero_bias_at_slots(self.backbone)
 
@@ -140,6 +141,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         often on every rank.
         """
         embedded = self.backbone.shared(input_ids)
+        unchecked = self.unchecked if torch.is_grad_enabled() else None
         media = media or []
         idle = idle_modalities or {}
         for name in {**dict.fromkeys(group.modality for group in media), **idle}:
@@ -149,7 +151,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
                 if group.modality == name:
                     vectors, mask = self.modality(name)(group.prepared, group.lengths, group.encoded)
                     self.scale_ratios[name] = scale_ratio(vectors, mask, self.byte_rms())
-                    embedded = splice(embedded, vectors, mask, group)
+                    embedded = splice(embedded, vectors, mask, group, unchecked)
             for _ in range(idle.get(name, 0)):
                 embedded = embedded + self.modality(name).dummy(embedded.device).to(embedded.dtype)
         extra = {}
