@@ -25,7 +25,6 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from benchmarks.device import Device, Group
-from kebyt5_xm.commands.doctor.flops import step_flops
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch, Progress
 from kebyt5_xm.data.inputs import Inputs
 from kebyt5_xm.data.order.plan import Plan
@@ -34,6 +33,7 @@ from kebyt5_xm.data.sources.source import Part
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.flops import step_flops
 from kebyt5_xm.model.network import teacher_force, token_losses
 from kebyt5_xm.vocabulary import PAD_ID
 

@@ -54,6 +54,9 @@ class Batch(Tensors):
     part: Tensor  # [B] index of the row's part in the mixture; [B, T] where rows are packed
     progress: Progress
     num_ids: int  # input and target ids of this micro-batch without padding
+    lengths: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # input and target ids of each counted example
     padding: dict[str, tuple[int, int]] = field(default_factory=dict)  # text, targets, NAME -> (used, total)
     drawn: dict[int, int] = field(default_factory=dict)  # part -> examples, skipped ones included
     skipped: list[tuple[int, Skip]] = field(default_factory=list)  # (part, cause)
@@ -133,6 +136,7 @@ def collate(
         torch.from_numpy(part.astype(np.int16) if packing is None else target_part),
         progress,
         num_ids=int(lengths[counted].sum()),
+        lengths=[(inputs, targets) for inputs, targets in lengths[counted].tolist()],
         padding={
             "text": (int(used[:, 0].sum()), input_ids.size),
             "targets": (int(used[:, 1].sum()), labels.size),

@@ -73,10 +73,15 @@ class Tensors:
         return replace(self, **changed)  # pyright: ignore[reportArgumentType]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Return a copy on `device`, ids widened to int64, media in their own type."""
+        """Return a copy on `device`, ids widened to int64, media in their own type.
+
+        Page-locked tensors move to a GPU without waiting for it, whatever `non_blocking` says: Lightning sets it for
+        single tensors alone, and each of the others would wait for the work of the last batch.
+        """
+        to_gpu = torch.device(device).type == "cuda"
 
         def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
+            return tensor.to(device, non_blocking=non_blocking or (to_gpu and tensor.is_pinned()))
 
         def widen(tensor: Tensor) -> Tensor:
             kept = tensor.is_floating_point() or tensor.dtype == torch.bool

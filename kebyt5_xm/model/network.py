@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,7 +25,7 @@ from kebyt5_xm.model.attention.teacher_forcing import decode, encoder_patterns
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
 from kebyt5_xm.model.modality_module import ModalityModule
 from kebyt5_xm.model.specs import build_modalities
-from kebyt5_xm.model.splice import slot_positions, splice
+from kebyt5_xm.model.splice import Unchecked, slot_positions, splice
 from kebyt5_xm.model.t5 import t5, t5_config
 from kebyt5_xm.vocabulary import PAD_ID
 
@@ -88,6 +89,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         )
         self.generation_config = self.backbone.generation_config
         self.scale_ratios: dict[str, Tensor] = {}
+        self.unchecked: Unchecked | None = None  # set where training must not wait for a GPU
         if config.slot_bias == "zero":
             refuse_eager(self.backbone, "slot_bias: zero")
 
@@ -110,6 +112,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         often on every rank.
         """
         embedded = self.backbone.shared(input_ids)
+        unchecked = self.unchecked if torch.is_grad_enabled() else None
         media = media or []
         idle = idle_modalities or {}
         for name in {**dict.fromkeys(group.modality for group in media), **idle}:
@@ -119,7 +122,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
                 if group.modality == name:
                     vectors, mask = self.modality(name)(group.prepared, group.lengths, group.encoded)
                     self.scale_ratios[name] = scale_ratio(vectors, mask, self.byte_rms())
-                    embedded = splice(embedded, vectors, mask, group)
+                    embedded = splice(embedded, vectors, mask, group, unchecked)
             for _ in range(idle.get(name, 0)):
                 embedded = embedded + self.modality(name).dummy(embedded.device).to(embedded.dtype)
         if not takes_patterns(self.backbone):

@@ -24,10 +24,12 @@ from kebyt5_xm.training import environment, recipes, trainer_options
 from kebyt5_xm.training.callbacks.checkpoints import Best, Newest
 from kebyt5_xm.training.callbacks.forgetting import Forgetting, ForgettingMeter
 from kebyt5_xm.training.callbacks.incidents import Incidents
-from kebyt5_xm.training.callbacks.progress import ProgressBar, Throughput
+from kebyt5_xm.training.callbacks.profile import Profile
+from kebyt5_xm.training.callbacks.progress import ProgressBar
 from kebyt5_xm.training.callbacks.samples import SampleTable
 from kebyt5_xm.training.callbacks.skips import Skips
 from kebyt5_xm.training.callbacks.termination import SaveOnTerminate, Terminated
+from kebyt5_xm.training.callbacks.throughput import Throughput
 from kebyt5_xm.training.from_recipes import build_run_data
 from kebyt5_xm.training.library_messages import explain_errors, silence
 from kebyt5_xm.training.loggers import MetricsLog, NoTrace, make_tensorboard_logger
@@ -120,6 +122,7 @@ class TrainingCLI(RecipeCLI):
                 self._get(self.config_init, "forgetting") or Forgetting(), newest, data
             )
             callbacks = [
+                *([Profile(run / "profile")] if config["profile"] else []),
                 SetAside(run),
                 *callbacks,
                 ResultsWriter(data, throughput, skips, forgetting),
