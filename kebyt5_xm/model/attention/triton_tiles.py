@@ -108,10 +108,10 @@ def near_range(own_pointer, own_places, own_length, others, length, max_distance
         end = 0
         for start in range(0, length, SCAN):
             places = start + tl.arange(0, SCAN)
-            inside = places < length
-            positions = tl.load(others + places, mask=inside, other=0)
-            first = tl.minimum(first, tl.min(tl.where(inside & (positions > smallest), places, length)))
-            end = tl.maximum(end, tl.max(tl.where(inside & (positions < largest), places + 1, 0)))
+            exists = places < length
+            positions = tl.load(others + places, mask=exists, other=0)
+            first = tl.minimum(first, tl.min(tl.where(exists & (positions > smallest), places, length)))
+            end = tl.maximum(end, tl.max(tl.where(exists & (positions < largest), places + 1, 0)))
     return first, end
 
 
