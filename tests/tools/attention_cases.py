@@ -24,7 +24,7 @@ class Case:
     max_distance: int = 5
     causal: bool = False
     segments: tuple[str, ...] = ()
-    """A row's segments of queries and, after a slash if they differ, of keys: "1x2 2x3/1x4": 1 1 2 2 2 and 1 1 1 1."""
+    """A row's segments of queries and, after a slash if they differ, of keys; "1x2 2x3" is 1 1 2 2 2."""
     positions: str = ""
     """"ordered" or "any"."""
     slots: bool = False
@@ -136,11 +136,14 @@ def make_inputs(case: Case) -> Inputs:
         pattern = replace(pattern, query_slots=slots, key_slots=slots)
     if case.scores:
         pattern = replace(pattern, key_scores=normal(case.rows, case.num_keys).requires_grad_())
-    table = (
-        normal(case.heads, 2 * case.max_distance + 1).requires_grad_() if case.max_distance else None
-    )
+    table = normal(case.heads, 2 * case.max_distance + 1).requires_grad_() if case.max_distance else None
     return Inputs(
-        rows(case.queries), rows(case.num_keys), rows(case.num_keys), table, pattern, rows(case.queries).detach()
+        rows(case.queries),
+        rows(case.num_keys),
+        rows(case.num_keys),
+        table,
+        pattern,
+        rows(case.queries).detach(),
     )
 
 
@@ -153,9 +156,10 @@ def _segments(case: Case, side: int) -> Tensor:
 
 
 def difference(attention: Attention, inputs: Inputs, tolerance: float) -> str:
-    """Return the first tensor that differs from the reference in float64 by more than `tolerance` of its largest value.
+    """Return the first tensor that differs from the reference in float64, or "".
 
-    Gradients of queries that see nothing must be exactly zero.
+    `tolerance` is a share of the tensor's largest value. Outputs and gradients of queries that see
+    nothing must be exactly zero.
     """
     found = inputs.results(attention)
     expected = inputs.to(torch.float64).results(reference.attention)

@@ -2,8 +2,10 @@
 
     python triton_interpreter.py CASE ...      cases of `attention_cases`, or all
 
-prints a JSON object: case -> "" or the difference. It works around two habits of the interpreter of Triton 3.6: it cannot begin or end a loop at a computed number with
-numpy from 2.4, and it patches the whole language at every call of a function by a kernel, which takes most of the time.
+prints a JSON object: case -> "" or the difference.
+
+Two habits of the interpreter of Triton 3.6 are changed: it cannot begin or end a loop at a computed number with numpy
+from 2.4, and it patches the whole language at every call of a function by a kernel, which takes most of the time.
 """
 
 import json

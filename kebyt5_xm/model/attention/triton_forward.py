@@ -11,7 +11,6 @@ from kebyt5_xm.model.attention.triton_tiles import (
     across,
     down,
     load,
-    load_positions,
     load_tile,
     near_range,
     runs,
@@ -104,8 +103,8 @@ def forward_kernel(
                 start, stop, far_bias = near_stop, end, tl.load(table + 2 * max_distance)
             sums, total, top = _attend(
                 sums, total, top, own, key, value, table, far_bias, start, stop,
-                places, query_positions, key_positions, own_segments, key_segments, query_slots, key_slots, key_scores,
-                key_strides, value_strides, num_queries, num_keys, max_distance,
+                places, query_positions, key_positions, own_segments, key_segments, query_slots, key_slots,
+                key_scores, key_strides, value_strides, num_queries, num_keys, max_distance,
                 WIDTH, BLOCK_WIDTH, BLOCK_K, ALL_KEYS, CAUSAL and (run == 1 or query_positions is not None), run == 1,
                 PRECISION,
             )  # fmt: skip
@@ -129,7 +128,7 @@ def _attend(
     CAUSAL: tl.constexpr, NEAR: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Return the weighted sums of values, the sums of weights and the largest scores after one run of tiles."""
-    own_positions = load_positions(query_positions, places, num_queries)
+    own_positions = load(query_positions, places, num_queries)
     own_slots = load(query_slots, places, num_queries)
     for begin in range(start, stop, BLOCK_K):
         key_places = begin + tl.arange(0, BLOCK_K)
@@ -142,7 +141,7 @@ def _attend(
             down(places),
             across(key_places),
             down(own_positions),
-            across(load_positions(key_positions, key_places, num_keys)),
+            across(load(key_positions, key_places, num_keys)),
             down(own_segments),
             across(load(key_segments, key_places, num_keys)),
             down(own_slots),

@@ -1,4 +1,4 @@
-"""The gradients of keys, values and the keys' scores in Triton: one program computes those of a tile of keys of a head.
+"""The gradients of keys, values and the keys' scores in Triton: a program computes a tile of keys of one head.
 
 Importing this needs Triton. Letters in shapes: B rows, H heads, T queries, S keys, d width, M largest distance.
 """
@@ -11,7 +11,6 @@ from kebyt5_xm.model.attention.triton_tiles import (
     across,
     down,
     load,
-    load_positions,
     load_tile,
     near_range,
     runs,
@@ -110,7 +109,7 @@ def _keys(
     CAUSAL: tl.constexpr, NEAR: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Return the gradients of keys, values and keys' scores after one run of tiles of queries."""
-    own_positions = load_positions(key_positions, places, num_keys)
+    own_positions = load(key_positions, places, num_keys)
     own_slots = load(key_slots, places, num_keys)
     own_scores = load(key_scores, places, num_keys)
     for begin in range(start, stop, BLOCK_Q):
@@ -132,7 +131,7 @@ def _keys(
             max_distance,
             across(query_places),
             down(places),
-            across(load_positions(query_positions, query_places, num_queries)),
+            across(load(query_positions, query_places, num_queries)),
             down(own_positions),
             across(load(query_segments, query_places, num_queries)),
             down(own_segments),

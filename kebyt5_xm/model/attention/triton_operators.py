@@ -5,10 +5,12 @@ Letters in shapes: B rows, H heads, T queries, S keys, d width of a head, M the 
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from kebyt5_xm.model.attention.triton_table_gradient import make_shares
 
 
 @dataclass(frozen=True)
@@ -21,15 +23,14 @@ class Blocks:
     num_stages: int
 
 
-def blocks(kernel: str, dtype: torch.dtype, width: int) -> Blocks:
-    """Return the sizes for `kernel` ("forward", "queries" or "keys"), chosen for Hopper's registers and memory."""
-    if dtype == torch.float32:
-        return Blocks(32, 32, 4, 2)
-    wide = width > 64
+def blocks(kernel: Literal["forward", "queries", "keys"], dtype: torch.dtype, width: int) -> Blocks:
+    """Return the sizes for a kernel and heads of `width`, so that next to nothing is in local memory on Hopper."""
+    if dtype == torch.float32:  # without tensor cores
+        return Blocks(32, 32, num_warps=8, num_stages=2)
     return {
-        "forward": Blocks(128, 64, 8, 3) if wide else Blocks(128, 64, 4, 3),
-        "queries": Blocks(128, 64, 8, 2),
-        "keys": Blocks(64, 128, 8, 2),
+        "forward": Blocks(128, 64, num_warps=8, num_stages=3),
+        "queries": Blocks(128, 64, num_warps=8, num_stages=2),
+        "keys": Blocks(64 if width <= 64 else 32, 128, num_warps=8, num_stages=2),
     }[kernel]
 
 
@@ -117,17 +118,11 @@ def triton_attention_backward(
 
     size = blocks("queries", query.dtype, query.shape[3])
     grid = _tiles(query, size.queries)
-    max_distance = sizes[3]
-    far_sums = lines = unit = None
-    origin = max_distance + size.queries + 2 * size.keys
+    shares = None
     if needs_table:
-        far_sums = delta.new_empty(*grid[::-1], 2)
-        if query_positions is None:
-            turns = 1 + (size.queries + size.keys - 2) // size.keys
-            lines = delta.new_zeros(*grid[::-1], turns, 2 * (max_distance + size.queries) + 3 * size.keys)
-        else:
-            lines = delta.new_zeros(*grid[::-1], 2 * max_distance + 1, dtype=torch.int64)
-            unit = _unit(grad_output, value, size.queries)
+        shares = make_shares(
+            grid, size.queries, size.keys, sizes[3], grad_output, None if query_positions is None else value
+        )
     tensors = (grad_output, grad_query)
     _launch(
         query_kernel,
@@ -142,12 +137,10 @@ def triton_attention_backward(
         log_sums,
         *tensors,
         delta,
-        far_sums,
-        lines,
-        unit,
+        *((None, None, None) if shares is None else (shares.ends, shares.lines, shares.unit)),
         *(tensor.stride()[:3] for tensor in (query, key, value, output, *tensors)),
         *sizes,
-        0 if lines is None else lines.shape[-1],
+        0 if shares is None else shares.lines.shape[-1],
         ALL_KEYS=key.shape[2] % size.keys == 0,
         CAUSAL=causal,
     )
@@ -179,9 +172,7 @@ def triton_attention_backward(
         grad_query,
         grad_key,
         grad_value,
-        delta.new_empty(0)
-        if far_sums is None or lines is None
-        else _table_gradient(far_sums, lines, unit, max_distance, origin),
+        delta.new_empty(0) if shares is None else shares.add_up(),
         delta.new_empty(0) if grad_scores is None else grad_scores.sum(1),
     )
 
@@ -227,34 +218,6 @@ def _differentiate(ctx: Any, grad_output: Tensor | None, _: None) -> tuple[Tenso
 
 
 triton_attention.register_autograd(_differentiate, setup_context=_keep)
-
-
-def _table_gradient(
-    far_sums: Tensor, lines: Tensor, unit: Tensor | None, max_distance: int, origin: int
-) -> Tensor:
-    """Return the gradient [H, 2M + 1] of the table from the shares of the programs; see `triton_query_gradient`."""
-    ends = far_sums.sum((0, 2))  # [H, 2]
-    if unit is not None:
-        table = (lines.double().sum((0, 2)) / unit).float()
-    else:
-        line = lines.sum((0, 2, 3))  # by distance, 0 at `origin`
-        first, last = origin - max_distance, origin + max_distance
-        table = line[:, first : last + 1].clone()
-        ends[:, 0] += line[:, :first].sum(1)
-        ends[:, 1] += line[:, last + 1 :].sum(1)
-    table[:, 0] += ends[:, 0]
-    table[:, -1] += ends[:, 1]
-    return table
-
-
-def _unit(grad_output: Tensor, value: Tensor, num_queries: int) -> Tensor:
-    """Return the power of two [1] by which gradients of scores can be multiplied so that sums fit into 62 bits.
-
-    A weight's gradient is at most d x max |gradient| x max |value|, the weights of a query add up to 1.
-    """
-    largest = grad_output.abs().amax().float() * value.abs().amax().float()
-    bound = (2 * num_queries * value.shape[3] * largest).clamp(min=2.0**-40)
-    return torch.exp2((61 - bound.log2()).floor())[None]
 
 
 def _launch(

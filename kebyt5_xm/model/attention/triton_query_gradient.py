@@ -19,7 +19,6 @@ from kebyt5_xm.model.attention.triton_tiles import (
     across,
     down,
     load,
-    load_positions,
     load_tile,
     near_range,
     runs,
@@ -37,9 +36,9 @@ def query_kernel(
     grad_output,  # [B, H, T, d]
     grad_query,  # [B, H, T, d]
     delta,  # [B, H, T] fp32: written, the product of output and its gradient
-    far_sums,  # [B, H, tiles, 2] fp32: the table's ends; None if the table needs no gradient
-    lines,  # [B, H, tiles, turns, LINE] fp32 or, with positions, [B, H, tiles, 2M + 1] int64; zeros
-    unit,  # [1] fp32, with positions
+    far_sums,  # see `triton_table_gradient.Shares`; these three are None if the table needs no gradient
+    lines,
+    unit,
     query_strides, key_strides, value_strides, output_strides, grad_output_strides, grad_query_strides,
     num_heads, num_queries, num_keys, max_distance, line,
     WIDTH: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -107,8 +106,8 @@ def query_kernel(
                 start, stop, far_bias = near_stop, end, tl.load(table + 2 * max_distance)
             sums, far_sum = _queries(
                 sums, own, grad, own_sums, own_delta, key, value, table, far_bias, start, stop, lines, unit,
-                places, query_positions, key_positions, own_segments, key_segments, query_slots, key_slots, key_scores,
-                key_strides, value_strides, num_queries, num_keys, max_distance, line,
+                places, query_positions, key_positions, own_segments, key_segments, query_slots, key_slots,
+                key_scores, key_strides, value_strides, num_queries, num_keys, max_distance, line,
                 WIDTH, BLOCK_WIDTH, BLOCK_Q, BLOCK_K, ALL_KEYS,
                 CAUSAL and (run == 1 or query_positions is not None), run == 1, lines is not None, PRECISION,
             )  # fmt: skip
@@ -126,14 +125,14 @@ def _queries(
     ALL_KEYS: tl.constexpr, CAUSAL: tl.constexpr, NEAR: tl.constexpr, TABLE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Return the gradient of queries after one run of tiles, and the gradient of each query's far bias."""
-    own_positions = load_positions(query_positions, places, num_queries)
+    own_positions = load(query_positions, places, num_queries)
     own_slots = load(query_slots, places, num_queries)
     far_sum = tl.zeros([BLOCK_Q], tl.float32)
     for begin in range(start, stop, BLOCK_K):
         key_places = begin + tl.arange(0, BLOCK_K)
         keys = load_tile(key, key_strides[2], key_places, num_keys, WIDTH, BLOCK_WIDTH, ALL_KEYS)
         values = load_tile(value, value_strides[2], key_places, num_keys, WIDTH, BLOCK_WIDTH, ALL_KEYS)
-        other_positions = load_positions(key_positions, key_places, num_keys)
+        other_positions = load(key_positions, key_places, num_keys)
         other_slots = load(key_slots, key_places, num_keys)
         scores, rest = score(
             tl.dot(own, tl.trans(keys), input_precision=PRECISION),

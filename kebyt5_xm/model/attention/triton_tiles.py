@@ -29,16 +29,6 @@ def load(pointer, places, length):
 
 
 @triton.jit
-def load_positions(pointer, places, length):
-    """Return positions; without a pointer a place is its position."""
-    if pointer is None:
-        positions = places
-    else:
-        positions = tl.load(pointer + places, mask=places < length, other=0)
-    return positions
-
-
-@triton.jit
 def across(values):
     """Return a vector as a row [1, n]."""
     if values is None:
@@ -146,15 +136,19 @@ def score(
 ):
     """Return the scores of a pair of tiles from their product, and a bias that they still lack.
 
-    One of queries and keys runs along rows, the other along columns. `far_bias` is the bias of a tile that is not near;
-    it is left to the caller, who adds it to a vector instead. `CAUSAL` may be False for tiles that causality does not
-    cut, `ALL_KEYS` says that no key is beyond `num_keys`.
+    One of queries and keys runs along rows, the other along columns. `far_bias` is the bias of a tile that is not
+    near; it is left to the caller, who adds it to a vector instead. `CAUSAL` may be False for tiles that
+    causality does not cut, `ALL_KEYS` says that no key is beyond `num_keys`.
     """
     scores = product
     rest = 0.0
     if NEAR:
-        distance = tl.minimum(tl.maximum(key_positions - query_positions, -max_distance), max_distance)
-        bias = tl.load(table + (distance + max_distance))
+        if query_positions is None:
+            distance = key_places - query_places
+        else:
+            distance = key_positions - query_positions
+        entry = tl.minimum(tl.maximum(distance + max_distance, 0), 2 * max_distance)
+        bias = tl.load(table + entry)
         if query_slots is not None:
             bias = tl.where((query_slots | key_slots) != 0, 0.0, bias)
         scores += bias
@@ -170,7 +164,10 @@ def score(
     elif not ALL_KEYS:
         scores = tl.where(key_places < num_keys, scores, float("-inf"))
     if CAUSAL:
-        scores = tl.where(key_places <= query_places, scores, float("-inf"))
+        if NEAR and query_positions is None:
+            scores = tl.where(entry <= max_distance, scores, float("-inf"))
+        else:
+            scores = tl.where(key_places <= query_places, scores, float("-inf"))
     return scores, rest
 
 
