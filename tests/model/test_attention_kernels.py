@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from attention_cases import CASES, Case, make_inputs
+import torch._dynamo
+from attention_cases import CASES, Case, difference, make_inputs
 
-from kebyt5_xm.model.attention import flex, triton_kernel
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.attention import flex, reference, triton_kernel
+from kebyt5_xm.model.attention.pattern import Pattern
 
 TOOLS = Path(__file__).parents[1] / "tools"
 IMPLEMENTATIONS = {"flex": flex, "triton": triton_kernel}
-GPU_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
-"""Of a tensor's largest value. A bf16 number has 8 bits, an fp16 number 11; both round weights and gradients."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def interpreted() -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, "compiled"])
 def test_triton_gives_outputs_and_gradients_in_its_interpreter(
     name: str, interpreted: dict[str, str]
 ) -> None:
@@ -70,3 +71,84 @@ def test_triton_compiles_for_hopper_without_a_device(width: int, everything: boo
         assert kernel.tensor_cores
         assert kernel.shared <= SHARED_MEMORY, kernel
         assert kernel.local <= spill, kernel
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_flex_gives_outputs_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch refuses gradients on the CPU, but the way in which it computes them there is right."""
+    import torch.nn.attention.flex_attention as torch_flex
+
+    monkeypatch.setattr(torch_flex, "_validate_device", lambda *_: None)
+    monkeypatch.setattr(flex, "_refuse_gradients", lambda *_: None)
+    torch._dynamo.reset()
+    assert difference(flex.attention, make_inputs(CASES[name]), 2e-5) == ""
+
+
+def test_flex_on_a_cpu_runs_without_gradients_and_refuses_them() -> None:
+    inputs = make_inputs(CASES["packed"])
+    arguments = (inputs.query, inputs.key, inputs.value, inputs.table, inputs.pattern)
+    with torch.no_grad():
+        torch.testing.assert_close(flex.attention(*arguments), reference.attention(*arguments))
+    with pytest.raises(UserError, match="no gradients; use sdpa"):
+        flex.attention(*arguments)
+
+
+def test_flex_forgets_a_pattern_that_is_gone() -> None:
+    pattern = Pattern(causal=True)
+    query = torch.randn(1, 2, 7, 8)
+    with torch.no_grad():
+        flex.attention(query, query, query, None, pattern)
+    assert pattern in flex._block_masks
+    known = len(flex._block_masks)
+    del pattern
+    assert len(flex._block_masks) == known - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "dtype", "width", "found"),
+    [
+        ("triton", "cpu", torch.float32, 64, "device cpu, needs cuda"),
+        ("flex", "mps", torch.float32, 64, "device mps, needs cuda"),
+        ("flex", "cpu", torch.float64, 64, "torch.float64, expected float32"),
+        ("flex", "cpu", torch.float32, 512, "width 512, expected 1 to 256"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_what_can(
+    name: str, device: str, dtype: torch.dtype, width: int, found: str
+) -> None:
+    pytest.importorskip("triton")
+    with pytest.raises(UserError, match=f"{found}.*; use sdpa, which can"):
+        IMPLEMENTATIONS[name].check(torch.device(device), dtype, width)
+
+
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float64, 64), (torch.float32, 129)])
+def test_triton_refuses_dtypes_and_widths(
+    dtype: torch.dtype, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    triton_kernel.check(torch.device("cpu"), torch.float32, 128)
+    with pytest.raises(UserError, match="; use sdpa, which can"):
+        triton_kernel.check(torch.device("cpu"), dtype, width)
+
+
+def test_importing_kernels_needs_no_triton_and_loads_nothing_else() -> None:
+    program = """
+import sys
+sys.modules["triton"] = None
+import torch
+from kebyt5_xm.model.attention import pattern
+before = {*sys.modules}
+from kebyt5_xm.model.attention import flex, triton_kernel
+print({name.partition(".")[0] for name in {*sys.modules} - before})
+try:
+    triton_kernel.check(torch.device("cuda"), torch.bfloat16, 64)
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "{'kebyt5_xm'}",
+        "found no Triton, which attention in Triton needs; use sdpa, which can",
+    ], done.stderr[-2000:]

@@ -2,7 +2,7 @@
 
     python triton_interpreter.py CASE ...      cases of `attention_cases`, or all
 
-prints a JSON object: case -> "" or the difference.
+prints a JSON object: case -> "" or the difference; "compiled" is a case as part of a graph of torch.compile.
 
 Two habits of the interpreter of Triton 3.6 are changed: it cannot begin or end a loop at a computed number with numpy
 from 2.4, and it patches the whole language at every call of a function by a kernel, which takes most of the time.
@@ -18,6 +18,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 from triton.runtime import interpreter
 
 TILES = ((16, 16), (32, 16), (16, 32))
+COMPILED = "slots_in_packed_rows"
 TOLERANCE = 2e-5
 """Of a tensor's largest value, in fp32."""
 
@@ -43,6 +44,7 @@ interpreter.InterpretedFunction.__call__ = _call  # pyright: ignore[reportAttrib
 
 def main() -> None:
     """Compare the cases with small tiles of several proportions."""
+    import torch
     from attention_cases import CASES, difference, make_inputs
 
     from kebyt5_xm.model.attention import triton_kernel, triton_operators
@@ -53,6 +55,8 @@ def main() -> None:
         triton_operators.blocks = lambda *_, q=queries, k=keys: triton_operators.Blocks(q, k, 4, 2)
         if name in (sys.argv[1:] or CASES):
             found[name] = difference(triton_kernel.attention, make_inputs(case), TOLERANCE)
+    compiled = torch.compile(triton_kernel.attention, backend="aot_eager", fullgraph=True)
+    found["compiled"] = difference(compiled, make_inputs(CASES[COMPILED]), TOLERANCE)
     json.dump(found, sys.stdout)
 
 
