@@ -26,7 +26,7 @@ class Case:
     segments: tuple[str, ...] = ()
     """A row's segments of queries and, after a slash if they differ, of keys; "1x2 2x3" is 1 1 2 2 2."""
     positions: str = ""
-    """"ordered" or "any"."""
+    """"consecutive", "ordered" with gaps and repetitions, or "any"."""
     slots: bool = False
     scores: bool = False
 
@@ -42,13 +42,19 @@ CASES = {
     "one_row_of_odd_length": Case(rows=1, queries=53, max_distance=11),
     "whole_tiles": Case(rows=1, queries=64, max_distance=20),
     "longer_than_any_distance": Case(rows=1, heads=1, queries=131, max_distance=3),
+    "nearest_far_tile": Case(
+        rows=1, heads=1, queries=96, max_distance=34
+    ),  # M is 2 modulo every size of tiles
     "shorter_than_the_table": Case(queries=19, max_distance=128),
     "causal": Case(causal=True, width=16),
     "packed": Case(segments=PACKED),
     "packed_and_causal": Case(segments=PACKED, causal=True),
     "segments_in_any_order": Case(segments=("2x5 1x9 2x11 0x3 1x9", "3x37")),
-    "queries_that_see_nothing": Case(segments=("1x37/1x17 0x20", "1x37/0x37")),
+    "queries_that_see_nothing": Case(segments=("1x20 2x17/1x30 0x7", "1x37/0x37")),
     "padding": Case(segments=("1x37/1x29 0x8", "1x37/1x3 0x34"), width=24),
+    "nearest_far_tile_by_position": Case(
+        rows=1, heads=1, queries=96, max_distance=34, positions="consecutive"
+    ),
     "positions": Case(positions="ordered", max_distance=7),
     "positions_in_any_order": Case(positions="any", causal=True, segments=PACKED),
     "scores": Case(scores=True),
@@ -128,6 +134,8 @@ def make_inputs(case: Case) -> Inputs:
     if case.positions:
         steps = torch.randint(0, 4, (case.rows, case.queries), generator=generator)
         positions = steps.cumsum(1)
+        if case.positions == "consecutive":
+            positions = torch.arange(3, 3 + case.queries).expand(case.rows, -1)
         if case.positions == "any":
             positions = positions[:, torch.randperm(case.queries, generator=generator)]
         pattern = replace(pattern, query_positions=positions, key_positions=positions)
