@@ -19,7 +19,7 @@ from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
 
 MIN_SECONDS = 15.0
-"""With less time left to the call nothing is started. A step of base with its warm-up takes about this long on an H100."""
+"""With less time left to the call nothing is started. A step of base with warm-up takes about as long on an H100."""
 GRACE_SECONDS = 10.0
 """A measurement may take this much longer than its part, if the call has the time."""
 
