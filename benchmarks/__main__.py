@@ -8,7 +8,7 @@ import argparse
 import importlib
 import time
 
-NAMES = ("bytes", "denoising", "store", "manifest", "loader", "cache", "training")
+NAMES = ("bytes", "denoising", "store", "manifest", "loader", "cache", "training", "decoding")
 
 
 def main() -> None:
