@@ -10,6 +10,7 @@ feed-forward layer, V the vocabulary.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -51,8 +52,9 @@ class DenseMatrix:
 
     def __init__(self, parts: Sequence[Tensor], gain: Tensor | None = None) -> None:
         if len(parts) > 1 and sum(part.numel() for part in parts) <= MAX_FUSED:
-            parts = [torch.cat(list(parts))]
-        if gain is not None:
+            fused = torch.cat(list(parts))
+            parts = [fused if gain is None else fused.mul_(gain)]
+        elif gain is not None:
             parts = [part * gain for part in parts]
         self._parts, end = [], 0
         for part in parts:
@@ -162,13 +164,11 @@ class _Reader:
         self.make = quantize or DenseMatrix
         self.config = backbone.config
         decoder: Any = backbone.decoder
-        modules = [backbone, *decoder.modules(), backbone.lm_head, backbone.shared]
+        modules: list[nn.Module] = [*decoder.modules(), backbone.lm_head, backbone.shared, backbone]
         for module in modules:
             _check(not isinstance(module, FSDPModule))
             _check(not (isinstance(module, nn.Dropout) and module.training and module.p > 0))
-        parameters = [
-            p for module in (decoder, backbone.lm_head, backbone.shared) for p in module.parameters()
-        ]
+        parameters = [p for module in modules for p in module._parameters.values() if p is not None]
         for parameter in parameters:
             _check(type(parameter) in (nn.Parameter, Tensor) and not hasattr(parameter, "ds_id"))
             _check(not isinstance(parameter, DTensor) and parameter.untyped_storage().nbytes() > 0)
@@ -253,14 +253,19 @@ class _Reader:
         """Return the relative bias [distance, H] at distances from 0 to the first in the last bucket."""
         _check(attention.has_relative_attention_bias)
         table = attention.relative_attention_bias.weight.detach()
-        distance = torch.arange(self.config.relative_attention_max_distance + 1, device=table.device)
-        buckets = attention._relative_position_bucket(
-            -distance,
-            bidirectional=False,
-            num_buckets=self.config.relative_attention_num_buckets,
-            max_distance=self.config.relative_attention_max_distance,
-        )
-        return table[buckets]
+        num_buckets = self.config.relative_attention_num_buckets
+        return table[_buckets(num_buckets, self.config.relative_attention_max_distance).to(table.device)]
+
+
+@cache
+def _buckets(num_buckets: int, max_distance: int) -> Tensor:
+    """Return transformers' buckets of the distances from 0 to `max_distance`."""
+    return modeling_t5.T5Attention._relative_position_bucket(
+        -torch.arange(max_distance + 1),
+        bidirectional=False,
+        num_buckets=num_buckets,
+        max_distance=max_distance,
+    )
 
 
 def _weight(linear: Any) -> Tensor:
