@@ -20,7 +20,7 @@ from kebyt5_xm.model.runs.checkpoint_folders import DurableTrainer
 from kebyt5_xm.model.runs.checkpoint_io import DurableCheckpointIO, check_readable
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step, read_checkpoint, refuse_damaged
 from kebyt5_xm.model.runs.run import Run
-from kebyt5_xm.training import recipes, trainer_options
+from kebyt5_xm.training import environment, recipes, trainer_options
 from kebyt5_xm.training.callbacks.checkpoints import Best, Newest
 from kebyt5_xm.training.callbacks.forgetting import Forgetting, ForgettingMeter
 from kebyt5_xm.training.callbacks.incidents import Incidents
@@ -150,12 +150,15 @@ class TrainingCLI(RecipeCLI):
         return trainer
 
     def before_fit(self) -> None:
+        """Raise `UserError` if the strategy cannot continue from the checkpoint. Print the environment."""
+        rank_zero_info(environment.describe())
+        self.before_validate()
+
+    def before_validate(self) -> None:
         """Raise `UserError` if the strategy cannot continue from the checkpoint."""
         if path := self._subcommand_config.get("ckpt_path"):
             check_readable(Path(path), self.trainer.strategy)
             self.task_and_data[0].builder.resume(Path(path).absolute().parent.parent / "backbone")
-
-    before_validate = before_fit
 
     def after_fit(self) -> None:
         """Evaluate the run's best checkpoint and write its report, if the recipe says so."""

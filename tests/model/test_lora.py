@@ -212,7 +212,7 @@ def test_groups_freeze_and_unfreeze() -> None:
         ),
         ("backbone.encodr.*", {}, {}, r"matches no module; did you mean 'backbone.encoder.*'"),
         ("zzzzz", {}, {}, r"matches no module; names look like 'modalities\.speech\.adapter"),
-        ("*.layer_norm", {}, {}, "matches T5LayerNorm, but no Linear layer"),
+        ("*.layer_norm", {}, {}, "matches RMSNorm, but no Linear layer"),
         (["backbone.*.q", "backbone.*.[qkv]"], {}, {}, r"model\.lora\.0: a later entry takes every layer"),
         (ATTENTION, {"g": Group("*.k.weight", frozen=True)}, {}, "frozen already"),
         (

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from kebyt5_xm.data.inputs import Packing
 
 
@@ -14,5 +12,6 @@ class LabelPacking(Packing):
     `segments` [B, S] is 1 at the valid encoder positions, 0 at padding.
     """
 
-    def cross_mask(self) -> Tensor:
-        return (self.segments != 0)[:, None, None].expand(-1, -1, self.target_segments.shape[1], -1)
+    @property
+    def cross_segments(self) -> None:
+        return None

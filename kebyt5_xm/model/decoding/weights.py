@@ -10,7 +10,6 @@ feed-forward layer, V the vocabulary.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +19,9 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 from transformers.models.t5 import modeling_t5
+
+from kebyt5_xm.model.attention.interface import PatternAttention
+from kebyt5_xm.model.attention.pattern import bias_table
 
 MAX_FUSED = 1 << 20
 """Elements of the largest matrix that is copied; a call takes about 5 us, reading 4 MB 200 us (2 CPU cores)."""
@@ -211,7 +213,7 @@ class _Reader:
         own: Any = first.SelfAttention
         cross: Any = second.EncDecAttention
         dense: Any = third.DenseReluDense
-        _check(type(own) is type(cross) is modeling_t5.T5Attention)
+        _check(type(own) is type(cross) is PatternAttention)
         gated = self.config.is_gated_act
         expected = modeling_t5.T5DenseGatedActDense if gated else modeling_t5.T5DenseActDense
         _check(type(dense) is expected)
@@ -235,7 +237,7 @@ class _Reader:
         self, norm: Any, linears: Sequence[Any], make: Callable[[Sequence[Tensor]], Matrix] | None = None
     ) -> tuple[Norm, Matrix]:
         """Return a norm and the matrices behind it; small dense fp32 matrices are copied and take the gain."""
-        _check(type(norm) is modeling_t5.T5LayerNorm and hasattr(norm, "variance_epsilon"))
+        _check(isinstance(norm, modeling_t5.T5LayerNorm) and hasattr(norm, "variance_epsilon"))
         gain = norm.weight.detach().float() * self.config.d_model**0.5
         weights, make = self._weights(linears), make or self.make
         small = sum(weight.numel() for weight in weights) <= MAX_FUSED
@@ -252,20 +254,8 @@ class _Reader:
     def _bias(self, attention: Any) -> Tensor:
         """Return the relative bias [distance, H] at distances from 0 to the first in the last bucket."""
         _check(attention.has_relative_attention_bias)
-        table = attention.relative_attention_bias.weight.detach()
-        num_buckets = self.config.relative_attention_num_buckets
-        return table[_buckets(num_buckets, self.config.relative_attention_max_distance).to(table.device)]
-
-
-@cache
-def _buckets(num_buckets: int, max_distance: int) -> Tensor:
-    """Return transformers' buckets of the distances from 0 to `max_distance`."""
-    return modeling_t5.T5Attention._relative_position_bucket(
-        -torch.arange(max_distance + 1),
-        bidirectional=False,
-        num_buckets=num_buckets,
-        max_distance=max_distance,
-    )
+        table = bias_table(attention).detach()  # [H, 2M + 1]
+        return table[:, : table.shape[1] // 2 + 1].flip(1).t()
 
 
 def _weight(linear: Any) -> Tensor:
