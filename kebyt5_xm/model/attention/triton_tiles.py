@@ -165,7 +165,7 @@ def score(
         scores = tl.where(key_places < num_keys, scores, float("-inf"))
     if CAUSAL:
         if NEAR and query_positions is None:
-            scores = tl.where(entry <= max_distance, scores, float("-inf"))
+            scores = tl.where(entry <= max_distance, scores, float("-inf"))  # pyright: ignore
         else:
             scores = tl.where(key_places <= query_places, scores, float("-inf"))
     return scores, rest
