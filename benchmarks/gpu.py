@@ -1,4 +1,4 @@
-"""Measures a GPU in at most five minutes: its tests, and a training step and decoding compared with transformers.
+"""Measures a GPU in at most five minutes: its tests, attention, and training and decoding against transformers.
 
     python -m benchmarks.gpu                                 everything; `make bench-gpu`
     python -m benchmarks.gpu --only train --sizes small      one part
@@ -7,6 +7,7 @@
 It first measures the rates of a matrix product and of a copy, then
 
 - `tests`: the tests that need CUDA, `pytest -m gpu`;
+- `attention`: see `benchmarks.gpu_attention`;
 - `train`: see `benchmarks.gpu_training`;
 - `decode`: see `benchmarks.gpu_decoding`.
 
@@ -36,14 +37,14 @@ from xml.etree import ElementTree
 import torch
 import transformers
 
-from benchmarks import gpu_decoding, gpu_training
+from benchmarks import gpu_attention, gpu_decoding, gpu_training
 from benchmarks.device import Device, Group
 from benchmarks.report import RESULTS, format_value
 from kebyt5_xm.durable import durable_file
 from kebyt5_xm.model.backbone import SHAPES
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("tests", "train", "decode")
+PARTS = ("tests", "attention", "train", "decode")
 SECONDS = 300.0
 MIN_SECONDS = 15.0
 """With less time left nothing is started. A step of base with its warm-up takes about this long on an H100."""
@@ -143,10 +144,13 @@ def main(args: Sequence[str] | None = None) -> int:
             session.measure("tests", [((), lambda limit=limit: {"": partial(gpu_tests, limit)})])
         elif not rates:  # without a matrix product nothing else runs
             session.skipped.append(part)
-        elif part == "train":
-            session.measure(part, gpu_training.groups(options.sizes, session.device, rates))
         else:
-            session.measure(part, gpu_decoding.groups(options.sizes, session.device, rates))
+            groups = {
+                "attention": gpu_attention.groups,
+                "train": gpu_training.groups,
+                "decode": gpu_decoding.groups,
+            }[part]
+            session.measure(part, groups(options.sizes, session.device, rates))
     if session.skipped:
         print(f"no time was left for: {', '.join(session.skipped)}")
     if session.failed:

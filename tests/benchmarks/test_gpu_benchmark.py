@@ -27,10 +27,11 @@ def read(folder: Path) -> dict:
 def test_every_part_runs_and_figures_are_merged(tmp_path: Path, capsys: pytest.CaptureFixture):
     train = ["--toy", "--out", str(tmp_path), "--only", "train", "--sizes", "small"]
     assert gpu.main(train) == 0
-    assert gpu.main(["--toy", "--out", str(tmp_path), "--only", "decode", "--only", "tests"]) == 0
+    others = ["--only", "decode", "--only", "attention", "--only", "tests"]
+    assert gpu.main(["--toy", "--out", str(tmp_path), *others]) == 0
     figures = read(tmp_path)
     assert figures["matrix"]["matrix_tflop_per_s"] > 0
-    assert set(figures) == {"matrix", "tests", "train", "decode"}
+    assert set(figures) == {"matrix", "tests", "attention", "train", "decode"}
     assert set(figures["train"]["small"]) == {"sdpa", "eager"}
     sdpa = figures["train"]["small"]["sdpa"]
     assert {"full_ours", "full_transformers", "mixed_ours", "mixed_transformers"} <= set(sdpa)
@@ -38,6 +39,14 @@ def test_every_part_runs_and_figures_are_merged(tmp_path: Path, capsys: pytest.C
         ours, theirs = sdpa[f"{kind}_ours"], sdpa[f"{kind}_transformers"]
         for key in ("examples_per_s", "useful_bytes_per_s"):
             assert ours[key] * ours["seconds"] == pytest.approx(theirs[key] * theirs["seconds"])
+    attention = figures["attention"]["base"]
+    for kind in ("full", "packed"):
+        assert {"sdpa", "reference"} <= set(attention[kind])
+        assert attention[kind]["sdpa"]["ratio_to_sdpa"] == 1.0
+    # packed rows of 31 hold texts of 12, 10, 6 and 3 bytes
+    rates = [attention[kind]["sdpa"] for kind in ("full", "packed")]
+    flops = [figures["tflop_per_s"] * figures["forward_and_backward_ms"] for figures in rates]
+    assert flops[1] / flops[0] == pytest.approx((12**2 + 10**2 + 6**2 + 3**2) / 31**2)
     assert figures["decode"]["base"]["batch_16"]["equal_ids"] == 1.0
     assert figures["tests"]["failed"] == 0
     assert figures["tests"]["torch"] == torch.__version__

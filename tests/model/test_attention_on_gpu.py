@@ -19,15 +19,16 @@ TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 PACKED = ("1x200 2x7 3x250 0x55", "1x511 2x1")
 CASES = {
     "odd_encoder": Case(rows=3, heads=4, queries=509, width=64, max_distance=128),
-    "packed_decoder": Case(queries=512, width=64, max_distance=128, causal=True, segments=PACKED),
+    "packed_decoder": Case(heads=3, queries=512, width=64, max_distance=128, causal=True, segments=PACKED),
     "narrow_cross": Case(
+        heads=3,
         queries=189,
         keys=512,
         width=32,
         max_distance=0,
         segments=("1x100 2x89/1x300 2x212", "1x189/1x400 0x112"),
     ),
-    "shortened": Case(queries=256, width=64, max_distance=128, positions="ordered", scores=True),
+    "shortened": Case(heads=3, queries=256, width=64, max_distance=128, positions="ordered", scores=True),
     "wide_slots": Case(
         queries=300, width=128, max_distance=128, slots=True, segments=("1x300", "1x290 0x10")
     ),

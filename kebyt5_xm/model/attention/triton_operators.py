@@ -190,8 +190,13 @@ def _(
     log_sums = others[-4]
     shape = table.shape if needs_table and table is not None else (0,)
     scores = (len(key), key.shape[2]) if needs_scores else (0,)
-    gradients = (_empty_rows(tensor) for tensor in (query, key, value))
-    return *gradients, log_sums.new_empty(shape), log_sums.new_empty(scores)
+    return (
+        _empty_rows(query),
+        _empty_rows(key),
+        _empty_rows(value),
+        log_sums.new_empty(shape),
+        log_sums.new_empty(scores),
+    )
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
