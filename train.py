@@ -10,6 +10,7 @@ import sys
 
 from kebyt5_xm.commands.version import version
 from kebyt5_xm.errors import exit_on_user_error
+from kebyt5_xm.training import environment
 from kebyt5_xm.training.recipe_check import check_arguments
 
 if __name__ == "__main__":
@@ -17,6 +18,7 @@ if __name__ == "__main__":
         if sys.argv[1:] == ["--version"]:
             print(version())
             raise SystemExit(0)
+        environment.set_defaults()
         check_arguments(sys.argv[1:])  # errors that need no slow import come first
         from kebyt5_xm.training.cli import main  # takes ten seconds; Ctrl-C works meanwhile
 

@@ -38,7 +38,7 @@ def groups(sizes: Sequence[Size], device: Device, rates: Mapping[str, float]) ->
 def _prepare(
     size: Size, kind: str, device: Device, matrix_rate: float
 ) -> dict[str, Callable[[], dict[str, float]]]:
-    config = random_backbone(size, "sdpa", device).config()
+    config = random_backbone(size, device).config()
     rows, length = (TOY_ROWS, TOY_FULL[0]) if device.toy else (ROWS, FULL[0])
     heads, width = config.num_heads, config.d_kv
     generator = torch.Generator(device.kind).manual_seed(0)
@@ -69,11 +69,12 @@ def _prepare(
 
     functions: dict[str, tuple[Callable[[], Tensor], Tensor]] = {
         "sdpa": (attend_with_bias, bias),
+        "triton": (lambda: attend(triton_kernel.attention), table),
         "reference": (lambda: attend(reference.attention), table),
+        "flex": (lambda: attend(flex.attention), table),
     }
-    if device.kind == "cuda":  # the others have no gradients on a CPU, or do not run there
-        functions["flex"] = (lambda: attend(flex.attention), table)
-        functions["triton"] = (lambda: attend(triton_kernel.attention), table)
+    if device.kind == "cpu":  # these have no gradients there, or do not run
+        del functions["triton"], functions["flex"]
     found: dict[str, float] = {}
     grad = normal(rows, length, heads, width).transpose(1, 2)
     return {
@@ -119,8 +120,8 @@ def _measure(
     found[name] = device.measure_seconds(both, warmup=1, repeats=repeats) / calls
     rate = 7 * tflop / found[name]
     return {
-        "forward_ms": seconds * 1000,
         "forward_and_backward_ms": found[name] * 1000,
+        "forward_ms": seconds * 1000,
         "forward_tflop_per_s": 2 * tflop / seconds,
         "tflop_per_s": rate,
         "share_of_matrix_rate": rate / matrix_rate,

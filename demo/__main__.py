@@ -14,12 +14,10 @@ from collections.abc import Sequence
 
 from demo import console, folder, report, requirements
 from kebyt5_xm.errors import exit_on_user_error
+from kebyt5_xm.training import environment
 
-THREADS = {
-    "OMP_NUM_THREADS": "2",  # more do not help with such small matrices, and would change the figures
-    "OMP_WAIT_POLICY": "PASSIVE",  # otherwise, on shared cores, waiting threads make it ten times slower
-}
-"""Environment of the demo's process; the user's own takes precedence. OpenMP reads it when torch is imported."""
+THREADS = "2"
+"""OMP_NUM_THREADS by default: more do not help with such small matrices, and would change the figures."""
 
 
 def main() -> None:
@@ -32,13 +30,19 @@ def main() -> None:
         run()
 
 
+def set_environment() -> None:
+    """Set what the user has not set; before torch is imported."""
+    os.environ.setdefault("OMP_NUM_THREADS", THREADS)
+    environment.set_defaults()
+
+
 def run(options: Sequence[str] = (), num_numbers: int = 100) -> None:
     """Run all stages in one process, since imports take 10 to 25 seconds.
 
     `options` are added to every command line of `train.py`; the spoken numbers are 0 to `num_numbers` - 1.
     """
     start = time.perf_counter()
-    os.environ.update(THREADS | os.environ)
+    set_environment()
     requirements.check()
     folder.make_empty()
     print("importing torch, lightning and transformers ...", flush=True)

@@ -120,7 +120,11 @@ def _rms(params: list[Tensor]) -> list[Tensor]:
             assert isinstance(stacked, DTensor)
             local_norms = stacked.full_tensor().unbind()
         norms.update(zip(members, local_norms, strict=True))
-    return [(norms[i] / max(p.numel(), 1) ** 0.5).clamp_(min=MIN_SCALE) for i, p in enumerate(params)]
+    scales = torch._foreach_div(
+        [norms[index] for index in range(len(params))], [max(p.numel(), 1) ** 0.5 for p in params]
+    )
+    torch._foreach_clamp_min_(scales, MIN_SCALE)
+    return list(scales)
 
 
 def _local_tensors(tensors: list[Tensor]) -> list[Tensor]:

@@ -9,6 +9,7 @@ from kebyt5_xm import leave_working_folder
 from kebyt5_xm.commands.version import version
 from kebyt5_xm.data.media.names import expand_arguments
 from kebyt5_xm.errors import UserError, did_you_mean, exit_on_user_error
+from kebyt5_xm.training import environment
 from kebyt5_xm.training.recipe_check import check
 
 # command -> (module, one line of help). A module is imported only when its command runs: torch and
@@ -52,6 +53,7 @@ def main(args: list[str] | None = None) -> None:
     if args[0] == "--version":
         print(version())
         return
+    environment.set_defaults()
     leave_working_folder()  # an empty part of PYTHONPATH means the working folder
     try:
         with exit_on_user_error():

@@ -20,14 +20,16 @@ from kebyt5_xm.model.runs.checkpoint_folders import DurableTrainer
 from kebyt5_xm.model.runs.checkpoint_io import DurableCheckpointIO, check_readable
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step, read_checkpoint, refuse_damaged
 from kebyt5_xm.model.runs.run import Run
-from kebyt5_xm.training import recipes, trainer_options
+from kebyt5_xm.training import environment, recipes, trainer_options
 from kebyt5_xm.training.callbacks.checkpoints import Best, Newest
 from kebyt5_xm.training.callbacks.forgetting import Forgetting, ForgettingMeter
 from kebyt5_xm.training.callbacks.incidents import Incidents
-from kebyt5_xm.training.callbacks.progress import ProgressBar, Throughput
+from kebyt5_xm.training.callbacks.profile import Profile
+from kebyt5_xm.training.callbacks.progress import ProgressBar
 from kebyt5_xm.training.callbacks.samples import SampleTable
 from kebyt5_xm.training.callbacks.skips import Skips
 from kebyt5_xm.training.callbacks.termination import SaveOnTerminate, Terminated
+from kebyt5_xm.training.callbacks.throughput import Throughput
 from kebyt5_xm.training.from_recipes import build_run_data
 from kebyt5_xm.training.library_messages import explain_errors, silence
 from kebyt5_xm.training.loggers import MetricsLog, NoTrace, make_tensorboard_logger
@@ -120,6 +122,7 @@ class TrainingCLI(RecipeCLI):
                 self._get(self.config_init, "forgetting") or Forgetting(), newest, data
             )
             callbacks = [
+                *([Profile(run / "profile")] if config["profile"] else []),
                 SetAside(run),
                 *callbacks,
                 ResultsWriter(data, throughput, skips, forgetting),
@@ -150,12 +153,15 @@ class TrainingCLI(RecipeCLI):
         return trainer
 
     def before_fit(self) -> None:
+        """Raise `UserError` if the strategy cannot continue from the checkpoint. Print the environment."""
+        rank_zero_info(environment.describe())
+        self.before_validate()
+
+    def before_validate(self) -> None:
         """Raise `UserError` if the strategy cannot continue from the checkpoint."""
         if path := self._subcommand_config.get("ckpt_path"):
             check_readable(Path(path), self.trainer.strategy)
             self.task_and_data[0].builder.resume(Path(path).absolute().parent.parent / "backbone")
-
-    before_validate = before_fit
 
     def after_fit(self) -> None:
         """Evaluate the run's best checkpoint and write its report, if the recipe says so."""

@@ -23,6 +23,7 @@ TOP = (
     "max_bad_steps",
     "monitor",
     "report",
+    "profile",
     "forgetting",
     "ckpt_path",
     "weights_only",

@@ -69,6 +69,9 @@ class RecipeCLI(LightningCLI):
             "--report", type=bool, default=False, help="Write RUN/report.html when training ends."
         )
         parser.add_argument(
+            "--profile", type=bool, default=False, help="Write a trace of ten steps to RUN/profile."
+        )
+        parser.add_argument(
             "--forgetting",
             type=Forgetting | None,
             default=Forgetting(),

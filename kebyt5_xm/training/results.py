@@ -14,8 +14,8 @@ from kebyt5_xm.evaluation.baselines import measure_baselines
 from kebyt5_xm.evaluation.evaluation_file import to_json_values
 from kebyt5_xm.model.device import device_name
 from kebyt5_xm.training.callbacks.forgetting import ForgettingMeter
-from kebyt5_xm.training.callbacks.progress import Throughput
 from kebyt5_xm.training.callbacks.skips import Skips
+from kebyt5_xm.training.callbacks.throughput import Throughput
 from kebyt5_xm.training.memory import peak_memory
 
 

@@ -22,6 +22,7 @@ from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.lora import LoRA
 from kebyt5_xm.model.modality import Modality
 from kebyt5_xm.model.network import Outputs, teacher_force, token_losses
+from kebyt5_xm.model.splice import Unchecked
 from kebyt5_xm.optimizers import RMSScaledAdamW
 from kebyt5_xm.training import groups as parameter_groups
 from kebyt5_xm.training.building import ModelBuilder
@@ -141,15 +142,12 @@ class Task(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # The seed depends only on the position in the run, so a resumed run needs no generator state.
-        seed = hash64(
-            self._data.seed,
-            batch.progress.step,
-            batch_idx % self.trainer.accumulate_grad_batches,
-            self.global_rank,
-        )
+        number = batch_idx % self.trainer.accumulate_grad_batches
+        seed = hash64(self._data.seed, batch.progress.step, number, self.global_rank)
         torch.manual_seed(int(seed >> 1))
-        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+        if number == 0:
             self._model.scale_ratios.clear()
+            self._model.unchecked = Unchecked() if self.device.type == "cuda" else None
             self._padding: dict[str, list[tuple[int, int]]] = {}
             self.tally = Tally(len(self._data.training.parts), self.device)
             self.watch.begin()
@@ -164,9 +162,8 @@ class Task(pl.LightningModule):
         Optimizers skip weights without a gradient: no decay, no moments. On several ranks, dummy inputs already give
         zeros, so this makes the results independent of the number of ranks.
         """
-        if isinstance(
-            self.trainer.strategy, DeepSpeedStrategy
-        ):  # its flat buffers hold a gradient for every weight
+        # DeepSpeed's flat buffers hold a gradient for every weight.
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             return
         for group in optimizer.param_groups:
             for parameter in group["params"]:
@@ -196,6 +193,8 @@ class Task(pl.LightningModule):
             zero = self.trainer.strategy.model.optimizer  # pyright: ignore
             norm = getattr(zero, "_global_grad_norm", 0.0) or 0.0
             self.watch.record(not getattr(zero, "overflow", False), float(norm))
+        if not self.watch.is_finite and self._model.unchecked is not None:
+            self._model.unchecked.check()
         # Here, not at the batch's end: callbacks that save a checkpoint run before the module's own hook.
         self._data.cursor.advance(*self._position)
 
@@ -210,9 +209,8 @@ class Task(pl.LightningModule):
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             # DeepSpeed divides a second time. The clipping norm shows it; AdamW ignores the scale.
             accumulation **= 2
-        loss = self.watch.add_loss(
-            losses, self.trainer.world_size * accumulation / batch.progress.num_targets
-        )
+        factor = self.trainer.world_size * accumulation / batch.progress.num_targets
+        loss = self.watch.add_loss(losses, factor)
         # A batch of text trains nothing if only adapters train, but Lightning refuses a loss without a graph.
         return loss if loss.requires_grad else loss.requires_grad_()
 

@@ -10,7 +10,7 @@ import tiny_run
 
 from kebyt5_xm.commands import cli
 from kebyt5_xm.commands.doctor.examination import _world_size as ranks
-from kebyt5_xm.commands.doctor.flops import step_flops
+from kebyt5_xm.model.flops import step_flops
 from kebyt5_xm.model.t5 import t5_config
 from kebyt5_xm.training import cli as training
 from kebyt5_xm.training.memory import optimizer_bytes

@@ -1,5 +1,6 @@
 """Kernels of attention on a GPU: outputs and gradients of the reference in float64, equal bits in every run."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
 ]
 
-TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
-"""Of a tensor's largest value. Weights and gradients are rounded to the 8 bits of bf16, or the 11 of fp16."""
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+"""Of a tensor's largest value. Weights and gradients are rounded to the 8 bits of bf16."""
 PACKED = ("1x200 2x7 3x250 0x55", "1x511 2x1")
 CASES = {
     "odd_encoder": Case(rows=3, heads=4, queries=509, width=64, max_distance=128),
@@ -39,7 +40,6 @@ CASES = {
     ("name", "dtype"),
     [
         *((name, torch.bfloat16) for name in CASES),
-        ("packed_decoder", torch.float16),
         ("packed_decoder", torch.float32),
     ],
 )
@@ -48,9 +48,9 @@ def test_triton(name: str, dtype: torch.dtype) -> None:
     assert difference(triton_kernel.attention, inputs, TOLERANCES[dtype]) == ""
 
 
-@pytest.mark.parametrize("name", ["packed_decoder", "shortened"])
-def test_flex(name: str) -> None:
-    inputs = make_inputs(CASES[name]).to(torch.bfloat16, "cuda", rest=torch.float32)
+def test_flex() -> None:
+    case = replace(CASES["packed_decoder"], positions="ordered", scores=True)
+    inputs = make_inputs(case).to(torch.bfloat16, "cuda", rest=torch.float32)
     torch._dynamo.reset()
     assert difference(flex.attention, inputs, TOLERANCES[torch.bfloat16]) == ""
 

@@ -8,18 +8,16 @@ import torch
 from torch import Tensor
 
 from kebyt5_xm.commands.doctor.findings import Finding, verdict
-from kebyt5_xm.commands.doctor.flops import media_flops, step_flops
 from kebyt5_xm.commands.doctor.samples import logits
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.flops import A100, media_flops, step_flops
 from kebyt5_xm.model.lora import LORA_SUFFIXES
 from kebyt5_xm.model.network import token_losses
 from kebyt5_xm.training.memory import optimizer_bytes
 from kebyt5_xm.training.optimization import OptimizerFactory
 
 GB = 1e9
-A100_FLOPS = 312e12
-"""Dense bf16 peak of one NVIDIA A100 (its data sheet)."""
 COMPILED_SHARE = 0.31
 """Share of that peak that nanoT5's compiled T5 reaches in bf16 (its README); 0.13 without compiling."""
 SHOWN = 3
@@ -132,6 +130,6 @@ def estimates(
         "ok",
         f"{done.seconds / done.rows * global_batch:.2f} s here (measured: {done.rows} examples in {done.seconds:.2f} "
         f"s, {torch.get_num_threads()} threads; scaled to {global_batch} examples); {flops / 1e12:.3g} TFLOP, "
-        f"{media / flops:.0%} of it in media encoders and adapters, {flops / A100_FLOPS / COMPILED_SHARE:.2g} s on "
+        f"{media / flops:.0%} of it in media encoders and adapters, {flops / 1e12 / A100 / COMPILED_SHARE:.2g} s on "
         f"an A100 at {COMPILED_SHARE:.0%} of its bf16 peak",
     )

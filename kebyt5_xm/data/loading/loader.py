@@ -1,5 +1,6 @@
 """The iterable of micro-batches that Lightning sees, made in this process or in data workers."""
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,7 @@ class Loader:
 
     `length` is the length of the whole run, also if `orders` begins in the middle, because Lightning counts the
     finished micro-batches of a resumed run too. `timeout`: seconds that a worker may take for one fetch.
+    `seconds_waited`: how long this process has waited for micro-batches, or made them, so far.
     Raises the data's own `UserError`, and one if a worker was killed or took too long.
     """
 
@@ -83,6 +85,7 @@ class Loader:
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.timeout = timeout
+        self.seconds_waited = 0.0
         self._restarted = False
 
     def restart(self, orders: Iterable[Any]) -> None:
@@ -125,6 +128,7 @@ class Loader:
         )
         iterator = iter(fetches)
         while True:
+            asked = time.perf_counter()
             try:
                 fetched = next(iterator, None)
             except RuntimeError as error:
@@ -133,6 +137,7 @@ class Loader:
                 if RAISED_IN_WORKER in str(error):
                     raise
                 raise UserError(KILLED_WORKER) from error  # while it sent a batch
+            self.seconds_waited += time.perf_counter() - asked
             if fetched is None:
                 return
             for batch in fetched:

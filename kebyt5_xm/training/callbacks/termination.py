@@ -62,9 +62,15 @@ class SaveOnTerminate(pl.Callback):
     ) -> None:
         if batch_idx % trainer.accumulate_grad_batches:  # inside a step
             return
-        received = torch.tensor(float(self._received), device=trainer.strategy.root_device)
-        if trainer.world_size > 1:
-            torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX)
-        if received > 0:
+        received = self._received_anywhere(trainer)
+        if received:
             self.newest.save(trainer)
-            raise Terminated(int(received), trainer.global_step)
+            raise Terminated(received, trainer.global_step)
+
+    def _received_anywhere(self, trainer: pl.Trainer) -> int:
+        """Return the signal that any rank has received, 0 if none has. One rank alone does not wait for its GPU."""
+        if trainer.world_size == 1:
+            return self._received
+        received = torch.tensor(float(self._received), device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX)
+        return int(received)
