@@ -1,4 +1,4 @@
-"""Measures a GPU in at most five minutes: its tests; training, decoding and encoders compared with what people use.
+"""Measures a GPU in at most five minutes: its tests; training, decoding, attention and encoders against other code.
 
     python -m benchmarks.gpu                                 everything; `make bench-gpu`
     python -m benchmarks.gpu --only train --sizes base       one part, with all the time
@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol, cast
 import torch
 import transformers
 
-from benchmarks import gpu_decoding, gpu_encoders, gpu_packing, gpu_tests, gpu_training
+from benchmarks import gpu_attention, gpu_decoding, gpu_encoders, gpu_packing, gpu_tests, gpu_training
 from benchmarks.device import Device, Group
 from benchmarks.gpu_session import Figures, Session
 from benchmarks.gpu_table import print_table
@@ -46,6 +46,7 @@ PARTS = cast(
         "tests": gpu_tests,
         "train": gpu_training,
         "decode": gpu_decoding,
+        "attention": gpu_attention,
         "packing": gpu_packing,
         "encoders": gpu_encoders,
     },
@@ -78,7 +79,7 @@ def turns(only: Sequence[str] | None, sizes: Sequence[str]) -> Iterator[tuple[st
     """Yield part, sizes and seconds of each turn. Parts that were asked for have no limit of their own."""
     for turn in ORDER:
         chosen = sizes[turn.sizes]
-        if turn.part in PARTS and chosen and (only is None or turn.part in only):
+        if chosen and (only is None or turn.part in only):
             yield turn.part, chosen, float("inf") if only else turn.seconds
 
 

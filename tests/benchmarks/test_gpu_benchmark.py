@@ -45,6 +45,14 @@ def test_every_part_runs_and_figures_are_merged(tmp_path: Path, capsys: pytest.C
         for key in ("examples_per_s", "useful_bytes_per_s"):
             assert ours[key] * ours["seconds"] == pytest.approx(theirs[key] * theirs["seconds"])
         assert ours["ratio_to_transformers_eager"] == pytest.approx(theirs["seconds"] / ours["seconds"])
+    attention = figures["attention"]["base"]
+    for kind in ("full", "packed"):
+        assert {"sdpa", "reference"} <= set(attention[kind])
+        assert attention[kind]["sdpa"]["ratio_to_sdpa"] == 1.0
+    # packed rows of 31 positions hold texts of 12, 10, 6 and 3
+    rates = [attention[kind]["sdpa"] for kind in ("full", "packed")]
+    flops = [rate["tflop_per_s"] * rate["forward_and_backward_ms"] for rate in rates]
+    assert flops[1] / flops[0] == pytest.approx((12**2 + 10**2 + 6**2 + 3**2) / 31**2)
     assert figures["decode"]["base"]["batch_16"]["equal_ids"] == 1.0
     packing = figures["packing"]["base"]["sdpa"]
     assert packing["packed"]["padding_share"] < packing["by_length"]["padding_share"]

@@ -1,5 +1,6 @@
 """Kernels of attention on a GPU: outputs and gradients of the reference in float64, equal bits in every run."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,20 +15,21 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
 ]
 
-TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
-"""Of a tensor's largest value. Weights and gradients are rounded to the 8 bits of bf16, or the 11 of fp16."""
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+"""Of a tensor's largest value. Weights and gradients are rounded to the 8 bits of bf16."""
 PACKED = ("1x200 2x7 3x250 0x55", "1x511 2x1")
 CASES = {
     "odd_encoder": Case(rows=3, heads=4, queries=509, width=64, max_distance=128),
-    "packed_decoder": Case(queries=512, width=64, max_distance=128, causal=True, segments=PACKED),
+    "packed_decoder": Case(heads=3, queries=512, width=64, max_distance=128, causal=True, segments=PACKED),
     "narrow_cross": Case(
+        heads=3,
         queries=189,
         keys=512,
         width=32,
         max_distance=0,
         segments=("1x100 2x89/1x300 2x212", "1x189/1x400 0x112"),
     ),
-    "shortened": Case(queries=256, width=64, max_distance=128, positions="ordered", scores=True),
+    "shortened": Case(heads=3, queries=256, width=64, max_distance=128, positions="ordered", scores=True),
     "wide_slots": Case(
         queries=300, width=128, max_distance=128, slots=True, segments=("1x300", "1x290 0x10")
     ),
@@ -38,7 +40,6 @@ CASES = {
     ("name", "dtype"),
     [
         *((name, torch.bfloat16) for name in CASES),
-        ("packed_decoder", torch.float16),
         ("packed_decoder", torch.float32),
     ],
 )
@@ -47,9 +48,9 @@ def test_triton(name: str, dtype: torch.dtype) -> None:
     assert difference(triton_kernel.attention, inputs, TOLERANCES[dtype]) == ""
 
 
-@pytest.mark.parametrize("name", ["packed_decoder", "shortened"])
-def test_flex(name: str) -> None:
-    inputs = make_inputs(CASES[name]).to(torch.bfloat16, "cuda", rest=torch.float32)
+def test_flex() -> None:
+    case = replace(CASES["packed_decoder"], positions="ordered", scores=True)
+    inputs = make_inputs(case).to(torch.bfloat16, "cuda", rest=torch.float32)
     torch._dynamo.reset()
     assert difference(flex.attention, inputs, TOLERANCES[torch.bfloat16]) == ""
 

@@ -17,7 +17,7 @@ class Case:
     """Sizes and rules: B rows, H heads, T queries, S keys (T if 0), d width, M largest distance (0: no table)."""
 
     rows: int = 2
-    heads: int = 2
+    heads: int = 1
     queries: int = 37
     keys: int = 0
     width: int = 8
@@ -38,31 +38,27 @@ class Case:
 PACKED = ("1x13 2x7 3x11 0x6", "1x2 2x33 3x2")
 PADDED = ("0x37/1x29 0x8", "1x37/1x37")
 CASES = {
-    "plain": Case(),
+    "plain": Case(heads=3),
     "one_row_of_odd_length": Case(rows=1, queries=53, max_distance=11),
     "whole_tiles": Case(rows=1, queries=64, max_distance=20),
-    "longer_than_any_distance": Case(rows=1, heads=1, queries=131, max_distance=3),
-    "nearest_far_tile": Case(
-        rows=1, heads=1, queries=96, max_distance=34
-    ),  # M is 2 modulo every size of tiles
+    "longer_than_any_distance": Case(rows=1, queries=131, max_distance=3),
+    "nearest_far_tile": Case(rows=1, queries=96, max_distance=34),  # M is 2 modulo every size of tiles
     "shorter_than_the_table": Case(queries=19, max_distance=128),
     "causal": Case(causal=True, width=16),
-    "packed": Case(segments=PACKED),
+    "packed": Case(heads=2, segments=PACKED),
     "packed_and_causal": Case(segments=PACKED, causal=True),
     "segments_in_any_order": Case(segments=("2x5 1x9 2x11 0x3 1x9", "3x37")),
     "queries_that_see_nothing": Case(segments=("1x20 2x17/1x30 0x7", "1x37/0x37")),
     "padding": Case(segments=("1x37/1x29 0x8", "1x37/1x3 0x34"), width=24),
-    "nearest_far_tile_by_position": Case(
-        rows=1, heads=1, queries=96, max_distance=34, positions="consecutive"
-    ),
-    "positions": Case(positions="ordered", max_distance=7),
+    "nearest_far_tile_by_position": Case(rows=1, queries=96, max_distance=34, positions="consecutive"),
+    "positions": Case(heads=2, positions="ordered", max_distance=7),
     "positions_in_any_order": Case(positions="any", causal=True, segments=PACKED),
-    "scores": Case(scores=True),
+    "scores": Case(heads=2, scores=True),
     "scores_positions_and_padding": Case(scores=True, positions="ordered", segments=PADDED, max_distance=7),
-    "slots": Case(slots=True, queries=41),
+    "slots": Case(heads=2, slots=True, queries=41),
     "slots_in_packed_rows": Case(slots=True, segments=PACKED, scores=True),
     "slots_with_positions": Case(slots=True, positions="any"),
-    "cross": Case(queries=23, keys=41, max_distance=0),
+    "cross": Case(heads=2, queries=23, keys=41, max_distance=0),
     "cross_with_everything": Case(
         queries=23,
         keys=41,

@@ -186,7 +186,8 @@ def _add_diagonals(
     turned = tl.arange(0, BLOCK_K)[None, :] + tl.arange(0, BLOCK_Q)[:, None]
     rotated = tl.gather(grad_scores, turned % BLOCK_K, 1)
     origin = max_distance + BLOCK_Q + 2 * BLOCK_K
-    for turn in tl.static_range(1 + (BLOCK_Q + BLOCK_K - 2) // BLOCK_K):  # pyright: ignore
+    TURNS: tl.constexpr = 1 + (BLOCK_Q + BLOCK_K - 2) // BLOCK_K
+    for turn in tl.static_range(TURNS):  # pyright: ignore[reportGeneralTypeIssues]
         sums = tl.sum(tl.where(turned // BLOCK_K == turn, rotated, 0.0), 0)
         places = origin + offset - turn * BLOCK_K + tl.arange(0, BLOCK_K)
         tl.store(lines + turn * line + places, sums)

@@ -152,6 +152,8 @@ def score(
         if query_slots is not None:
             bias = tl.where((query_slots | key_slots) != 0, 0.0, bias)
         scores += bias
+        if CAUSAL and query_positions is None:
+            scores = tl.where(entry <= max_distance, scores, float("-inf"))
     elif query_slots is not None:
         scores += tl.where((query_slots | key_slots) != 0, 0.0, far_bias)
     else:
@@ -163,11 +165,8 @@ def score(
         scores = tl.where(seen, scores, float("-inf"))
     elif not ALL_KEYS:
         scores = tl.where(key_places < num_keys, scores, float("-inf"))
-    if CAUSAL:
-        if NEAR and query_positions is None:
-            scores = tl.where(entry <= max_distance, scores, float("-inf"))  # pyright: ignore
-        else:
-            scores = tl.where(key_places <= query_places, scores, float("-inf"))
+    if CAUSAL and (not NEAR or query_positions is not None):
+        scores = tl.where(key_places <= query_places, scores, float("-inf"))
     return scores, rest
 
 
