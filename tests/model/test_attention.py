@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
+from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.attention import banded, biased, reference, sdpa
+from kebyt5_xm.model.attention.choice import WITHOUT_DROPOUT, Implementation
 from kebyt5_xm.model.attention.pattern import Pattern, bias_table, spread
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config
@@ -168,3 +170,36 @@ def test_a_model_gives_the_outputs_and_gradients_of_transformers(dtype, checkpoi
         assert ours.grad is not None
         assert other.grad is not None
         assert (ours.grad - other.grad).norm() < (0.06 if half else 1e-4) * other.grad.norm(), name
+
+
+def cross_modal(attention: Implementation) -> CrossModalT5:
+    torch.manual_seed(5)
+    backbone = Backbone(shape=SHAPE, attention=attention).build()
+    return CrossModalT5(CrossModalT5Config(backbone.config.to_dict()), backbone, {})
+
+
+def test_flex_answers_on_the_cpu_and_names_what_trains_there() -> None:
+    model, other = cross_modal("flex").eval(), cross_modal("sdpa").eval()
+    texts = [["나라 말이"], ["x"]]
+    assert model.answer(texts, max_new_tokens=7) == other.answer(texts, max_new_tokens=7)
+    with pytest.raises(UserError, match=r"FlexAttention found the CPU, .*use sdpa"):
+        model.train()(input_ids=torch.tensor([[5, 6, 1]]), labels=torch.tensor([[7, 1]]))
+
+
+def test_triton_names_what_runs_on_a_cpu() -> None:
+    with pytest.raises(UserError, match=r"Triton found .*cpu.*use sdpa|found no Triton.*use sdpa"):
+        cross_modal("triton").answer(["x"])
+
+
+@pytest.mark.parametrize("name", WITHOUT_DROPOUT)
+def test_dropout_is_refused_where_weights_cannot_be_dropped(name: Implementation) -> None:
+    with pytest.raises(UserError, match=f"attention: {name} has no dropout.*attention: sdpa, or dropout: 0"):
+        Backbone(shape=SHAPE, attention=name, dropout=0.1)
+
+
+def test_dropout_of_weights_changes_what_trains_alone() -> None:
+    backbone = Backbone(shape=SHAPE, dropout=0.3).build()
+    model = CrossModalT5(CrossModalT5Config(backbone.config.to_dict()), backbone, {})
+    given = {"input_ids": torch.tensor([[5, 6, 1]]), "labels": torch.tensor([[7, 1]])}
+    assert not model.train()(**given).loss.equal(model(**given).loss)
+    assert model.eval()(**given).loss.equal(model(**given).loss)
