@@ -1,12 +1,14 @@
 """Runs all benchmarks: `make bench`, or `python -m benchmarks NAME ...` for some of them.
 
-Each prints its figures, with ratios to another library in the same run, and writes benchmarks/results/NAME.json.
+Each prints its figures, with ratios to another library in the same run, and writes benchmarks/results/NAME.json. Then
+`python -m benchmarks.readme --write` writes README's tables.
 """
 
 import argparse
 import importlib
+import time
 
-NAMES = ("bytes", "denoising", "store", "manifest", "loader", "cache", "training")
+NAMES = ("bytes", "denoising", "store", "manifest", "loader", "cache", "training", "decoding")
 
 
 def main() -> None:
@@ -19,7 +21,9 @@ def main() -> None:
         parser.error(f"no benchmark '{unknown[0]}', expected one of {', '.join(NAMES)}")
     for name in names or NAMES:
         print(f"\n{name}")
+        begin = time.monotonic()
         importlib.import_module(f"benchmarks.{name}").main()
+        print(f"{name} took {time.monotonic() - begin:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

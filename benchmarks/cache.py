@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from benchmarks.report import measure_seconds, write_report
-from benchmarks.training import TINY
+from benchmarks.training_data import TINY
 from encoders.timm import TimmEncoder
 from kebyt5_xm.adapters import MLP
 from kebyt5_xm.data.batch import collate

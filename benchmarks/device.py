@@ -21,6 +21,12 @@ class Device:
     def __init__(self, toy: bool) -> None:
         self.kind = "cpu" if toy else "cuda"
         self.toy = toy
+        self.part_end = float("inf")  # time.monotonic() at which the present part is to end
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds left to the present part."""
+        return self.part_end - time.monotonic()
 
     @property
     def name(self) -> str:

@@ -1,115 +1,85 @@
-"""Measures a GPU in at most five minutes: its tests, and a training step and decoding compared with transformers.
+"""Measures a GPU in at most five minutes: its tests; training, decoding and encoders compared with what people use.
 
     python -m benchmarks.gpu                                 everything; `make bench-gpu`
-    python -m benchmarks.gpu --only train --sizes small      one part
+    python -m benchmarks.gpu --only train --sizes base       one part, with all the time
     python -m benchmarks.gpu --toy --out /tmp/figures        tiny sizes on a CPU, to test the script
 
-It first measures the rates of a matrix product and of a copy, then
-
-- `tests`: the tests that need CUDA, `pytest -m gpu`;
-- `train`: see `benchmarks.gpu_training`;
-- `decode`: see `benchmarks.gpu_decoding`.
-
-A failure is printed in one line and the next measurement starts; those without time left are listed at the end.
-Figures are merged into gpu.json under the card's name at once, each part with its date and the versions of torch and
-transformers. The exit code is 1 if anything failed. Needs torch, transformers and PyYAML (and the packages of the
-tests), and no network.
+It first measures the rates of a matrix product and of a copy, then the parts in the order of `ORDER`; each is
+described in its module. A failure is printed in one line and the next measurement starts; those without time left
+are listed at the end, for a second call with `--only`. Figures are merged into gpu.json under the card's name at
+once, each part with its date and the versions of torch and transformers. A table of all figures of the card is
+printed last. The exit code is 1 if anything failed. Needs torch, transformers and PyYAML (for `tests` and `encoders`
+their packages too), and no network.
 """
 
 import argparse
-import importlib.util
-import json
-import os
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-from xml.etree import ElementTree
+from typing import NamedTuple, Protocol, cast
 
 import torch
 import transformers
 
-from benchmarks import gpu_decoding, gpu_training
+from benchmarks import gpu_decoding, gpu_encoders, gpu_packing, gpu_tests, gpu_training
 from benchmarks.device import Device, Group
-from benchmarks.report import RESULTS, format_value
-from kebyt5_xm.durable import durable_file
+from benchmarks.gpu_session import Figures, Session
+from benchmarks.gpu_table import print_table
+from benchmarks.report import RESULTS
 from kebyt5_xm.model.backbone import SHAPES
 
-ROOT = Path(__file__).parents[1]
-PARTS = ("tests", "train", "decode")
-SECONDS = 300.0
-MIN_SECONDS = 15.0
-"""With less time left nothing is started. A step of base with its warm-up takes about this long on an H100."""
-TEST_SECONDS = 120.0
-
-Figures = dict[str, Any]
-T = TypeVar("T")
+SECONDS = 290.0
+"""Of a call, the start of Python included."""
 
 
-@dataclass
-class Session:
-    """One run of this benchmark: device, file of figures, end time, and the names that failed or were skipped."""
+class Part(Protocol):
+    """A module with measurements, in groups that share a model: see `Group`."""
 
-    device: Device
-    path: Path
-    end: float
-    failed: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    def groups(self, sizes: Sequence[str], device: Device, rates: Mapping[str, float]) -> Iterable[Group]: ...
 
-    @property
-    def seconds_left(self) -> float:
-        return self.end - time.monotonic()
 
-    def attempt(self, name: str, function: Callable[[], T]) -> T | None:
-        """Call `function` and return its result; None if it fails (prints a line) or no time is left."""
-        if self.seconds_left < MIN_SECONDS:
-            self.skipped.append(name)
-            return None
-        try:
-            return function()
-        except Exception as error:  # in a kernel, a library, or out of memory: the next may work
-            message = next(iter(str(error).splitlines()), "")[:200]
-            print(f"{name}: FAILED: {type(error).__name__}: {message}", flush=True)
-            self.failed.append(name)
-            return None
+PARTS = cast(
+    dict[str, Part],
+    {
+        "tests": gpu_tests,
+        "train": gpu_training,
+        "decode": gpu_decoding,
+        "packing": gpu_packing,
+        "encoders": gpu_encoders,
+    },
+)
 
-    def measure(self, part: str, groups: Iterable[Group]) -> None:
-        """Measure one part, group by group, and store the figures."""
-        for keys, build in groups:
-            name = ".".join((part, *keys))
-            group: Figures = {}
-            for key, function in (self.attempt(name, build) or {}).items():
-                figures = self.attempt(f"{name}.{key}" if key else name, function)
-                if figures is not None:
-                    texts = (f"{figure} {format_value(value)}" for figure, value in figures.items())
-                    print(f"{name} {key}".rstrip() + f": {', '.join(texts)}", flush=True)
-                    group |= {key: figures} if key else figures
-            self.device.free_memory()
-            if group:
-                self.store((part, *keys), group)
 
-    def store(self, keys: Sequence[str], figures: Figures) -> None:
-        """Write figures into the file, replacing earlier ones under the same keys."""
-        stored = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
-        place = stored.setdefault(self.device.name, {})
-        for key in keys[:-1]:
-            place = place.setdefault(key, {})
-        place[keys[-1]] = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            **figures,
-        }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with durable_file(self.path) as file:
-            file.write((json.dumps(stored, indent=2, ensure_ascii=False) + "\n").encode())
+class Turn(NamedTuple):
+    """A part, or its measurements at the first or the later sizes, and the seconds that it may take."""
+
+    part: str
+    seconds: float
+    sizes: slice = slice(None)
+
+
+FIRST, LATER = slice(1), slice(1, None)
+ORDER = (
+    Turn("tests", 75),
+    Turn("train", 60, FIRST),
+    Turn("decode", 30, FIRST),
+    Turn("attention", 40),
+    Turn("train", 60, LATER),
+    Turn("packing", 25, FIRST),
+    Turn("encoders", 30),
+    Turn("decode", 30, LATER),
+)
+"""The most valuable first. A part that needs less leaves its time to the next."""
+
+
+def turns(only: Sequence[str] | None, sizes: Sequence[str]) -> Iterator[tuple[str, Sequence[str], float]]:
+    """Yield part, sizes and seconds of each turn. Parts that were asked for have no limit of their own."""
+    for turn in ORDER:
+        chosen = sizes[turn.sizes]
+        if turn.part in PARTS and chosen and (only is None or turn.part in only):
+            yield turn.part, chosen, float("inf") if only else turn.seconds
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -130,27 +100,26 @@ def main(args: Sequence[str] | None = None) -> int:
     if not options.toy and not torch.cuda.is_available():
         print("error: found no CUDA device; --toy runs tiny sizes on the CPU", file=sys.stderr)
         return 2
-    session = Session(Device(options.toy), options.out / "gpu.json", time.monotonic() + options.seconds)
+    spent = 0.0 if options.toy else seconds_since_start()
+    session = Session(
+        Device(options.toy), options.out / "gpu.json", time.monotonic() + options.seconds - spent
+    )
     rates: Figures = {}
     print(
         f"{session.device.name}: torch {torch.__version__}, transformers {transformers.__version__}",
         flush=True,
     )
     session.measure("matrix", [((), lambda: {"": partial(_rates, session.device, rates)})])
-    for part in options.only or PARTS:
-        if part == "tests":
-            limit = min(TEST_SECONDS, session.seconds_left)
-            session.measure("tests", [((), lambda limit=limit: {"": partial(gpu_tests, limit)})])
-        elif not rates:  # without a matrix product nothing else runs
+    for part, sizes, seconds in turns(options.only, options.sizes):
+        if not rates and part != "tests":  # without a matrix product nothing else runs
             session.skipped.append(part)
-        elif part == "train":
-            session.measure(part, gpu_training.groups(options.sizes, session.device, rates))
         else:
-            session.measure(part, gpu_decoding.groups(options.sizes, session.device, rates))
+            session.measure(part, PARTS[part].groups(sizes, session.device, rates), seconds)
     if session.skipped:
         print(f"no time was left for: {', '.join(session.skipped)}")
     if session.failed:
         print(f"failed: {', '.join(session.failed)}")
+    print_table(session.device.name, session.figures())
     return 1 if session.failed else 0
 
 
@@ -159,48 +128,10 @@ def _rates(device: Device, rates: Figures) -> Figures:
     return rates
 
 
-def gpu_tests(limit: float) -> Figures:
-    """Run `pytest -m gpu` for at most `limit` seconds; return how many passed, failed and were skipped.
-
-    Only files with such tests are collected: others may import packages that are not installed.
-    """
-    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text("utf-8")]
-    # Without pytest-timeout, the options in pyproject.toml would fail.
-    plain = [] if importlib.util.find_spec("pytest_timeout") else ["-c", os.devnull, "--rootdir", str(ROOT)]
-    paths = [str(ROOT), str(ROOT / "tests" / "tools")]
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *plain]
-        begin = time.monotonic()
-        tests = subprocess.Popen(
-            [*command, f"--junitxml={report}", *map(str, marked)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.getenv("PYTHONPATH", "")])},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            printed, _ = tests.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(tests.pid, signal.SIGKILL)  # including training processes, which hold the card
-            tests.communicate()
-            raise RuntimeError(f"not done after {limit:.0f} s") from None
-        if not report.is_file():
-            last = printed.strip().rpartition("\n")[2]
-            raise RuntimeError(last or f"pytest ended with {tests.returncode}")
-        suite = next(ElementTree.parse(report).iter("testsuite"))
-    counts = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
-    if counts["failures"] or counts["errors"]:
-        print(printed, flush=True)
-    bad = counts["failures"] + counts["errors"]
-    return {
-        "passed": counts["tests"] - bad - counts["skipped"],
-        "failed": bad,
-        "skipped": counts["skipped"],
-        "seconds": time.monotonic() - begin,
-    }
+def seconds_since_start() -> float:
+    """Return the seconds since this process was started; importing torch from a cold disk may take many."""
+    fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / 100
 
 
 if __name__ == "__main__":

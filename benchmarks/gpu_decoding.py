@@ -14,7 +14,7 @@ from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from benchmarks.device import Device, Group
-from benchmarks.gpu_training import FULL, Size, random_backbone
+from benchmarks.gpu_training import FULL, Size, plain_t5, random_backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.decoding import greedy_decode
@@ -33,11 +33,14 @@ def groups(sizes: Sequence[Size], device: Device, rates: Mapping[str, float]) ->
 
 def _prepare(size: Size, device: Device, copy_rate: float) -> dict[str, Callable[[], dict[str, float]]]:
     with torch.device(device.kind):
-        t5 = random_backbone(size, "sdpa", device).build()
+        backbone = random_backbone(size, device).build()
     with torch.no_grad():
-        t5.lm_head.weight[EOS_ID] = 0
-    t5.to(torch.bfloat16).eval()  # pyright: ignore[reportArgumentType] - its decorator hides `self`
-    model = CrossModalT5(CrossModalT5Config(t5.config.to_dict()), t5, {}).eval()
+        backbone.lm_head.weight[EOS_ID] = 0
+    t5 = plain_t5(size, device)
+    t5.load_state_dict(backbone.state_dict())
+    for module in (backbone, t5):
+        module.to(torch.bfloat16).eval()  # pyright: ignore[reportArgumentType] - its decorator hides `self`
+    model = CrossModalT5(CrossModalT5Config(backbone.config.to_dict()), backbone, {}).eval()
     return {f"batch_{rows}": partial(_measure, model, t5, rows, device, copy_rate) for rows in BATCHES}
 
 

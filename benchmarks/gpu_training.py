@@ -1,6 +1,7 @@
-"""An optimizer step on a GPU in bf16, compared with transformers' T5 in a plain loop over padded batches.
+"""An optimizer step on a GPU in bf16: ours with each attention, compiled or not, and transformers' T5.
 
-Both train the same weights on the same examples with the same fused AdamW, and accumulate over micro-batches of
+Transformers' T5 trains in a plain loop over padded batches with its mask, with eager attention and with sdpa. Both
+sides train the same weights on the same examples with the same fused AdamW, and accumulate over micro-batches of
 limited size:
 
 - `full`: rows of 1024 + 189 ids, as denoising makes them, without padding;
@@ -8,19 +9,20 @@ limited size:
   grouped by length, the best that its Trainer offers.
 
 Rates count useful bytes (input and target ids without padding), tokens with padding, and the FLOP of a model without
-padding.
+padding. Ratios are to transformers at the same size and kind of text. Attentions and `compile` are the choices of
+`Backbone`; those that the device cannot run are refused and named.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import T5ForConditionalGeneration
 
 from benchmarks.device import Device, Group
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch, Progress
@@ -36,7 +38,8 @@ from kebyt5_xm.model.network import teacher_force, token_losses
 from kebyt5_xm.vocabulary import PAD_ID
 
 Size = Literal["mini", "small", "base", "large"]
-Attention = Literal["sdpa", "eager"]
+PEERS = ("eager", "sdpa")
+"""Transformers' own attentions."""
 
 TOY = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_heads": 3, "num_layers": 2, "num_decoder_layers": 2}
 FULL = (1024, 189)
@@ -118,9 +121,50 @@ def make_examples(device: Device) -> dict[str, Examples]:
     }
 
 
-def random_backbone(size: Size, attention: Attention, device: Device) -> Backbone:
-    """Return a backbone with random weights."""
-    return Backbone(shape=TOY, attention=attention) if device.toy else Backbone(size, attention=attention)
+def random_backbone(size: Size, device: Device, **options: Any) -> Backbone:
+    """Return a backbone with random weights and other `options` of `Backbone`."""
+    return Backbone(shape=TOY, **options) if device.toy else Backbone(size, **options)
+
+
+def plain_t5(size: Size, device: Device, attention: str = "sdpa") -> T5ForConditionalGeneration:
+    """Return transformers' own T5 with random weights, without anything that `Backbone.build` adds."""
+    with torch.device(device.kind):
+        t5 = T5ForConditionalGeneration(random_backbone(size, device, attention="sdpa").config())
+    t5.set_input_embeddings(t5.shared)  # transformers gives each stack its own if the head is untied
+    t5.set_attn_implementation(attention)
+    return t5.train()
+
+
+def choices(field: str) -> list[Any]:
+    """Return the values that `Backbone` accepts for a field, the default first; none if it has no such field."""
+    default = {f.name: f.default for f in fields(Backbone)}
+    if field not in default:
+        return []
+    values = [value for value in _values(get_type_hints(Backbone)[field]) if value is not None]
+    return sorted(values, key=lambda value: value != default[field])
+
+
+def _values(hint: Any) -> tuple[Any, ...]:
+    """Return the values of a type of `Literal`s and bools, in the order in which it names them."""
+    if hint is bool:
+        return (False, True)
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return tuple(value for inner in get_args(hint) for value in _values(inner))
+
+
+def variants(toy: bool) -> dict[str, dict[str, Any]]:
+    """Return the ways to train: name -> options of `Backbone`. Each attention, then each compiled.
+
+    At toy sizes only the default attention is compiled, since it takes long.
+    """
+    plain = {attention: {"attention": attention} for attention in choices("attention")}
+    compiled = {
+        f"{name}_compile_{str(value).lower()}": {**options, "compile": value}
+        for value in choices("compile")[1:]
+        for name, options in list(plain.items())[: 1 if toy else None]
+    }
+    return plain | compiled
 
 
 class Step:
@@ -160,46 +204,75 @@ def their_loss(t5: T5ForConditionalGeneration, batch: Batch) -> Tensor:
 
 
 def groups(sizes: Sequence[Size], device: Device, rates: Mapping[str, float]) -> Iterator[Group]:
-    """Yield the measurements, by size and attention."""
+    """Yield the measurements, by size; the peers first."""
     for size in sizes:
-        for attention in ("sdpa", "eager"):
-            yield (
-                (size, attention),
-                partial(_prepare, size, attention, device, rates["matrix_tflop_per_s"]),
-            )
+        trainer = _Training(size, device, rates["matrix_tflop_per_s"], {})
+        for attention in PEERS:
+            yield (size, "transformers", attention), partial(trainer.prepare_theirs, attention)
+        for name, options in variants(device.toy).items():
+            yield (size, "ours", name), partial(trainer.prepare_ours, options)
 
 
-def _prepare(
-    size: Size, attention: Attention, device: Device, matrix_rate: float
-) -> dict[str, Callable[[], dict[str, float]]]:
-    with torch.device(device.kind):
-        t5 = random_backbone(size, attention, device).build()
-    model = CrossModalT5(CrossModalT5Config(t5.config.to_dict()), t5, {}).train()
-    optimizer = torch.optim.AdamW(t5.parameters(), lr=1e-4, fused=True)
-
-    measurements = {}
-    for kind, examples in make_examples(device).items():
-        for who, rows, loss in (
-            ("ours", examples.our_batches(), partial(our_loss, model)),
-            ("transformers", examples.their_batches(), partial(their_loss, t5)),
-        ):
-            step = Step(device, optimizer, [examples.batch(chosen) for chosen in rows], loss)
-            measurements[f"{kind}_{who}"] = partial(_measure, step, examples, t5.config, matrix_rate)
-    return measurements
+Measurements = dict[str, Callable[[], dict[str, float]]]
 
 
-def _measure(step: Step, examples: Examples, config: T5Config, matrix_rate: float) -> dict[str, float]:
-    step.device.free_memory()
-    seconds = step.device.measure_seconds(step, warmup=1, repeats=1 if step.device.toy else 3)
-    lengths = examples.lengths[np.concatenate(examples.our_batches())]
-    flops = sum(step_flops(config, *map(int, length)) for length in lengths) / seconds / 1e12
-    tokens = sum(batch.inputs.input_ids.numel() + batch.labels.numel() for batch in step.batches)
-    return {
-        "seconds": seconds,
-        "examples_per_s": len(lengths) / seconds,
-        "useful_bytes_per_s": int(lengths.sum()) / seconds,
-        "tokens_per_s": tokens / seconds,
-        "model_tflop_per_s": flops,
-        "share_of_matrix_rate": flops / matrix_rate,
-        **step.device.peak_memory(),
-    }
+@dataclass
+class _Training:
+    """Measures training at one size. `peers`: (attention, kind) -> seconds of transformers' step."""
+
+    size: Size
+    device: Device
+    matrix_rate: float
+    peers: dict[tuple[str, str], float]
+
+    def prepare_theirs(self, attention: str) -> Measurements:
+        t5 = plain_t5(self.size, self.device, attention)
+
+        def measure(kind: str, examples: Examples) -> dict[str, float]:
+            figures = self._measure(examples, examples.their_batches(), t5, partial(their_loss, t5))
+            self.peers[attention, kind] = figures["seconds"]
+            return figures
+
+        return {
+            kind: partial(measure, kind, examples) for kind, examples in make_examples(self.device).items()
+        }
+
+    def prepare_ours(self, options: dict[str, Any]) -> Measurements:
+        with torch.device(self.device.kind):
+            t5 = random_backbone(self.size, self.device, **options).build()
+        model = CrossModalT5(CrossModalT5Config(t5.config.to_dict()), t5, {}).train()
+
+        def measure(kind: str, examples: Examples) -> dict[str, float]:
+            figures = self._measure(examples, examples.our_batches(), t5, partial(our_loss, model))
+            for peer in PEERS:
+                if seconds := self.peers.get((peer, kind)):
+                    figures[f"ratio_to_transformers_{peer}"] = seconds / figures["seconds"]
+            return figures
+
+        return {
+            kind: partial(measure, kind, examples) for kind, examples in make_examples(self.device).items()
+        }
+
+    def _measure(
+        self,
+        examples: Examples,
+        batches: list[NDArray[np.int64]],
+        t5: T5ForConditionalGeneration,
+        loss: Callable[[Batch], Tensor],
+    ) -> dict[str, float]:
+        self.device.free_memory()
+        optimizer = torch.optim.AdamW(t5.parameters(), lr=1e-4, fused=True)
+        step = Step(self.device, optimizer, [examples.batch(rows) for rows in batches], loss)
+        seconds = self.device.measure_seconds(step, warmup=1, repeats=1 if self.device.toy else 3)
+        lengths = examples.lengths[np.concatenate(examples.our_batches())]
+        flops = sum(step_flops(t5.config, *map(int, length)) for length in lengths) / seconds / 1e12
+        tokens = sum(batch.inputs.input_ids.numel() + batch.labels.numel() for batch in step.batches)
+        return {
+            "useful_bytes_per_s": int(lengths.sum()) / seconds,
+            "seconds": seconds,
+            "examples_per_s": len(lengths) / seconds,
+            "tokens_per_s": tokens / seconds,
+            "model_tflop_per_s": flops,
+            "share_of_matrix_rate": flops / self.matrix_rate,
+            **self.device.peak_memory(),
+        }

@@ -1,10 +1,10 @@
-"""Texts of mixed lengths: the cost of padding, with batches by number, by length, and packed.
+"""Loading texts of mixed lengths: rate, padding and memory, with batches by number, by length, and packed.
 
 OMP_NUM_THREADS=2 python -m benchmarks.loader
 
-The loader reads short and long texts (30 to 1,500 bytes, log-uniform, like captions and documents), and a tiny T5
-trains on them. Useful bytes are input and target ids without padding. Loading is measured in a fresh process for each
-kind of batch: rate and memory without workers, then the private memory of two forked workers.
+The loader reads short and long texts (30 to 1,500 bytes, log-uniform, like captions and documents), in a fresh
+process for each kind of batch: rate, padding and memory without workers, then the private memory of two forked
+workers. Useful bytes are input and target ids without padding. `benchmarks.training` measures training on such texts.
 """
 
 import json
@@ -12,17 +12,13 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import psutil
-import torch
 
 from benchmarks.report import call_in_fresh_process, memory_mb, write_report
-from benchmarks.training import TINY
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.loading.loader import Loader
 from kebyt5_xm.data.loading.micro_batches import TrainingMicroBatches, TrainingOrders
@@ -30,42 +26,21 @@ from kebyt5_xm.data.order.mixture import Mixture
 from kebyt5_xm.data.order.plan import Plan
 from kebyt5_xm.data.order.steps import Budget, BudgetedSteps, CountedSteps, Steps
 from kebyt5_xm.data.sources.manifest_source import Manifest
-from kebyt5_xm.model.backbone import Backbone
-from kebyt5_xm.model.configuration import CrossModalT5Config
-from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.network import teacher_force, token_losses
 
 NUM_ROWS = 20_000
 SHORTEST, LONGEST = 30, 1500
 TARGET_BYTES = 40
 ROW_LENGTH = 1536
 MICRO_LENGTH = 8 * ROW_LENGTH
-NUM_LOADED, NUM_TRAINED = 400, 6
+NUM_LOADED = 400
 BATCHES_BETWEEN_SAMPLES = 8
-TURNS = 3
+KINDS = ("padded", "budgeted", "packed")
 
 
 def main() -> None:
-    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         write_rows(Path(folder))
-        kinds = make_steps(Path(folder))
-        figures: dict[str, Any] = {
-            name: call_in_fresh_process(measure_loading, Path(folder), name) for name in kinds
-        }
-        rates = dict.fromkeys(kinds, 0.0)
-        model = tiny_model()
-        batches = {
-            name: list(islice(make_loader(kind, mixture), NUM_TRAINED))
-            for name, (kind, mixture) in kinds.items()
-        }
-        for _ in range(TURNS):  # in turns, so that a change of load affects all kinds
-            for name, group in batches.items():
-                rates[name] = max(rates[name], useful_bytes_per_s(model, group))
-        for name, rate in rates.items():
-            figures[name]["trained_useful_bytes_per_s"] = rate
-    figures["ratio_budgeted_to_padded"] = rates["budgeted"] / rates["padded"]
-    figures["ratio_packed_to_padded"] = rates["packed"] / rates["padded"]
+        figures = {name: call_in_fresh_process(measure_loading, Path(folder), name) for name in KINDS}
     write_report("loader", figures)
 
 
@@ -137,21 +112,6 @@ def measure_worker_memory(kind: Steps, mixture: Mixture) -> float:
     for _ in range(NUM_LOADED):
         next(batches)
     return median(child.memory_full_info().uss / 1e6 for child in psutil.Process().children())
-
-
-def tiny_model() -> CrossModalT5:
-    backbone = Backbone(shape=TINY).build()
-    return CrossModalT5(CrossModalT5Config(backbone.config.to_dict()), backbone, {}).train()
-
-
-def useful_bytes_per_s(model: CrossModalT5, batches: list[Batch]) -> float:
-    """Return the useful bytes per second of forward and backward passes over `batches`."""
-    started = time.perf_counter()
-    for batch in (batch.to("cpu") for batch in batches):
-        logits = teacher_force(model, batch.inputs, batch.labels).logits
-        token_losses(logits, batch.labels).sum().backward()
-        model.zero_grad(set_to_none=True)
-    return sum(batch.num_ids for batch in batches) / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def write_report(name: str, figures: Mapping[str, Any], demanded: Mapping[str, f
         "figures": dict(figures),
         "demanded": dict(demanded or {}),
     }
-    rows = _flatten(figures)
+    rows = flatten(figures)
     unknown = set(report["demanded"]) - set(rows)
     assert not unknown, f"`demanded` names unknown figures: {sorted(unknown)}, figures are {sorted(rows)}"
     print(f"\n{name}: " + ", ".join(f"{key} {value}" for key, value in report["machine"].items()))
@@ -125,11 +125,12 @@ def _cpu() -> str:
         return platform.processor() or "unknown"
 
 
-def _flatten(figures: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(figures: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested figures as one mapping with keys `outer.inner`."""
     flat: dict[str, Any] = {}
     for key, value in figures.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

@@ -1,107 +1,95 @@
-"""A training step with sdpa and with eager attention, in bytes and model FLOP per second.
+"""Useful bytes trained a second on a CPU: `train.py` compared with transformers' T5.
 
-    python -m benchmarks.training                            CUDA: small, bf16; CPU: a tiny shape, fp32
-    python -m benchmarks.training --size base --batch 32     on a GPU
+python -m benchmarks.training
 
-A step is forward, backward and RMS-scaled AdamW on inputs of 1024 and targets of 189 ids (those of ByT5's
-denoising) on a GPU; shorter ones on a CPU.
+Two trainings, described in `benchmarks.training_data`: `mixed` (texts of mixed lengths) and `demo`. Every
+contestant is a process of its own that does full optimizer steps in fp32, data loading included. They take turns, and
+the best of three counts. Useful bytes are input and target ids without padding.
+
+- `ours_by_length`, `ours_packed`, `ours`: `train.py fit`, started as users start it;
+- `transformers_ATTENTION_BATCHES`: transformers, started as its users start it;
+- `transformers_ATTENTION_BATCHES_tuned`: transformers, with the variables that `train.py` sets for itself.
 """
 
-import argparse
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-import torch
+import torch  # noqa: F401 - its version belongs to the report
+import transformers  # noqa: F401
 
-from benchmarks.report import measure_seconds, write_report
-from kebyt5_xm.data.batch import Batch, Progress
-from kebyt5_xm.data.inputs import Inputs
-from kebyt5_xm.data.text.denoising import SpanDenoising
-from kebyt5_xm.model.backbone import SHAPES, Backbone
-from kebyt5_xm.model.configuration import CrossModalT5Config
-from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.flops import step_flops
-from kebyt5_xm.model.network import teacher_force, token_losses
-from kebyt5_xm.optimizers import RMSScaledAdamW
+from benchmarks import training_ours, training_peer
+from benchmarks.report import write_report
+from benchmarks.training_data import TINY, Sizes
+from benchmarks.turns import Contestant, plain_environment, wait_until_ready
 
-TINY = {"d_model": 128, "d_ff": 256, "num_heads": 4, "num_layers": 3, "num_decoder_layers": 2, "d_kv": 32}
-
-
-def random_batch(size: int, objective: SpanDenoising, device: str) -> Batch:
-    """Return random rows without padding, as denoising makes them."""
-    torch.manual_seed(0)
-    return Batch(
-        Inputs(
-            torch.randint(3, 248, (size, objective.inputs_length)),
-            torch.full((size,), objective.inputs_length),
-            full=True,
-        ),
-        labels=torch.randint(3, 248, (size, objective.targets_length)),
-        part=torch.zeros(size),
-        progress=Progress(num_targets=size * objective.targets_length),
-        num_ids=size * (objective.inputs_length + objective.targets_length),
-    ).to(device)
+TURNS = 3
+DEMANDED, DEMANDED_TUNED = 1.5, 1.2
+"""Ratios to the best peer as its users run it, and to the best peer with our variables."""
 
 
-class Step:
-    """One optimizer step of a fresh model."""
-
-    def __init__(self, backbone: Backbone, batch: Batch, device: str) -> None:
-        t5 = backbone.build()
-        self.config = t5.config
-        self.model = CrossModalT5(CrossModalT5Config(t5.config.to_dict()), t5, {})
-        self.model.to(torch.device(device))  # pyright: ignore[reportArgumentType] - its decorator hides `self`
-        self.optimizer = RMSScaledAdamW(self.model.parameters(), lr=1e-3)
-        self.batch = batch
-        self.device = device
-
-    def __call__(self) -> None:
-        batch = self.batch
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
-            logits = teacher_force(self.model, batch.inputs, batch.labels).logits
-        loss = token_losses(logits, batch.labels).sum() / batch.progress.num_targets
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
-
-def main(args: list[str] | None = None) -> None:
-    """Run the benchmark; see the top of this file."""
-    cuda = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
-    parser.add_argument("--size", choices=sorted(SHAPES), default="small" if cuda else None)
-    parser.add_argument("--batch", type=int, default=16 if cuda else 8, help="examples of a step")
-    parser.add_argument("--inputs-length", type=int, default=1024 if cuda else 256)
-    options = parser.parse_args([] if args is None else args)
-    device = "cuda" if cuda else "cpu"
-    objective = SpanDenoising(inputs_length=options.inputs_length)
-    batch = random_batch(options.batch, objective, device)
-    shape = None if options.size else TINY
-    steps = {
-        kind: Step(Backbone(size=options.size, shape=shape, attention=kind), batch, device)
-        for kind in ("sdpa", "eager")
-    }
-    times = measure_seconds(steps)
-    flops = options.batch * step_flops(
-        steps["sdpa"].config, objective.inputs_length, objective.targets_length
+def main() -> None:
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="training-benchmark-") as name:
+        folder = Path(name)
+        Sizes(TINY).write(folder)
+        for training in ("mixed", "demo"):
+            figures[training] = measure(folder, training)
+    demanded = {"ratio_ours_to_best_peer": DEMANDED, "ratio_ours_to_best_tuned_peer": DEMANDED_TUNED}
+    write_report(
+        "training",
+        figures,
+        {f"{training}.{ratio}": least for training in figures for ratio, least in demanded.items()},
     )
-    figures = {
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "size": options.size or "tiny",
-        "examples": options.batch,
-        "inputs_length": objective.inputs_length,
-        **{
-            kind: {"bytes_per_s": batch.num_ids / time, "model_tflop_per_s": flops / time / 1e12}
-            for kind, time in times.items()
-        },
-        "ratio_sdpa_to_eager": times["eager"] / times["sdpa"],
+
+
+def measure(folder: Path, training: str) -> dict[str, Any]:
+    """Return the figures of one training, `mixed` or `demo`."""
+    plain = plain_environment()
+    names: dict[str, training_ours.Batches] = (
+        {"ours": "demo"} if training == "demo" else {"ours_by_length": "by_length", "ours_packed": "packed"}
+    )
+    batches = ("demo",) if training == "demo" else ("random", "grouped")
+    ours = {name: Contestant(training_ours.command(folder, kind), plain) for name, kind in names.items()}
+    peers: dict[str, Contestant] = {}
+    try:
+        wait_until_ready(list(ours.values()))
+        settings = next(iter(ours.values())).settings
+        for attention in ("eager", "sdpa"):
+            for kind in batches:
+                command = training_peer.command(folder, attention, kind)
+                name = "_".join(("transformers", attention, *([] if kind == "demo" else [kind])))
+                peers[name] = Contestant(command, plain)
+                if kind != "random":  # far behind with any settings
+                    peers[f"{name}_tuned"] = Contestant(command, plain | settings)
+        wait_until_ready(list(peers.values()))
+        for turn in range(TURNS):
+            for name, contestant in {**ours, **peers}.items():
+                if turn == 0 or "random" not in name:
+                    contestant.turn()
+        return {"settings": settings, **summarize({name: c.best for name, c in {**ours, **peers}.items()})}
+    finally:
+        for contestant in (*ours.values(), *peers.values()):
+            contestant.close()
+
+
+def summarize(best: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Return the figures of all contestants, which are the best, and their ratios."""
+    rates = {name: figures["useful_bytes_per_s"] for name, figures in best.items()}
+    ours = max((name for name in rates if name.startswith("ours")), key=rates.__getitem__)
+    peers = [name for name in rates if not name.startswith("ours")]
+    tuned = max((name for name in peers if name.endswith("tuned")), key=rates.__getitem__)
+    plain = max((name for name in peers if not name.endswith("tuned")), key=rates.__getitem__)
+    return {
+        **best,
+        "best_of_ours": ours,
+        "best_peer": plain,
+        "best_tuned_peer": tuned,
+        "ratio_ours_to_best_peer": rates[ours] / rates[plain],
+        "ratio_ours_to_best_tuned_peer": rates[ours] / rates[tuned],
     }
-    if cuda:
-        figures["peak_memory_gb_of_both"] = torch.cuda.max_memory_allocated() / 1e9
-    write_report("training", figures)
 
 
 if __name__ == "__main__":
-    import sys
-
-    main(sys.argv[1:])
+    main()

@@ -14,6 +14,9 @@ from kebyt5_xm.commands.prompt import fill_prompt, parse_prompt
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.trust import add_trust_argument
 
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+"""Names on the command line, and torch's."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -38,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="choose among labels; give one for each label, and the probability of each is printed",
     )
     parser.add_argument("--device", default="cpu", help="device to compute on, such as cuda (cpu)")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="compute in fp32 or bf16 instead of the dtype of the file; int8 quantises the decoder, on a CPU alone",
+    )
     add_trust_argument(parser)
 
 
@@ -54,6 +62,10 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             "found --label with --num-beams, expected one of them: labels are scored, not searched"
         )
+    if args.dtype == "int8" and args.device != "cpu":
+        raise UserError(
+            f"found --dtype int8 with --device {args.device}, expected --device cpu: int8 runs there alone; use bf16"
+        )
     for _, path in given:
         if not Path(path).is_file():
             found = "a folder" if Path(path).is_dir() else "no file"
@@ -69,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     from kebyt5_xm.model.device import explain_out_of_memory, open_device
 
     device = open_device(args.device)
-    model = CrossModalT5.from_pretrained(args.model, trusted_modules=args.trust)
+    model = CrossModalT5.from_pretrained(args.model, trusted_modules=args.trust, dtype=DTYPES.get(args.dtype))
     parts = fill_prompt(found, given, lambda name: _modality(model, name))
     with explain_out_of_memory(device, "shorten the input, its length counts squared"):
         model = model.to(device)  # pyright: ignore[reportArgumentType]

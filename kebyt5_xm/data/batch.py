@@ -89,6 +89,9 @@ def collate(
 
     Each example is one row, or is appended to the row given by `packed_row`. Examples that are not `counted` get no
     labels: they keep shapes and ranks in step and enter no loss. Their causes are appended to `skipped`.
+
+    `Inputs.extents` are, in the order of positions, the row of each example, the start and stop of its input in the
+    row, and those of its target.
     """
     lengths = np.asarray([[len(example.input_ids), len(example.target_ids)] for example in examples])
     row = np.arange(len(examples)) if packed_row is None else packed_row
@@ -103,7 +106,7 @@ def collate(
         np.zeros_like(used),
         np.zeros(len(used), dtype=np.int64),
     )  # where each row's next example begins
-    starts = np.zeros(len(examples), dtype=np.int64)
+    extents = np.zeros((len(examples), 5), dtype=np.int64)
     for n, example in enumerate(examples):
         r = row[n]
         (start, target_start), (end, target_end) = first[r], first[r] + lengths[n]
@@ -113,19 +116,20 @@ def collate(
         number[r] += 1
         segments[r, start:end] = target_segments[r, target_start:target_end] = number[r]
         target_part[r, target_start:target_end] = part[n]
-        starts[n], first[r] = start, (end, target_end)
+        extents[n], first[r] = (r, start, end, target_start, target_end), (end, target_end)
     counted = np.asarray([example.counted for example in examples])
     found = [(int(p), e.skipped) for p, e in zip(part, examples, strict=True) if e.skipped is not None]
     packing = None
     if packed_row is not None:
         packing = Packing(torch.from_numpy(segments), torch.from_numpy(target_segments))
-    media = _group_media(examples, row, starts, interfaces)
+    media = _group_media(examples, row, extents[:, 1], interfaces)
     return Batch(
         Inputs(
             torch.from_numpy(input_ids),
             torch.from_numpy(used[:, 0].astype(np.int32)),
             full=bool((used[:, 0] == input_ids.shape[1]).all()),
             packing=packing,
+            extents=extents[np.argsort(row, kind="stable")],
             media=media,
         ),
         torch.from_numpy(labels),

@@ -111,30 +111,18 @@ class MediaGroup(Tensors):
 class Packing(Tensors):
     """The number of the example at every position of a packed row, from 1; 0 is padding.
 
-    Encoder self-attention, decoder self-attention and cross-attention each get their own mask, and decoder inputs are
-    shifted for each example. T5's relative bias needs no change: it depends on distance alone. So a packed row gives
-    the same results as its examples in separate rows, to floating-point tolerance.
+    Encoder self-attention, decoder self-attention and cross-attention see the positions of one example, and decoder
+    inputs are shifted for each example. T5's relative bias needs no change: it depends on distance alone. So a packed
+    row gives the same results as its examples in separate rows, to floating-point tolerance.
     """
 
     segments: Tensor  # [B, S]
     target_segments: Tensor  # [B, T]
 
-    def encoder_mask(self) -> Tensor:
-        """Return [B, 1, S, S] bool: query and key are in one example. Padding sees padding, so no row is empty."""
-        return (self.segments[:, :, None] == self.segments[:, None, :])[:, None]
-
-    def decoder_mask(self) -> Tensor:
-        """Return [B, 1, T, T] bool: query and key are in one example, and the key is not later."""
-        segments = self.target_segments
-        causal = torch.ones(
-            segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device
-        ).tril()
-        return ((segments[:, :, None] == segments[:, None, :]) & causal)[:, None]
-
-    def cross_mask(self) -> Tensor:
-        """Return [B, 1, T, S] bool: query and key are in one example. Padding has no loss and sees everything."""
-        targets = self.target_segments[:, :, None]
-        return ((targets == self.segments[:, None, :]) | (targets == 0))[:, None]
+    @property
+    def cross_segments(self) -> Tensor | None:
+        """The segment of the encoder [B, T] that each decoder position sees; None for segment 1."""
+        return self.target_segments
 
     def shift_right(self, labels: Tensor) -> Tensor:
         """Return the decoder inputs [B, T]: PAD, the start id, then the labels, for each example."""
@@ -152,6 +140,7 @@ class Inputs(Tensors):
     lengths: Tensor  # [B] encoder positions in use
     full: bool = False  # True if no row is padded: no mask is needed
     packing: Packing | None = None  # if rows hold several examples
+    extents: NDArray[np.int64] | None = None  # [N, 5] of each example, on the host: see `collate`
     media: list[MediaGroup] = field(default_factory=list)  # one entry for each encoder call
 
     def attention_mask(self) -> Tensor | None:

@@ -55,7 +55,7 @@ class Backbone:
         shape: d_model, d_ff, num_heads, num_layers, num_decoder_layers and d_kv (default 64). Overrides
             entries of `size`; a complete `shape` needs no `size`.
         dropout: rate in both stacks. T5 1.1 and ByT5 were pretrained with 0; 0.1 is usual in fine-tuning.
-        attention: transformers' implementation; `eager` keeps attention weights and is slower.
+        attention: `sdpa` is torch's kernels; `eager` is transformers' own, which can return attention weights.
         frozen: no parameter of the backbone trains.
         gradient_checkpointing: recompute activations in the backward pass, for less memory.
 
@@ -120,9 +120,7 @@ class Backbone:
                 f"weights '{self.weights}' differ from `size` and `shape`: {', '.join(differences)}; leave `size` "
                 "and `shape` out, or give other weights"
             )
-        config = t5_config({**fields, "dropout_rate": self.dropout})
-        config._attn_implementation = self.attention
-        return config
+        return t5_config({**fields, "dropout_rate": self.dropout})
 
     def _pretrained_fields(self, source: Pretrained | None) -> dict[str, Any]:
         assert self.weights is not None
@@ -161,7 +159,7 @@ class Backbone:
     def _build_from_scratch(self) -> "T5ForConditionalGeneration":
         from torch import nn
 
-        model = t5(self.config())
+        model = t5(self.config(), self.attention)
         # transformers gives an untied head std 1 and so a first loss near 110 nats; T5 1.1 itself divides the
         # variance by the fan-in (mesh TensorFlow's dense layers; transformers #26441, t5x #1477).
         nn.init.normal_(model.lm_head.weight, std=model.config.d_model**-0.5)
@@ -174,6 +172,6 @@ class Backbone:
     def build_from(self, source: Pretrained) -> "T5ForConditionalGeneration":
         """Return the model with the weights of `source`, the opened `weights`."""
         assert self.weights is not None
-        model = without_weights(self.config(source))
+        model = without_weights(self.config(source), self.attention)
         load_state(model, source.tensors(), self.weights)
         return model

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.decoding.arguments import parse_generation
+from kebyt5_xm.model.decoding.int8 import quantize_decoder
 from kebyt5_xm.model.hub_arguments import (
     LOAD_REMEDIES,
     SAVE_REMEDIES,
@@ -48,7 +50,9 @@ class CrossModalT5(CrossModalNetwork):
         Args:
             segments: as `CrossModalProcessor` takes them.
             labels: the answer is then the most probable of these (see `classify`).
-            generate_kwargs: arguments of `generate`; by default greedy, with at most `MAX_NEW_TOKENS`.
+            generate_kwargs: arguments of `generate`; by default greedy, with at most `MAX_NEW_TOKENS`. Those in
+                `kebyt5_xm.model.decoding.arguments.DEFAULTS` are decoded here, several times as fast; any other
+                leaves the whole call to transformers. `generator`, a torch.Generator, seeds `do_sample=True`.
 
         Raises `UserError` as the processor and `classify` do.
         """
@@ -60,8 +64,16 @@ class CrossModalT5(CrossModalNetwork):
             return best if isinstance(found, list) else best[0]
         if not {"max_length", "max_new_tokens", "generation_config"} & generate_kwargs.keys():
             generate_kwargs["max_new_tokens"] = MAX_NEW_TOKENS
-        output = self.generate(**self._inputs(segments), **generate_kwargs)  # pyright: ignore
-        ids = output if isinstance(output, Tensor) else output.sequences
+        inputs = self._inputs(segments)
+        generation = parse_generation(self.generation_config, generate_kwargs)
+        if generation is None:
+            output = self.generate(**inputs, **generate_kwargs)  # pyright: ignore
+            ids = output if isinstance(output, Tensor) else output.sequences
+        else:
+            with torch.no_grad():
+                states = self.encode(**inputs).last_hidden_state
+            assert states is not None
+            ids = generation(self, states, inputs["attention_mask"])
         texts = [decode(row) for row in ids.cpu().numpy()]
         return texts if len(texts) > 1 or self.processor.is_batch(segments) else texts[0]
 
@@ -137,7 +149,8 @@ class CrossModalT5(CrossModalNetwork):
             pretrained_model_name_or_path: an export or a hub id of one, a plain byte-level T5, a run, or one
                 checkpoint of a run.
             trusted_modules: packages, besides this project's own, whose classes may be imported.
-            dtype: bfloat16 or float32 instead of the saved one; `torch_dtype` is its older name.
+            dtype: bfloat16 or float32 instead of the saved one; int8 quantises the decoder's weights, on a CPU and
+                for answers and labels alone. `torch_dtype` is its older name.
             device_map: one device instead of the CPU.
             local_files_only: use no network; a hub id is then looked up in the local cache alone.
             others: transformers' other arguments; they are refused, and the error names the alternative.
@@ -147,6 +160,13 @@ class CrossModalT5(CrossModalNetwork):
         refuse_unknown("from_pretrained", others, LOAD_REMEDIES)
         wanted, device = parse_dtype(dtype, torch_dtype), parse_device_map(device_map)
         model = load(cls, os.fspath(pretrained_model_name_or_path), trusted_modules, local_files_only)
+        if wanted == torch.int8:
+            if device is not None and device.type != "cpu":
+                raise UserError(
+                    f"found dtype int8 for '{device}', expected a CPU: int8 runs there alone; use dtype='bfloat16'"
+                )
+            quantize_decoder(model)
+            return model
         if wanted is not None:
             model = model.to(wanted)  # pyright: ignore[reportArgumentType]
         return model if device is None else model.to(device)  # pyright: ignore[reportArgumentType]

@@ -21,8 +21,8 @@ LOAD_REMEDIES = {
     "use_auth_token": "log in with `hf auth login`, or set HF_TOKEN",
     "subfolder": "give the folder itself",
     "variant": "`kebyt5-xm export --dtype` chooses the precision of the file, dtype= that of the model",
-    "quantization_config": "quantise the loaded model with torch.ao, or the text export with its own tools",
-    "load_in_8bit": "quantise the loaded model with torch.ao, or the text export with its own tools",
+    "quantization_config": "dtype='int8' quantises the decoder on a CPU",
+    "load_in_8bit": "dtype='int8' quantises the decoder on a CPU",
     "load_in_4bit": "quantise the loaded model with torch.ao, or the text export with its own tools",
     "attn_implementation": "model.backbone.attention of the recipe chooses it in training; a loaded model has sdpa",
     "config": "make the model with CrossModalT5(config) instead",
@@ -55,7 +55,9 @@ def refuse_unknown(function: str, given: dict[str, Any], remedies: dict[str, str
 
 
 def parse_dtype(dtype: Any, torch_dtype: Any) -> torch.dtype | None:
-    """Return the requested dtype; None for the dtype of the file. Raises `UserError`."""
+    """Return the requested dtype, `torch.int8` for an int8 decoder; None for the dtype of the file. Raises
+    `UserError`.
+    """
     if dtype is not None and torch_dtype is not None and dtype != torch_dtype:
         raise UserError(
             f"found dtype={dtype!r} and torch_dtype={torch_dtype!r}, which are the same argument; give one of them"
@@ -66,9 +68,10 @@ def parse_dtype(dtype: Any, torch_dtype: Any) -> torch.dtype | None:
     found = (
         getattr(torch, requested.removeprefix("torch."), None) if isinstance(requested, str) else requested
     )
-    if found not in (torch.float32, torch.bfloat16):
+    if found not in (torch.float32, torch.bfloat16, torch.int8):
         raise UserError(
-            f"found dtype={requested!r}, expected torch.bfloat16, torch.float32 or 'auto' (float16 overflows in a T5)"
+            f"found dtype={requested!r}, expected torch.bfloat16, torch.float32, torch.int8 (the decoder, on a CPU) "
+            "or 'auto' (float16 overflows in a T5)"
         )
     return found
 

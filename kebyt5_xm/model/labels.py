@@ -9,35 +9,23 @@ Letters in shapes: B rows, L labels, N decoder positions of all labels, S encode
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutput
 
-from kebyt5_xm.data.inputs import Packing
 from kebyt5_xm.data.sources.words import check_labels
+from kebyt5_xm.model.decoding.decoder import Decoder
+from kebyt5_xm.model.decoding.opening import open_decoder
 from kebyt5_xm.model.network import CrossModalNetwork
-from kebyt5_xm.vocabulary import EOS_ID, encode
+from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
 
 MAX_POSITIONS = 4096
 """Decoder positions that are scored in one row."""
 MAX_PAIRS = 1 << 24
 """Pairs of positions in one call of the decoder, over all its rows. Attention holds one number per head for each:
 0.8 GB with the twelve heads of `base` in fp32."""
-
-
-@dataclass
-class LabelPacking(Packing):
-    """Labels in one decoder row; each attends to itself and to the whole encoder row, not to other labels.
-
-    `segments` [B, S] is 1 at the valid encoder positions, 0 at padding.
-    """
-
-    def cross_mask(self) -> Tensor:
-        return (self.segments != 0)[:, None, None].expand(-1, -1, self.target_segments.shape[1], -1)
 
 
 class LabelScorer:
@@ -64,14 +52,16 @@ class LabelScorer:
         limit = MAX_POSITIONS
         while limit > 1 and not everywhere(num_rows * limit * max(limit, num_states) <= MAX_PAIRS):
             limit //= 2
+        decoder = open_decoder(model, states, attention_mask)
         scores = []
         for first, last in self._chunks(limit):
             chunk = self._ids[first:last]
             # A single label of more than `limit` positions gets fewer rows.
             rows = max(1, num_rows * limit**2 // max(limit, sum(map(len, chunk))) ** 2)
-            masks = [None] * num_rows if attention_mask is None else attention_mask.split(rows)
-            parts = zip(states.split(rows), masks, strict=False)
-            scores.append(torch.cat([self._scores(model, part, mask, chunk) for part, mask in parts]))
+            parts = [(begin, min(begin + rows, num_rows)) for begin in range(0, num_rows, rows)]
+            scores.append(
+                torch.cat([self._scores(decoder.select(*part), part[1] - part[0], chunk) for part in parts])
+            )
         return torch.cat(scores, dim=1).log_softmax(dim=1)
 
     def _chunks(self, limit: int) -> list[tuple[int, int]]:
@@ -84,20 +74,14 @@ class LabelScorer:
             size += len(ids)
         return [*chunks, (first, len(self._ids))]
 
-    def _scores(
-        self, model: CrossModalNetwork, states: Tensor, attention_mask: Tensor | None, label_ids: list[Any]
-    ) -> Tensor:
-        device, rows = states.device, len(states)
+    def _scores(self, decoder: Decoder, num_rows: int, label_ids: list[Any]) -> Tensor:
+        device = decoder.device
         labels = torch.from_numpy(np.concatenate(label_ids)).to(device)  # [N]
-        segment = torch.repeat_interleave(torch.tensor([len(ids) for ids in label_ids])).to(device) + 1  # [N]
-        valid = torch.ones(states.shape[:2], device=device) if attention_mask is None else attention_mask
-        packing = LabelPacking(valid.long(), segment.expand(rows, -1))
-        targets = labels.expand(rows, -1)
-        logits = model(
-            encoder_outputs=BaseModelOutput(states),  # pyright: ignore[reportArgumentType]
-            decoder_input_ids=packing.shift_right(targets),
-            packing=packing,
-        ).logits
+        segment = torch.repeat_interleave(torch.tensor([len(ids) for ids in label_ids])).to(device)  # [N]
+        starts = torch.cat([segment.new_ones(1), segment.diff()]) > 0
+        shifted = labels.roll(1).masked_fill(starts, PAD_ID)  # T5 starts with the pad id
+        targets = labels.expand(num_rows, -1)
+        logits = decoder.packed_logits(shifted.expand(num_rows, -1), segment)
         log_probabilities = logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]  # [B, N]
-        scores = torch.zeros(rows, len(label_ids), device=device)
-        return scores.index_add(1, segment - 1, log_probabilities)
+        scores = torch.zeros(num_rows, len(label_ids), device=device)
+        return scores.index_add(1, segment, log_probabilities)

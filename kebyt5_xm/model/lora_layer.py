@@ -40,6 +40,14 @@ class LoRALinear(lora.Linear):
         """The adapted layer, which peft calls and whose weight it reads."""
         return self._modules.get("base_layer") or _PlainLayer(self)
 
+    def merged_weight(self) -> Tensor:
+        """Return the weight [out, in] that the layer acts with, the update added unless it is merged already."""
+        weight = self._parameters["weight"]
+        assert weight is not None
+        if self.merged or self.disable_adapters:
+            return weight
+        return weight + self.get_delta_weight(ADAPTER_NAME)
+
 
 class _PlainLayer:
     """The plain layer of a `LoRALinear`. It reads the owner's parameters at each use: sharding replaces them."""

@@ -6,7 +6,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedModel, T5ForConditionalGeneration
@@ -16,50 +17,16 @@ from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.adapters.adapter import scale_ratio
 from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.data.inputs import Inputs, MediaGroup, Packing
-from kebyt5_xm.encoder import Encoded, Encoder, length_mask
+from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.model.attention.packed_and_slots import check_attention, decode_packed, zero_bias_at_slots
+from kebyt5_xm.model.attention.interface import refuse_eager, takes_patterns
+from kebyt5_xm.model.attention.teacher_forcing import decode, encoder_patterns
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
+from kebyt5_xm.model.modality_module import ModalityModule
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.splice import Unchecked, slot_positions, splice
 from kebyt5_xm.model.t5 import t5, t5_config
 from kebyt5_xm.vocabulary import PAD_ID
-
-
-class ModalityModule(nn.Module):
-    """The weights of one modality."""
-
-    encoder_changed: bool = False
-    """True if LoRA or a loaded file gave the encoder other weights than its constructor does."""
-
-    def __init__(self, encoder: Encoder, adapter: Adapter) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.adapter = adapter
-
-    def forward(self, prepared: Tensor, lengths: Tensor, encoded: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the vectors [N, M, D] of N media and their mask [N, M]; valid vectors (mask True) come first.
-
-        `prepared` is the encoder's input. With `encoded` it is features from a cache: [N, F, W], the first `lengths`
-        valid, or a grid [N, R, C, W].
-        """
-        if not encoded:
-            return self._adapt(self.encoder(prepared, lengths))
-        if prepared.ndim == 4:
-            return self._adapt(Encoded.full(prepared.flatten(1, 2), (prepared.shape[1], prepared.shape[2])))
-        return self._adapt(Encoded(prepared, length_mask(lengths, prepared.shape[1])))
-
-    def _adapt(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
-        return self.adapter(encoded.features, encoded.mask, encoded.grid)
-
-    def dummy(self, device: torch.device) -> Tensor:
-        """Return 0 x the output for the dummy input: a rank without input gives every weight a zero gradient by
-        it.
-        """
-        prepared, lengths = self.encoder.dummy()
-        # Through __call__: ZeRO-3 needs the same sequence of module calls on all ranks.
-        vectors, _ = self(prepared.to(device), lengths.to(device))
-        return vectors.sum() * 0.0
 
 
 class CrossModalEncoder(nn.Module):
@@ -89,7 +56,7 @@ class CrossModalEncoder(nn.Module):
 
 
 class CrossModalNetwork(PreTrainedModel, GenerationMixin):
-    """An encoder-decoder over bytes and media. Without modalities its outputs are exactly those of its backbone.
+    """An encoder-decoder over bytes and media. Without modalities its outputs are those of its backbone.
 
     Args:
         config: the configuration of backbone and modalities.
@@ -123,7 +90,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         self.scale_ratios: dict[str, Tensor] = {}
         self.unchecked: Unchecked | None = None  # set where training must not wait for a GPU
         if config.slot_bias == "zero":
-            zero_bias_at_slots(self.backbone)
+            refuse_eager(self.backbone, "slot_bias: zero")
 
     # -- encoding -------------------------------------------------------------------------------------
 
@@ -133,10 +100,13 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         media: list[MediaGroup] | None = None,
         idle_modalities: Mapping[str, int] | None = None,
+        packing: Packing | None = None,
+        extents: NDArray[np.int64] | None = None,
     ) -> BaseModelOutput:
         """Return the encoder's states [B, S, D] for byte ids [B, S], PAD at every slot, and the media of the slots.
 
-        `attention_mask` is [B, S], or [B, 1, S, S] bool where rows are packed.
+        `attention_mask` [B, S] marks the valid ids, None for all; `packing`, of packed rows, takes its place.
+        `extents` (see `Inputs`) tell the same on the host, so that nothing waits for the device.
         `idle_modalities` is how many more times each modality's encoder runs, on its dummy, so that it runs equally
         often on every rank.
         """
@@ -154,10 +124,13 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
                     embedded = splice(embedded, vectors, mask, group, unchecked)
             for _ in range(idle.get(name, 0)):
                 embedded = embedded + self.modality(name).dummy(embedded.device).to(embedded.dtype)
-        extra = {}
+        if not takes_patterns(self.backbone):
+            return self.backbone.encoder(inputs_embeds=embedded, attention_mask=attention_mask)
+        slots = None
         if self.config.slot_bias == "zero":
-            extra["slots"] = slot_positions(input_ids.shape, media, input_ids.device)
-        return self.backbone.encoder(inputs_embeds=embedded, attention_mask=attention_mask, **extra)
+            slots = slot_positions(input_ids.shape, media, input_ids.device)
+        patterns = encoder_patterns(attention_mask, packing, slots, extents)
+        return self.backbone.encoder(inputs_embeds=embedded, patterns=patterns)
 
     def modality(self, name: str) -> ModalityModule:
         """Return the weights of a modality; raise `UserError` if the model has none of that name."""
@@ -198,39 +171,50 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         idle_modalities: Mapping[str, int] | None = None,
         packing: Packing | None = None,
+        extents: NDArray[np.int64] | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Return transformers' Seq2SeqLMOutput: logits [B, T, V], the loss if `labels` [B, T] are given.
 
         Pass `input_ids` [B, S] and `media`, or the `encoder_outputs` of an earlier call, with `attention_mask`
         [B, S] in either case. If rows hold several examples each, pass their `packing` instead of the mask and
-        `decoder_input_ids` from `packing.shift_right`; there is no loss then. The other arguments are T5's.
+        `decoder_input_ids` from `packing.shift_right`; there is no loss then. `extents` are those of `Inputs`. The
+        other arguments are T5's.
         """
         if packing is not None:
-            assert decoder_input_ids is not None
-            check_attention(self.backbone.config._attn_implementation)
-            if encoder_outputs is None:
-                assert input_ids is not None
-                encoder_outputs = self.encode(input_ids, packing.encoder_mask(), media, idle_modalities)
-            states = encoder_outputs[0]
-            logits = decode_packed(self.backbone, states, decoder_input_ids, packing)
-            return Seq2SeqLMOutput(logits=logits, encoder_last_hidden_state=states)
+            refuse_eager(self.backbone, "packing")
         if encoder_outputs is None:
             assert input_ids is not None
-            encoder_outputs = self.encode(input_ids, attention_mask, media, idle_modalities)
+            encoder_outputs = self.encode(input_ids, attention_mask, media, idle_modalities, packing, extents)
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.shift_right(labels)
-        output = self.backbone(
-            attention_mask=attention_mask,
-            encoder_outputs=encoder_outputs,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-            **kwargs,
-        )
+        if packing is not None or self._is_teacher_forced(labels, decoder_attention_mask, kwargs):
+            assert decoder_input_ids is not None
+            states = encoder_outputs[0]
+            logits = decode(self.backbone, states, decoder_input_ids, attention_mask, packing, extents)
+            output = Seq2SeqLMOutput(logits=logits, encoder_last_hidden_state=states)
+        else:
+            output = self.backbone(
+                attention_mask=attention_mask,
+                encoder_outputs=encoder_outputs,
+                decoder_input_ids=decoder_input_ids,
+                decoder_attention_mask=decoder_attention_mask,
+                **kwargs,
+            )
         if labels is not None:
+            assert output.logits is not None
             losses = token_losses(output.logits, labels)
             output["loss"] = losses.sum() / (labels != IGNORE_INDEX).sum()
         return output
+
+    def _is_teacher_forced(
+        self, labels: Tensor | None, decoder_attention_mask: Tensor | None, others: dict[str, Any]
+    ) -> bool:
+        """Return whether a call asks for logits alone, without a cache or anything else of transformers' T5."""
+        use_cache = others.get("use_cache")
+        has_others = any(value is not None for name, value in others.items() if name != "use_cache")
+        is_plain = decoder_attention_mask is None and not has_others and takes_patterns(self.backbone)
+        return is_plain and (use_cache is False or (use_cache is None and labels is not None))
 
     def shift_right(self, labels: Tensor) -> Tensor:
         """Return the decoder inputs [B, T] of `labels` [B, T]: shifted by one, after the start id."""
@@ -281,6 +265,7 @@ def teacher_force(
         attention_mask=mask,
         media=inputs.media,
         packing=inputs.packing,
+        extents=inputs.extents,
         decoder_input_ids=(inputs.packing or model).shift_right(labels),
         idle_modalities=idle_modalities,
         use_cache=False,

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import T5Config, T5ForConditionalGeneration
 
+    from kebyt5_xm.model.attention.interface import Implementation
+
 EMBEDDING_ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 """Other names of `shared.weight`, present in some files."""
 
@@ -88,26 +90,28 @@ def saved_config(config: "T5Config") -> dict[str, Any]:
     }
 
 
-def t5(config: "T5Config") -> "T5ForConditionalGeneration":
+def t5(config: "T5Config", attention: "Implementation" = "sdpa") -> "T5ForConditionalGeneration":
     """Return a T5 in which both stacks share the embedding and the head does not, with the modules of `fuse`."""
     from transformers import T5ForConditionalGeneration
 
+    from kebyt5_xm.model.attention.interface import use
     from kebyt5_xm.model.fused_blocks import fuse
 
     assert not config.tie_word_embeddings, "make the config with t5_config"
     model = T5ForConditionalGeneration(config)
     model.set_input_embeddings(model.shared)  # transformers gives each stack its own if untied
-    assert model.lm_head.weight is not model.shared.weight
+    use(model, attention)
     fuse(model)
+    assert model.lm_head.weight is not model.shared.weight
     return model
 
 
-def without_weights(config: "T5Config") -> "T5ForConditionalGeneration":
+def without_weights(config: "T5Config", attention: "Implementation" = "sdpa") -> "T5ForConditionalGeneration":
     """Return the T5 of `t5` on the meta device: names and shapes, no memory."""
     import torch
 
     with torch.device("meta"):
-        return t5(config)
+        return t5(config, attention)
 
 
 def load_state(model: "T5ForConditionalGeneration", tensors: "dict[str, Tensor]", weights: str) -> None:

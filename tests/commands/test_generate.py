@@ -136,7 +136,15 @@ def test_the_command_answers_as_the_model_does(run, exported, model, tmp_path, c
     export_backbone(model.backbone, plain, denoising={}, card="")
     cli.run("generate", [str(plain), "--prompt", "나라", "--max-length", "7"])
     assert capsys.readouterr().out == model.answer("나라", max_new_tokens=7) + "\n"
+    for dtype, name in (("fp32", "float32"), ("bf16", "bfloat16"), ("int8", "int8")):
+        expected = CrossModalT5.from_pretrained(plain, dtype=name).answer("나라", max_new_tokens=7)
+        cli.run("generate", [str(plain), "--prompt", "나라", "--max-length", "7", "--dtype", dtype])
+        assert capsys.readouterr().out == f"{expected}\n"
     refused = [
+        (
+            [str(plain), "--prompt", "x", "--dtype", "int8", "--device", "cuda"],
+            "found --dtype int8 with --device cuda, expected --device cpu.*use bf16",
+        ),
         ([str(plain), "--image", str(image)], "no modality 'image'.*takes text alone"),
         ([str(plain)], "neither a --prompt nor a file"),
         ([str(plain), "--image", "gone.png"], "found no file 'gone.png'"),

@@ -3,17 +3,17 @@
 `make demo` and `make test` are what continuous integration runs.
 """
 
-import json
 import pkgutil
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from pages import ROOT, WORDS, blocks, execute, write_checkpoint, write_media
+
+from benchmarks import readme
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -72,64 +72,14 @@ def test_an_encoder_takes_less_than_thirty_lines() -> None:
 def test_the_korean_readme_has_the_same_code() -> None:
     korean = (ROOT / "README.ko.md").read_text(encoding="utf-8")
     assert blocks(korean) == blocks(README)
-    assert table(korean) == table(README)
 
 
-def table(text: str) -> list[list[str]]:
-    """Return the numbers of each row of the last table of a page."""
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    last = len(rows) - rows[::-1].index("|---|---|---|")
-    return [re.findall(r"\d[\d.,]*", row) for row in rows[last:]]
-
-
-def figures(name: str) -> dict[str, Any]:
-    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["figures"]
-
-
-def measured_rows() -> list[str]:
-    """Return the rows of README's table of results, with the figures of the benchmarks' files."""
-    encoding, denoising, store = figures("bytes")["documents"], figures("denoising"), figures("store")
-    memory = {kind: store["memory"][kind]["4_gb"]["resident_growth_mb"] for kind in ("store", "memmap")}
-    lines, loader = figures("manifest")["json_lines"], figures("loader")
-    trained = {kind: loader[kind]["trained_useful_bytes_per_s"] for kind in ("padded", "budgeted")}
-    return [
-        f"| text to byte ids | {encoding['encode_mb_per_s']:,.0f} MB/s | "
-        f"{encoding['ByT5Tokenizer_mb_per_s']:.2f} MB/s, `ByT5Tokenizer` "
-        f"({encoding['ratio_encode_to_ByT5Tokenizer']:.0f}x) |",
-        "| span denoising, inputs of 1024, batch 64, one core | "
-        f"{denoising['byte_boundaries']['examples_per_s_at_batch_64']:,.0f} examples/s | "
-        f"{denoising['collator_examples_per_s']:,.0f} examples/s, a per-example collator "
-        f"({denoising['ratio_byte_batch_64_to_collator']:.1f}x) |",
-        f"| memory resident after random reads of a 4 GB store | {memory['store']:.1f} MB | "
-        f"{memory['memmap']:,.0f} MB, a memory map |",
-        "| 4 GB store to denoised tensors, in the loading process | "
-        f"{store['tensors']['4_gb']['examples_per_s_in_process']:,.0f} examples/s | "
-        f"{store['tensors']['4_gb']['examples_per_s_from_1_worker']:,.0f} examples/s from one worker |",
-        f"| opening an indexed manifest of 10,000,000 rows | {lines['opening_ms']:.1f} ms, "
-        f"{lines['private_growth_mb_of_opening']:.1f} MB | {lines['indexing_s']:.1f} s, indexing it once |",
-        "| useful bytes trained, texts of 30 to 1,500 bytes, tiny T5: batches by length | "
-        f"{trained['budgeted']:,.0f} bytes/s | {trained['padded']:,.0f} bytes/s, padded in the plan's order "
-        f"({loader['ratio_budgeted_to_padded']:.1f}x) |",
-        "| private memory of one data worker, loading them | "
-        f"{loader['budgeted']['private_mb_of_a_worker']:.1f} MB | |",
-    ]
-
-
-def test_results_equal_the_measured_ones() -> None:
-    missing = [row for row in measured_rows() if row not in README]
-    assert not missing, "README's table of results lacks:\n" + "\n".join(missing)
-
-
-def test_padding_shares_equal_the_measured_ones() -> None:
-    loader = figures("loader")
-    words = " ".join((ROOT / "docs" / "data.md").read_text(encoding="utf-8").split())
-    padded, budgeted, packed = (loader[kind]["padding_share"] for kind in ("padded", "budgeted", "packed"))
-    assert (
-        f"{padded:.0%} of the positions hold nothing in the plan's order, {budgeted:.0%} by length" in words
+@pytest.mark.parametrize("name", readme.PAGES)
+def test_results_equal_the_measured_ones(name: str) -> None:
+    page = (ROOT / name).read_text(encoding="utf-8")
+    assert page.splitlines() == readme.updated(name, page).splitlines(), (
+        "run `python -m benchmarks.readme --write`"
     )
-    assert f"by length and {packed:.0%} packed" in words
-    ratios = [loader[f"ratio_{kind}_to_padded"] for kind in ("budgeted", "packed")]
-    assert "trains {:.1f}x those of the plan's order, packed {:.1f}x".format(*ratios) in words
 
 
 @pytest.mark.parametrize(

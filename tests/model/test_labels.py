@@ -85,9 +85,9 @@ def test_ranks_agree_on_the_number_of_labels_per_call(model, monkeypatch) -> Non
     monkeypatch.setattr(
         LabelScorer,
         "_scores",
-        lambda self, m, s, a, ids: calls.append(1) or s.new_zeros(len(s), len(ids)),
+        lambda self, decoder, rows, ids: calls.append(1) or torch.zeros(rows, len(ids)),
     )
-    scorer, states = LabelScorer(LABELS), torch.zeros(3, 5, 7)
+    scorer, states = LabelScorer(LABELS), torch.zeros(3, 5, model.config.backbone["d_model"])
     scorer.log_probabilities(model, states, None)
     assert len(calls) == 1
     asked = iter([False] * 9)

@@ -16,6 +16,8 @@ from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.adapter_folder import save_adapter
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.decoding import open_decoder
+from kebyt5_xm.model.decoding.fast import FastDecoder
 from kebyt5_xm.model.lora import LORA_SUFFIXES, LoRA, merge_updates
 from kebyt5_xm.model.lora_layer import merge
 from kebyt5_xm.model.modality import Modality, cache_folder
@@ -309,3 +311,21 @@ def test_a_layer_uses_weights_that_sharding_replaced() -> None:
     layer.weight = nn.Parameter(layer.weight * 2, requires_grad=False)
     torch.testing.assert_close(layer(x), before * 2)  # B is zero
     torch.testing.assert_close(twin(x), before)
+
+
+def test_decoding_includes_the_updates() -> None:
+    model = trained(built(EVERYWHERE))
+    states, ids = torch.randn(2, 5, SHAPE["d_model"]), torch.tensor([[0, 70, 80], [0, 90, 3]])
+
+    def expected() -> torch.Tensor:
+        with torch.no_grad():
+            return model(encoder_outputs=(states,), decoder_input_ids=ids).logits
+
+    plain = open_decoder(built(), states, None).step(ids)
+    decoder = open_decoder(model, states, None)
+    assert isinstance(decoder, FastDecoder)
+    found = decoder.step(ids)
+    torch.testing.assert_close(found, expected(), atol=1e-4, rtol=1e-4)
+    assert (found - plain).abs().max() > 0.01
+    merge(model)
+    torch.testing.assert_close(open_decoder(model, states, None).step(ids), expected(), atol=1e-4, rtol=1e-4)

@@ -13,6 +13,8 @@ from kebyt5_xm.data.inputs import Example, MediaItem
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.tally import Tally
+from kebyt5_xm.model.attention import sdpa, spans, teacher_forcing
+from kebyt5_xm.model.attention.spans import Span
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config, SlotBias
 from kebyt5_xm.model.cross_modal import CrossModalT5
@@ -146,3 +148,20 @@ def test_eager_attention_is_refused() -> None:
     built = model(attention="eager")
     with pytest.raises(UserError, match="eager attention does not apply"):
         losses(built, batch(built, examples(), ROWS))
+
+
+@pytest.mark.parametrize("rows", [None, ROWS])
+def test_spans_from_the_host_are_those_of_the_segments(rows: np.ndarray | None, monkeypatch) -> None:
+    built = model()
+    given = batch(built, examples(), rows)
+    found: list[list[Span]] = []
+    monkeypatch.setattr(teacher_forcing, "set_spans", lambda pattern, known: found.append(list(known)))
+    losses(built, given)  # finds the spans from the segments
+    patterns: list[list[Span] | None] = []
+    monkeypatch.setattr(
+        sdpa, "find_spans", lambda *args: patterns.append(spans.find_spans(*args)) or patterns[-1]
+    )
+    losses(built, given)
+    assert [list(one) for one in patterns if one is not None]
+    for known in found:
+        assert known in patterns

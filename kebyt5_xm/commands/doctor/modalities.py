@@ -11,7 +11,7 @@ from kebyt5_xm.adapters import scale_ratio
 from kebyt5_xm.commands.doctor.findings import Finding, verdict
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.network import ModalityModule
+from kebyt5_xm.model.modality_module import ModalityModule
 
 TOLERANCE = 1e-4
 """Slots may differ by this between batches, relative to their RMS: the tolerance of the encoders' contract test."""

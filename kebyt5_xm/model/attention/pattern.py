@@ -1,20 +1,21 @@
 """What a query sees, and what is added to its scores.
 
-T5's relative bias depends on the distance of key and query alone and is constant beyond `max_distance` (128 in every
-published T5), so a stack's whole bias is a table [H, 2 x max_distance + 1]: `bias_table`.
+T5's relative bias depends on the distance of key and query alone and is constant from a distance M on, so a stack's
+whole bias is a table [H, 2M + 1]: `bias_table`.
 
-Letters in shapes: B rows, H heads, T queries, S keys, M max_distance.
+Letters in shapes: B rows, H heads, T queries, S keys.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cache
 
 import torch
 from torch import Tensor
 from transformers.models.t5.modeling_t5 import T5Attention
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pattern:
     """Which keys a query sees, and what is added to its scores besides the product; None stands for no rule.
 
@@ -53,10 +54,13 @@ class Pattern:
         return None if seen is None else seen[:, None].expand(-1, 1, num_queries, num_keys)
 
     def bias(self, table: Tensor | None, num_queries: int, num_keys: int) -> Tensor | None:
-        """Return what is added to the scores, [B or 1, H or 1, T, S] in the dtype of `table` [H, 2M + 1], or None."""
+        """Return what is added to the scores, [B or 1, H or 1, T, S] in the dtype of `table`, or None.
+
+        `table` is [H, 2M + 1], or already the bias of consecutive positions, [1, H, T, S].
+        """
         bias = None
         if table is not None:
-            bias = self._relative_bias(table, num_queries, num_keys)
+            bias = self._relative_bias(table, num_queries, num_keys) if table.ndim == 2 else table
             if self.query_slots is not None and self.key_slots is not None:
                 touched = self.query_slots[:, :, None] | self.key_slots[:, None, :]
                 bias = bias.masked_fill(touched[:, None], 0.0)
@@ -95,14 +99,23 @@ def spread(table: Tensor, num_queries: int, num_keys: int) -> Tensor:
 def bias_table(attention: T5Attention) -> Tensor:
     """Return a stack's relative bias by distance, [H, 2M + 1], from its first self-attention.
 
-    The distance is the key's position minus the query's; a larger one has the bias of M.
+    The distance is the key's position minus the query's. M is the distance from which on the bias is constant: 91 in
+    a published T5's encoder, 113 in its decoder.
     """
     weight = attention.relative_attention_bias.weight  # [buckets, H]
-    max_distance = attention.relative_attention_max_distance
-    bucket = attention._relative_position_bucket(
-        torch.arange(-max_distance, max_distance + 1, device=weight.device),
-        bidirectional=not attention.is_decoder,
-        num_buckets=attention.relative_attention_num_buckets,
-        max_distance=max_distance,
+    buckets = _buckets(
+        not attention.is_decoder,
+        attention.relative_attention_num_buckets,
+        attention.relative_attention_max_distance,
     )
-    return weight.index_select(0, bucket).t()
+    return weight.index_select(0, torch.tensor(buckets, device=weight.device)).t()
+
+
+@cache
+def _buckets(bidirectional: bool, num_buckets: int, max_distance: int) -> list[int]:
+    """Return the bucket of every distance from -M to M; beyond them it is that of -M or M."""
+    distances = torch.arange(-max_distance, max_distance + 1)
+    buckets = T5Attention._relative_position_bucket(distances, bidirectional, num_buckets, max_distance)
+    differs = (buckets != buckets[0]) & (distances < 0) | (buckets != buckets[-1]) & (distances >= 0)
+    constant_from = int(distances[differs].abs().max()) + 1 if differs.any() else 1
+    return buckets[max_distance - constant_from : max_distance + constant_from + 1].tolist()

@@ -1,0 +1,136 @@
+"""Attention by torch's `scaled_dot_product_attention`: no mask where rows are full, otherwise span by span.
+
+Letters in shapes: B rows, H heads, T queries, S keys, L positions, d width of a head, M the bias table's largest
+distance.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from kebyt5_xm.model.attention.biased import BiasedAttention
+from kebyt5_xm.model.attention.pattern import Pattern, spread
+from kebyt5_xm.model.attention.spans import Span, find_spans
+
+_biases: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""The table of a stack -> its bias pair by pair and without a gradient; gone with the table, after the step."""
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, pattern: Pattern, dropout: float = 0.0
+) -> Tensor:
+    """Return what `reference.attention` returns.
+
+    `bias` is the table [H, 2M + 1], or `spread_bias` of it, which layers share. `dropout` is the rate of the weights.
+    """
+    queries, keys = query.shape[2], key.shape[2]
+    if pattern.query_segments is None and pattern.key_segments is None:
+        return _attend(query, key, value, bias, pattern, dropout)
+    spans = find_spans(pattern, len(query), queries, keys)
+    if spans is None:
+        return _attend_masked(query, key, value, bias, pattern, dropout)
+    return _attend_spans(query, key, value, bias, pattern, dropout, spans)
+
+
+def spread_bias(table: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+    """Return the bias of every pair of L positions, [1, H, L, L], with a gradient."""
+    return spread(table.to(dtype), length, length).contiguous()
+
+
+def _attend_spans(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    pattern: Pattern,
+    dropout: float,
+    spans: list[Span],
+) -> Tensor:
+    """Return [B, H, T, d], computed span by span: zero outside of all."""
+    num_rows, heads, queries, width = query.shape
+    keys = key.shape[2]
+    query_bounds = [(span.row * queries + span.start, span.row * queries + span.stop) for span in spans]
+    key_bounds = [(span.row * keys + span.key_start, span.row * keys + span.key_stop) for span in spans]
+    query_parts, key_parts, value_parts = (
+        _split(tensor, bounds)
+        for tensor, bounds in ((query, query_bounds), (key, key_bounds), (value, key_bounds))
+    )
+    outputs, end = [], 0
+    for number, (start, stop) in enumerate(query_bounds):
+        outputs.append(query.new_zeros(start - end, heads, width))
+        parts = query_parts[number], key_parts[number], value_parts[number]
+        narrowed = bias
+        if bias is not None and bias.ndim == 4:
+            length = stop - start
+            narrowed = bias[:, :, :length, :length]
+        output = _attend(*parts, narrowed, spans[number].narrow(pattern), dropout)
+        outputs.append(output[0].transpose(0, 1))
+        end = stop
+    outputs.append(query.new_zeros(num_rows * queries - end, heads, width))
+    return torch.cat(outputs).view(num_rows, queries, heads, width).transpose(1, 2)
+
+
+def _split(tensor: Tensor, bounds: list[tuple[int, int]]) -> list[Tensor]:
+    """Return the parts [1, H, n, d] of `tensor` [B, H, L, d] within `bounds`, which count positions over all rows."""
+    sizes, end = [], 0
+    for start, stop in bounds:
+        sizes += [start - end, stop - start]
+        end = stop
+    positions = tensor.transpose(1, 2).flatten(0, 1)
+    parts = positions.split([*sizes, len(positions) - end])
+    return [part.transpose(0, 1)[None] for part in parts[1::2]]
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, pattern: Pattern, dropout: float
+) -> Tensor:
+    """Return [B, H, T, d] for a pattern without segments."""
+    is_plain = pattern.query_positions is None and pattern.query_slots is None and pattern.key_scores is None
+    if bias is None and is_plain:
+        return F.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=pattern.causal, scale=1.0
+        )
+    if is_plain and bias is not None and bias.ndim == 2 and query.device.type == "cpu":
+        constant = _shared_bias(bias, query.shape[2], query.dtype, pattern.causal)
+        trains = bias.requires_grad and torch.is_grad_enabled()
+        if trains and not dropout and query.dtype in (torch.float32, torch.float64):
+            return BiasedAttention.apply(query, key, value, bias.to(query.dtype), constant, pattern.causal)
+        if not trains:
+            return F.scaled_dot_product_attention(
+                query, key, value, attn_mask=constant, dropout_p=dropout, scale=1.0
+            )
+    return _attend_masked(query, key, value, bias, pattern, dropout)
+
+
+def _shared_bias(table: Tensor, length: int, dtype: torch.dtype, causal: bool) -> Tensor:
+    """Return the bias [1, H, L, L] of `table` without a gradient, -inf above the diagonal if `causal`."""
+    key = dtype, causal
+    known = _biases.setdefault(table, {})
+    assert known is not None
+    if key not in known or known[key].shape[2] < length:
+        known[key] = spread_bias(table.detach(), length, dtype)
+        if causal:
+            known[key].masked_fill_(~torch.ones(length, length, dtype=torch.bool).tril(), -math.inf)
+    return known[key][:, :, :length, :length]
+
+
+def _attend_masked(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, pattern: Pattern, dropout: float
+) -> Tensor:
+    """Return [B, H, T, d] with every bias and mask materialised."""
+    queries, keys = query.shape[2], key.shape[2]
+    mask = pattern.bias(bias, queries, keys)
+    visible = pattern.visible(queries, keys, query.device)
+    if visible is None:
+        mask = None if mask is None else mask.to(query.dtype)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=1.0)
+    empty = ~visible.any(
+        -1, keepdim=True
+    )  # such a query sees all keys for the kernel, and its output is cleared
+    visible = visible | empty
+    mask = visible if mask is None else mask.to(query.dtype).masked_fill(~visible, -math.inf)
+    output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=1.0)
+    return output.masked_fill(empty, 0.0)
