@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.peers import plain_copy
 from benchmarks.report import measure_seconds, write_report
-from benchmarks.training import TINY
+from benchmarks.training_data import TINY
 from kebyt5_xm.commands.export.export import export_backbone
 from kebyt5_xm.model.backbone import SHAPES, Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config
@@ -65,11 +66,12 @@ def main(cases: Mapping[str, Case] = CASES) -> None:
 def measure(case: Case, folder: Path) -> dict[str, float]:
     """Return the figures of one case; `folder` is for the export that CTranslate2 converts."""
     model, quantized = random_model(case.shape), random_model(case.shape, folder / "export")
+    peer = plain_copy(model.backbone)
     ids = torch.randint(3, 259, (1, NUM_INPUT_IDS), generator=torch.Generator().manual_seed(1))
     answers: dict[str, Answer] = {
         "fp32": lambda num_bytes: answer(model, ids, num_bytes),
         "int8": lambda num_bytes: answer(quantized, ids, num_bytes),
-        "transformers": lambda num_bytes: transformers_answer(model, ids, num_bytes),
+        "transformers": lambda num_bytes: transformers_answer(peer, ids, num_bytes),
     }
     if importlib.util.find_spec("ctranslate2"):
         answers |= ctranslate2_answers(folder, ids)
@@ -124,9 +126,8 @@ def answer(model: CrossModalT5, ids: torch.Tensor, num_bytes: int) -> list[int]:
     return generation(model, states, None)[0].tolist()
 
 
-def transformers_answer(model: CrossModalT5, ids: torch.Tensor, num_bytes: int) -> list[int]:
+def transformers_answer(t5: Any, ids: torch.Tensor, num_bytes: int) -> list[int]:
     """Return the ids that transformers' `generate` writes."""
-    t5: Any = model.backbone
     found = t5.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=num_bytes, do_sample=False)
     return found[0, 1:].tolist()
 

@@ -1,8 +1,9 @@
 """Greedy decoding on a GPU in bf16, compared with transformers' `generate`: milliseconds per byte, after encoding.
 
 Both read the same encoder states and write the same number of ids: the head's weights for the end of sequence are
-zero, so random weights never choose it. `weights_ms` is the time to read the decoder's weights once at the rate of a
-copy, a lower bound for a decoder step.
+zero, so random weights never choose it. `equal_ids` is the share of equal ids: 1 in fp32 (toy sizes), while rounding
+to bf16 decides between the near-equal logits of random weights. `weights_ms` is the time to read the decoder's
+weights once at the rate of a copy, a lower bound for a decoder step.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,8 @@ from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from benchmarks.device import Device, Group
-from benchmarks.gpu_training import FULL, Size, plain_t5, random_backbone
+from benchmarks.gpu_training import FULL, Size, random_backbone
+from benchmarks.peers import plain_copy
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.decoding import greedy_decode
@@ -36,10 +38,10 @@ def _prepare(size: Size, device: Device, copy_rate: float) -> dict[str, Callable
         backbone = random_backbone(size, device).build()
     with torch.no_grad():
         backbone.lm_head.weight[EOS_ID] = 0
-    t5 = plain_t5(size, device)
-    t5.load_state_dict(backbone.state_dict())
+    t5 = plain_copy(backbone)
+    dtype = torch.float32 if device.toy else torch.bfloat16
     for module in (backbone, t5):
-        module.to(torch.bfloat16).eval()  # pyright: ignore[reportArgumentType] - its decorator hides `self`
+        module.to(dtype).eval()  # pyright: ignore[reportArgumentType] - its decorator hides `self`
     model = CrossModalT5(CrossModalT5Config(backbone.config.to_dict()), backbone, {}).eval()
     return {f"batch_{rows}": partial(_measure, model, t5, rows, device, copy_rate) for rows in BATCHES}
 

@@ -19,7 +19,7 @@ from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
 
 MIN_SECONDS = 15.0
-"""With less time left nothing is started. A step of base with its warm-up takes about this long on an H100."""
+"""With less time left to the call nothing is started. A step of base with warm-up takes about as long on an H100."""
 GRACE_SECONDS = 10.0
 """A measurement may take this much longer than its part, if the call has the time."""
 
@@ -42,11 +42,11 @@ class Session:
         return self.end - time.monotonic()
 
     def attempt(self, name: str, function: Callable[[], T], end: float) -> T | None:
-        """Call `function` and return its result; None if it fails (prints a line), or if no time is left.
+        """Call `function` and return its result; None if it fails (prints a line), or if it is too late to start.
 
-        It is interrupted shortly after `end`, and at the end of the call.
+        `end` is that of its part. It is interrupted `GRACE_SECONDS` later, and at the end of the call.
         """
-        if end - time.monotonic() < MIN_SECONDS:
+        if self.seconds_left < MIN_SECONDS or time.monotonic() > end:
             self.skipped.append(name)
             return None
         try:

@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from benchmarks.device import Device, Group
+from benchmarks.peers import plain_t5
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch, Progress
 from kebyt5_xm.data.inputs import Inputs
 from kebyt5_xm.data.order.plan import Plan
@@ -126,15 +127,6 @@ def random_backbone(size: Size, device: Device, **options: Any) -> Backbone:
     return Backbone(shape=TOY, **options) if device.toy else Backbone(size, **options)
 
 
-def plain_t5(size: Size, device: Device, attention: str = "sdpa") -> T5ForConditionalGeneration:
-    """Return transformers' own T5 with random weights, without anything that `Backbone.build` adds."""
-    with torch.device(device.kind):
-        t5 = T5ForConditionalGeneration(random_backbone(size, device, attention="sdpa").config())
-    t5.set_input_embeddings(t5.shared)  # transformers gives each stack its own if the head is untied
-    t5.set_attn_implementation(attention)
-    return t5.train()
-
-
 def choices(field: str) -> list[Any]:
     """Return the values that `Backbone` accepts for a field, the default first; none if it has no such field."""
     default = {f.name: f.default for f in fields(Backbone)}
@@ -226,7 +218,8 @@ class _Training:
     peers: dict[tuple[str, str], float]
 
     def prepare_theirs(self, attention: str) -> Measurements:
-        t5 = plain_t5(self.size, self.device, attention)
+        with torch.device(self.device.kind):
+            t5 = plain_t5(random_backbone(self.size, self.device).config(), attention)
 
         def measure(kind: str, examples: Examples) -> dict[str, float]:
             figures = self._measure(examples, examples.their_batches(), t5, partial(their_loss, t5))

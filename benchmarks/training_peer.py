@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import ByT5Tokenizer, DataCollatorForSeq2Seq, T5Config, T5ForConditionalGeneration
+from transformers import ByT5Tokenizer, DataCollatorForSeq2Seq
 
 from benchmarks.denoising import collate
+from benchmarks.peers import plain_t5
 from benchmarks.training_data import Sizes, demo_batch_size, demo_objective, demo_shape, read_examples
 from benchmarks.turns import ROOT, Turns
 from kebyt5_xm.data.batch import IGNORE_INDEX
-from kebyt5_xm.model.backbone import ARCHITECTURE
+from kebyt5_xm.model.backbone import Backbone
 
 BATCHES = ("random", "grouped", "demo")
 
@@ -37,9 +38,7 @@ def main(folder: Path, attention: str, batches: str) -> None:
     sizes = Sizes.read(folder)
     shape = demo_shape() if batches == "demo" else sizes.shape
     torch.manual_seed(0)
-    model = T5ForConditionalGeneration(T5Config(**{**ARCHITECTURE, **shape, "dropout_rate": 0.0}))
-    model.set_attn_implementation(attention)
-    model.train()
+    model = plain_t5(Backbone(shape=shape).config(), attention)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, fused=True)
     if batches == "demo":
         loader, turns = demo_loader(folder), Turns(sizes.demo_steps)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.model.attention.choice import Implementation, check_dropout
 from kebyt5_xm.model.pretrained import Pretrained, open_pretrained
 from kebyt5_xm.model.t5 import backbone_hash, check_config, load_state, t5, t5_config, without_weights
 from kebyt5_xm.vocabulary import BYTE_OFFSET, EOS_ID, PAD_ID, VOCAB_SIZE
@@ -55,7 +56,8 @@ class Backbone:
         shape: d_model, d_ff, num_heads, num_layers, num_decoder_layers and d_kv (default 64). Overrides
             entries of `size`; a complete `shape` needs no `size`.
         dropout: rate in both stacks. T5 1.1 and ByT5 were pretrained with 0; 0.1 is usual in fine-tuning.
-        attention: `sdpa` is torch's kernels; `eager` is transformers' own, which can return attention weights.
+        attention: `sdpa` is torch's kernels; `flex`, for a GPU, its FlexAttention; `triton`, for a GPU, our kernel;
+            `eager` is transformers' own, which can return attention weights, and knows no packed rows.
         frozen: no parameter of the backbone trains.
         gradient_checkpointing: recompute activations in the backward pass, for less memory.
 
@@ -66,7 +68,7 @@ class Backbone:
     weights: str | None = None
     shape: dict[str, int] | None = None
     dropout: float = 0.0
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Implementation = "sdpa"
     frozen: bool = False
     gradient_checkpointing: bool = False
 
@@ -90,6 +92,8 @@ class Backbone:
                 f"backbone.dropout is {self.dropout} but the backbone is frozen; set dropout to 0, or frozen "
                 "to false"
             )
+
+        check_dropout(self.attention, self.dropout)
 
     def _requested_shape(self) -> dict[str, int]:
         """Return the entries of `size` and `shape`."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import T5Config, T5ForConditionalGeneration
 
-    from kebyt5_xm.model.attention.interface import Implementation
+    from kebyt5_xm.model.attention.choice import Implementation
 
 EMBEDDING_ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 """Other names of `shared.weight`, present in some files."""

@@ -12,7 +12,8 @@ import torch
 from benchmarks import gpu, gpu_session, gpu_tests, gpu_training
 from benchmarks.device import Device
 from benchmarks.gpu_packing import make_batches
-from benchmarks.gpu_training import Examples, make_examples, our_loss, plain_t5, random_backbone, their_loss
+from benchmarks.gpu_training import Examples, make_examples, our_loss, random_backbone, their_loss
+from benchmarks.peers import plain_copy
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
@@ -59,8 +60,8 @@ def test_every_part_runs_and_figures_are_merged(tmp_path: Path, capsys: pytest.C
 
 
 def test_both_sides_train_on_the_same_texts_and_losses(device: Device):
-    backbone, t5 = random_backbone("small", device).build(), plain_t5("small", device)
-    t5.load_state_dict(backbone.state_dict())
+    backbone = random_backbone("small", device).build()
+    t5 = plain_copy(backbone)
     model = CrossModalT5(CrossModalT5Config(backbone.config.to_dict()), backbone, {})
     for examples in make_examples(device).values():
         ours, theirs = examples.our_batches(), examples.their_batches()

@@ -38,7 +38,7 @@ def test_batches_of_similar_length_are_a_fair_sample_of_all_texts(folder: Path):
     assert lengths.shape == (8, 4)
     assert (lengths.max(axis=1) - lengths.min(axis=1) <= 3).all()  # similar within a batch
     real = Sizes({}).draw_lengths()
-    assert np.log(real).mean() == pytest.approx(np.log(30 * 1500) / 2, rel=0.01)  # log-uniform
+    assert np.log(real).mean() == pytest.approx(np.log(30 * 1500) / 2, rel=0.02)  # log-uniform; six batches
 
 
 def test_both_sides_train_on_the_same_texts(folder: Path):

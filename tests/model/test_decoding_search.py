@@ -62,7 +62,13 @@ def generated(model: CrossModalT5, rows: Any, **given: Any) -> tuple[Tensor, Ten
         {"num_beams": 3, "max_new_tokens": 23, "length_penalty": 0.0},
         {"num_beams": 3, "max_new_tokens": 23, "length_penalty": -1.5, "early_stopping": "never"},
         {"num_beams": 3, "max_new_tokens": 23, "early_stopping": True, "num_return_sequences": 3},
-        {"num_beams": 5, "max_new_tokens": 23, "length_penalty": 1.5, "early_stopping": "never"},
+        {
+            "num_beams": 3,
+            "max_new_tokens": 40,
+            "length_penalty": 1.5,
+            "early_stopping": "never",
+            "num_return_sequences": 3,
+        },
     ],
     ids=str,
 )

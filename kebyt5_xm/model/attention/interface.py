@@ -7,7 +7,7 @@ A forward pass of a stack with the keyword `patterns` uses the implementation. W
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,9 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.attention import sdpa
+from kebyt5_xm.model.attention import flex, sdpa, triton_kernel
+from kebyt5_xm.model.attention.choice import Implementation
 from kebyt5_xm.model.attention.pattern import Pattern, bias_table
-
-Implementation = Literal["sdpa", "eager"]
-"""`sdpa` is torch's kernels; `eager` is transformers' own, without `patterns`: it can return attention weights."""
 
 _PREFIX = "kebyt5_xm_"
 
@@ -117,9 +115,11 @@ def _attend(
             module, query, key, value, attention_mask, dropout, position_bias=position_bias, **kwargs
         )
     bias = None if position_bias is None or not position_bias.numel() else position_bias
-    return compute(query, key, value, bias, pattern, dropout).transpose(1, 2).contiguous(), None
+    arguments = (dropout,) if compute is sdpa.attention else ()
+    output = compute(query, key, value, bias, pattern, *arguments)
+    return output.transpose(1, 2).contiguous(), None
 
 
-for _name, _compute in {"sdpa": sdpa.attention}.items():
-    AttentionInterface.register(_PREFIX + _name, partial(_attend, _compute))
+for _name, _module in {"sdpa": sdpa, "flex": flex, "triton": triton_kernel}.items():
+    AttentionInterface.register(_PREFIX + _name, partial(_attend, _module.attention))
     AttentionMaskInterface.register(_PREFIX + _name, sdpa_mask)

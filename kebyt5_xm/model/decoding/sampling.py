@@ -40,6 +40,5 @@ class Sampler:
             probabilities = ordered.softmax(-1)
             before = probabilities.cumsum(-1) - probabilities
             needless = before >= self.top_p
-            needless[:, 0] = False
             logits = logits.masked_fill(needless.scatter(1, ids, needless), -torch.inf)
         return logits

@@ -54,8 +54,9 @@ class DenseMatrix:
 
     def __init__(self, parts: Sequence[Tensor], gain: Tensor | None = None) -> None:
         if len(parts) > 1 and sum(part.numel() for part in parts) <= MAX_FUSED:
-            parts = [torch.cat(list(parts))]
-        if gain is not None:
+            fused = torch.cat(list(parts))
+            parts = [fused if gain is None else fused.mul_(gain)]
+        elif gain is not None:
             parts = [part * gain for part in parts]
         self._parts, end = [], 0
         for part in parts:
@@ -165,13 +166,11 @@ class _Reader:
         self.make = quantize or DenseMatrix
         self.config = backbone.config
         decoder: Any = backbone.decoder
-        modules = [backbone, *decoder.modules(), backbone.lm_head, backbone.shared]
+        modules: list[nn.Module] = [*decoder.modules(), backbone.lm_head, backbone.shared, backbone]
         for module in modules:
             _check(not isinstance(module, FSDPModule))
             _check(not (isinstance(module, nn.Dropout) and module.training and module.p > 0))
-        parameters = [
-            p for module in (decoder, backbone.lm_head, backbone.shared) for p in module.parameters()
-        ]
+        parameters = [p for module in modules for p in module._parameters.values() if p is not None]
         for parameter in parameters:
             _check(type(parameter) in (nn.Parameter, Tensor) and not hasattr(parameter, "ds_id"))
             _check(not isinstance(parameter, DTensor) and parameter.untyped_storage().nbytes() > 0)
