@@ -131,7 +131,7 @@ def test_a_guess_ends_before_a_slot() -> None:
     assert drafter.propose(list(b"abcdef"), None) == list(b"gh")
 
 
-@pytest.mark.parametrize("max_length", [1, 2, 13, 97])
+@pytest.mark.parametrize("max_length", [1, 2, 47])
 @pytest.mark.parametrize("row", range(len(ROWS)))
 def test_wrong_and_right_guesses_change_nothing(row: int, max_length: int) -> None:
     for seed in (3, 5):
@@ -199,16 +199,16 @@ def test_heads_propose_what_their_module_finds_most_probable(tmp_path, dtype: st
 
 def test_answers_are_greedys_on_every_seed_with_and_without_heads() -> None:
     texts = ["좋은 영화였다", "aaaa bbbb aaaa bbbb", "고침: 나라 말쌈이 중국과 달라"]
-    for seed in range(6):
+    for seed in range(4):
         model = with_heads(seed=seed)
         for text in texts:
             states, mask, input_ids = states_of(model, [[text]])
-            expected = greedy_decode(model, states, mask, 150)
+            expected = greedy_decode(model, states, mask, 90)
             for heads in (model.draft_heads, None):
                 model.draft_heads = heads
-                decoder = open_decoder(model, states, mask, capacity=150)
+                decoder = open_decoder(model, states, mask, capacity=90)
                 assert isinstance(decoder, FastDecoder)
-                assert draft_decode(decoder, make_drafters(model, decoder, input_ids), 150).equal(expected)
+                assert draft_decode(decoder, make_drafters(model, decoder, input_ids), 90).equal(expected)
 
 
 def test_answer_drafts_one_row_alone(monkeypatch) -> None:

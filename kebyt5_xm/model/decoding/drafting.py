@@ -29,6 +29,8 @@ SHORT, LONG = 7, 15
 """Lengths of guesses. With the id before them that makes passes of 8 and 16 ids, so buffers are made for these."""
 MAX_PAUSE = 64
 """Most ids written one by one after guesses that did not pay."""
+MARGIN = 0.5
+"""Heads are tried as if they had been right so much oftener than they must be; a few wrong guesses use that up."""
 DENSE_COST, INT8_COST = 2.0, 0.7
 """What a pass over 5 to 16 ids takes beyond a pass over one, in passes over one (docs/performance.md, one core)."""
 
@@ -115,7 +117,7 @@ class HeadsDrafter:
         matrix, gain = heads.weight.detach().float().flatten(0, 1), weights.head_gain
         self._matrix = (matrix if gain is None else matrix * gain).to(weights.dtype)  # [C V, D]
         self._tables = heads.table.detach().to(weights.dtype).unbind()
-        self._cost, self._mean = cost, float(heads.count)
+        self._cost, self._mean = cost, cost + MARGIN
         self._pause, self._next_pause = 0, 8
 
     def propose(self, written: Sequence[int], state: Tensor | None) -> list[int]:
@@ -134,7 +136,7 @@ class HeadsDrafter:
         if self._mean > self._cost:
             self._next_pause = 8
         else:
-            self._mean = self._cost + 0.5
+            self._mean = self._cost + MARGIN
             self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, MAX_PAUSE)
 
 
@@ -151,7 +153,7 @@ def make_drafters(model: CrossModalNetwork, decoder: Decoder, input_ids: Tensor)
         return []
     cost = INT8_COST if isinstance(model.backbone.decoder, Int8Decoder) else DENSE_COST
     drafters: list[Drafter] = [LookupDrafter(input_ids[0].tolist(), cost)]
-    if model.draft_heads is not None:
+    if model.draft_heads is not None and model.draft_heads.count > cost:
         drafters.append(HeadsDrafter(model.draft_heads, decoder.weights, cost))
     return drafters
 
