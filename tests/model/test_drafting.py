@@ -296,3 +296,28 @@ def test_a_state_dict_with_heads_is_saved(tmp_path) -> None:
 def test_a_count_that_no_pass_uses_is_refused(count: int) -> None:
     with pytest.raises(UserError, match=rf"count is {count}, expected 1 to 15"):
         DraftHeads(count)
+
+
+def test_heads_see_the_state_behind_the_last_written_id() -> None:
+    model = tiny_model()
+    states, mask, _ = states_of(model, [ROWS[0]])
+    single = open_decoder(model, states, mask, capacity=30)
+    assert isinstance(single, FastDecoder)
+    ids, expected = [0], []
+    for _ in range(20):
+        ids.append(int(single.step(torch.tensor([ids[-1:]])).argmax()))
+        expected.append(single.final[0].clone())
+    decoder = open_decoder(model, states, mask, capacity=30)
+    assert isinstance(decoder, FastDecoder)
+    seen: dict[int, Tensor] = {}
+
+    class Watching(Guesses):
+        def propose(self, written: Sequence[int], state: Tensor | None) -> list[int]:
+            if state is not None:
+                seen[len(written)] = state.clone()
+            return [*ids[len(written) + 1 : len(written) + 1 + len(written) % 4], 383, 383]
+
+    draft_decode(decoder, [Watching(None)], 20)
+    assert len(seen) > 3
+    for count, state in seen.items():
+        torch.testing.assert_close(state, expected[count - 1], atol=1e-5, rtol=1e-4)
