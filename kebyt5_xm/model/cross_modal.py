@@ -54,6 +54,9 @@ class CrossModalT5(CrossModalNetwork):
                 `kebyt5_xm.model.decoding.arguments.DEFAULTS` are decoded here, several times as fast; any other
                 leaves the whole call to transformers. `generator`, a torch.Generator, seeds `do_sample=True`.
 
+        A single greedy answer on a CPU is written several bytes at a time where these can be guessed; see
+        `kebyt5_xm.model.decoding.drafting`.
+
         Raises `UserError` as the processor and `classify` do.
         """
         if labels is not None:
@@ -73,7 +76,7 @@ class CrossModalT5(CrossModalNetwork):
             with torch.no_grad():
                 states = self.encode(**inputs).last_hidden_state
             assert states is not None
-            ids = generation(self, states, inputs["attention_mask"])
+            ids = generation(self, states, inputs["attention_mask"], inputs["input_ids"])
         texts = [decode(row) for row in ids.cpu().numpy()]
         return texts if len(texts) > 1 or self.processor.is_batch(segments) else texts[0]
 

@@ -23,6 +23,7 @@ from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.attention.interface import refuse_eager, takes_patterns
 from kebyt5_xm.model.attention.teacher_forcing import decode, encoder_patterns
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
+from kebyt5_xm.model.draft_heads import DraftedOutput, DraftHeadsModule
 from kebyt5_xm.model.modality_module import ModalityModule
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.splice import Unchecked, slot_positions, splice
@@ -63,6 +64,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         config: the configuration of backbone and modalities.
         backbone: the T5; built from `config.backbone` with random weights by default.
         modalities: name -> encoder and adapter; built from `config.modalities` by default.
+        draft_heads: heads that guess further ids; none by default.
         trusted_modules: packages, besides this project's own, whose classes `config.modalities` may name.
     """
 
@@ -77,6 +79,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         backbone: T5ForConditionalGeneration | None = None,
         modalities: Mapping[str, tuple[Encoder, Adapter]] | None = None,
         trusted_modules: Sequence[str] = (),
+        draft_heads: DraftHeadsModule | None = None,
     ) -> None:
         super().__init__(config)
         self.backbone = backbone or t5(t5_config(config.backbone))
@@ -87,6 +90,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         self.modalities = nn.ModuleDict(
             {name: ModalityModule(encoder, adapter) for name, (encoder, adapter) in modalities.items()}
         )
+        self.draft_heads = draft_heads
         self.generation_config = self.backbone.generation_config
         self.scale_ratios: dict[str, Tensor] = {}
         self.unchecked: Unchecked | None = None  # set where training must not wait for a GPU
@@ -192,8 +196,10 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         if packing is not None or self._is_teacher_forced(labels, decoder_attention_mask, kwargs):
             assert decoder_input_ids is not None
             states = encoder_outputs[0]
-            logits = decode(self.backbone, states, decoder_input_ids, attention_mask, packing, extents)
-            output = Seq2SeqLMOutput(logits=logits, encoder_last_hidden_state=states)
+            logits, final = decode(self.backbone, states, decoder_input_ids, attention_mask, packing, extents)
+            output = DraftedOutput(logits=logits, encoder_last_hidden_state=states)
+            if self.draft_heads is not None and self.training:
+                output["draft_logits"] = self.draft_heads(final.detach(), decoder_input_ids)
         else:
             output = self.backbone(
                 attention_mask=attention_mask,
@@ -246,11 +252,15 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
 
 
 class Outputs(NamedTuple):
-    """Outputs of one call: logits [B, T, V], the encoder's states [B, S, D] and their mask [B, S]."""
+    """Outputs of one call: logits [B, T, V], the encoder's states [B, S, D] and their mask [B, S].
+
+    `draft_logits` [C, B, T, V] are those of C draft heads, in training mode.
+    """
 
     logits: Tensor
     states: Tensor
     mask: Tensor | None
+    draft_logits: Tensor | None = None
 
 
 def teacher_force(
@@ -271,7 +281,7 @@ def teacher_force(
         idle_modalities=idle_modalities,
         use_cache=False,
     )
-    return Outputs(output.logits, output.encoder_last_hidden_state, mask)
+    return Outputs(output.logits, output.encoder_last_hidden_state, mask, output.get("draft_logits"))
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 FOLDER/config.json        the T5's config, each modality's classes and arguments, and the settings
 FOLDER/model.safetensors  every tensor once
+FOLDER/draft_heads.safetensors  those of draft heads, if the model has them
 """
 
 import fnmatch
@@ -17,6 +18,8 @@ from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
+from kebyt5_xm.model.draft_heads import FILE, PREFIX, DraftHeadsModule
+from kebyt5_xm.model.draft_heads_files import about_heads, heads_of, saved_heads, tensors_under
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.origin import Origin, run_denoising
 from kebyt5_xm.model.pretrained import Pretrained, RunBackbone, open_pretrained
@@ -77,11 +80,14 @@ def save(
         "slot_bias": config.slot_bias,
         "denoising": config.denoising,
         "byte_rms": model.byte_rms(),
-        ABOUT: about or {},
+        ABOUT: (about or {}) | about_heads(model.draft_heads),
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(model, folder / WEIGHTS, state_dict, max_bytes)
+    write_tensors(model, folder / WEIGHTS, state_dict, max_bytes, without=PREFIX)
+    if model.draft_heads is not None:
+        own = None if state_dict is None else tensors_under(PREFIX, state_dict)
+        write_tensors(model.draft_heads, folder / FILE, own)
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
@@ -101,7 +107,8 @@ def load(
             return _load_saved(cls, opened, trusted_modules)
         backbone = Backbone(weights=opened.name).build_from(opened)
         denoising = Origin.read(opened.config).denoising
-        return cls(CrossModalT5Config(saved_config(backbone.config), denoising=denoising), backbone).eval()
+        config = CrossModalT5Config(saved_config(backbone.config), denoising=denoising)
+        return cls(config, backbone, draft_heads=saved_heads(opened)).eval()
 
 
 def load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str] = ()) -> Model:
@@ -126,7 +133,9 @@ def load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str] = ()) ->
             slot_bias=recipe.get("slot_bias") or "shared",
             denoising=run_denoising(run, trusted_modules),
         )
-        model = _assemble(cls, config, model_tensors(checkpoint), str(checkpoint), trusted_modules)
+        tensors = model_tensors(checkpoint)
+        heads = heads_of(tensors, str(checkpoint))
+        model = _assemble(cls, config, tensors, str(checkpoint), trusted_modules, heads)
         model.measure_byte_rms()
         patterns = [entry.pattern for entry in lora_entries(run).values()]
         for name in model.modalities:
@@ -179,7 +188,8 @@ def _load_saved(cls: type[Model], source: Pretrained, trusted_modules: Sequence[
     path = source.file(WEIGHTS)
     if path is None:
         raise source.missing_error(WEIGHTS)
-    return _assemble(cls, config, read_tensors(path), source.name, trusted_modules)
+    tensors = read_tensors(path)
+    return _assemble(cls, config, tensors, source.name, trusted_modules, saved_heads(source))
 
 
 def _assemble(
@@ -188,6 +198,7 @@ def _assemble(
     tensors: dict[str, Tensor],
     name: str,
     trusted_modules: Sequence[str],
+    draft_heads: DraftHeadsModule | None = None,
 ) -> Model:
     check_trusted(
         config.modalities, trusted_modules
@@ -200,5 +211,6 @@ def _assemble(
         modalities = build_modalities(config.modalities, backbone.config.d_model, trusted_modules)
     backbone.to_empty(device=torch.device("cpu"))  # spends no time on random weights
     model = cls(config, backbone, modalities)
-    load_tensors(model, tensors, name)
+    load_tensors(model, {key: t for key, t in tensors.items() if not key.startswith(PREFIX)}, name)
+    model.draft_heads = draft_heads
     return model.eval()

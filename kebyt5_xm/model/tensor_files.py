@@ -70,17 +70,22 @@ def write_tensors(
     path: Path,
     state_dict: Mapping[str, Tensor] | None = None,
     max_bytes: int | None = None,
+    without: str | None = None,
 ) -> None:
     """Write the module's tensors as safetensors; the file appears complete or not at all.
 
-    `state_dict` are tensors to write instead. Raises `UserError` if they do not have the names and shapes of the
-    module's, and for more than `max_bytes`.
+    Tensors whose names begin with `without` are left out. `state_dict` are tensors to write instead. Raises
+    `UserError` if they do not have the names and shapes of the module's, and for more than `max_bytes`.
     """
     tensors = unique_tensors(module)
     if state_dict is not None:
         check_fit(module, state_dict, "state_dict")
         tensors = {key: state_dict[key] for key in tensors}
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    state = {
+        key: tensor.detach().cpu().contiguous()
+        for key, tensor in tensors.items()
+        if without is None or not key.startswith(without)
+    }
     refuse_updates(state)
     size = sum(tensor.nbytes for tensor in state.values())
     if max_bytes is not None and size > max_bytes:

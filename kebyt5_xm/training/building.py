@@ -13,6 +13,7 @@ from kebyt5_xm.model.adapter_folder import load_adapter
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config, SlotBias
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.draft_heads import DraftHeads, DraftHeadsModule
 from kebyt5_xm.model.lora import LoRA, part_of
 from kebyt5_xm.model.modality import Modality, cache_folder, interface
 from kebyt5_xm.model.t5 import without_weights
@@ -36,12 +37,14 @@ class ModelBuilder:
         slot_bias: SlotBias,
         groups: dict[str, Group],
         lora: dict[str, LoRA],
+        draft_heads: DraftHeads | None = None,
     ) -> None:
         self.backbone = backbone
         self.modalities = modalities
         self.slot_bias: SlotBias = slot_bias
         self.groups = groups
         self.lora = lora
+        self.draft_heads = draft_heads
         self._caches: dict[str, FeatureCache] = {}
         self._is_resumed = False
 
@@ -126,4 +129,8 @@ class ModelBuilder:
             encoder = self._encoders[name]
             with backbone.device:  # adapters of a model without weights have none either
                 modules[name] = encoder, modality.adapter(encoder.out_dim, backbone.config.d_model)
-        return CrossModalT5(config, backbone, modules)
+        heads = None
+        if self.draft_heads is not None:
+            width, vocab_size = backbone.config.d_model, backbone.config.vocab_size
+            heads = DraftHeadsModule(self.draft_heads.count, width, vocab_size, backbone.device)
+        return CrossModalT5(config, backbone, modules, draft_heads=heads)

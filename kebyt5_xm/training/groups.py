@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.model.draft_heads import PREFIX
 from kebyt5_xm.training.layer_decay import find_places
 
 
@@ -48,6 +49,8 @@ class Group:
 
 
 DEFAULT = "default"
+DRAFT_HEADS = "draft_heads"
+"""The group of draft heads that match no pattern: their gradients are apart from the model's norm."""
 
 _SCALE = "scale"
 """Key of an optimizer group for the factor of its learning rate, until `scale_rates` applies it."""
@@ -60,9 +63,10 @@ def assign(groups: dict[str, Group], parameters: Iterable[tuple[str, bool]]) -> 
     parameter, and for one that matches only frozen parameters unless its group freezes them.
     """
     parameters = list(parameters)
-    assigned: dict[str, list[str]] = {DEFAULT: [], **{name: [] for name in groups}}
-    if DEFAULT in groups:
-        raise UserError(f"model.groups has a group '{DEFAULT}'; that name is taken, choose another")
+    assigned: dict[str, list[str]] = {DEFAULT: [], **{name: [] for name in groups}, DRAFT_HEADS: []}
+    for name in (DEFAULT, DRAFT_HEADS):
+        if name in groups:
+            raise UserError(f"model.groups has a group '{name}'; that name is taken, choose another")
     for name, group in groups.items():
         matched = [trainable for parameter, trainable in parameters if fnmatchcase(parameter, group.pattern)]
         if not matched:
@@ -82,7 +86,8 @@ def assign(groups: dict[str, Group], parameters: Iterable[tuple[str, bool]]) -> 
             matches = [
                 name for name, g in groups.items() if not g.frozen and fnmatchcase(parameter, g.pattern)
             ]
-            assigned[matches[-1] if matches else DEFAULT].append(parameter)
+            default = DRAFT_HEADS if parameter.startswith(PREFIX) else DEFAULT
+            assigned[matches[-1] if matches else default].append(parameter)
     return {name: names for name, names in assigned.items() if names}
 
 

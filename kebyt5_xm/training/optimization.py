@@ -70,6 +70,14 @@ class Optimization:
                 f"{type(optimizer).__name__} needs whole matrices, but DeepSpeed ZeRO hands an optimizer flat "
                 "partitions; use torch.optim.AdamW, or DDP or FSDP2 instead of DeepSpeed"
             )
+        if (
+            isinstance(trainer.strategy, DeepSpeedStrategy)
+            and getattr(model, "draft_heads", None) is not None
+        ):
+            raise UserError(
+                "model.draft_heads is set, but under DeepSpeed's flat partitions the heads change the model's own "
+                "training; use DDP or FSDP2, or train the heads later with model.backbone.frozen"
+            )
         num_frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
         rank_zero_info(parameter_groups.format_table(optimizer.param_groups, num_frozen))
         rank_zero_info(estimate_memory(model, self.optimizer, sharding_of(trainer.strategy)))

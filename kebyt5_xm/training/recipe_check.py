@@ -35,6 +35,7 @@ BLOCKS: dict[tuple[str, ...], str] = {
     ("model", "backbone"): "kebyt5_xm.model.backbone.Backbone",
     ("model", "modalities", "*"): "kebyt5_xm.model.modality.Modality",
     ("model", "groups", "*"): "kebyt5_xm.training.groups.Group",
+    ("model", "draft_heads"): "kebyt5_xm.model.draft_heads.DraftHeads",
     ("model", "lora", "*"): "kebyt5_xm.model.lora.LoRA",
     ("data",): "kebyt5_xm.data.datamodule.DataModule",
     ("data", "budget"): "kebyt5_xm.data.order.steps.Budget",

@@ -1,12 +1,16 @@
 """How the ranks share tensors: FSDP2, the strategy, and what each strategy shards."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
+from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.model.cross_modal import CrossModalT5
 
 
@@ -62,3 +66,21 @@ def sharding_of(strategy: Any) -> Sharding:
     stage = dict(strategy.config or {}).get("zero_optimization", {}).get("stage", 0)
     ranks = strategy.world_size
     return Sharding(*(ranks if stage >= needed else 1 for needed in (3, 2, 1)), fp32_copies=True)
+
+
+def idle_calls(
+    batch: Batch, modalities: Iterable[str], world_size: int, device: torch.device
+) -> dict[str, int]:
+    """Return how often each encoder must run on its dummy input so that all ranks run it equally often.
+
+    Without these runs, the other ranks would wait for the gradients or shards of a rank that has only text.
+    """
+    names = [*modalities]
+    if world_size == 1 or not names:
+        return {}
+    calls = Counter(group.modality for group in batch.inputs.media)
+    local_calls = torch.tensor([calls[name] for name in names], device=device)
+    max_calls = local_calls.clone()
+    torch.distributed.all_reduce(max_calls, op=torch.distributed.ReduceOp.MAX)
+    idle = (max_calls.clamp(min=1) - local_calls).tolist()
+    return {name: times for name, times in zip(names, idle, strict=True) if times}

@@ -5,6 +5,7 @@ ranks thus decide alike without further communication.
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ class StepWatch:
         self.is_finite = True
         self.gradient_norm = 0.0
         self._losses: list[Tensor] = []  # of each micro-batch, [row]
+        self._norms: list[tuple[list[Tensor], Tensor]] = []
 
     def begin(self) -> None:
         """Start a step."""
@@ -37,31 +39,36 @@ class StepWatch:
         loss = losses.sum() * factor
         return loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan)
 
-    def judge(self, optimizer: Optimizer) -> Tensor:
-        """Return the norm [] of the gradient over all ranks, and decide on the step.
+    def judge(self, optimizer: Optimizer, apart: Iterable[Tensor] = ()) -> None:
+        """Take the norm of the gradient over all ranks, and decide on the step.
 
-        A step that is not finite loses its gradients, so the optimizer skips all weights.
+        The gradients of the parameters `apart` have a norm of their own, so they change no other's. A step that is
+        not finite loses its gradients, so the optimizer skips all weights.
         """
-        gradients = [
-            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
-        ]
-        norm = get_total_norm(gradients)
-        total_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        chosen = {id(parameter) for parameter in apart}
+        parts: list[list[Tensor]] = [[], []]
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parts[id(parameter) in chosen].append(parameter)
+        self._norms = [(part, get_total_norm([p.grad for p in part if p.grad is not None])) for part in parts]
+        whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for _, norm in self._norms]
         # The loss of text on a frozen backbone has no graph, so no gradient shows that it is not finite.
-        local_loss = torch.stack([losses.sum() for losses in self._losses]).sum().to(total_norm.device)
-        self.gradient_norm, loss = torch.stack([total_norm.float(), local_loss.float()]).tolist()
+        local_loss = torch.stack([losses.sum() for losses in self._losses]).sum()
+        figures = [figure.float().to(whole[0].device) for figure in (*whole, local_loss)]
+        self.gradient_norm, apart_norm, loss = torch.stack(figures).tolist()
         is_single = not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
-        self.is_finite = math.isfinite(self.gradient_norm) and (math.isfinite(loss) or not is_single)
+        self.is_finite = math.isfinite(self.gradient_norm + apart_norm) and (
+            math.isfinite(loss) or not is_single
+        )
         if not self.is_finite:
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None
-        return norm
+            for parameter in (*parts[0], *parts[1]):
+                parameter.grad = None
 
-    def clip(self, optimizer: Optimizer, max_norm: float, norm: Tensor) -> None:
-        """Scale the gradients, whose norm is `norm`, to a norm of at most `max_norm`."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        clip_grads_with_norm_(parameters, max_norm, norm)
+    def clip(self, max_norm: float) -> None:
+        """Scale the judged gradients to a norm of at most `max_norm`, and those apart likewise."""
+        for parameters, norm in self._norms:
+            if parameters:
+                clip_grads_with_norm_(parameters, max_norm, norm)
 
     def record(self, is_finite: bool, gradient_norm: float) -> None:
         """Record the decision of DeepSpeed, which decides on its steps itself."""

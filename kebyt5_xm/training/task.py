@@ -1,6 +1,5 @@
 """The LightningModule: `model` in a recipe."""
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import SlotBias
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.draft_heads import DraftHeads
 from kebyt5_xm.model.lora import LoRA
 from kebyt5_xm.model.modality import Modality
 from kebyt5_xm.model.network import Outputs, teacher_force, token_losses
@@ -26,10 +26,11 @@ from kebyt5_xm.model.splice import Unchecked
 from kebyt5_xm.optimizers import RMSScaledAdamW
 from kebyt5_xm.training import groups as parameter_groups
 from kebyt5_xm.training.building import ModelBuilder
+from kebyt5_xm.training.draft_loss import DraftLoss
 from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.loggers import is_log_step
 from kebyt5_xm.training.optimization import Optimization, OptimizerFactory, ScheduleFactory
-from kebyt5_xm.training.sharding import shard
+from kebyt5_xm.training.sharding import idle_calls, shard
 from kebyt5_xm.training.step_watch import StepWatch
 from kebyt5_xm.training.validation import ValidationScores
 
@@ -50,6 +51,7 @@ class Task(pl.LightningModule):
         groups: name -> pattern, learning rate and weight decay of parameters that differ from the optimizer's
             defaults; the last match wins.
         lora: name -> pattern, rank and alpha of low-rank updates; the rest of the part they go into is then frozen.
+        draft_heads: heads that guess further bytes, so that answers are written faster; none by default.
     """
 
     def __init__(
@@ -61,9 +63,12 @@ class Task(pl.LightningModule):
         schedule: ScheduleFactory | None = None,
         groups: dict[str, Group] | None = None,
         lora: dict[str, LoRA] | None = None,
+        draft_heads: DraftHeads | None = None,
     ) -> None:
         super().__init__()
-        self.builder = ModelBuilder(backbone, modalities or {}, slot_bias, groups or {}, lora or {})
+        self.builder = ModelBuilder(
+            backbone, modalities or {}, slot_bias, groups or {}, lora or {}, draft_heads
+        )
         self.optimization = Optimization(optimizer or RMSScaledAdamW, schedule, groups or {})
         self.model: CrossModalT5 | None = None
         self.watch = StepWatch()
@@ -118,21 +123,8 @@ class Task(pl.LightningModule):
     # -- training ----------------------------------------------------------------------------------
 
     def _output(self, batch: Batch) -> Outputs:
-        return teacher_force(self._model, batch.inputs, batch.labels, self._idle_modalities(batch))
-
-    def _idle_modalities(self, batch: Batch) -> dict[str, int]:
-        """Return how often each encoder must run on its dummy input so that all ranks run it equally often.
-
-        Without these runs, the other ranks would wait for the gradients or shards of a rank that has only text.
-        """
-        if self.trainer.world_size == 1 or not self.modalities:
-            return {}
-        calls = Counter(group.modality for group in batch.inputs.media)
-        local_calls = torch.tensor([calls[name] for name in self.modalities], device=self.device)
-        max_calls = local_calls.clone()
-        torch.distributed.all_reduce(max_calls, op=torch.distributed.ReduceOp.MAX)
-        idle = (max_calls.clamp(min=1) - local_calls).tolist()
-        return {name: times for name, times in zip(self.modalities, idle, strict=True) if times}
+        idle = idle_calls(batch, self.modalities, self.trainer.world_size, self.device)
+        return teacher_force(self._model, batch.inputs, batch.labels, idle)
 
     def on_train_start(self) -> None:
         self.optimization.apply_changes(self.trainer)
@@ -150,6 +142,7 @@ class Task(pl.LightningModule):
             self._model.unchecked = Unchecked() if self.device.type == "cuda" else None
             self._padding: dict[str, list[tuple[int, int]]] = {}
             self.tally = Tally(len(self._data.training.parts), self.device)
+            self.draft_loss = DraftLoss(self.device)
             self.watch.begin()
             self.step_start = self._data.cursor.next_index
         self._position = batch.progress.next_step, batch.progress.next_index
@@ -179,11 +172,12 @@ class Task(pl.LightningModule):
         """Clip as Lightning does, by the norm that also decides whether the step is taken."""
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # DeepSpeed clips and decides by itself
             return
-        norm = self.watch.judge(optimizer)
+        heads = self._model.draft_heads
+        self.watch.judge(optimizer, [] if heads is None else [*heads.parameters()])
         if not self.watch.is_finite:
             return
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            self.watch.clip(optimizer, gradient_clip_val, norm)
+            self.watch.clip(gradient_clip_val)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
@@ -199,7 +193,8 @@ class Task(pl.LightningModule):
         self._data.cursor.advance(*self._position)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = token_losses(self._output(batch).logits, batch.labels)  # [B, T], in nats
+        output = self._output(batch)
+        losses = token_losses(output.logits, batch.labels)  # [B, T], in nats
         self.tally.add(batch, losses)
         for name, used_and_total in batch.padding.items():
             self._padding.setdefault(name, []).append(used_and_total)
@@ -211,6 +206,8 @@ class Task(pl.LightningModule):
             accumulation **= 2
         factor = self.trainer.world_size * accumulation / batch.progress.num_targets
         loss = self.watch.add_loss(losses, factor)
+        draft_loss = self.draft_loss.add(output, batch, factor)
+        loss = loss if draft_loss is None else loss + draft_loss
         # A batch of text trains nothing if only adapters train, but Lightning refuses a loss without a graph.
         return loss if loss.requires_grad else loss.requires_grad_()
 
@@ -231,6 +228,8 @@ class Task(pl.LightningModule):
         metrics = {"train/loss": whole.loss}
         names = self._data.training.names
         metrics |= {f"train/loss/{n}": p.loss for n, p in zip(names, parts, strict=True) if p.targets}
+        if self._model.draft_heads is not None:
+            metrics["train/loss/draft"] = self.draft_loss.mean(self.trainer.strategy)
         for group in self.trainer.optimizers[0].param_groups:
             metrics[f"lr/{group.get('name', parameter_groups.DEFAULT)}"] = float(group["lr"])
         metrics |= {f"scale_ratio/{name}": float(ratio) for name, ratio in self._model.scale_ratios.items()}

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from kebyt5_xm.commands.doctor.findings import Finding, verdict
-from kebyt5_xm.commands.doctor.samples import logits
+from kebyt5_xm.commands.doctor.samples import forward
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.flops import A100, media_flops, step_flops
 from kebyt5_xm.model.lora import LORA_SUFFIXES
 from kebyt5_xm.model.network import token_losses
+from kebyt5_xm.training.draft_loss import draft_losses
 from kebyt5_xm.training.memory import optimizer_bytes
 from kebyt5_xm.training.optimization import OptimizerFactory
 
@@ -52,7 +53,11 @@ def training_pass(model: CrossModalT5, batch: Batch) -> Pass:
 
     started = time.perf_counter()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = token_losses(logits(model, batch), batch.labels).sum()
+        output = forward(model, batch)
+        loss = token_losses(output.logits, batch.labels).sum()
+        drafted = draft_losses(output, batch)
+        if drafted is not None:
+            loss = loss + drafted[0].sum()
     if loss.requires_grad:
         loss.backward()
     seconds = time.perf_counter() - started

@@ -43,7 +43,9 @@ def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[s
         trains = True
         groups = ", ".join(task.builder.groups) or "none, all at the optimizer's own rate"
         updates = f"; LoRA: {', '.join(task.builder.lora)}" if task.builder.lora else ""
-        yield Finding("what trains", "ok", f"groups: {groups}{updates}")
+        heads = task.builder.draft_heads
+        drafts = f"; draft heads: {heads.count}" if heads is not None else ""
+        yield Finding("what trains", "ok", f"groups: {groups}{updates}{drafts}")
     try:
         model = task.builder.build()
     except UserError as error:

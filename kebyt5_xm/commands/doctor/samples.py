@@ -14,7 +14,7 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.sources.source import Source
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.network import teacher_force
+from kebyt5_xm.model.network import Outputs, teacher_force
 
 ROWS = 16
 """Examples of each source whose lengths are checked."""
@@ -63,12 +63,12 @@ def batch_of(examples: list[Example], data: DataModule) -> Batch:
     ).to("cpu")
 
 
-def logits(model: CrossModalT5, batch: Batch) -> Tensor:
-    """Return the logits [B, T, V] of a batch."""
+def forward(model: CrossModalT5, batch: Batch) -> Outputs:
+    """Return the outputs for a batch."""
     idle = {
         name: 1 for name in model.modalities if all(name != group.modality for group in batch.inputs.media)
     }
-    return teacher_force(model, batch.inputs, batch.labels, idle).logits
+    return teacher_force(model, batch.inputs, batch.labels, idle)
 
 
 def check_samples(model: CrossModalT5, data: DataModule, examples: list[Example]) -> Iterator[Finding]:
@@ -76,10 +76,10 @@ def check_samples(model: CrossModalT5, data: DataModule, examples: list[Example]
     model.eval()
     with torch.no_grad():
         batch = batch_of(examples, data)
-        together = logits(model, batch)
+        together = forward(model, batch).logits
         worst = 0.0
         for row, example in enumerate(examples):
-            alone = logits(model, batch_of([example], data))
+            alone = forward(model, batch_of([example], data)).logits
             worst = max(worst, _difference(together[row, : alone.shape[1]], alone[0]))
         yield verdict(
             f"model: batch of {len(examples)}",
@@ -92,7 +92,7 @@ def check_samples(model: CrossModalT5, data: DataModule, examples: list[Example]
             inputs=replace(batch.inputs, input_ids=F.pad(batch.inputs.input_ids, (0, 7)), full=False),
             labels=F.pad(batch.labels, (0, 5), value=IGNORE_INDEX),
         )
-        change = _difference(logits(model, padded)[:, : together.shape[1]], together)
+        change = _difference(forward(model, padded).logits[:, : together.shape[1]], together)
         yield verdict(
             "model: padding",
             change <= TOLERANCE,

@@ -194,6 +194,7 @@ def _hyperparameters(run: Run, results: dict[str, Any]) -> str:
             f"lora.{name}": ", ".join(f"{key} {value}" for key, value in entry.items())
             for name, entry in (model.get("lora") or {}).items()
         },
+        "draft heads": (model.get("draft_heads") or {}).get("count"),
         **_block("optimizer", model.get("optimizer")),
         **_block("schedule", model.get("schedule")),
     }

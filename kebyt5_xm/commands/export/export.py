@@ -5,6 +5,9 @@ each of its adapters separately. LoRA updates are merged into the weights; for a
 them to OUT/lora, as peft loads them.
 
     OUT/config.json  OUT/model.safetensors  OUT/processor_config.json  OUT/adapters/NAME/
+
+Draft heads go to OUT/draft_heads.safetensors, which transformers does not read; they are left out where LoRA is
+apart, since they were trained with it.
 """
 
 import argparse
@@ -20,6 +23,8 @@ from kebyt5_xm.errors import UserError
 from kebyt5_xm.model import lora_folder
 from kebyt5_xm.model import origin as origins
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
+from kebyt5_xm.model.draft_heads import FILE
+from kebyt5_xm.model.draft_heads_files import about_heads, run_heads
 from kebyt5_xm.model.finite import refuse_non_finite
 from kebyt5_xm.model.lora import without_lora
 from kebyt5_xm.model.origin import Origin, run_denoising
@@ -27,6 +32,7 @@ from kebyt5_xm.model.pretrained import RunBackbone
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run, resolve
 from kebyt5_xm.model.t5 import load_state, saved_config, saved_state
+from kebyt5_xm.model.tensor_files import write_tensors
 from kebyt5_xm.trust import add_trust_argument
 from kebyt5_xm.vocabulary import EXTRA_IDS
 from kebyt5_xm.weight_files import ABOUT, WEIGHTS, write_safetensors
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
     from kebyt5_xm.model.cross_modal import CrossModalT5
+    from kebyt5_xm.model.draft_heads import DraftHeadsModule
 
 Dtype = Literal["float32", "bfloat16"]
 DTYPES = ("float32", "bfloat16")
@@ -114,6 +121,7 @@ def export_run(
     origin = Origin.read(recorded)
     denoising = run_denoising(run, trusted_modules) or origin.denoising
     updates = lora_folder.read(run) if lora_apart else None
+    heads = None
     cross_modal = None
     if (run.config.get("model") or {}).get("modalities"):
         from kebyt5_xm.model.cross_modal import CrossModalT5
@@ -123,6 +131,7 @@ def export_run(
         model = cross_modal.to(getattr(torch, dtype)).backbone
     else:
         model = Backbone(weights=str(checkpoint), dropout=recorded.get("dropout_rate", 0.0)).build()
+        heads = None if lora_apart else run_heads(checkpoint)
         if updates is not None:
             load_state(model, without_lora(updates.tensors), str(checkpoint))
         model.to(getattr(torch, dtype))
@@ -142,7 +151,14 @@ def export_run(
     if updates is not None:
         card += lora_folder.CARD
     export_backbone(
-        model, out, denoising=denoising, card=card, origin=run.backbone, overwrite=overwrite, lora=updates
+        model,
+        out,
+        denoising=denoising,
+        card=card,
+        origin=run.backbone,
+        overwrite=overwrite,
+        lora=updates,
+        draft_heads=heads,
     )
 
 
@@ -155,6 +171,7 @@ def export_backbone(
     origin: Path | None = None,
     overwrite: bool = False,
     lora: "lora_folder.BackboneLoRA | None" = None,
+    draft_heads: "DraftHeadsModule | None" = None,
 ) -> None:
     """Write a backbone as a folder for transformers 4.57 and 5: config, safetensors, tokenizer, model card.
 
@@ -166,6 +183,7 @@ def export_backbone(
         origin: folder that `kebyt5_xm.model.origin.record` wrote; its licence terms are copied.
         overwrite: replace an earlier export.
         lora: written to lora/, in peft's layout.
+        draft_heads: written to draft_heads.safetensors, in the model's dtype.
 
     Raises `UserError` if `out` exists and must not be overwritten.
     """
@@ -174,7 +192,10 @@ def export_backbone(
     if origin is not None:
         recorded = Origin.read(json.loads((origin / "config.json").read_text(encoding="utf-8")))
         about |= {"started_from": recorded.started_from, "licence": recorded.licence}
-    config |= {"torch_dtype": str(model.dtype).removeprefix("torch."), ABOUT: about}
+    config |= {
+        "torch_dtype": str(model.dtype).removeprefix("torch."),
+        ABOUT: about | about_heads(draft_heads),
+    }
     generation = {key: config[key] for key in ("decoder_start_token_id", "eos_token_id", "pad_token_id")}
     with _atomic_folder(out, overwrite) as folder:
         for name, content in (
@@ -191,6 +212,8 @@ def export_backbone(
             origins.copy_terms(origin, folder)
         if lora is not None:
             lora.write(folder / "lora", model.dtype)
+        if draft_heads is not None:
+            write_tensors(draft_heads.to(model.dtype), folder / FILE)
 
 
 def export_cross_modal(model: "CrossModalT5", out: Path, *, card: str, origin: Path, overwrite: bool) -> None:

@@ -38,8 +38,11 @@ def decode(
     mask: Tensor | None,
     packing: Packing | None,
     extents: Extents,
-) -> Tensor:
-    """Return the logits [B, T, V] for the encoder's `states` [B, S, D] and its mask or packing."""
+) -> tuple[Tensor, Tensor]:
+    """Return the logits [B, T, V] and the decoder's final states [B, T, D].
+
+    `states` [B, S, D] are the encoder's, with its mask or packing.
+    """
     examples = [] if extents is None else extents.tolist()
     if packing is None:
         own = Pattern(causal=True)
@@ -58,4 +61,4 @@ def decode(
         use_cache=False,
         patterns=Patterns(own, cross),
     )
-    return backbone.lm_head(output.last_hidden_state)
+    return backbone.lm_head(output.last_hidden_state), output.last_hidden_state

@@ -10,6 +10,8 @@ from transformers import GenerationConfig
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.decoding.beams import BeamSearch
+from kebyt5_xm.model.decoding.drafting import draft_decode, make_drafters
+from kebyt5_xm.model.decoding.fast import FastDecoder
 from kebyt5_xm.model.decoding.opening import open_decoder
 from kebyt5_xm.model.decoding.sampling import Sampler
 from kebyt5_xm.model.decoding.search import choose_best, decode
@@ -51,11 +53,25 @@ class Generation:
     sampler: Sampler | None = None
     beams: BeamSearch | None = None
 
-    def __call__(self, model: CrossModalNetwork, states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Return ids [B, T], T up to `max_length`, without the start id; rows of one input stand side by side."""
+    def __call__(
+        self,
+        model: CrossModalNetwork,
+        states: Tensor,
+        attention_mask: Tensor | None,
+        input_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Return ids [B, T], T up to `max_length`, without the start id; rows of one input stand side by side.
+
+        With the inputs [R, S], a single greedy answer on a CPU is drafted (`kebyt5_xm.model.decoding.drafting`).
+        """
         decoder = open_decoder(model, states, attention_mask, self.copies, self.max_length)
         if self.beams is not None:
             return self.beams(decoder, len(states), self.max_length, self.num_best)
+        if self.sampler is None and input_ids is not None:
+            drafters = make_drafters(model, decoder, input_ids)
+            if drafters:
+                assert isinstance(decoder, FastDecoder)
+                return draft_decode(decoder, drafters, self.max_length)
         finished = torch.zeros(len(states) * self.copies, dtype=torch.bool, device=states.device)
         return decode(decoder, finished, self.max_length, self.sampler or choose_best)
 

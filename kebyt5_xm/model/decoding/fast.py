@@ -65,6 +65,8 @@ class FastDecoder:
         self._cross, self._cross_bias = cross, cross_bias
         self._num_encoder_rows = num_encoder_rows
         self._buffers: dict[int, Buffers] = {}
+        self.final = weights.embedding
+        """What the head was multiplied with in the last step [M, D]; valid until the next."""
         self._cache = weights.embedding.new_zeros(len(weights.layers), 2, 0, 1, 1)
         self._bias, self._zero = self._cache, 0
         with torch.inference_mode():
@@ -155,7 +157,8 @@ class FastDecoder:
             inner = activation(to.gate)
             layer.wo.add_product(inner.mul_(to.linear) if gated else inner, x)
         logits = torch.empty(len(x), weights.vocab_size, dtype=weights.dtype, device=x.device)
-        weights.head.multiply(normed(weights.final_norm), logits)
+        self.final = normed(weights.final_norm)
+        weights.head.multiply(self.final, logits)
         return logits.view(*ids.shape, -1)
 
     def _bias_at(self, positions: Tensor, span: int) -> Tensor:

@@ -110,7 +110,8 @@ class DecoderWeights:
     """A whole decoder and its head.
 
     `embedding` [V, D]; `bias` [distance, H] fp32 or bf16 gives the relative bias of keys at distances from 0 to the
-    first whose bucket is the last; `dtype` is that of the matrices.
+    first whose bucket is the last; `dtype` is that of the matrices. `head_gain` [D] fp32 is what the head's matrix
+    contains of the final norm, None if nothing.
     """
 
     layers: list[LayerWeights]
@@ -118,6 +119,7 @@ class DecoderWeights:
     bias: Tensor
     final_norm: Norm
     head: Matrix
+    head_gain: Tensor | None
     num_heads: int
     d_kv: int
     d_ff: int
@@ -190,12 +192,14 @@ class _Reader:
         blocks: list[Any] = list(decoder.block)
         layers = [self._layer(block) for block in blocks]
         final_norm, head = self._normed(decoder.final_layer_norm, [self.backbone.lm_head], DenseMatrix)
+        gain = None if final_norm.gain is not None else self._gain(decoder.final_layer_norm)
         return DecoderWeights(
             layers=layers,
             embedding=self.backbone.shared.weight.detach(),
             bias=self._bias(blocks[0].layer[0].SelfAttention).to(self.dtype),
             final_norm=final_norm,
             head=head,
+            head_gain=gain,
             num_heads=self.config.num_heads,
             d_kv=self.config.d_kv,
             d_ff=self.config.d_ff,
@@ -238,12 +242,15 @@ class _Reader:
     ) -> tuple[Norm, Matrix]:
         """Return a norm and the matrices behind it; small dense fp32 matrices are copied and take the gain."""
         _check(isinstance(norm, modeling_t5.T5LayerNorm) and hasattr(norm, "variance_epsilon"))
-        gain = norm.weight.detach().float() * self.config.d_model**0.5
+        gain = self._gain(norm)
         weights, make = self._weights(linears), make or self.make
         small = sum(weight.numel() for weight in weights) <= MAX_FUSED
         if make is DenseMatrix and self.dtype == torch.float32 and small:
             return Norm(None), DenseMatrix(weights, gain)
         return Norm(gain), make(weights)
+
+    def _gain(self, norm: Any) -> Tensor:
+        return norm.weight.detach().float() * self.config.d_model**0.5
 
     def _matrix(self, linears: Sequence[Any]) -> Matrix:
         return self.make(self._weights(linears))
