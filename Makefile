@@ -8,8 +8,6 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 COMPAT := .venv/compat-transformers-4.57
 export TOKENIZERS_PARALLELISM := false
-# On shared cores, spinning OpenMP threads make small steps many times slower.
-export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
 # Keep compiled modules: otherwise each of hundreds of processes compiles torch, 26 seconds of CPU instead of 10.

@@ -12,9 +12,15 @@ HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 kernel is asked for them. Without it, up to a third of a step on a CPU goes into mapping pages of 4 kB. PyTorch reads
 it at the first such tensor."""
 
+SPINNING = "GOMP_SPINCOUNT"
+"""The turns in which a thread of GNU's OpenMP waits for work before it sleeps; read when torch is imported. Its own
+300,000 make small steps several times slower on busy cores; none makes them 1.5 times slower on idle ones."""
+
+SPIN_COUNT = "20000"
+"""Near the best of both (docs/performance.md)."""
+
 WAITING = "OMP_WAIT_POLICY"
-"""OpenMP's own variable, read when torch is imported. Its threads otherwise spin while they wait, which takes the
-cores from data workers and from other programs."""
+"""OpenMP's own variable for the same; a user who sets it gets no `SPINNING`."""
 
 KERNEL_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 """`always [madvise] never`: the one in brackets holds (the kernel's admin-guide/mm/transhuge)."""
@@ -24,7 +30,8 @@ def set_defaults() -> None:
     """Set the variables that the user has not set, where the system has what they ask for."""
     if has_huge_pages():
         os.environ.setdefault(HUGE_PAGES, "1")
-    os.environ.setdefault(WAITING, "PASSIVE")
+    if WAITING not in os.environ:
+        os.environ.setdefault(SPINNING, SPIN_COUNT)
 
 
 def has_huge_pages(setting: Path = KERNEL_SETTING) -> bool:
@@ -41,7 +48,7 @@ def describe() -> str:
     """Return one line: what is in force."""
     import torch
 
-    values = [f"{name}={os.environ[name]}" for name in (HUGE_PAGES, WAITING) if name in os.environ]
+    values = [f"{name}={os.environ[name]}" for name in (HUGE_PAGES, SPINNING, WAITING) if name in os.environ]
     threads = torch.get_num_threads()
     count = f"{threads} thread{'s' if threads > 1 else ''}"
     return f"CPU: {', '.join([count, *values])}; a variable that you set yourself takes precedence"

@@ -24,7 +24,7 @@ print(sum(line.startswith("VmFlags") and " hg" in line for line in open("/proc/s
 
 def run(**variables: str) -> tuple[str, int]:
     """Return the description, and how many mappings want huge pages, of a new process with these variables."""
-    unset = {environment.HUGE_PAGES, environment.WAITING}
+    unset = {environment.HUGE_PAGES, environment.SPINNING, environment.WAITING}
     inherited = {name: value for name, value in os.environ.items() if name not in unset}
     done = subprocess.run(
         [sys.executable, "-c", MAPPINGS],
@@ -42,7 +42,7 @@ def run(**variables: str) -> tuple[str, int]:
 def test_large_tensors_are_in_huge_pages_unless_the_user_says_otherwise() -> None:
     line, count = run()
     assert count
-    assert "THP_MEM_ALLOC_ENABLE=1, OMP_WAIT_POLICY=PASSIVE" in line
+    assert "THP_MEM_ALLOC_ENABLE=1, GOMP_SPINCOUNT=20000" in line
     line, count = run(THP_MEM_ALLOC_ENABLE="0", OMP_WAIT_POLICY="ACTIVE")
     assert not count
     assert "THP_MEM_ALLOC_ENABLE=0, OMP_WAIT_POLICY=ACTIVE" in line
@@ -67,4 +67,11 @@ def test_nothing_is_set_that_the_system_does_not_have(monkeypatch: pytest.Monkey
     monkeypatch.setattr(environment, "has_huge_pages", lambda: False)
     monkeypatch.setattr(environment.os, "environ", found := {})
     environment.set_defaults()
-    assert found == {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert found == {"GOMP_SPINCOUNT": "20000"}
+
+
+def test_the_users_way_of_waiting_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "has_huge_pages", lambda: False)
+    monkeypatch.setattr(environment.os, "environ", found := {"OMP_WAIT_POLICY": "ACTIVE"})
+    environment.set_defaults()
+    assert found == {"OMP_WAIT_POLICY": "ACTIVE"}
