@@ -11,7 +11,7 @@ from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.answering import Answering
 from kebyt5_xm.model import labels as labels_module
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.decoding import greedy_decode
+from kebyt5_xm.model.decoding import greedy_decode, opening
 from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.model.network import token_losses
 from kebyt5_xm.vocabulary import EOS_ID, encode
@@ -130,3 +130,15 @@ def test_examples_are_answered_in_order(model) -> None:
             Answering(labels, 11).respond(model, [example], {}, batch_size=1)[0].text for example in examples
         ]
         assert [w.text for w in Answering(labels, 11).respond(model, examples, {}, batch_size=2)] == alone
+
+
+def test_calls_of_the_whole_model_give_the_same_probabilities(monkeypatch) -> None:
+    model = tiny_model()
+    inputs = model.processor([["나라 말이"], ["x"]])
+    states = model.encode(**inputs).last_hidden_state
+    assert states is not None
+    scorer = LabelScorer(LABELS)
+    expected = scorer.log_probabilities(model, states, inputs["attention_mask"])
+    monkeypatch.setattr(opening, "read_weights", lambda backbone: None)
+    found = scorer.log_probabilities(model, states, inputs["attention_mask"])
+    assert found.allclose(expected, atol=1e-4)

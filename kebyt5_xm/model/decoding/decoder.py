@@ -90,7 +90,7 @@ class ModuleDecoder:
         return self._model(
             encoder_outputs=BaseModelOutput(states),  # pyright: ignore[reportArgumentType]
             decoder_input_ids=ids,
-            packing=LabelPacking(valid.long(), segments.expand(len(ids), -1)),
+            packing=LabelPacking(valid.long(), (segments + 1).expand(len(ids), -1)),  # 0 is padding
         ).logits
 
     def select(self, first: int, last: int) -> "ModuleDecoder":
