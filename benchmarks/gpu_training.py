@@ -105,7 +105,7 @@ class Examples:
             labels=targets.masked_fill(places[:longest_target] >= lengths[:, 1:], IGNORE_INDEX),
             part=torch.zeros(len(rows), device=lengths.device),
             progress=Progress(num_targets=int(self.lengths[np.concatenate(self.our_batches()), 1].sum())),
-            num_ids=int(self.lengths[rows].sum()),
+            lengths=[(inputs, targets) for inputs, targets in self.lengths[rows].tolist()],
         )
 
 

@@ -35,7 +35,7 @@ OR = {"en": " or ", "ko": " 또는 "}
 TO = {"en": " to ", "ko": "~"}
 PACKING = (
     "Packing pads least, and attention computes no pair of different examples. On 2 CPU cores, with texts "
-    " of 30 to 1,500 bytes (`benchmarks/results/loader.json`), {padded:.0%} of the positions hold nothing in "
+    "of 30 to 1,500 bytes (`benchmarks/results/loader.json`), {padded:.0%} of the positions hold nothing in "
     "the plan's order, {budgeted:.0%} by length and {packed:.0%} packed. A tiny model "
     "(`benchmarks/results/training.json`) trains {ratio:.2f}x as many useful bytes a second with packed rows as with "
     "batches by length. To see which is faster for your model and device, compare `bytes_per_second` in the "

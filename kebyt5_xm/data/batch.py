@@ -53,14 +53,16 @@ class Batch(Tensors):
     labels: Tensor  # [B, T] byte ids, IGNORE_INDEX where there is no target
     part: Tensor  # [B] index of the row's part in the mixture; [B, T] where rows are packed
     progress: Progress
-    num_ids: int  # input and target ids of this micro-batch without padding
-    lengths: list[tuple[int, int]] = field(
-        default_factory=list
-    )  # input and target ids of each counted example
+    lengths: list[tuple[int, int]]  # numbers of input and of target ids of each counted example
     padding: dict[str, tuple[int, int]] = field(default_factory=dict)  # text, targets, NAME -> (used, total)
     drawn: dict[int, int] = field(default_factory=dict)  # part -> examples, skipped ones included
     skipped: list[tuple[int, Skip]] = field(default_factory=list)  # (part, cause)
     row: Tensor | None = None  # [B] held-out rows of a validation part, -1 for filler
+
+    @property
+    def num_ids(self) -> int:
+        """Number of input and target ids of the counted examples, without padding."""
+        return sum(map(sum, self.lengths))
 
     def map(self, function: Map, of_media: Map | None = None) -> Self:
         return replace(super().map(function), inputs=self.inputs.map(function, of_media))
@@ -135,7 +137,6 @@ def collate(
         torch.from_numpy(labels),
         torch.from_numpy(part.astype(np.int16) if packing is None else target_part),
         progress,
-        num_ids=int(lengths[counted].sum()),
         lengths=[(inputs, targets) for inputs, targets in lengths[counted].tolist()],
         padding={
             "text": (int(used[:, 0].sum()), input_ids.size),

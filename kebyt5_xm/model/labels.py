@@ -77,11 +77,11 @@ class LabelScorer:
     def _scores(self, decoder: Decoder, num_rows: int, label_ids: list[Any]) -> Tensor:
         device = decoder.device
         labels = torch.from_numpy(np.concatenate(label_ids)).to(device)  # [N]
-        segment = torch.repeat_interleave(torch.tensor([len(ids) for ids in label_ids])).to(device)  # [N]
+        segment = torch.repeat_interleave(torch.tensor([len(ids) for ids in label_ids])).to(device) + 1  # [N]
         starts = torch.cat([segment.new_ones(1), segment.diff()]) > 0
         shifted = labels.roll(1).masked_fill(starts, PAD_ID)  # T5 starts with the pad id
         targets = labels.expand(num_rows, -1)
         logits = decoder.packed_logits(shifted.expand(num_rows, -1), segment)
         log_probabilities = logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]  # [B, N]
         scores = torch.zeros(num_rows, len(label_ids), device=device)
-        return scores.index_add(1, segment, log_probabilities)
+        return scores.index_add(1, segment - 1, log_probabilities)

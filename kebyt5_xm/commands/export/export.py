@@ -121,8 +121,7 @@ def export_run(
     origin = Origin.read(recorded)
     denoising = run_denoising(run, trusted_modules) or origin.denoising
     updates = lora_folder.read(run) if lora_apart else None
-    heads = None
-    cross_modal = None
+    heads = cross_modal = None
     if (run.config.get("model") or {}).get("modalities"):
         from kebyt5_xm.model.cross_modal import CrossModalT5
         from kebyt5_xm.model.saving import load_run

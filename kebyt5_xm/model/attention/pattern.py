@@ -6,8 +6,7 @@ whole bias is a table [H, 2M + 1]: `bias_table`.
 Letters in shapes: B rows, H heads, T queries, S keys.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -77,11 +76,6 @@ class Pattern:
             place = distance.clamp(-max_distance, max_distance) + max_distance
             return table[:, place].transpose(0, 1)
         return spread(table, num_queries, num_keys)
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Pattern":
-        """Return a copy with `function` applied to every tensor."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{n: function(v) for n, v in values.items() if isinstance(v, Tensor)})
 
 
 def spread(table: Tensor, num_queries: int, num_keys: int) -> Tensor:

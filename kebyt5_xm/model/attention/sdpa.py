@@ -127,9 +127,8 @@ def _attend_masked(
     if visible is None:
         mask = None if mask is None else mask.to(query.dtype)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=1.0)
-    empty = ~visible.any(
-        -1, keepdim=True
-    )  # such a query sees all keys for the kernel, and its output is cleared
+    # For the kernel, a query that sees nothing sees all keys; its output is cleared.
+    empty = ~visible.any(-1, keepdim=True)
     visible = visible | empty
     mask = visible if mask is None else mask.to(query.dtype).masked_fill(~visible, -math.inf)
     output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=1.0)

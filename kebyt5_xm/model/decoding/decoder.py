@@ -37,7 +37,8 @@ class Decoder(Protocol):
         ...
 
     def packed_logits(self, ids: Tensor, segments: Tensor) -> Tensor:
-        """Return logits [R, N, V] of targets side by side: position n sees those before it of equal `segments` [N].
+        """Return logits [R, N, V] of targets side by side: position n sees those before it of equal `segments` [N],
+        numbered from 1.
 
         `ids` [R, N] are the targets, shifted by one within each segment. Needs a decoder without `copies` that has
         seen no ids.
@@ -90,7 +91,7 @@ class ModuleDecoder:
         return self._model(
             encoder_outputs=BaseModelOutput(states),  # pyright: ignore[reportArgumentType]
             decoder_input_ids=ids,
-            packing=LabelPacking(valid.long(), (segments + 1).expand(len(ids), -1)),  # 0 is padding
+            packing=LabelPacking(valid.long(), segments.expand(len(ids), -1)),
         ).logits
 
     def select(self, first: int, last: int) -> "ModuleDecoder":
