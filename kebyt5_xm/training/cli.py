@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 import yaml
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -15,6 +16,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from kebyt5_xm.data.media.names import expand_arguments
 from kebyt5_xm.errors import UserError, exit_on_user_error
+from kebyt5_xm.model.attention.choice import NEED_A_GPU
+from kebyt5_xm.model.attention.interface import check_device
 from kebyt5_xm.model.runs.branches import SetAside, refuse_abandoned
 from kebyt5_xm.model.runs.checkpoint_folders import DurableTrainer
 from kebyt5_xm.model.runs.checkpoint_io import DurableCheckpointIO, check_readable
@@ -153,15 +156,23 @@ class TrainingCLI(RecipeCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Raise `UserError` if the strategy cannot continue from the checkpoint. Print the environment."""
+        """Print the environment. Raise `UserError` if the checkpoint or the device cannot be used."""
         rank_zero_info(environment.describe())
-        self.before_validate()
+        self._check_run(trains=True)
 
     def before_validate(self) -> None:
-        """Raise `UserError` if the strategy cannot continue from the checkpoint."""
+        """Raise `UserError` if the checkpoint or the device cannot be used."""
+        self._check_run(trains=False)
+
+    def _check_run(self, trains: bool) -> None:
         if path := self._subcommand_config.get("ckpt_path"):
             check_readable(Path(path), self.trainer.strategy)
             self.task_and_data[0].builder.resume(Path(path).absolute().parent.parent / "backbone")
+        backbone, precision = self.task_and_data[0].backbone, self.trainer.precision
+        if backbone.attention in NEED_A_GPU:  # the others run everywhere, and need no look into the weights
+            dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float32
+            width = backbone.config().d_kv
+            check_device(backbone.attention, self.trainer.strategy.root_device, dtype, width, trains)
 
     def after_fit(self) -> None:
         """Evaluate the run's best checkpoint and write its report, if the recipe says so."""

@@ -45,6 +45,20 @@ class RecipeCLI(LightningCLI):
         assert isinstance(self.datamodule, DataModule)
         return self.model, self.datamodule
 
+    def instantiate_classes(self) -> None:
+        """Build model and data. jsonargparse puts an error of an optional value into a `ValueError` with others."""
+        try:
+            super().instantiate_classes()
+        except UserError:
+            raise
+        except ValueError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, UserError):
+                cause = cause.__cause__ or cause.__context__
+            if cause is None:
+                raise
+            raise cause from None
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return subcommand -> the arguments of the trainer's method that are not options."""

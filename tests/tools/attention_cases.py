@@ -1,7 +1,7 @@
 """Inputs of attention with every rule of a pattern, and a comparison with the reference in float64."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -104,12 +104,14 @@ class Inputs:
             return tensor.detach().to(device, dtype).requires_grad_()
 
         rest = rest or dtype
+        pattern = {f.name: getattr(self.pattern, f.name) for f in fields(self.pattern)}
+        copied = {name: copy(value, rest) for name, value in pattern.items() if isinstance(value, Tensor)}
         return Inputs(
             copy(self.query, dtype),
             copy(self.key, dtype),
             copy(self.value, dtype),
             None if self.table is None else copy(self.table, rest),
-            self.pattern.map(lambda tensor: copy(tensor, rest)),
+            replace(self.pattern, **copied),
             self.grad_output.to(device, dtype),
         )
 

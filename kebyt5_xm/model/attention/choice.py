@@ -8,8 +8,8 @@ Implementation = Literal["sdpa", "flex", "triton", "eager"]
 """`sdpa` is torch's kernels, `flex` its FlexAttention, `triton` our kernel for a GPU, `eager` transformers' own: that
 one can return attention weights, and knows no `Pattern`."""
 
-WITHOUT_DROPOUT = ("flex", "triton")
-"""Those that cannot drop attention weights."""
+NEED_A_GPU = WITHOUT_DROPOUT = ("flex", "triton")
+"""Those that train on a GPU alone; they cannot drop attention weights either."""
 
 
 def check_dropout(name: Implementation, dropout: float) -> None:

@@ -29,9 +29,14 @@ MIN_CUDA_WIDTH, MAX_WIDTH = 16, 256
 _block_masks: "WeakKeyDictionary[Pattern, dict[tuple[int, int], BlockMask]]" = WeakKeyDictionary()
 
 
-def check(device: torch.device, dtype: torch.dtype, head_width: int) -> None:
-    """Raise `UserError` if this attention cannot run; on the CPU it runs without gradients."""
+NO_GRADIENTS = "FlexAttention found the CPU, where it has no gradients; use sdpa, which has them"
+
+
+def check(device: torch.device, dtype: torch.dtype, head_width: int, trains: bool = False) -> None:
+    """Raise `UserError` if this attention cannot run, or cannot train although it `trains`."""
     remedy = "; use sdpa, which can"
+    if trains and device.type == "cpu":
+        raise UserError(NO_GRADIENTS)
     if device.type not in ("cuda", "cpu"):
         raise UserError(f"FlexAttention found device {device.type}, needs cuda{remedy}")
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -70,7 +75,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, table: Tensor | None, p
 
 def _refuse_gradients(*tensors: Tensor | None) -> None:
     if any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        raise UserError("FlexAttention found the CPU, where it has no gradients; use sdpa, which has them")
+        raise UserError(NO_GRADIENTS)
 
 
 @cache

@@ -89,6 +89,16 @@ def takes_patterns(backbone: T5ForConditionalGeneration) -> bool:
     return implementation(backbone) != "eager"
 
 
+def check_device(
+    name: Implementation, device: torch.device, dtype: torch.dtype, head_width: int, trains: bool
+) -> None:
+    """Raise `UserError` if an implementation cannot run on a device, or train there although it `trains`."""
+    if name == "flex":
+        flex.check(device, dtype, head_width, trains)
+    elif name == "triton":
+        triton_kernel.check(device, dtype, head_width)
+
+
 def refuse_eager(backbone: T5ForConditionalGeneration, needs: str) -> None:
     """Raise `UserError` if `backbone` cannot apply patterns, which `needs` names the use of."""
     if not takes_patterns(backbone):
