@@ -136,7 +136,9 @@ class Task(pl.LightningModule):
         # The seed depends only on the position in the run, so a resumed run needs no generator state.
         number = batch_idx % self.trainer.accumulate_grad_batches
         seed = hash64(self._data.seed, batch.progress.step, number, self.global_rank)
-        torch.manual_seed(int(seed >> 1))
+        # Without a GPU, `torch.manual_seed` formats the stack in every step, in case one appears.
+        set_seed = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
+        set_seed(int(seed >> 1))
         if number == 0:
             self._model.scale_ratios.clear()
             self._model.unchecked = Unchecked() if self.device.type == "cuda" else None

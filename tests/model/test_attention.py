@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.attention import banded, biased, reference, sdpa
+from kebyt5_xm.model.attention import banded, biased, materialized, reference, sdpa
 from kebyt5_xm.model.attention.choice import WITHOUT_DROPOUT, Implementation
 from kebyt5_xm.model.attention.pattern import Pattern, bias_table, spread
 from kebyt5_xm.model.backbone import Backbone
@@ -77,11 +77,15 @@ def results(compute, inputs: list[Tensor], pattern: Pattern, with_table: bool = 
 NAMES = [name for name, _ in patterns(29)]
 
 
+@pytest.mark.parametrize("max_kept", [biased.MAX_KEPT, 0])
 @pytest.mark.parametrize("length", [29, 301])
 @pytest.mark.parametrize("name", NAMES)
-def test_outputs_and_gradients_equal_the_reference(name: str, length: int, monkeypatch) -> None:
+def test_outputs_and_gradients_equal_the_reference(
+    name: str, length: int, max_kept: int, monkeypatch
+) -> None:
     torch.manual_seed(1)
-    monkeypatch.setattr(biased, "NUM_MATERIALIZED", 2 * HEADS * length**2)  # two rows, then one
+    monkeypatch.setattr(biased, "MAX_KEPT", max_kept)
+    monkeypatch.setattr(materialized, "NUM_AT_A_TIME", 2 * HEADS * length**2)  # two rows, then one
     pattern = dict(patterns(length))[name]
     inputs = random_inputs(length, length)
     expected = results(reference.attention, inputs, pattern)

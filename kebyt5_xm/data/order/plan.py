@@ -32,6 +32,9 @@ BLOCK = 1 << 16
 CACHED_BLOCKS = 2
 """Orders of blocks that a plan caches, 0.8 MB each. Two, because a step may cross the edge of a block."""
 
+AHEAD = 1024
+"""Examples that are computed at a time: as fast as a few, and steps ask for consecutive ones."""
+
 _ORDER, _ROWS = 1, 2  # first number of every key, so that no two permutations share a key
 
 
@@ -67,6 +70,7 @@ class Plan:
     begin: int = 0
     given: tuple[int, ...] | None = None
     _blocks: "dict[int, BlockOrder]" = field(default_factory=dict, init=False, compare=False, repr=False)
+    _ahead: list[Draws] = field(default_factory=list, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -114,8 +118,18 @@ class Plan:
 
     def rows(self, start: int, stop: int) -> Draws:
         """Return the examples `start` to `stop` (exclusive) of the run, fewer at its end."""
+        end = max(stop, start + AHEAD)
         if self.num_examples is not None:
-            stop = max(start, min(stop, self.num_examples))
+            stop, end = (max(start, min(place, self.num_examples)) for place in (stop, end))
+        if stop == start:
+            return self._compute(start, stop)
+        first = int(self._ahead[0].index[0]) if self._ahead else stop
+        if not first <= start < stop <= first + len(self._ahead[0]):
+            self._ahead[:] = [self._compute(start, end)]
+            first = start
+        return self._ahead[0][start - first : stop - first]
+
+    def _compute(self, start: int, stop: int) -> Draws:
         index = np.arange(start, stop, dtype=np.int64)
         part, nth = self._places(index)
         num_rows = np.asarray([p.num_rows for p in self.parts], dtype=np.int64)[part]
