@@ -6,7 +6,9 @@
 with random weights, every pass computed in full and its logits then replaced by those of the text: sentences of
 Korean law after the same with one wrong byte (`corrected`), English ones after themselves in capitals and points
 (`normalised`), and a sentence after an unrelated one (`unrelated`). `heads` trains a tiny model with draft heads on
-corrections for a minute, and decodes held-out sentences with heads alone and with both.
+corrections for a minute, and decodes held-out sentences with heads alone and with both. `demo` fills gaps in held-out
+text with the demo's own model, if `make demo` has made one; its other tasks read images and sound, which no byte can
+be copied from.
 """
 
 import random
@@ -16,13 +18,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.decoding import CASES, random_model
+from benchmarks.denoising import collate
 from benchmarks.report import measure_seconds, write_report
-from benchmarks.training_data import TINY
+from benchmarks.training_data import TINY, demo_objective
 from demo.text import english_descriptions, korean_law
 from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.model.backbone import Backbone
@@ -40,6 +44,9 @@ NUM_IDS = (1, 2, 5, 8, 16)
 NUM_TEXTS = 3
 TRAINING_SECONDS = 60.0
 NUM_HEADS = 4
+DEMO = Path(__file__).parents[1] / "runs" / "demo"
+DEMO_CHUNKS = 6
+"""Of each language."""
 
 Pair = tuple[list[int], list[int]]
 """The ids of an input and of its answer."""
@@ -72,7 +79,45 @@ def main(cases: Sequence[str] = tuple(CASES), training_seconds: float = TRAINING
             figures["pass"][f"{name}_{dtype}"] = pass_costs(model)
             figures["copying"][f"{name}_{dtype}"] = copying(model)
     figures["heads"] = trained_heads(training_seconds)
+    if (DEMO / "export" / "text").is_dir():
+        figures["demo"] = demo_spans()
     write_report("drafting", {"threads": torch.get_num_threads(), **figures})
+
+
+def demo_spans() -> dict[str, float]:
+    """Return passes and time a byte, and how many times as fast drafts are, for removed spans of held-out text."""
+    model = Backbone(weights=str(DEMO / "export" / "text")).build()
+    wrapped = CrossModalT5(CrossModalT5Config(model.config.to_dict()), model, {}).eval()
+    objective, rng = demo_objective(), np.random.default_rng(0)
+    rows = []
+    for store in sorted((DEMO / "data").glob("*.heldout")):
+        text = np.frombuffer(next(store.glob("*.bytes")).read_bytes(), dtype=np.uint8)
+        rows += [*text[: DEMO_CHUNKS * objective.chunk_length].reshape(DEMO_CHUNKS, -1)]
+    inputs, labels = collate(np.stack(rows), objective, rng)
+    sources = [(states_of(wrapped, ids), ids) for ids in inputs.tolist()]
+    passes = 0
+
+    def write(drafted: bool) -> list[list[int]]:
+        nonlocal passes
+        answers, passes = [], 0
+        for states, source in sources:
+            decoder = open_decoder(wrapped, states, None, capacity=labels.shape[1])
+            assert isinstance(decoder, FastDecoder)
+            decoder.__class__ = Counting
+            assert isinstance(decoder, Counting)
+            drafters = make_drafters_of(wrapped, decoder, source) if drafted else []
+            answers.append(draft_decode(decoder, drafters, labels.shape[1])[0].tolist())
+            passes += decoder.passes
+        return answers
+
+    greedy = write(False)
+    assert write(True) == greedy
+    figures = {"passes_per_byte": passes / sum(map(len, greedy))}
+    seconds = measure_seconds({"greedy": lambda: write(False), "drafted": lambda: write(True)}, turns=3)
+    return figures | {
+        "ratio_drafted_to_greedy": seconds["greedy"] / seconds["drafted"],
+        "ms_per_byte": seconds["drafted"] / sum(map(len, greedy)) * 1e3,
+    }
 
 
 def pass_costs(model: CrossModalT5) -> dict[str, float]:

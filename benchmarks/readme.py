@@ -75,6 +75,14 @@ def _trained(training: str, peer: str) -> dict[str, tuple[str, str]]:
     }
 
 
+def _decoded(case: str, kind: str, peer: str, ratio: str) -> dict[str, tuple[str, str]]:
+    return {
+        "ours": (f"{case}.{kind}_ms_per_byte", ".2f"),
+        "theirs": (f"{case}.{peer}_ms_per_byte", ".2f"),
+        "ratio": (f"{case}.ratio_{kind}_to_{ratio}", ".2f"),
+    }
+
+
 ROWS = (
     Row(
         "training",
@@ -103,6 +111,36 @@ ROWS = (
         _trained("demo", "best_tuned_peer"),
         "| the same, transformers with our environment variables | {ours} bytes/s | {theirs} bytes/s | {ratio}x |",
         "| 같은 학습, transformers에도 우리의 환경 변수 | {ours} 바이트/초 | {theirs} 바이트/초 | {ratio}배 |",
+    ),
+    Row(
+        "decoding",
+        _decoded("demo", "fp32", "transformers", "transformers"),
+        "| a byte of an answer, the demo's shape | {ours} ms | {theirs} ms, transformers' `generate` | {ratio}x |",
+        "| 답 한 바이트, 데모의 크기 | {ours} ms | {theirs} ms, transformers의 `generate` | {ratio}배 |",
+    ),
+    Row(
+        "decoding",
+        _decoded("demo", "fp32", "ctranslate2_fp32", "ctranslate2"),
+        "| the same | {ours} ms | {theirs} ms, CTranslate2 | {ratio}x |",
+        "| 같은 답 | {ours} ms | {theirs} ms, CTranslate2 | {ratio}배 |",
+    ),
+    Row(
+        "decoding",
+        _decoded("byt5_small", "fp32", "transformers", "transformers"),
+        "| a byte of an answer, byt5-small's shape | {ours} ms | {theirs} ms, transformers' `generate` | {ratio}x |",
+        "| 답 한 바이트, byt5-small의 크기 | {ours} ms | {theirs} ms, transformers의 `generate` | {ratio}배 |",
+    ),
+    Row(
+        "decoding",
+        _decoded("byt5_small", "fp32", "ctranslate2_fp32", "ctranslate2"),
+        "| the same | {ours} ms | {theirs} ms, CTranslate2 | {ratio}x |",
+        "| 같은 답 | {ours} ms | {theirs} ms, CTranslate2 | {ratio}배 |",
+    ),
+    Row(
+        "decoding",
+        _decoded("byt5_small", "int8", "ctranslate2_int8", "ctranslate2"),
+        "| the same in int8 | {ours} ms | {theirs} ms, CTranslate2 in int8 | {ratio}x |",
+        "| 같은 답, int8 | {ours} ms | {theirs} ms, int8의 CTranslate2 | {ratio}배 |",
     ),
     Row(
         "bytes",

@@ -1,4 +1,4 @@
-"""Training steps of several processes, measured in turns.
+"""Training steps or answers of several processes, measured in turns.
 
 Each contestant is a process with its own environment that waits until it is told to train for a turn. So a change of
 the machine's load affects all of them, while none shares memory settings with another. A process at rest waits for a
@@ -51,27 +51,36 @@ class Turns:
         """Count a step over `num_ids` input and target ids; at the end of a turn, report and wait for the next."""
         self._count, self._ids = self._count + 1, self._ids + num_ids
         if self._count == 0:
-            settings = {name: value for name, value in os.environ.items() if is_setting(name)}
-            self._print({"settings": settings})
+            report_ready()
         elif self._count == self.steps:
-            seconds = time.perf_counter() - self._begin
-            peak = memory_mb()["VmHWM"]
-            self._print({"seconds": seconds, "num_ids": self._ids, "peak_resident_mb": peak})
+            report_turn(time.perf_counter() - self._begin, self._ids)
         else:
             return
-        if not sys.stdin.readline():
-            os._exit(0)  # the benchmark was killed; a trainer would go on to the end of its run
         self._count, self._ids, self._begin = 0, 0, time.perf_counter()
 
-    def _print(self, figures: Mapping[str, Any]) -> None:
-        print("\n" + MARK + json.dumps(figures), flush=True)
+
+def report_ready(**about: object) -> None:
+    """Tell the benchmark that this contestant is ready, and `about` it; return when its first turn begins."""
+    settings = {name: value for name, value in os.environ.items() if is_setting(name)}
+    _report({"settings": settings, **about})
+
+
+def report_turn(seconds: float, num_ids: int) -> None:
+    """Tell the benchmark what a turn took; return when the next begins."""
+    _report({"seconds": seconds, "num_ids": num_ids, "peak_resident_mb": memory_mb()["VmHWM"]})
+
+
+def _report(figures: Mapping[str, Any]) -> None:
+    print("\n" + MARK + json.dumps(figures), flush=True)
+    if not sys.stdin.readline():
+        os._exit(0)  # the benchmark was killed; a trainer would go on to the end of its run
 
 
 class Contestant:
-    """The side of the benchmark: a process that calls `Turns.step_done`.
+    """The side of the benchmark: a process that calls `Turns.step_done`, or `report_ready` and `report_turn`.
 
-    `settings`: the variables of the process that change its speed. Raises RuntimeError, with the last lines that the
-    process printed, if it ends.
+    `settings`: the variables of the process that change its speed. `about`: what it reported when it was ready.
+    Raises RuntimeError, with the last lines that the process printed, if it ends.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -86,11 +95,13 @@ class Contestant:
             text=True,
         )
         self.settings: dict[str, str] = {}
+        self.about: dict[str, Any] = {}
         self.best = {"useful_bytes_per_s": 0.0, "peak_resident_mb": 0.0}
 
     def wait_until_ready(self) -> None:
         """Wait until the warm-up is over."""
-        self.settings = self._read()["settings"]
+        self.about = self._read()
+        self.settings = self.about["settings"]
 
     def turn(self) -> None:
         """Train for one turn; keep the best rate and the highest peak of memory."""

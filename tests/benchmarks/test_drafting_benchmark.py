@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import decoding, drafting, report
+from kebyt5_xm.data.text.store_writer import StoreWriter
 
 SHAPE = {"d_model": 64, "d_ff": 32, "num_heads": 2, "num_layers": 2, "num_decoder_layers": 1, "d_kv": 32}
 
@@ -15,6 +16,11 @@ def test_every_figure_is_there(tmp_path, monkeypatch) -> None:
         pytest.importorskip(package)
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     monkeypatch.setattr(drafting, "TINY", SHAPE)
+    monkeypatch.setattr(drafting, "DEMO", tmp_path)
+    monkeypatch.setattr(drafting, "DEMO_CHUNKS", 1)
+    decoding.random_model(SHAPE, tmp_path / "export" / "text")
+    with StoreWriter(tmp_path / "data" / "ko.heldout", "ko") as store:
+        store.write("가나다라마바사 ".encode() * 40)
     monkeypatch.setattr(drafting, "CASES", {"toy": decoding.Case(SHAPE, 7, {})})
 
     def once(calls: dict, turns: int) -> dict[str, float]:
@@ -28,3 +34,4 @@ def test_every_figure_is_there(tmp_path, monkeypatch) -> None:
         assert found["corrected_passes_per_byte"] < 0.5 < found["unrelated_passes_per_byte"] <= 1
         assert figures["pass"][f"toy_{dtype}"].keys() == {f"{n}_ids_to_1" for n in (2, 5, 8, 16)}
     assert 0 < figures["heads"]["both_passes_per_byte"] <= 1
+    assert 0 < figures["demo"]["passes_per_byte"] <= 1

@@ -31,8 +31,8 @@ MAX_PAUSE = 64
 """Most ids written one by one after guesses that did not pay."""
 MARGIN = 0.5
 """Heads are tried as if they had been right so much oftener than they must be; a few wrong guesses use that up."""
-DENSE_COST, INT8_COST = 2.0, 0.7
-"""What a pass over 5 to 16 ids takes beyond a pass over one, in passes over one (docs/performance.md, one core)."""
+DENSE_COST, INT8_COST = 2.5, 0.7
+"""What a pass over 5 to 16 ids takes beyond a pass over one, in passes over one (docs/performance.md)."""
 
 
 class Drafter(Protocol):
