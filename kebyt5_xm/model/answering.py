@@ -80,6 +80,10 @@ def search_arguments(
             wanted["num_beams"] = max(n, settings["num_beams"])
     if not {"max_length", "max_new_tokens", "generation_config"} & wanted.keys():
         wanted["max_new_tokens"] = MAX_NEW_TOKENS
+    if longest_answer(config, wanted) < 1:
+        raise UserError(
+            "found room for no byte, expected max_new_tokens=1 or more (max_length counts the start id)"
+        )
     return wanted
 
 
