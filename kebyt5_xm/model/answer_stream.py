@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.decoding.writing import WrittenRow
 from kebyt5_xm.model.hypothesis import Hypothesis
 
@@ -55,6 +56,10 @@ class AnswerStream:
 
     def cancel(self, example: int = 0) -> None:
         """End an example's answer where it is; the others go on, and decoding stops when none is left."""
+        if not 0 <= example < len(self._rows):
+            raise UserError(
+                f"found example {example}, expected 0 to {len(self._rows) - 1}, its place in the batch"
+            )
         self._rows[example].end("cancelled")
         self._unfinished.discard(example)
         self._pieces = deque(piece for piece in self._pieces if piece[0] != example)

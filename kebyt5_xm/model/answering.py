@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import LogitsProcessorList
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.answer_stream import AnswerStream, write_rows
-from kebyt5_xm.model.bayes_risk import choose_least_risk
-from kebyt5_xm.model.decoding.arguments import (
-    Generation,
-    generation_settings,
-    longest_answer,
-    parse_generation,
-)
+from kebyt5_xm.model.bayes_risk import check_choice, choose_least_risk
+from kebyt5_xm.model.decoding.arguments import Generation, longest_answer, parse_generation
 from kebyt5_xm.model.decoding.scoring import score_ids
 from kebyt5_xm.model.decoding.utf8 import Utf8LogitsProcessor
 from kebyt5_xm.model.decoding.writing import WrittenRow
@@ -29,9 +24,6 @@ from kebyt5_xm.model.processor import Processed
 
 if TYPE_CHECKING:
     from kebyt5_xm.metrics.metric import Metric
-
-MAX_NEW_TOKENS = 256
-"""Default of `answer`, in bytes; transformers' own 20 would cut nearly every answer."""
 
 
 @dataclass(frozen=True)
@@ -43,48 +35,7 @@ class AnswerOptions:
     details: bool = False
     valid_utf8: bool = True
     stop_loops: bool = True
-
-
-def search_arguments(
-    config: GenerationConfig,
-    n: int,
-    temperature: float | None,
-    num_beams: int | None,
-    given: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return the arguments of `generate` for n answers, given the model's own `config` and other arguments.
-
-    Raises `UserError` for a value out of range.
-    """
-    if n < 1 or (num_beams is not None and num_beams < 1):
-        raise UserError(f"found n={n} and num_beams={num_beams}, expected 1 or more of each")
-    if temperature is not None and not 0 <= temperature < float("inf"):
-        raise UserError(
-            f"found temperature={temperature}, expected 0 for greedy or a positive number such as 0.7"
-        )
-    if "num_return_sequences" in given:
-        raise UserError("found num_return_sequences, expected n: the number of answers to each input")
-    wanted = dict(given)
-    if temperature:
-        if num_beams is not None and num_beams > 1:
-            raise UserError("found temperature with num_beams, expected one of them: sampling or beams")
-        wanted |= {"do_sample": True, "temperature": float(temperature)}
-    elif temperature is not None:
-        wanted["do_sample"] = False
-    if num_beams is not None:
-        wanted["num_beams"] = num_beams
-    wanted["num_return_sequences"] = n
-    if n > 1:
-        settings = generation_settings(config, wanted)
-        if not settings["do_sample"]:
-            wanted["num_beams"] = max(n, settings["num_beams"])
-    if not {"max_length", "max_new_tokens", "generation_config"} & wanted.keys():
-        wanted["max_new_tokens"] = MAX_NEW_TOKENS
-    if longest_answer(config, wanted) < 1:
-        raise UserError(
-            "found room for no byte, expected max_new_tokens=1 or more (max_length counts the start id)"
-        )
-    return wanted
+    is_stream: bool = False
 
 
 class Answering:
@@ -108,8 +59,13 @@ class Answering:
         self._arguments, self._options = dict(arguments), options
         self._generation = parse_generation(model.generation_config, arguments)
         self._longest = longest_answer(model.generation_config, arguments)
-        if options.choose is not None and options.n < 2:
-            raise UserError("found choose without n, expected n=8 or so: it chooses among n answers")
+        if options.choose is not None:
+            check_choice(options.choose, options.n)
+        if options.is_stream and not self._can_stream:
+            raise UserError(
+                "found stream=True with n, beams or an argument that transformers decodes, expected one answer, "
+                "greedy or sampled: give none but temperature, top_k, top_p, max_new_tokens and generator"
+            )
         with torch.no_grad():
             states = model.encode(**inputs).last_hidden_state
         assert states is not None
@@ -133,14 +89,13 @@ class Answering:
             return [group[0] for group in groups]
         return groups if options.choose is None else [self._chosen(group) for group in groups]
 
+    @property
+    def _can_stream(self) -> bool:
+        generation = self._generation
+        return generation is not None and generation.beams is None and self._options.n == 1
+
     def stream(self, is_batch: bool) -> AnswerStream:
-        """Return the answers as they are written. Raises `UserError` for a search that writes several at once."""
-        generation, options = self._generation, self._options
-        if generation is None or generation.beams is not None or options.n > 1:
-            raise UserError(
-                "found stream=True with n, beams or an argument that transformers decodes, expected one answer, "
-                "greedy or sampled: give none but temperature, top_k, top_p, max_new_tokens and generator"
-            )
+        """Return the answers as they are written, for `AnswerOptions.is_stream`."""
         return AnswerStream(self._empty_rows(), self._blocks, self.score, is_batch)
 
     def score(self, rows: list[WrittenRow]) -> list[Hypothesis]:

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from kebyt5_xm.metrics.metric import Metric
 
 
+def check_choice(metric: "Metric", n: int) -> None:
+    """Raise `UserError` unless `metric` can choose among n answers."""
+    from kebyt5_xm.metrics.metric import Metric
+
+    if not isinstance(metric, Metric):
+        raise UserError(f"found choose={metric!r}, expected a metric such as kebyt5_xm.metrics.ChrF()")
+    if n < 2:
+        raise UserError("found choose without n, expected n=8 or so: it chooses among n answers")
+
+
 def choose_least_risk(texts: Sequence[str], metric: "Metric") -> int:
     """Return the number of the text with the best `metric` against all others; the first of equally good ones.
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.answering import Answering, AnswerOptions, search_arguments
+from kebyt5_xm.model.answer_arguments import search_arguments
+from kebyt5_xm.model.answering import Answering, AnswerOptions
 from kebyt5_xm.model.decoding.int8 import quantize_decoder
 from kebyt5_xm.model.hub_arguments import (
     LOAD_REMEDIES,
@@ -90,7 +91,7 @@ class CrossModalT5(CrossModalNetwork):
                 max(p, key=lambda label: p[label]) for p in (found if isinstance(found, list) else [found])
             ]
             return best if is_batch else best[0]
-        options = AnswerOptions(n, choose, details, valid_utf8, stop_loops)
+        options = AnswerOptions(n, choose, details, valid_utf8, stop_loops, stream)
         answering = Answering(self, self._inputs(segments), arguments, options)
         if stream:
             return answering.stream(is_batch)

@@ -125,6 +125,11 @@ def test_an_interrupted_command_goes_on_with_the_same_samples(folder, exported, 
     cli.run("generate", [*command, "--out", "out.jsonl"])
     assert read() == read("whole.jsonl")
     assert len(calls) == 5
+    monkeypatch.setattr(batch_module, "describe_answers", answers)
+    Path("same.jsonl").write_text('{"word": "x"}\n' * 4)
+    command = [exported, "--file", "same.jsonl", "--prompt", "{word}", "--temperature", "5", "--seed", "5"]
+    cli.run("generate", [*command, "--batch-size", "1", "--out", "same-answers.jsonl", "--max-length", "20"])
+    assert len({row["answer"] for row in read("same-answers.jsonl")}) > 1, "each batch draws on its own"
 
 
 def test_answers_of_other_settings_are_not_mixed(folder, exported, tmp_path_factory):

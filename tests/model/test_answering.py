@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_decoding_search import ending_model
 from tiny_model import ROWS, picture, recording, tiny_model
+from transformers import GenerationConfig
 
 from kebyt5_xm import metrics
 from kebyt5_xm.errors import UserError
@@ -36,7 +37,9 @@ def scripted(text: str, ends: bool = True) -> CrossModalT5:
             logits = torch.nn.functional.one_hot(torch.tensor([script[p] for p in places]), 384).float() * 20
             return logits.expand(len(ids), -1, -1)
 
-    model.make_decoder = lambda *given, **options: Scripted()  # pyright: ignore
+    made: list[Scripted] = []
+    model.steps = made  # pyright: ignore
+    model.make_decoder = lambda *given, **options: made.append(Scripted()) or made[-1]  # pyright: ignore
     return model
 
 
@@ -102,10 +105,22 @@ def test_an_example_of_a_stream_can_be_cancelled(script) -> None:
     assert (first.finish_reason, second.finish_reason) == ("stop", "cancelled")
     assert second.text.startswith("가나")
     assert len(second.byte_confidence) == len(second.raw)
+    for number in (-1, 2):
+        with pytest.raises(UserError, match="expected 0 to 1"):
+            stream.cancel(number)
     closed = model.answer("x", stream=True)
     next(closed)
+    steps = model.steps[-1].length
     closed.close()
     assert list(closed) == []
+    assert model.steps[-1].length == steps
+    both = model.answer([["x"], ["y"]], stream=True)
+    next(both)
+    steps = model.steps[-1].length
+    for number in (0, 1):
+        both.cancel(number)
+    assert next(both, None) is None
+    assert model.steps[-1].length == steps, "nothing is computed for those who have gone"
     assert closed.result().finish_reason == "cancelled"
 
 
@@ -249,8 +264,20 @@ def test_arguments_that_exclude_each_other_are_refused() -> None:
         ({"stream": True, "repetition_penalty": 2.0}, "stream=True"),
         ({"labels": ["a", "b"], "n": 2}, "labels with n"),
         ({"labels": ["a", "b"], "stream": True}, "labels with n"),
-        ({"max_new_tokens": 0}, "max_new_tokens=1 or more"),
-        ({"max_length": 1}, "max_new_tokens=1 or more"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0, expected a whole number from 1"),
+        ({"max_new_tokens": 5.5}, "max_new_tokens=5.5"),
+        ({"max_length": 1}, "max_length=1, expected a whole number from 2"),
+        ({"n": "2"}, "n='2'"),
+        ({"temperature": "0.7"}, "temperature='0.7'"),
+        ({"max_tokens": 5}, "max_tokens, expected one of .*did you mean 'max_"),
+        ({"output_scores": True}, "output_scores, expected details=True"),
+        ({"streamer": print}, "streamer, expected stream=True"),
+        ({"top_k": 5}, "top_k without sampling"),
+        ({"top_p": 2.0, "temperature": 1}, "top_p=2.0"),
+        ({"generator": 5, "temperature": 1}, "generator=5, expected a torch.Generator"),
+        ({"choose": "chrf", "n": 2}, r"choose='chrf', expected a metric such as kebyt5_xm.metrics.ChrF\(\)"),
+        ({"choose": ChrF, "n": 2}, "expected a metric such as"),
+        ({"generation_config": GenerationConfig(max_length=1)}, "without room for a byte"),
     ):
         with pytest.raises(UserError, match=message):
             model.answer(ROWS[0], **given)

@@ -55,9 +55,14 @@ class AnswerFile:
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Append lines and wait until they are on the disk."""
-        self._file.write(b"".join(map(to_json_line, rows)))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(b"".join(map(to_json_line, rows)))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UserError(
+                f"cannot write '{self._path}' ({error.strerror}); make room and give the same command again"
+            ) from error
 
     @property
     def _settings_path(self) -> Path:
@@ -78,7 +83,13 @@ class AnswerFile:
 
     def _open_locked(self) -> BinaryIO:
         """Open the settings, locked until they are closed; the file of answers itself may be replaced."""
-        file = self._settings_path.open("a+b")
+        try:
+            file = self._settings_path.open("a+b")
+        except OSError as error:
+            raise UserError(
+                f"cannot write beside '{self._path}' ({error.strerror}), expected a folder to write to; choose "
+                "another --out"
+            ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
