@@ -4,8 +4,10 @@ import math
 from contextlib import suppress
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import strategies as st
 from test_decoding_search import ending_model
 from tiny_model import ROWS, picture, recording, tiny_model
 from transformers import GenerationConfig
@@ -16,7 +18,7 @@ from kebyt5_xm.metrics import CharacterErrorRate, ChrF, ExactMatch
 from kebyt5_xm.model.answer_stream import AnswerStream
 from kebyt5_xm.model.bayes_risk import choose_least_risk
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.decoding.loops import MIN_LOOP_BYTES, find_loop
+from kebyt5_xm.model.decoding.loops import MAX_PERIOD, MIN_LOOP_BYTES, MIN_REPEATS, find_loop
 from kebyt5_xm.model.decoding.writing import WrittenRow
 from kebyt5_xm.model.hypothesis import Hypothesis
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, encode
@@ -294,3 +296,14 @@ def test_images_in_a_row_and_shapes_of_recordings_answer_alike() -> None:
     ]
     assert model.answer(batch, max_new_tokens=9) == [one] * 3
     assert model.answer([picture(2), picture(1), (samples, rate), " ko:"], max_new_tokens=9) != one
+
+
+@hypothesis.given(st.binary(min_size=1, max_size=300), st.integers(0, 40), st.binary(max_size=5))
+def test_loops_are_found_as_by_trying_every_period(phrase: bytes, times: int, rest: bytes) -> None:
+    raw = (b"start" + phrase * times + rest)[-3000:]
+
+    def repeats(period: int) -> bool:
+        length = max(MIN_LOOP_BYTES, MIN_REPEATS * period)
+        return length <= len(raw) and raw[-length:][period:] == raw[-length:-period]
+
+    assert find_loop(raw) == next((p for p in range(1, MAX_PERIOD + 1) if repeats(p)), 0)

@@ -8,6 +8,7 @@ MIN_LOOP_BYTES = 96
 MIN_REPEATS = 4
 MAX_PERIOD = 256
 """The longest phrase that is looked for, in bytes."""
+_TAIL = 12
 CHECK_EVERY = 32
 """Ids between two looks for a loop."""
 
@@ -17,11 +18,15 @@ def find_loop(raw: bytes) -> int:
 
     It is a loop if the last `MIN_LOOP_BYTES` or more are one phrase over and over, `MIN_REPEATS` times or more.
     """
-    for period in range(1, min(MAX_PERIOD, len(raw) // MIN_REPEATS) + 1):
+    tail = raw[-_TAIL:]
+    found = raw.rfind(tail, 0, len(raw) - 1)
+    while found >= 0:  # where the last bytes stood before: few periods are possible
+        period = len(raw) - len(tail) - found
         length = max(MIN_LOOP_BYTES, MIN_REPEATS * period)
-        if length > len(raw):
+        if period > MAX_PERIOD or length > len(raw):
             return 0
         start = len(raw) - length
-        if raw[-1] == raw[-1 - period] and raw[start + period :] == raw[start:-period]:
+        if raw[start + period :] == raw[start:-period]:
             return period
+        found = raw.rfind(tail, 0, found + len(tail) - 1)
     return 0

@@ -110,12 +110,12 @@ class RuledRows:
     def mask(self, logits: Tensor) -> Tensor:
         """Return the logits [N, V] of each row's next id, minus infinity at ids that may not follow."""
         rule = utf8_rule(logits.shape[-1], logits.device)
-        self._following = rule.following
+        self._following, self._vocab_size = rule.following.view(-1), logits.shape[-1]
         return rule.mask(logits, self._states, self._left)
 
     def advance(self, ids: Tensor) -> None:
         """Take note of the chosen ids [N]."""
-        self._states = self._following[self._states, ids]
+        self._states = self._following.index_select(0, self._states * self._vocab_size + ids)
         self._left -= 1
 
     def reorder(self, rows: Tensor) -> None:
