@@ -14,12 +14,8 @@ Piece = str | tuple[str, str]
 """Text, or a placeholder: (the name of its modality or media kind, the placeholder as written)."""
 
 
-def parse_prompt(prompt: str) -> list[Piece]:
-    """Return the texts and placeholders of a prompt, in order.
-
-    `{NAME}` and a recipe's `{column:NAME}` are placeholders; `{{` and `}}` are braces. Raises `UserError` for any
-    other brace and for invalid UTF-8.
-    """
+def unescape(prompt: str) -> str:
+    """Return a prompt with its `ESCAPES` replaced. Raises `UserError` for invalid UTF-8."""
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
@@ -27,9 +23,17 @@ def parse_prompt(prompt: str) -> list[Piece]:
             f"--prompt is not valid UTF-8 from character {error.start} on, expected text in UTF-8; check that LANG "
             "or LC_ALL is set"
         ) from None
-    text = re.sub(r"\\[nt\\]", lambda match: ESCAPES[match[0]], prompt)
+    return re.sub(r"\\[nt\\]", lambda match: ESCAPES[match[0]], prompt)
+
+
+def parse_prompt(prompt: str) -> list[Piece]:
+    """Return the texts and placeholders of a prompt, in order.
+
+    `{NAME}` and a recipe's `{column:NAME}` are placeholders; `{{` and `}}` are braces. Raises `UserError` for any
+    other brace and for invalid UTF-8.
+    """
     found: list[Piece] = []
-    for piece in Template(text).pieces():
+    for piece in Template(unescape(prompt)).pieces():
         if isinstance(piece, str):
             joins = bool(found) and isinstance(found[-1], str)
             found[-1:] = [f"{found[-1]}{piece}"] if joins else [*found[-1:], piece]

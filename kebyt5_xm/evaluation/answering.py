@@ -13,6 +13,7 @@ from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.decoding import encode, greedy_decode
+from kebyt5_xm.model.decoding.loops import find_loop
 from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.vocabulary import decode_bytes
 
@@ -32,6 +33,11 @@ class Written:
     def valid(self) -> bool:
         """Whether the answer is valid UTF-8."""
         return self.text == self.escaped
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the answer ends in one phrase over and over (`kebyt5_xm.model.decoding.loops`)."""
+        return bool(find_loop(self.escaped.encode("utf-8", "surrogateescape")))
 
 
 @dataclass

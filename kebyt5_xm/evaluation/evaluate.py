@@ -2,8 +2,8 @@
 
 evaluation.json    date, checkpoint, step, hardware, seconds, generated_bytes_per_second, confidence, resamples
     sources.NAME   examples answered and skipped, how many of those are counted_as_wrong, labels, modalities,
-                   malformed (share of the answers that are not UTF-8), metrics with intervals; modality_use and
-                   robustness if measured
+                   malformed (share of the answers that are not UTF-8), repetition (share of those that end in one
+                   phrase over and over), metrics with intervals; modality_use and robustness if measured
     bits_per_byte  of every held-out part
 predictions.jsonl  for every answer: source, row, path, line, prompt, references, prediction, probabilities, right;
                    a byte that is not UTF-8 is a lone surrogate, \\udc80 to \\udcff
@@ -210,6 +210,7 @@ def figures(evaluation: Evaluation, part: JudgedPart) -> SourceEvaluation:
     source = evaluation.data.validation.source(number)
     num_rows = evaluation.data.validation.parts[number].num_rows
     malformed = sum(not written.valid for written in part.written)
+    repeating = sum(written.repeats for written in part.written)
     return SourceEvaluation(
         examples=len(part.rows),
         skipped=num_rows - len(part.rows),
@@ -217,6 +218,7 @@ def figures(evaluation: Evaluation, part: JudgedPart) -> SourceEvaluation:
         labels=list(source.labels) if source.labels else None,
         modalities=source.modalities,
         malformed=malformed / len(part.rows) if part.rows else None,
+        repetition=repeating / len(part.rows) if part.rows else None,
         metrics={
             metric.name: MetricScore(score(metric, part.counted), metric.higher_is_better)
             for metric in part.metrics

@@ -167,7 +167,8 @@ class Robustness:
 
 @dataclass(frozen=True)
 class SourceEvaluation:
-    """The scores of a source. `malformed` is the share of answers that are not UTF-8, None if unknown."""
+    """The scores of a source. `malformed` is the share of answers that are not UTF-8, `repetition` of those that end
+    in one phrase over and over; None if unknown."""
 
     metrics: dict[str, MetricScore]
     examples: int = 0
@@ -176,6 +177,7 @@ class SourceEvaluation:
     labels: list[str] | None = None
     modalities: tuple[str, ...] = ()
     malformed: float | None = None
+    repetition: float | None = None
     modality_use: ModalityUse | None = None
     robustness: Robustness | None = None
 
@@ -187,6 +189,7 @@ class SourceEvaluation:
             "labels": self.labels,
             "modalities": list(self.modalities),
             "malformed": self.malformed,
+            "repetition": self.repetition,
             "metrics": {name: metric.as_dict() for name, metric in self.metrics.items()},
             **({"modality_use": self.modality_use.as_dict()} if self.modality_use else {}),
             **({"robustness": self.robustness.as_dict()} if self.robustness else {}),
@@ -203,6 +206,7 @@ class SourceEvaluation:
             labels=None if labels is None else [str(label) for label in labels],
             modalities=tuple(map(str, block.get("modalities") or ())),
             malformed=_known(block.get("malformed")),
+            repetition=_known(block.get("repetition")),
             modality_use=ModalityUse.from_dict(use) if use else None,
             robustness=Robustness.from_dict(robustness) if robustness else None,
         )

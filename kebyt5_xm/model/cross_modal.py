@@ -3,13 +3,14 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.decoding.arguments import parse_generation
+from kebyt5_xm.model.answer_arguments import search_arguments
+from kebyt5_xm.model.answering import Answering, AnswerOptions
 from kebyt5_xm.model.decoding.int8 import quantize_decoder
 from kebyt5_xm.model.hub_arguments import (
     LOAD_REMEDIES,
@@ -23,10 +24,9 @@ from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.processor import CrossModalProcessor, Processed, Segments
 from kebyt5_xm.model.saving import load, save
-from kebyt5_xm.vocabulary import decode
 
-MAX_NEW_TOKENS = 256
-"""Default of `answer`, in bytes; transformers' own 20 would cut nearly every answer."""
+if TYPE_CHECKING:
+    from kebyt5_xm.metrics.metric import Metric
 
 
 class CrossModalT5(CrossModalNetwork):
@@ -42,43 +42,61 @@ class CrossModalT5(CrossModalNetwork):
     def answer(
         self,
         segments: Segments | Sequence[Segments],
+        *,
+        n: int = 1,
+        temperature: float | None = None,
+        num_beams: int | None = None,
         labels: Sequence[str] | None = None,
+        stream: bool = False,
+        choose: "Metric | None" = None,
+        details: bool = False,
+        valid_utf8: bool = True,
+        stop_loops: bool = True,
         **generate_kwargs: Any,
-    ) -> str | list[str]:
-        """Return the generated text for a list of segments, or a list of texts for a batch of such lists.
+    ) -> Any:
+        """Return what the model writes for a list of segments, or a list of that for a batch of such lists.
 
         Args:
             segments: as `CrossModalProcessor` takes them.
-            labels: the answer is then the most probable of these (see `classify`).
-            generate_kwargs: arguments of `generate`; by default greedy, with at most `MAX_NEW_TOKENS`. Those in
+            n: answers to each input, as a list with the best first: samples if there is a temperature, else those of
+                as many beams or more.
+            temperature: above 0 samples; 0 is greedy. The model's own generation config decides by default.
+            num_beams: searches with so many beams.
+            labels: the answer is the most probable of these (see `classify`).
+            stream: returns an `AnswerStream` of pieces of text instead.
+            choose: a metric of `kebyt5_xm.metrics`; of the n answers, that most like the others is returned.
+            details: returns a `Hypothesis` (probabilities, words, why it ended) for each text.
+            valid_utf8: nothing but valid UTF-8 can be written, in whole characters up to the longest length. False
+                for a model that fills in removed spans, which begin and end inside characters.
+            stop_loops: ends an answer that repeats one phrase; not with beams.
+            generate_kwargs: other arguments of `generate`; `max_new_tokens` is 256 bytes by default. Those in
                 `kebyt5_xm.model.decoding.arguments.DEFAULTS` are decoded here, several times as fast; any other
-                leaves the whole call to transformers. `generator`, a torch.Generator, seeds `do_sample=True`.
+                leaves the whole call to transformers. `generator`, a torch.Generator, seeds sampling.
 
         A single greedy answer on a CPU is written several bytes at a time where these can be guessed; see
         `kebyt5_xm.model.decoding.drafting`.
 
-        Raises `UserError` as the processor and `classify` do.
+        Raises `UserError` as the processor and `classify` do, and for arguments that exclude each other.
         """
+        arguments = search_arguments(self.generation_config, n, temperature, num_beams, generate_kwargs)
+        is_batch = self.processor.is_batch(segments)
         if labels is not None:
+            if n > 1 or stream or details or choose is not None or temperature or (num_beams or 1) > 1:
+                raise UserError(
+                    "found labels with n, temperature, num_beams, stream, choose or details, expected labels alone: "
+                    "they are scored, not searched; classify(segments, labels) gives their probabilities"
+                )
             found = self.classify(segments, labels)
             best = [
                 max(p, key=lambda label: p[label]) for p in (found if isinstance(found, list) else [found])
             ]
-            return best if isinstance(found, list) else best[0]
-        if not {"max_length", "max_new_tokens", "generation_config"} & generate_kwargs.keys():
-            generate_kwargs["max_new_tokens"] = MAX_NEW_TOKENS
-        inputs = self._inputs(segments)
-        generation = parse_generation(self.generation_config, generate_kwargs)
-        if generation is None:
-            output = self.generate(**inputs, **generate_kwargs)  # pyright: ignore
-            ids = output if isinstance(output, Tensor) else output.sequences
-        else:
-            with torch.no_grad():
-                states = self.encode(**inputs).last_hidden_state
-            assert states is not None
-            ids = generation(self, states, inputs["attention_mask"], inputs["input_ids"])
-        texts = [decode(row) for row in ids.cpu().numpy()]
-        return texts if len(texts) > 1 or self.processor.is_batch(segments) else texts[0]
+            return best if is_batch else best[0]
+        options = AnswerOptions(n, choose, details, valid_utf8, stop_loops, stream)
+        answering = Answering(self, self._inputs(segments), arguments, options)
+        if stream:
+            return answering.stream(is_batch)
+        answers = answering.answers()
+        return answers if is_batch else answers[0]
 
     def classify(
         self, segments: Segments | Sequence[Segments], labels: Sequence[str]
@@ -95,8 +113,7 @@ class CrossModalT5(CrossModalNetwork):
             assert states is not None
             rows = scorer.log_probabilities(self, states, inputs["attention_mask"]).exp().tolist()
         probabilities = [dict(zip(scorer.labels, row, strict=True)) for row in rows]
-        is_batch = len(probabilities) > 1 or self.processor.is_batch(segments)
-        return probabilities if is_batch else probabilities[0]
+        return probabilities if self.processor.is_batch(segments) else probabilities[0]
 
     def _inputs(self, segments: Segments | Sequence[Segments]) -> Processed:
         return self.processor(segments).to(self.backbone.shared.weight.device)

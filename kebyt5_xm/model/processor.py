@@ -7,7 +7,8 @@ processor([[image, " ko:"], [(waveform, 16000), " ko:"]])  a batch
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 
 from kebyt5_xm.data.batch import collate_inputs
 from kebyt5_xm.data.inputs import Example, MediaGroup, MediaItem
-from kebyt5_xm.data.media.bad_sample import BadSample
+from kebyt5_xm.data.media.bad_sample import BadSample, MediaError
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.names import guess_media
 from kebyt5_xm.data.media.opening import Limits, open_media
@@ -146,11 +147,16 @@ class CrossModalProcessor:
         Takes one list of segments, or a batch: a list of such lists. A plain string is text; a string that is the
         name of a file is refused, since it was probably meant as a path. A medium goes to the only modality of its
         kind; if there are several, `Medium` or (name, item) chooses. Raises `UserError` for a medium that no modality
-        takes, a file that cannot be used (`MediaError`) and a recording too short for one feature.
+        takes, a file that cannot be used (`MediaError`) and a recording too short for one feature; it names the
+        example and the segment, counted from 1.
         """
-        rows: list[Any] = [*segments] if self.is_batch(segments) else [segments]
+        is_batch = self.is_batch(segments)
+        rows: list[Any] = [*segments] if is_batch else [segments]
+        examples = []
         with without_working_folder():  # decoders are imported here, and the model may be third-party
-            examples = [self.example([row] if isinstance(row, str) else row) for row in rows]
+            for number, row in enumerate(rows, 1):
+                with _naming(f"example {number}" if is_batch else ""):
+                    examples.append(self.example([row] if isinstance(row, str) else row))
         inputs = collate_inputs(examples, self.interfaces).to("cpu")  # widens the ids
         mask = length_mask(inputs.lengths, inputs.input_ids.shape[1]).long()
         return Processed(input_ids=inputs.input_ids, attention_mask=mask, media=inputs.media)
@@ -163,15 +169,16 @@ class CrossModalProcessor:
                 f"found {found}, expected a text or a list of segments: [image, 'text', (waveform, sample rate)]"
             )
         ids, media, position = [], [], 0
-        for segment in segments:
-            if isinstance(segment, str):
-                self._refuse_file_name(segment)
-                ids.append(encode(segment))
-            else:
-                medium = self._medium(segment)
-                prepared, count = self._prepare(medium)
-                media.append(MediaItem(medium.modality, prepared, position, count))
-                ids.append(np.full(count, PAD_ID, dtype=np.int16))
+        for number, segment in enumerate(segments, 1):
+            with _naming(f"segment {number}" if len(segments) > 1 else ""):
+                if isinstance(segment, str):
+                    self._refuse_file_name(segment)
+                    ids.append(encode(segment))
+                else:
+                    medium = self._medium(segment)
+                    prepared, count = self._prepare(medium)
+                    media.append(MediaItem(medium.modality, prepared, position, count))
+                    ids.append(np.full(count, PAD_ID, dtype=np.int16))
             position += len(ids[-1])
         return Example.without_target(ids, media)
 
@@ -245,3 +252,18 @@ class CrossModalProcessor:
 
     def _describe_modalities(self) -> str:
         return ", ".join(f"'{name}' ({i.media})" for name, i in self.interfaces.items()) or "none, only text"
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Add the place of a segment to the errors of the block; nothing if `place` is empty."""
+    try:
+        yield
+    except MediaError as error:
+        if not place:
+            raise
+        raise MediaError(f"{error.path}, {place}", error.cause) from error
+    except UserError as error:
+        if not place:
+            raise
+        raise UserError(f"{place}: {error}") from error

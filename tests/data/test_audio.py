@@ -236,7 +236,9 @@ def test_a_waveform_in_memory():
         (np.array(0.5), r"shape \[\]"),
         (np.zeros((2, 3, 5), dtype=np.float32), r"shape \[2, 3, 5\]"),
         (np.zeros((7, 5), dtype=np.float32), r"shape \[7, 5\]"),
-        (np.zeros((80, 997), dtype=np.float32), r"shape \[80, 997\]"),
+        (np.zeros((11, 997), dtype=np.float32), r"shape \[11, 997\].*at most 8 channels.*a list of lists"),
+        (np.zeros((1, 2, 997), dtype=np.float32), r"shape \[1, 2, 997\]"),
+        (32768 * TONE, "expected floats from -1 to 1; divide 16-bit samples by 32768"),
         ([[0.1], [0.1, 0.2]], "recording"),
     ]:
         with pytest.raises(MediaError, match=words) as caught:

@@ -133,6 +133,7 @@ def test_an_evaluation_finds_what_validation_found(folder: Path) -> None:
         assert score["value"] == pytest.approx(judged(run)[step, f"val/{metric}/{name}"])  # pyright: ignore
         assert score["low"] <= score["value"] <= score["high"]
         assert (part["examples"], part["skipped"]) == (ROWS, 0)
+        assert 0 <= part["repetition"] <= 1
         assert {c["kind"] for c in part["robustness"]["curves"]} <= {
             "image" if name == "captions" else "text"
         }
@@ -161,6 +162,12 @@ def test_third_party_classes_are_not_imported_without_trust(folder: Path, tmp_pa
     (tmp_path / "config.yaml").write_text(json.dumps(contents))
     with pytest.raises(UserError, match=r"data.sources.captions is 'stranger.Source', and 'stranger' is not"):
         build_run_data(Run(tmp_path))
+
+
+def test_an_answer_that_repeats_one_phrase_is_told() -> None:
+    assert Written("가나 " * 40, "가나 " * 40).repeats
+    assert Written("\ufffd" * 200, "\udcec" * 200).repeats
+    assert not Written("가나 " * 5, "가나 " * 5).repeats
 
 
 @pytest.mark.parametrize("labels", [None, ["yes", "no"]])

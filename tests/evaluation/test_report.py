@@ -422,6 +422,17 @@ def test_an_evaluation_is_written_as_it_is_read(tmp_path: Path) -> None:
     assert uses == {"digits": {"image": True}, "captions": {"image": False}, "spoken": {"speech": True}}
 
 
+def test_answers_that_repeat_one_phrase_are_reported(tmp_path: Path) -> None:
+    run = Run(tiny_report.write_run(tmp_path / "run"))
+    assert "end in one phrase" not in draw(run), "of an older file"
+    content = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
+    for name, share in (("captions", 0.25), ("spoken", 0.5)):
+        content["sources"][name] |= {"repetition": share, "examples": 40}
+    (run.path / "evaluation.json").write_text(json.dumps(content))
+    assert "30 end in one phrase over and over" in draw(run)
+    assert "30개는 같은 구절을 되풀이하며 끝남" in draw(run)
+
+
 def holds(content: Any, part: Any) -> bool:
     """Return whether nested `content` has all values of `part`, where `part` may have fewer keys."""
     if isinstance(part, dict):

@@ -16,6 +16,7 @@ from kebyt5_xm.model.decoding.drafting import (
     Drafter,
     HeadsDrafter,
     LookupDrafter,
+    draft_blocks,
     draft_decode,
     make_drafters,
 )
@@ -210,8 +211,8 @@ def test_answers_are_greedys_on_every_seed_with_and_without_heads() -> None:
 def test_answer_drafts_one_row_alone(monkeypatch) -> None:
     model, calls = with_heads(), []
     monkeypatch.setattr(
-        "kebyt5_xm.model.decoding.arguments.draft_decode",
-        lambda *given: calls.append(given) or draft_decode(*given),
+        "kebyt5_xm.model.decoding.arguments.draft_blocks",
+        lambda *given: calls.append(given) or draft_blocks(*given),
     )
     alone = [model.answer(row, max_new_tokens=60) for row in ROWS]
     assert len(calls) == len(ROWS)

@@ -125,6 +125,30 @@ def test_unusable_segments_are_refused_with_a_remedy(model, tmp_path):
         CrossModalProcessor.of(model, Limits(max_pixels=100))([("image", tmp_path / "a.xyz")])
 
 
+def test_errors_name_the_example_and_the_segment(model, tmp_path):
+    gone, batch = tmp_path / "gone.png", [["x"], [picture(1), "?"]]
+    for segments, message in [
+        (["a ", picture(1), gone], r"gone\.png, segment 3: there is no such file"),
+        ([*batch, ["a ", gone]], r"gone\.png, segment 2, example 3: there is no such file"),
+        ([*batch, [17]], "^example 3: found a int"),
+        ([*batch, ["a", 17]], "^example 3: segment 2: found a int"),
+        ([*batch, []], "^example 3: found an empty list"),
+        ([*batch, ["", (np.zeros((3, 5, 7)), 8000)]], r"the recording, segment 2, example 3.*\[3, 5, 7\]"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            model.processor(segments)
+
+
+def test_waveforms_of_every_shape_are_the_same_recording(model):
+    samples, rate = recording(7)
+    expected = model.processor([(samples, rate), "?"])
+    for shaped in (samples[None], samples[:, None], torch.from_numpy(samples)[None].expand(2, -1)):
+        for item in ((shaped, rate), {"array": shaped, "sampling_rate": rate}, ("speech", (shaped, rate))):
+            found = model.processor([item, "?"])
+            assert found["input_ids"].equal(expected["input_ids"])
+            assert found["media"][0].prepared.equal(expected["media"][0].prepared)
+
+
 def test_too_short_for_one_feature_names_the_modality(tmp_path):
     from encoders.stored import StoredFeatures
 

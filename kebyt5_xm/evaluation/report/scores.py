@@ -84,12 +84,16 @@ def use_rows(use: Use) -> list[Row]:
 
 @dataclass(frozen=True)
 class MalformedOutputs:
-    """Of `total` outputs, `bad` are not UTF-8 or not one of the labels; `labelled` were chosen among labels."""
+    """Of `total` outputs, `bad` are not UTF-8 or not one of the labels; `labelled` were chosen among labels.
+
+    `repeating` end in one phrase over and over.
+    """
 
     total: int
     bad: int
     labelled: int
     not_a_label: int
+    repeating: int
     metrics: list[tuple[str, str, MetricScore]]
     """(source, name, score) of the `malformed` metrics of the recipe."""
 
@@ -114,6 +118,7 @@ def count_malformed(record: Record) -> MalformedOutputs:
         bad=bad,
         labelled=sum(answers.total for answers in labelled),
         not_a_label=sum(answers.malformed for answers in labelled),
+        repeating=sum(round((source.repetition or 0) * source.examples) for source in sources.values()),
         metrics=[
             (name, metric, measured)
             for name, source in sources.items()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kebyt5_xm.model.decoding.decoder import Decoder
+from kebyt5_xm.model.decoding.utf8 import RuledRows
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID
 
 IMPOSSIBLE = -1e9
@@ -44,10 +45,12 @@ class BeamSearch:
         max_length: int,
         num_best: int = 1,
         everywhere: Callable[[bool], bool] = bool,
+        rule: RuledRows | None = None,
     ) -> Tensor:
         """Return the best ids [R x num_best, T] of each row side by side, PAD after the end of sequence.
 
         T is the length of the longest, at most `max_length`. All ranks take as many steps, as in `search.decode`.
+        `rule`, of R x K rows, takes ids out; scores stay the model's own log-probabilities.
         """
         beams, device = self.num_beams, decoder.device
         first_rows = torch.arange(rows, device=device)[:, None] * beams
@@ -61,6 +64,8 @@ class BeamSearch:
         length = 0
         for length in range(1, max_length + 1):
             log_probabilities = decoder.step(ids)[:, -1].float().log_softmax(-1)
+            if rule is not None:
+                log_probabilities = rule.mask(log_probabilities)
             vocab_size = log_probabilities.shape[-1]
             total = log_probabilities.view(rows, beams, vocab_size) + scores[:, :, None]
             total, index = total.flatten(1).topk(2 * beams)  # [R, C]
@@ -90,8 +95,12 @@ class BeamSearch:
             stops = not bool(open_rows.any()) or (self.early_stopping is True and bool(finished.all()))
             if everywhere(stops) or length == max_length:
                 break
-            decoder.reorder((first_rows + origin.gather(1, chosen)).flatten())
+            continued_rows = (first_rows + origin.gather(1, chosen)).flatten()
+            decoder.reorder(continued_rows)
             ids = new.gather(1, chosen).view(-1, 1)
+            if rule is not None:
+                rule.reorder(continued_rows)
+                rule.advance(ids[:, 0])
         answers = best[:, :num_best].flatten(0, 1)
         lengths = ((answers == EOS_ID).cumsum(1) == 0).sum(1) + 1
         return answers[:, : min(int(lengths.max()), length)]

@@ -7,7 +7,7 @@ the two best logits differ in the last bits alone, it may take the other one.
 Letters in shapes: n ids of a pass, C draft heads, D the model's width, V the vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from kebyt5_xm.model.decoding.decoder import Decoder
 from kebyt5_xm.model.decoding.fast import FastDecoder
 from kebyt5_xm.model.decoding.int8 import Int8Decoder
+from kebyt5_xm.model.decoding.utf8 import BETWEEN, Utf8Rule
 from kebyt5_xm.model.decoding.weights import DecoderWeights
 from kebyt5_xm.model.draft_heads import DraftHeadsModule
 from kebyt5_xm.model.network import CrossModalNetwork
@@ -158,29 +159,54 @@ def make_drafters(model: CrossModalNetwork, decoder: Decoder, input_ids: Tensor)
     return drafters
 
 
+def draft_decode(
+    decoder: FastDecoder, drafters: Sequence[Drafter], max_length: int, rule: Utf8Rule | None = None
+) -> Tensor:
+    """Return greedy's ids [1, T] of a decoder of one row, without the start id; T is at most `max_length`."""
+    return torch.tensor([[id_ for new in draft_blocks(decoder, drafters, max_length, rule) for id_ in new]])
+
+
 @torch.inference_mode()
-def draft_decode(decoder: FastDecoder, drafters: Sequence[Drafter], max_length: int) -> Tensor:
-    """Return greedy's ids [1, T] of a decoder of one row, without the start id; T is at most `max_length`.
+def draft_blocks(
+    decoder: FastDecoder, drafters: Sequence[Drafter], max_length: int, rule: Utf8Rule | None = None
+) -> Iterator[list[int]]:
+    """Yield greedy's ids of a decoder of one row as they are written, up to the end of sequence.
 
     The first drafter that has a guess is taken.
     """
     written: list[int] = []
-    last, state = PAD_ID, None  # T5 starts with the pad id
+    last, state, place = PAD_ID, None, BETWEEN  # T5 starts with the pad id
     while len(written) < max_length and last != EOS_ID:
         drafter, guess = None, []
         for drafter in drafters:
             guess = drafter.propose(written, state)[: max_length - len(written) - 1]
             if guess:
                 break
-        best: list[int] = decoder.step(torch.tensor([[last, *guess]]))[0].argmax(-1).tolist()
-        right = next((n for n, id_ in enumerate(guess) if id_ != best[n]), len(guess))
+        logits = decoder.step(torch.tensor([[last, *guess]]))[0]
+        best: list[int] = logits.argmax(-1).tolist()
+        new: list[int] = []
+        for n, id_ in enumerate(best):
+            if rule is not None:
+                id_, place = _ruled(rule, place, id_, logits[n], max_length - len(written) - n)
+            new.append(id_)
+            if id_ == EOS_ID or n == len(guess) or id_ != guess[n]:
+                break
+        right = len(new) - (len(new) > len(guess) or new[-1] != guess[len(new) - 1])
         if guess and drafter is not None:
             drafter.observe(right)
             decoder.truncate(decoder.length - len(guess) + right)
-        new = best[: right + 1]
-        written += new[: new.index(EOS_ID) + 1] if EOS_ID in new else new
-        last, state = written[-1], decoder.final[right]
-    return torch.tensor([written])
+        written += new
+        last, state = written[-1], decoder.final[len(new) - 1]
+        yield new
+
+
+def _ruled(rule: Utf8Rule, state: int, best: int, logits: Tensor, left: int) -> tuple[int, int]:
+    """Return the most probable id that may follow in `state`, `best` if it may, and the state after it."""
+    following = rule.follow(state, best, left)
+    if following is None:
+        best = int(rule.mask(logits[None], torch.tensor([state]), left).argmax())
+        following = int(rule.following[state, best])
+    return best, following
 
 
 def _to_text(ids: Sequence[int]) -> str:

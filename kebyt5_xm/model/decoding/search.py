@@ -3,13 +3,14 @@
 Letters in shapes: B decoder rows, T ids of the longest row, V the vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from kebyt5_xm.model.decoding.decoder import Decoder
 from kebyt5_xm.model.decoding.opening import open_decoder
+from kebyt5_xm.model.decoding.utf8 import RuledRows
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.vocabulary import EOS_ID, PAD_ID
 
@@ -58,25 +59,53 @@ def decode(
     T is the length of the longest row, at most `max_length`. A rank whose rows are finished goes on until they are
     finished `everywhere`, so all ranks take as many steps.
     """
-    check_every = CHECK_EVERY if decoder.device.type != "cpu" or everywhere is not bool else 1
-    skipped = finished.to(decoder.device)
     unfinished = {row for row, is_finished in enumerate(finished.tolist()) if not is_finished}
-    ids = torch.full((len(finished), 1), PAD_ID, device=decoder.device)  # T5 starts with the pad id
+    rows = len(finished)
+    blocks = list(decode_blocks(decoder, rows, unfinished, max_length, choose, None, everywhere))
+    ids = (
+        torch.cat(blocks, dim=1) if blocks else torch.empty(rows, 0, dtype=torch.long, device=decoder.device)
+    )
+    return cut(ids, finished.to(decoder.device))
+
+
+@torch.no_grad()
+def decode_blocks(
+    decoder: Decoder,
+    num_rows: int,
+    unfinished: set[int],
+    max_length: int,
+    choose: Choose,
+    rule: RuledRows | None = None,
+    everywhere: Callable[[bool], bool] = bool,
+) -> Iterator[Tensor]:
+    """Yield the chosen ids as they are written, [B, 1] or, where a check waits, up to [B, `CHECK_EVERY`].
+
+    Rows whose end of sequence was written leave the set `unfinished`, whose owner may take out others between two
+    blocks; ids of a row that is not in it are without meaning. The last block is the one after which it is empty.
+    """
+    check_every = CHECK_EVERY if decoder.device.type != "cpu" or everywhere is not bool else 1
+    ids = torch.full((num_rows, 1), PAD_ID, device=decoder.device)  # T5 starts with the pad id
     columns: list[Tensor] = []
-    with torch.no_grad():
-        for length in range(max_length):
-            if length % check_every == 0:
-                for column in columns[-check_every:]:
-                    unfinished -= {row for row, id_ in enumerate(column[:, 0].tolist()) if id_ == EOS_ID}
-                if everywhere(not unfinished):
-                    break
-            ids = choose(decoder.step(ids)[:, -1])[:, None]
-            columns.append(ids)
-    return _cut(torch.cat(columns, dim=1) if columns else ids[:, :0], skipped)
+    for length in range(max_length):
+        if length % check_every == 0 and everywhere(not unfinished):
+            return
+        logits = decoder.step(ids)[:, -1]
+        chosen = choose(logits if rule is None else rule.mask(logits))
+        if rule is not None:
+            rule.advance(chosen)
+        ids = chosen[:, None]
+        columns.append(ids)
+        if len(columns) == check_every or length + 1 == max_length:
+            block = torch.cat(columns, dim=1)
+            columns.clear()
+            ended = (block == EOS_ID).any(1).tolist()
+            unfinished -= {row for row, has_ended in enumerate(ended) if has_ended}
+            yield block
 
 
-def _cut(rows: Tensor, skipped: Tensor) -> Tensor:
-    """Return rows [B, T] up to the longest one's end of sequence, PAD behind every row's own."""
+def cut(rows: Tensor, skipped: Tensor | None = None) -> Tensor:
+    """Return rows [B, T] up to the longest one's end of sequence, PAD behind every row's own and in `skipped` [B]."""
     ended = (rows == EOS_ID).cumsum(1) - (rows == EOS_ID).long() > 0  # after the first end of sequence
-    ended |= skipped[:, None]
+    if skipped is not None:
+        ended |= skipped[:, None]
     return rows.masked_fill(ended, PAD_ID)[:, : int((~ended).sum(1).max()) if len(rows) else 0]

@@ -15,11 +15,12 @@ from kebyt5_xm.data.media.reference import MediaRefusal, wrap_errors
 
 # Hz, telephone to studio. A damaged header may give 1 Hz, and resampling that would fill the memory.
 MIN_RATE, MAX_RATE = 8_000, 192_000
-MAX_CHANNELS = 64
-"""A waveform [time, channels] with more channels is refused."""
+MAX_CHANNELS = 8
+"""The shorter axis of a matrix is the channels if it is at most this long (7.1 sound); more rows are probably a batch
+of recordings. Our own choice."""
+MAX_AMPLITUDE = 32
+"""Rounding and filters may exceed full scale, 1, a little. 30 dB more means unscaled 16-bit integers."""
 ARRAY_KEY, RATE_KEY = "array", "sampling_rate"
-MAX_CHANNELS_IN_ROW = 8
-"""In a row, the shorter axis of a matrix is the channels if it is at most this long (7.1 sound). Our own choice."""
 MAX_RATE_IN_ROW = 1 << 26
 """Hz that fit into a WAV header with any number of channels. The reader refuses rates above `MAX_RATE`."""
 MAX_BYTES = (1 << 32) - 100
@@ -29,8 +30,9 @@ MAX_BYTES = (1 << 32) - 100
 def as_mono(samples: Any, sample_rate: Any) -> tuple[NDArray[np.float32], int]:
     """Return samples in memory (array or torch tensor) as (mono float32 [samples], sample rate in Hz).
 
-    They are floats of shape [time], [time, channels] or [channels, time]; there are at most 64 channels, and the time
-    axis is more than four times as long. Integers are refused, because their range is unknown.
+    They are floats from -1 to 1 of shape [time], [time, channels] or [channels, time]: the shorter axis is the
+    channels, at most `MAX_CHANNELS`, and the time is more than four times as long. Every other shape raises
+    `MediaError`, and so do integers, because their range is unknown.
     """
     with wrap_errors("the recording"):
         if hasattr(samples, "detach"):
@@ -40,6 +42,10 @@ def as_mono(samples: Any, sample_rate: Any) -> tuple[NDArray[np.float32], int]:
         waveform = _mix_channels(samples).astype(np.float32)
         rate = _parse_sample_rate(sample_rate)
         check_waveform(waveform, rate)
+        if (highest := np.abs(waveform).max()) > MAX_AMPLITUDE:
+            raise MediaRefusal(
+                f"found samples up to {highest:g}, expected floats from -1 to 1; divide 16-bit samples by 32768"
+            )
         return waveform, rate
 
 
@@ -68,6 +74,11 @@ def _mix_channels(samples: NDArray[Any]) -> NDArray[Any]:
             return samples.reshape(-1)
         if short <= MAX_CHANNELS and long > 4 * short:
             return samples.mean(axis=int(samples.shape[1] == short), dtype=np.float64)
+        if short > MAX_CHANNELS:
+            raise MediaRefusal(
+                f"found samples of shape {list(samples.shape)}, expected at most {MAX_CHANNELS} channels; give each "
+                "recording of a batch as its own (waveform, sample rate), in a list of lists"
+            )
     raise MediaRefusal(
         f"found samples of shape {list(samples.shape)}, expected [time], [channels, time] or [time, channels]; "
         "give one channel"
@@ -111,7 +122,7 @@ def encode_wav(value: Mapping[str, Any]) -> bytes:
         samples = np.asarray(value[ARRAY_KEY], dtype=np.float64)
     except (ValueError, TypeError, OverflowError):
         raise ValueError(f"an {ARRAY_KEY} that has non-numbers or unequal lengths") from None
-    if samples.ndim == 2 and min(samples.shape) <= MAX_CHANNELS_IN_ROW < max(samples.shape):
+    if samples.ndim == 2 and min(samples.shape) <= MAX_CHANNELS < max(samples.shape):
         samples = samples.T if samples.shape[0] < samples.shape[1] else samples
     elif samples.ndim != 1:
         raise ValueError(
@@ -121,8 +132,7 @@ def encode_wav(value: Mapping[str, Any]) -> bytes:
         raise ValueError(f"{samples.size} samples, expected at least one and fewer than 2^30")
     if not np.isfinite(samples).all():
         raise ValueError("samples that are NaN or infinite")
-    # Rounding and filters may exceed full scale a little. 30 dB more means unscaled 16-bit integers.
-    if np.abs(samples).max() > 32:
+    if np.abs(samples).max() > MAX_AMPLITUDE:
         raise ValueError(f"samples up to {np.abs(samples).max():g}, expected samples between -1 and 1")
     from scipy.io import wavfile  # the import takes 0.2 s, and few manifests need it
 

@@ -1,0 +1,146 @@
+"""The inputs of `kebyt5-xm generate --file`: rows of a table, or files, each with its prompt."""
+
+import glob
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kebyt5_xm.commands.prompt import fill_prompt, parse_prompt, unescape
+from kebyt5_xm.data.media.reference import FileSpan, RemoteUrl, read_contents, resolve
+from kebyt5_xm.data.sources.manifest import COLUMNAR, open_rows
+from kebyt5_xm.data.sources.template import MediaSegment, Template
+from kebyt5_xm.data.tables.joined_rows import expand_pattern
+from kebyt5_xm.data.text.corpus import COMPRESSIONS, FORMATS
+from kebyt5_xm.errors import UserError
+
+ToModality = Callable[[str], str]
+TEXTS = (".csv", ".tsv", ".txt", ".xlsx")
+
+
+class BatchInputs(ABC):
+    """Inputs with a key each, which stands in the output and says which ones are done."""
+
+    key: str
+    """Name of the key in a line of output."""
+    keys: Sequence[int | str]
+    """The key of every input, in order."""
+    settings: dict[str, Any]
+    """What the answers depend on, besides the model and the search."""
+
+    @abstractmethod
+    def check(self, to_modality: ToModality) -> None:
+        """Raise `UserError` if the prompt does not fit the model."""
+
+    @abstractmethod
+    def segments(self, number: int, to_modality: ToModality) -> list[Any]:
+        """Return the segments of an input; raise `UserError` if it has none."""
+
+
+class TableInputs(BatchInputs):
+    """The rows of a table; the prompt names their columns, as in a recipe."""
+
+    key = "row"
+
+    def __init__(self, path: str, prompt: str, allow_outside: bool) -> None:
+        self._rows = open_rows(path)
+        self._prompt = Template(unescape(prompt))
+        self._prompt.check(self._rows.columns, self._prompt.modalities)
+        self._allow_outside = allow_outside
+        self.keys = range(len(self._rows))
+        self.settings = {"table": self._rows.fingerprint, "prompt": prompt}
+
+    def check(self, to_modality: ToModality) -> None:
+        for name in self._prompt.modalities:
+            to_modality(name)
+
+    def segments(self, number: int, to_modality: ToModality) -> list[Any]:
+        found: list[Any] = []
+        for segment in self._prompt.render(self._rows.row(number)):
+            if isinstance(segment, MediaSegment):
+                found.append((to_modality(segment.modality), self._item(segment.reference)))
+            else:
+                found.append(segment)
+        return found
+
+    def _item(self, reference: str | bytes | FileSpan) -> Any:
+        if isinstance(reference, str):
+            found = resolve(self._rows.root, reference, allow_outside=self._allow_outside)
+            assert not isinstance(found, RemoteUrl)
+            return found
+        return reference if isinstance(reference, bytes) else read_contents(reference)
+
+
+class FileInputs(BatchInputs):
+    """One input for each file; the prompt may say with a placeholder where it stands."""
+
+    key = "file"
+
+    def __init__(self, paths: Sequence[str], prompt: str) -> None:
+        self._pieces = parse_prompt(prompt)
+        places = [piece for piece in self._pieces if not isinstance(piece, str)]
+        if len(places) > 1:
+            raise UserError(
+                f"the prompt has {len(places)} placeholders, expected at most one: each file gets an answer of its "
+                "own; for several media in one prompt, give a table of them"
+            )
+        self._name = places[0][0] if places else None
+        self.keys = list(dict.fromkeys(paths))
+        self.settings = {"prompt": prompt}
+
+    def check(self, to_modality: ToModality) -> None:
+        if self._name is not None:
+            to_modality(self._name)
+
+    def segments(self, number: int, to_modality: ToModality) -> list[Any]:
+        path = str(self.keys[number])
+        if self._name is None:
+            return [Path(path), *self._pieces]
+        return fill_prompt(self._pieces, [(self._name, path)], to_modality)
+
+
+def open_inputs(files: Sequence[str], prompt: str, allow_outside: bool) -> BatchInputs:
+    """Return the inputs of --file. Raises `UserError` if there are none, or if the prompt does not fit them."""
+    if len(files) == 1 and (_is_table(files[0]) or files[0].startswith("hf:")):
+        if not prompt:
+            raise UserError(
+                "found a table without --prompt, expected a prompt that names its columns: '{question}'"
+            )
+        return TableInputs(files[0], prompt, allow_outside)
+    if allow_outside:
+        raise UserError(
+            "found --allow-outside without a table, expected --file ROWS.jsonl: files are read anywhere"
+        )
+    paths = [path for given in files for path in _expand(given)]
+    for path in paths:
+        if _is_table(path) and len(paths) > 1:
+            raise UserError(
+                f"found the table '{path}' among several files, expected one table or a pattern of them"
+            )
+        if os.path.splitext(path)[1].lower() in TEXTS:
+            raise UserError(
+                f"found '{path}', expected images, recordings or arrays, or a table in JSON lines or parquet; write "
+                """texts as lines such as {"text": "..."} and give --prompt '{text}'"""
+            )
+    return FileInputs(paths, prompt)
+
+
+def _is_table(path: str) -> bool:
+    name = Path(path)
+    if name.suffix.lower() in COMPRESSIONS:
+        name = name.with_suffix("")
+    return FORMATS.get(name.suffix.lower()) == "jsonl" or name.suffix.lower() in (*COLUMNAR, ".tar")
+
+
+def _expand(given: str) -> list[str]:
+    """Return the files of a path or pattern, in order."""
+    if os.path.isfile(given):
+        return [given]
+    if os.path.isdir(given):
+        raise UserError(f"found a folder '{given}', expected files; for all in it, write '{given}/*'")
+    found = [str(path) for path in (expand_pattern(Path(given)) or [])] if "{" in given else []
+    found = found or sorted(path for path in glob.glob(given, recursive=True) if os.path.isfile(path))
+    if not found:
+        raise UserError(f"found no file '{given}', expected a file or a pattern of some; correct the path")
+    return found
