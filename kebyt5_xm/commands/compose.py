@@ -121,23 +121,24 @@ def _slot_bias(contents: dict[str, dict[str, Any]]) -> Any:
 
 def _load_frozen_encoder(model: "CrossModalT5", name: str, folder: Path, original: str) -> None:
     """Load an encoder's weights from the export that contains the folder of its adapter."""
+    from kebyt5_xm.model.pretrained import LocalFolder
     from kebyt5_xm.model.tensor_files import load_tensors, unique_tensors
-    from kebyt5_xm.weight_files import WEIGHTS, read_tensors
 
     encoder = model.modality(name).encoder
     if not unique_tensors(encoder):  # it has no weights: stored features
         return
-    path = folder.resolve().parents[1] / WEIGHTS
+    around = folder.resolve().parents[1]
     prefix = f"modalities.{original}.encoder."
-    tensors: dict[str, Tensor] = read_tensors(path) if path.is_file() else {}
+    is_model = (around / "config.json").is_file()
+    tensors: dict[str, Tensor] = LocalFolder(around).all_tensors() if is_model else {}
     tensors = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
     if not tensors:
         raise UserError(
-            f"the encoder of '{folder}' was frozen, so its weights are in the export around it, but '{path}' "
-            f"{'has no such weights' if path.is_file() else 'does not exist'}; give the folder within its export"
+            f"the encoder of '{folder}' was frozen, so its weights are in the export around it, but '{around}' "
+            f"{'has no such weights' if is_model else 'is no export'}; give the folder within its export"
         )
     dtype = next(model.modality(name).adapter.parameters()).dtype
-    load_tensors(encoder, tensors, str(path))
+    load_tensors(encoder, tensors, str(around))
     encoder.to(dtype)
 
 

@@ -48,7 +48,8 @@ class CrossModalEncoder(nn.Module):
         **kwargs: Any,
     ) -> BaseModelOutput:
         """Return the states [B, S, D]; see `CrossModalNetwork.forward`."""
-        slots = slot_positions(input_ids.shape, media or [], input_ids.device)
+        media = [group.to(input_ids.device) for group in media or ()]  # a pipeline moves tensors alone
+        slots = slot_positions(input_ids.shape, media, input_ids.device)
         if attention_mask is not None and not attention_mask[slots].all():
             raise UserError(
                 "the attention_mask masks slots: their id is PAD, but they hold a medium; pass the processor's mask: "

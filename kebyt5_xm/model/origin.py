@@ -18,7 +18,9 @@ import yaml
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
-from kebyt5_xm.model.pretrained import HubModel, Pretrained, RunBackbone, open_pretrained
+from kebyt5_xm.model.hub_model import HubModel
+from kebyt5_xm.model.model_files import Pretrained
+from kebyt5_xm.model.pretrained import RunBackbone, open_pretrained
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.model.t5 import saved_config
@@ -92,6 +94,15 @@ def copy_terms(folder: Path, out: Path) -> None:
         for path in (folder / "origin", *(folder / "origin").rglob("*")):
             refuse_outside(path, folder)
         shutil.copytree(folder / "origin", out / "origin")
+
+
+def copy_file_terms(source: Pretrained, out: Path) -> None:
+    """Copy NOTICE and the files of origin/, if present, from a saved model, also on the hub, into a folder."""
+    for name in ("NOTICE", *(f"origin/{term}" for term in TERMS)):
+        path = _file_if_any(source, name)
+        if path is not None:
+            (out / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, out / name)
 
 
 def _download_terms(source: Pretrained, folder: Path) -> dict[str, Any]:

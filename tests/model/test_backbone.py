@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import SHAPES, Backbone, backbone_hash
-from kebyt5_xm.model.pretrained import HubModel
+from kebyt5_xm.model.hub_model import HubModel
 from kebyt5_xm.model.t5 import EMBEDDING_ALIASES, saved_state, t5, without_weights
 
 SHAPE = {"d_model": 13, "d_ff": 17, "num_heads": 3, "num_layers": 5, "num_decoder_layers": 2, "d_kv": 7}

@@ -35,7 +35,7 @@ from kebyt5_xm.model.t5 import load_state, saved_config, saved_state
 from kebyt5_xm.model.tensor_files import write_tensors
 from kebyt5_xm.trust import add_trust_argument
 from kebyt5_xm.vocabulary import EXTRA_IDS
-from kebyt5_xm.weight_files import ABOUT, WEIGHTS, write_safetensors
+from kebyt5_xm.weight_files import ABOUT, write_digests, write_weights
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -205,7 +205,7 @@ def export_backbone(
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         state = {name: tensor.cpu().contiguous() for name, tensor in saved_state(model).items()}
         refuse_non_finite(state, f"export '{out}'")
-        write_safetensors(state, folder / WEIGHTS)
+        write_weights(state, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
         if origin is not None:
             origins.copy_terms(origin, folder)
@@ -213,6 +213,7 @@ def export_backbone(
             lora.write(folder / "lora", model.dtype)
         if draft_heads is not None:
             write_tensors(draft_heads.to(model.dtype), folder / FILE)
+        write_digests(folder)
 
 
 def export_cross_modal(model: "CrossModalT5", out: Path, *, card: str, origin: Path, overwrite: bool) -> None:
