@@ -27,6 +27,8 @@ LOAD_REMEDIES = {
     "output_loading_info": "every tensor must fit here, so there is nothing to report",
     "ignore_mismatched_sizes": "every tensor must fit here",
     "key_mapping": "every tensor must have its own name here; rename them and pass state_dict=",
+    "use_safetensors": "exports are safetensors; leave it out",
+    "weights_only": "no pickle is ever run; leave it out",
     "from_tf": "only PyTorch's formats are read",
     "from_flax": "only PyTorch's formats are read",
     "max_memory": "device_map takes one device: a model is not spread over several",
@@ -37,17 +39,17 @@ LOAD_REMEDIES = {
 }
 """Arguments of `from_pretrained` that are refused -> what to do instead."""
 
-WITHOUT_EFFECT: dict[str, object] = {
-    "low_cpu_mem_usage": True,
-    "use_safetensors": True,
-    "resume_download": True,
-    "_fast_init": True,
-    "weights_only": True,
-    "save_peft_format": True,
-    "save_original_format": True,
-    "attn_implementation": "sdpa",
+WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
+    "low_cpu_mem_usage": (True, False),
+    "use_safetensors": (True,),
+    "resume_download": (True, False),
+    "_fast_init": (True, False),
+    "weights_only": (True,),
+    "save_peft_format": (True, False),
+    "save_original_format": (True, False),
+    "attn_implementation": ("sdpa",),
 }
-"""Arguments that are accepted with this value: it describes what happens here anyway."""
+"""Arguments that are accepted with these values: they describe what happens here anyway."""
 
 FROM_AUTO_CLASSES = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
 """What the Auto classes of transformers add to every call; it concerns none of our files."""
@@ -67,14 +69,14 @@ def refuse_unknown(
     function: str,
     given: Mapping[str, Any],
     remedies: Mapping[str, str],
-    without_effect: Mapping[str, object] = WITHOUT_EFFECT,
+    without_effect: Mapping[str, tuple[object, ...]] = WITHOUT_EFFECT,
 ) -> None:
     """Raise `UserError` for the first of the `given` arguments that asks for something unsupported.
 
-    Accepted are None, False, and the values in `without_effect`.
+    Accepted are None and the values in `without_effect`, for a name that is not there False.
     """
     for name, value in given.items():
-        if value is None or value is False or (name in without_effect and without_effect[name] == value):
+        if value is None or value in without_effect.get(name, (False,)):
             continue
         remedy = remedies.get(name) or f"leave it out{did_you_mean(name, remedies)}"
         raise UserError(f"{function} does not take {name}={value!r:.60}; {remedy}")

@@ -15,12 +15,12 @@ from transformers import ProcessorMixin
 from kebyt5_xm.data.media.address import decode_data_url, is_data_url
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.hub_arguments import refuse_unknown
-from kebyt5_xm.vocabulary import PAD_ID, decode
+from kebyt5_xm.vocabulary import EOS_ID, PAD_ID, decode
 
 ITEM_KEYS = {"image": ("image", "url", "path", "base64"), "audio": ("audio", "url", "path")}
 """Keys of a content block that may hold its medium, by the block's type; transformers' own."""
 
-ALWAYS = {"return_tensors": "pt", "padding": True}
+ALWAYS = {"return_tensors": ("pt",), "padding": (True, "longest")}
 """Options of a call that say what happens here anyway."""
 
 OPTION_REMEDIES = {
@@ -36,11 +36,29 @@ SLOT_MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
 it, and here an answer never repeats its input."""
 
 
-class PipelineProcessor(ProcessorMixin):
-    """What the pipeline asks of a processor besides its inputs."""
+class ByteVocabulary:
+    """What transformers asks of a tokenizer, where there is none: a trainer compares the special ids.
 
-    tokenizer = None  # the pipeline looks for one; bytes need none
+    A pipeline that finds a padding id would pad batches by itself, without the media, so it finds none and refuses.
+    """
+
+    eos_token_id = EOS_ID
+    bos_token_id = None
+    pad_token_id = None
+
+    def get_vocab(self) -> dict[str, int]:
+        """Raise `UserError`: `stop_sequence` of a pipeline needs a vocabulary of strings."""
+        raise UserError(
+            "found a stop sequence, which needs a vocabulary of strings; cut the answer at it instead"
+        )
+
+
+class PipelineProcessor(ProcessorMixin):
+    """What pipelines and trainers of transformers ask of a processor besides its inputs."""
+
+    tokenizer = ByteVocabulary()
     chat_template = None
+    model_input_names = ["input_ids", "attention_mask", "media"]  # pyright: ignore # noqa: RUF012
 
     def apply_chat_template(self, conversation: Any, **options: Any) -> Any:  # pyright: ignore
         """Return the inputs of a chat of one message, its texts and media in order.

@@ -84,15 +84,15 @@ class SavedModel(CrossModalNetwork):
         folder = Path(save_directory)
         if folder.is_file():
             raise UserError(f"found the file '{folder}', expected a folder to save into; choose another name")
+        if push_to_hub and state_dict is not None:
+            raise UserError(
+                "found push_to_hub=True with a state_dict, expected one of them; publish the saved folder with "
+                "`hf upload`"
+            )
         if not is_main_process:
             return
         save(self, folder, state_dict=state_dict, max_shard_bytes=size)
         if push_to_hub:
-            if state_dict is not None:
-                raise UserError(
-                    "found push_to_hub=True with a state_dict, expected one of them; the folder is saved: publish it "
-                    "with `hf upload`"
-                )
             self.push_to_hub(
                 repo_id or folder.resolve().name, token=token, max_shard_size=max_shard_size, **commit
             )

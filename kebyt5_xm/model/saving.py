@@ -197,6 +197,7 @@ def _load_saved(
     if config is None:
         fields: Any = {key: content[key] for key in CONFIG_KEYS}
         config = CrossModalT5Config(**fields, kebyt5_xm=content.get(ABOUT))
+    check_fields(vars(config), "the configuration")
     if state_dict is not None:
         return build(cls, config, state_dict, trusted_modules, "state_dict")
     heads = saved_heads(source)

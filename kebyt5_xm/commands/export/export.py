@@ -35,7 +35,7 @@ from kebyt5_xm.model.t5 import load_state, saved_config, saved_state
 from kebyt5_xm.model.tensor_files import write_tensors
 from kebyt5_xm.trust import add_trust_argument
 from kebyt5_xm.vocabulary import EXTRA_IDS
-from kebyt5_xm.weight_files import ABOUT, write_digests, write_weights
+from kebyt5_xm.weight_files import ABOUT, MAX_SHARD_BYTES, write_digests, write_weights
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -205,7 +205,7 @@ def export_backbone(
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         state = {name: tensor.cpu().contiguous() for name, tensor in saved_state(model).items()}
         refuse_non_finite(state, f"export '{out}'")
-        write_weights(state, folder)
+        write_weights(state, folder, MAX_SHARD_BYTES)
         (folder / "README.md").write_text(card, encoding="utf-8")
         if origin is not None:
             origins.copy_terms(origin, folder)
