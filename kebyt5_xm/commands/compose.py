@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> None:
         record(Backbone(weights=args.backbone), origin_folder)
         origin = Origin.read(json.loads((origin_folder / "config.json").read_text(encoding="utf-8")))
         model.config.denoising = origin.denoising
-        card = _card(args.out.resolve().name, model, origin)
-        export_cross_modal(model, args.out, card=card, origin=origin_folder, overwrite=args.overwrite)
+        cards = _cards(args.out.resolve().name, model, origin)
+        export_cross_modal(model, args.out, cards=cards, origin=origin_folder, overwrite=args.overwrite)
     print(f"composed {', '.join(adapters)} on {args.backbone} into {args.out}")
 
 
@@ -142,21 +142,16 @@ def _load_frozen_encoder(model: "CrossModalT5", name: str, folder: Path, origina
     encoder.to(dtype)
 
 
-def _card(name: str, model: "CrossModalT5", origin: "Origin") -> str:
-    from kebyt5_xm.commands.export.card import front_matter, inherited_licence
-    from kebyt5_xm.commands.export.usage import cross_modal_example, describe_modalities
+def _cards(name: str, model: "CrossModalT5", origin: "Origin") -> dict[str, str]:
+    from kebyt5_xm.commands.export.card import CARDS, render
+    from kebyt5_xm.commands.export.facts import list_modalities
+    from kebyt5_xm.commands.export.metadata import base_metadata, front_matter
+    from kebyt5_xm.commands.export.usage import cross_modal_code
 
-    started = " <- ".join(origin.started_from)
-    sections = [
-        front_matter([], origin),
-        f"# {name}",
-        f"Adapters of separate runs on one backbone, composed without training. The backbone: {started}.",
-        f"- **License:** {inherited_licence(origin)}",
-        "## Modalities",
-        describe_modalities(model),
-        "## How to Get Started with the Model",
-        cross_modal_example(model),
-        "## Evaluation",
-        "Not measured together: each adapter answers as in its own run, whose card has its scores.",
-    ]
-    return "\n\n".join(sections) + "\n"
+    modalities = list_modalities(model)
+    metadata = front_matter(base_metadata(origin, [modality.media for modality in modalities]))
+    facts = {"name": name, "origin": origin, "modalities": modalities, "code": cross_modal_code(model, [])}
+    return {
+        file: f"{metadata}\n\n{render(f'composed.{language}.md', **facts)}"
+        for file, language in CARDS.items()
+    }

@@ -123,7 +123,7 @@ def test_warm_start_trains_and_saves_every_tensor_under_its_name(tmp_path, suffi
         expected[name] = tensors[name] - 0.5 * gradient
     optimizer.step()
 
-    export_backbone(model, tmp_path / "out", denoising={}, card="")
+    export_backbone(model, tmp_path / "out", denoising={})
     again = Backbone(weights=str(tmp_path / "out")).build()
     for name, tensor in saved_state(again).items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-7, msg=name)

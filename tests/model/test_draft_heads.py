@@ -43,9 +43,7 @@ def test_saved_heads_are_loaded_and_the_weights_are_those_of_the_plain_model(tmp
         if kind == "cross-modal":
             saved.save_pretrained(tmp_path / folder)
         else:
-            export_backbone(
-                saved.backbone, tmp_path / folder, denoising={}, card="", draft_heads=saved.draft_heads
-            )
+            export_backbone(saved.backbone, tmp_path / folder, denoising={}, draft_heads=saved.draft_heads)
 
     save(model, "with")
     save(plain, "plain")

@@ -41,7 +41,7 @@ def test_large_weights_are_shards_and_nothing_of_an_earlier_model_stays(tmp_path
 def test_a_text_export_in_shards_is_read_by_transformers_and_by_us(tmp_path: Path, monkeypatch):
     model = tiny_model(specs={}).backbone
     monkeypatch.setattr("kebyt5_xm.commands.export.export.MAX_SHARD_BYTES", 7000)
-    export_backbone(model, tmp_path / "out", denoising={}, card="")
+    export_backbone(model, tmp_path / "out", denoising={})
     assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 2
     theirs = T5ForConditionalGeneration.from_pretrained(tmp_path / "out").state_dict()
     ours = Backbone(weights=str(tmp_path / "out")).build().state_dict()
@@ -94,7 +94,7 @@ def test_what_digests_refuse(tmp_path: Path):
 
 def test_an_export_that_others_saved_again_is_read(tmp_path: Path):
     """transformers copies our key in config.json and knows no digests."""
-    export_backbone(tiny_model(specs={}).backbone, tmp_path / "out", denoising={}, card="")
+    export_backbone(tiny_model(specs={}).backbone, tmp_path / "out", denoising={})
     model = T5ForConditionalGeneration.from_pretrained(tmp_path / "out")
     with torch.no_grad():
         model.lm_head.weight.add_(1)
@@ -108,7 +108,7 @@ def test_a_frozen_encoder_is_composed_from_shards(tmp_path: Path):
     model.modality("image").encoder.freeze()
     model.save_pretrained(tmp_path / "export", max_shard_size="7KB")
     save_adapter(model, "image", tmp_path / "export" / "adapters" / "image")
-    export_backbone(model.backbone, tmp_path / "text", denoising={}, card="")
+    export_backbone(model.backbone, tmp_path / "text", denoising={})
     found = compose(str(tmp_path / "text"), {"image": tmp_path / "export" / "adapters" / "image"})
     expected = model.modality("image").state_dict()
     assert SPECS.keys() - found.modalities.keys() == {"speech"}
