@@ -1,5 +1,6 @@
 """What a run recorded about itself, as its model card states it; None and empty for what it did not record."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,10 @@ class Result:
     low: float
     high: float
     examples: int
+
+    @property
+    def has_interval(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from kebyt5_xm.commands.export.facts import RunFacts
+from kebyt5_xm.commands.export.facts import Result, RunFacts
 from kebyt5_xm.model.origin import Origin
 
 LIBRARY = "kebyt5-xm"
@@ -104,6 +104,12 @@ def hub_metric(name: str) -> str:
     return HUB_METRICS.get(name, name)
 
 
+def _interval(result: Result, confidence: float) -> dict[str, float]:
+    if not result.has_interval:
+        return {}
+    return {"confidence": confidence, "low": round(result.low, 6), "high": round(result.high, 6)}
+
+
 def _model_index(facts: RunFacts, tag: str) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for source in dict.fromkeys(result.source for result in facts.evaluated):
@@ -113,12 +119,7 @@ def _model_index(facts: RunFacts, tag: str) -> list[dict[str, Any]]:
                 "type": hub_metric(result.metric),
                 "value": round(result.value, 6),
                 "name": result.metric,
-                "args": {
-                    "confidence": facts.confidence,
-                    "low": round(result.low, 6),
-                    "high": round(result.high, 6),
-                    "examples": result.examples,
-                },
+                "args": {**_interval(result, facts.confidence), "examples": result.examples},
             }
             for result in results
         ]

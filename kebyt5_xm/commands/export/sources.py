@@ -22,6 +22,9 @@ _PART = re.compile(r"(\d+) rows, share ([\d.]+), (\w+)(?:, (\d+) epochs)?")
 
 _HUB_DATASET = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)")
 
+_HELD_OUT_ONLY = ("validation", "validation_format", "references", "metrics")
+"""Arguments of a source that concern held-out rows alone, whose file need not be here."""
+
 MAX_VALUES = 20
 """A column with more values than this is free text, and no value of it is shown."""
 MAX_VALUE_LENGTH = 32
@@ -179,9 +182,11 @@ def _values(
     from kebyt5_xm.data.sources.source import Source
     from kebyt5_xm.model.specs import build
 
+    init_args = {key: value for key, value in block["init_args"].items() if key not in _HELD_OUT_ONLY}
+    spec = {"class_path": block["class_path"], "init_args": init_args}
     try:
         with without_working_folder(trusted_modules):
-            source = build(dict(block), Source, trusted_modules, where="data.sources")
+            source = build(spec, Source, trusted_modules, where="data.sources")
             table = source.prompts(held_out=False)
     except (UserError, OSError):  # the files were moved, or the package is not here
         return {}
