@@ -128,7 +128,7 @@ def random_model(shape: dict[str, int], folder: Path | None = None) -> CrossModa
         t5.lm_head.weight[EOS_ID] = 0
     if folder is None:
         return CrossModalT5(CrossModalT5Config(t5.config.to_dict()), t5, {}).eval()
-    export_backbone(t5, folder, denoising={}, card="")
+    export_backbone(t5, folder, denoising={})
     return CrossModalT5.from_pretrained(folder, dtype="int8")
 
 

@@ -33,6 +33,7 @@ def heavy_imports(modules: tuple[str, ...], blocked: tuple[str, ...] = EXTRAS) -
 def test_the_core_imports_without_the_extras() -> None:
     heavy_imports(
         (
+            "kebyt5_xm.auto",
             "kebyt5_xm.training.cli",
             "kebyt5_xm.commands.export.export",
             "kebyt5_xm.model.cross_modal",
@@ -60,6 +61,11 @@ def test_linting_files_imports_neither_lightning_nor_transformers() -> None:
     """Data workers import the same modules of sources."""
     modules = ("kebyt5_xm.commands.lint.report", "kebyt5_xm.commands.lint.subjects")
     assert heavy_imports(modules) == "['torch']"
+
+
+def test_the_package_itself_imports_no_heavy_library() -> None:
+    """`kebyt5_xm.auto` imports transformers; the package does not import it."""
+    assert heavy_imports(("kebyt5_xm",)) == "[]"
 
 
 def test_pages_and_cards_are_written_without_torch() -> None:

@@ -351,7 +351,7 @@ def test_links_out_of_a_model_are_not_copied(tmp_path: Path) -> None:
     """An export copies licence files and is published, so a link must not copy other files."""
     theirs, secret = tmp_path / "theirs", tmp_path / "secret"
     secret.write_text("a key")
-    export_backbone(Backbone(shape=SHAPE).build(), theirs, denoising={}, card="")
+    export_backbone(Backbone(shape=SHAPE).build(), theirs, denoising={})
     (theirs / "origin").mkdir()
     (theirs / "origin" / "LICENSE").symlink_to(secret)
     with pytest.raises(UserError, match=r"LICENSE' is a link to '.*secret'"):
@@ -367,7 +367,7 @@ def test_links_out_of_a_model_are_not_copied(tmp_path: Path) -> None:
 
 def test_an_index_of_shards_names_files_of_its_folder_only(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    export_backbone(Backbone(shape=SHAPE).build(), folder, denoising={}, card="")
+    export_backbone(Backbone(shape=SHAPE).build(), folder, denoising={})
     (folder / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
     for listed in ("../elsewhere.safetensors", str(tmp_path / "elsewhere.safetensors"), 3, "x.txt"):
         index = {"weight_map": {"shared.weight": listed}}

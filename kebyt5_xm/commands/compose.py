@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> None:
         record(Backbone(weights=args.backbone), origin_folder)
         origin = Origin.read(json.loads((origin_folder / "config.json").read_text(encoding="utf-8")))
         model.config.denoising = origin.denoising
-        card = _card(args.out.resolve().name, model, origin)
-        export_cross_modal(model, args.out, card=card, origin=origin_folder, overwrite=args.overwrite)
+        cards = _cards(args.out.resolve().name, model, origin)
+        export_cross_modal(model, args.out, cards=cards, origin=origin_folder, overwrite=args.overwrite)
     print(f"composed {', '.join(adapters)} on {args.backbone} into {args.out}")
 
 
@@ -121,41 +121,37 @@ def _slot_bias(contents: dict[str, dict[str, Any]]) -> Any:
 
 def _load_frozen_encoder(model: "CrossModalT5", name: str, folder: Path, original: str) -> None:
     """Load an encoder's weights from the export that contains the folder of its adapter."""
+    from kebyt5_xm.model.pretrained import LocalFolder
     from kebyt5_xm.model.tensor_files import load_tensors, unique_tensors
-    from kebyt5_xm.weight_files import WEIGHTS, read_tensors
 
     encoder = model.modality(name).encoder
     if not unique_tensors(encoder):  # it has no weights: stored features
         return
-    path = folder.resolve().parents[1] / WEIGHTS
+    around = folder.resolve().parents[1]
     prefix = f"modalities.{original}.encoder."
-    tensors: dict[str, Tensor] = read_tensors(path) if path.is_file() else {}
+    is_model = (around / "config.json").is_file()
+    tensors: dict[str, Tensor] = LocalFolder(around).all_tensors() if is_model else {}
     tensors = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
     if not tensors:
         raise UserError(
-            f"the encoder of '{folder}' was frozen, so its weights are in the export around it, but '{path}' "
-            f"{'has no such weights' if path.is_file() else 'does not exist'}; give the folder within its export"
+            f"the encoder of '{folder}' was frozen, so its weights are in the export around it, but '{around}' "
+            f"{'has no such weights' if is_model else 'is no export'}; give the folder within its export"
         )
     dtype = next(model.modality(name).adapter.parameters()).dtype
-    load_tensors(encoder, tensors, str(path))
+    load_tensors(encoder, tensors, str(around))
     encoder.to(dtype)
 
 
-def _card(name: str, model: "CrossModalT5", origin: "Origin") -> str:
-    from kebyt5_xm.commands.export.card import front_matter, inherited_licence
-    from kebyt5_xm.commands.export.usage import cross_modal_example, describe_modalities
+def _cards(name: str, model: "CrossModalT5", origin: "Origin") -> dict[str, str]:
+    from kebyt5_xm.commands.export.card import CARDS, render
+    from kebyt5_xm.commands.export.facts import list_modalities
+    from kebyt5_xm.commands.export.metadata import base_metadata, front_matter
+    from kebyt5_xm.commands.export.usage import cross_modal_code
 
-    started = " <- ".join(origin.started_from)
-    sections = [
-        front_matter([], origin),
-        f"# {name}",
-        f"Adapters of separate runs on one backbone, composed without training. The backbone: {started}.",
-        f"- **License:** {inherited_licence(origin)}",
-        "## Modalities",
-        describe_modalities(model),
-        "## How to Get Started with the Model",
-        cross_modal_example(model),
-        "## Evaluation",
-        "Not measured together: each adapter answers as in its own run, whose card has its scores.",
-    ]
-    return "\n\n".join(sections) + "\n"
+    modalities = list_modalities(model)
+    metadata = front_matter(base_metadata(origin, [modality.media for modality in modalities]))
+    facts = {"name": name, "origin": origin, "modalities": modalities, "code": cross_modal_code(model, [])}
+    return {
+        file: f"{metadata}\n\n{render(f'composed.{language}.md', **facts)}"
+        for file, language in CARDS.items()
+    }

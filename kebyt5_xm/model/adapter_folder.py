@@ -3,6 +3,7 @@
 FOLDER/adapter.json          classes and arguments, widths, hash of the backbone
 FOLDER/adapter.safetensors   the adapter's tensors
 FOLDER/encoder.safetensors   the encoder's tensors, left out if they are those of its library (frozen, pretrained)
+FOLDER/digests.json          the digest of both, which loading checks
 """
 
 import copy
@@ -19,7 +20,7 @@ from kebyt5_xm.model.configuration import SlotBias
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.saving import offline_spec
 from kebyt5_xm.model.tensor_files import load_tensors, write_tensors
-from kebyt5_xm.weight_files import read_tensors
+from kebyt5_xm.weight_files import DIGESTS, check_digest, read_digests, read_tensors, write_digests
 
 
 def save_adapter(model: CrossModalNetwork, name: str, folder: str | Path) -> None:
@@ -38,6 +39,7 @@ def save_adapter(model: CrossModalNetwork, name: str, folder: str | Path) -> Non
     write_tensors(module.adapter, folder / "adapter.safetensors")
     if module.encoder_changed or not module.encoder.keeps_initial_weights:
         write_tensors(module.encoder, folder / "encoder.safetensors")
+    write_digests(folder)
     (folder / "adapter.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -80,10 +82,12 @@ def load_adapter(model: CrossModalNetwork, name: str, folder: str | Path) -> Non
             f"would use it on {actual_hash}; start from the adapter's backbone (model.backbone.weights), or leave "
             "the modality's weights out"
         )
+    digests = read_digests(folder / DIGESTS if (folder / DIGESTS).is_file() else None)
     files: list[tuple[str, nn.Module]] = [("adapter", module.adapter), ("encoder", module.encoder)]
     for file, part in files:
         path = folder / f"{file}.safetensors"
         if path.is_file():
+            check_digest(path, digests)
             dtype = next((p.dtype for p in part.parameters()), torch.float32)
             load_tensors(part, read_tensors(path), str(path))
             part.to(dtype)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.attention.choice import Implementation, check_dropout
-from kebyt5_xm.model.pretrained import Pretrained, open_pretrained
+from kebyt5_xm.model.model_files import Pretrained
+from kebyt5_xm.model.pretrained import open_pretrained
 from kebyt5_xm.model.t5 import backbone_hash, check_config, load_state, t5, t5_config, without_weights
 from kebyt5_xm.vocabulary import BYTE_OFFSET, EOS_ID, PAD_ID, VOCAB_SIZE
 

@@ -1,17 +1,20 @@
 """The configuration of a `CrossModalT5`: the content of its config.json."""
 
 import re
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
 
 from torch import nn
 from transformers import PreTrainedConfig
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.t5 import t5_config
-from kebyt5_xm.weight_files import CROSS_MODAL
+from kebyt5_xm.model.t5 import check_config, t5_config
+from kebyt5_xm.weight_files import ABOUT, CROSS_MODAL
 
 SlotBias = Literal["shared", "zero"]
+
+CONFIG_KEYS = ("backbone", "modalities", "slot_bias", "denoising", "byte_rms")
+"""Keys of config.json that are arguments of CrossModalT5Config."""
 
 
 def check_modality_names(names: Iterable[str]) -> None:
@@ -32,6 +35,32 @@ def check_modality_names(names: Iterable[str]) -> None:
             )
 
 
+def check_fields(content: Mapping[str, Any], where: str) -> None:
+    """Raise `UserError` for values that no saved CrossModalT5 has; `where` names the config.json."""
+    missing = [key for key in CONFIG_KEYS if key not in content]
+    if missing:
+        raise UserError(f"{where} lacks {', '.join(missing)}; expected that of a saved CrossModalT5")
+    parts = content["modalities"]
+    wrong = {
+        "backbone": not isinstance(content["backbone"], dict),
+        "modalities": not isinstance(parts, dict)
+        or not all(isinstance(part, dict) for part in parts.values()),
+        "slot_bias": content["slot_bias"] not in get_args(SlotBias),
+        "denoising": not isinstance(content["denoising"], dict | None),
+        "byte_rms": not _is_positive(content["byte_rms"]),
+    }
+    for key in (key for key in CONFIG_KEYS if wrong[key]):
+        raise UserError(
+            f"{where} says {key}: {str(content[key])[:80]!r}, unlike any saved CrossModalT5; fetch it again"
+        )
+    check_modality_names(parts)
+    check_config(content["backbone"], where)
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
 class CrossModalT5Config(PreTrainedConfig):
     """Configuration of a `CrossModalT5`.
 
@@ -41,6 +70,8 @@ class CrossModalT5Config(PreTrainedConfig):
         slot_bias: relative position bias of slots, `shared` with text or `zero`.
         denoising: the settings of span denoising that the backbone was trained with, including its sentinels.
         byte_rms: root mean square of the byte embeddings; the scale of slot vectors is measured against it.
+
+    `kebyt5_xm` has the origin of the weights, as an export records it: `started_from`, `licence` and more.
     """
 
     model_type = CROSS_MODAL
@@ -59,6 +90,8 @@ class CrossModalT5Config(PreTrainedConfig):
         self.slot_bias = slot_bias
         self.denoising = denoising or {}
         self.byte_rms = byte_rms
+        about = kwargs.pop(ABOUT, None)
+        self.kebyt5_xm: dict[str, Any] = about if isinstance(about, dict) else {}
         kwargs = {"is_encoder_decoder": True, "pad_token_id": 0, "eos_token_id": 1, **kwargs}
         super().__init__(**{"decoder_start_token_id": 0, "tie_word_embeddings": False, **kwargs})
 

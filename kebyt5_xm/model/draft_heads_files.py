@@ -11,9 +11,9 @@ from torch import Tensor
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.draft_heads import FILE, PREFIX, DraftHeadsModule
-from kebyt5_xm.model.pretrained import Pretrained
+from kebyt5_xm.model.model_files import Pretrained
 from kebyt5_xm.model.runs.run import model_tensors
-from kebyt5_xm.weight_files import ABOUT, read_tensors
+from kebyt5_xm.weight_files import ABOUT
 
 KEY = "draft_heads"
 """Key under `kebyt5_xm` in the config.json of an export: their number."""
@@ -45,13 +45,13 @@ def saved_heads(source: Pretrained) -> DraftHeadsModule | None:
     about = source.content.get(ABOUT)
     if not isinstance(about, dict) or not about.get(KEY):
         return None
-    path = source.file(FILE)
-    if path is None:
+    if source.file(FILE) is None:
         raise UserError(
             f"config.json of '{source.name}' says that it has draft heads, but there is no {FILE}; fetch it again, "
             f"or take '{KEY}' out of config.json"
         )
-    heads = DraftHeadsModule.of(read_tensors(path), str(path))
+    name = f"{FILE} of {source.name}"
+    heads = DraftHeadsModule.of(source.read(FILE), name)
     config = source.config
-    heads.check(config["d_model"], config["vocab_size"], str(path))
+    heads.check(config["d_model"], config["vocab_size"], name)
     return heads

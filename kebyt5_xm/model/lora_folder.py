@@ -21,19 +21,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-CARD = """
-## LoRA
-
-The weights of this folder are without their LoRA, which is in `lora/`. The figures above are of both together:
-
-```
-from peft import PeftModel
-
-model = PeftModel.from_pretrained(T5ForConditionalGeneration.from_pretrained(folder), folder + "/lora")
-```
-"""
-"""Section of the model card."""
-
 _PEFT_PREFIX = "base_model.model."
 """peft's name for the model that it wraps, in the keys of adapter_model.safetensors."""
 

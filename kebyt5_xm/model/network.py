@@ -27,7 +27,7 @@ from kebyt5_xm.model.draft_heads import DraftedOutput, DraftHeadsModule
 from kebyt5_xm.model.modality_module import ModalityModule
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.splice import Unchecked, slot_positions, splice
-from kebyt5_xm.model.t5 import t5, t5_config
+from kebyt5_xm.model.t5 import EMBEDDING_ALIASES, t5, t5_config
 from kebyt5_xm.vocabulary import PAD_ID
 
 
@@ -48,7 +48,8 @@ class CrossModalEncoder(nn.Module):
         **kwargs: Any,
     ) -> BaseModelOutput:
         """Return the states [B, S, D]; see `CrossModalNetwork.forward`."""
-        slots = slot_positions(input_ids.shape, media or [], input_ids.device)
+        media = [group.to(input_ids.device) for group in media or ()]  # a pipeline moves tensors alone
+        slots = slot_positions(input_ids.shape, media, input_ids.device)
         if attention_mask is not None and not attention_mask[slots].all():
             raise UserError(
                 "the attention_mask masks slots: their id is PAD, but they hold a medium; pass the processor's mask: "
@@ -72,6 +73,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     _supports_sdpa = True
+    _keys_to_ignore_on_save = [f"backbone.{name}" for name in EMBEDDING_ALIASES]  # noqa: RUF012 - transformers' name
 
     def __init__(
         self,
@@ -177,14 +179,16 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         idle_modalities: Mapping[str, int] | None = None,
         packing: Packing | None = None,
         extents: NDArray[np.int64] | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Return transformers' Seq2SeqLMOutput: logits [B, T, V], the loss if `labels` [B, T] are given.
 
         Pass `input_ids` [B, S] and `media`, or the `encoder_outputs` of an earlier call, with `attention_mask`
         [B, S] in either case. If rows hold several examples each, pass their `packing` instead of the mask and
-        `decoder_input_ids` from `packing.shift_right`; there is no loss then. `extents` are those of `Inputs`. The
-        other arguments are T5's.
+        `decoder_input_ids` from `packing.shift_right`; there is no loss then. `extents` are those of `Inputs`.
+        The Trainer of transformers passes `num_items_in_batch`, the number of target ids in all micro-batches of a
+        step, by which the loss is then divided. The other arguments are T5's.
         """
         if packing is not None:
             refuse_eager(self.backbone, "packing")
@@ -211,7 +215,8 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         if labels is not None:
             assert output.logits is not None
             losses = token_losses(output.logits, labels)
-            output["loss"] = losses.sum() / (labels != IGNORE_INDEX).sum()
+            count = (labels != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
+            output["loss"] = losses.sum() / count
         return output
 
     def _is_teacher_forced(

@@ -18,7 +18,9 @@ import yaml
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
-from kebyt5_xm.model.pretrained import HubModel, Pretrained, RunBackbone, open_pretrained
+from kebyt5_xm.model.hub_model import HubModel
+from kebyt5_xm.model.model_files import Pretrained
+from kebyt5_xm.model.pretrained import RunBackbone, open_pretrained
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.model.t5 import saved_config
@@ -37,18 +39,28 @@ class Origin:
         started_from: hub ids, or names of local folders and runs, the nearest first; empty from scratch.
         licence: the licence in the nearest model card that states one.
         denoising: the settings of denoising that the weights were trained with; empty if unknown.
+        licence_name, licence_link: of a licence that the hub does not know, as that model card states them.
     """
 
     started_from: list[str]
     licence: str | None
     denoising: dict[str, Any]
+    licence_name: str | None = None
+    licence_link: str | None = None
 
     @classmethod
     def read(cls, config: dict[str, Any]) -> "Origin":
         """Return the origin in a config.json, from its key `kebyt5_xm`."""
         about = config.get(ABOUT)
         about = about if isinstance(about, dict) else {}
-        return cls(about.get("started_from") or [], about.get("licence"), about.get("denoising") or {})
+        names = [about.get("licence_name"), about.get("licence_link")]
+        return cls(
+            about.get("started_from") or [], about.get("licence"), about.get("denoising") or {}, *names
+        )
+
+    def as_about(self) -> dict[str, Any]:
+        """Return its entries for the key `kebyt5_xm` of a config.json; what is unknown is left out."""
+        return {key: value for key, value in asdict(self).items() if value is not None or key == "licence"}
 
 
 def record(backbone: Backbone, folder: Path) -> None:
@@ -66,9 +78,12 @@ def record(backbone: Backbone, folder: Path) -> None:
         parent = Origin.read(source.config)
         card = _download_terms(source, folder)
         name = _name(source)
-        origin = Origin([name, *parent.started_from], parent.licence or card.get("license"), parent.denoising)
+        stated = [_text(card.get(key)) for key in ("license", "license_name", "license_link")]
+        inherited = [parent.licence, parent.licence_name, parent.licence_link]
+        licence, *names = inherited if parent.licence else stated
+        origin = Origin([name, *parent.started_from], licence, parent.denoising, *names)
         (folder / "NOTICE").write_text(_notice(source, name, card, folder), encoding="utf-8")
-    fields = saved_config(backbone.config()) | {ABOUT: asdict(origin)}
+    fields = saved_config(backbone.config()) | {ABOUT: origin.as_about()}
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
@@ -92,6 +107,15 @@ def copy_terms(folder: Path, out: Path) -> None:
         for path in (folder / "origin", *(folder / "origin").rglob("*")):
             refuse_outside(path, folder)
         shutil.copytree(folder / "origin", out / "origin")
+
+
+def copy_file_terms(source: Pretrained, out: Path) -> None:
+    """Copy NOTICE and the files of origin/, if present, from a saved model, also on the hub, into a folder."""
+    for name in ("NOTICE", *(f"origin/{term}" for term in TERMS)):
+        path = _file_if_any(source, name)
+        if path is not None:
+            (out / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, out / name)
 
 
 def _download_terms(source: Pretrained, folder: Path) -> dict[str, Any]:
@@ -142,6 +166,10 @@ def _front_matter(card: Path) -> dict[str, Any]:
     except yaml.YAMLError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _notice(source: Pretrained, name: str, card: dict[str, Any], folder: Path) -> str:

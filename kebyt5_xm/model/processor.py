@@ -4,13 +4,10 @@ processor(["이 그림은? ", Path("a.png"), "\\n답: "])          one example
 processor([[image, " ko:"], [(waveform, 16000), " ko:"]])  a batch
 """
 
-import json
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,20 +16,23 @@ import torch
 from kebyt5_xm.data.batch import collate_inputs
 from kebyt5_xm.data.inputs import Example, MediaGroup, MediaItem
 from kebyt5_xm.data.media.bad_sample import BadSample, MediaError
-from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.names import guess_media
-from kebyt5_xm.data.media.opening import Limits, open_media
+from kebyt5_xm.data.media.opening import open_media
 from kebyt5_xm.encoder import length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.model.hub_arguments import refuse_unknown
 from kebyt5_xm.model.kinds import convert_item, describe, is_image_array, media_kind
-from kebyt5_xm.model.network import CrossModalNetwork
-from kebyt5_xm.model.pretrained import open_pretrained
-from kebyt5_xm.model.saving import read_config
-from kebyt5_xm.model.specs import build_modalities
+from kebyt5_xm.model.pipeline_calls import call_segments
+from kebyt5_xm.model.saved_processor import SavedProcessor
 from kebyt5_xm.trust import without_working_folder
 from kebyt5_xm.vocabulary import PAD_ID, encode
 
-CONFIG = "processor_config.json"
+CALL_REMEDIES = {
+    "text": "put the text among the segments",
+    "images": "put the images among the segments",
+    "audio": "put the recordings among the segments",
+}
+"""Arguments that are refused beside segments -> what to do instead."""
 
 MAX_PATH_BYTES = 4096
 """Bytes of a path on Linux (PATH_MAX)."""
@@ -59,97 +59,44 @@ Segments = str | list[Segment]
 class Processed(dict[str, Any]):
     """Keyword arguments of `model(...)` and `model.generate(...)`."""
 
-    def to(self, device: torch.device | str) -> "Processed":
-        """Return the inputs on `device`."""
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Processed":
+        """Return the inputs, and whatever was added to them, on `device`.
+
+        transformers' pipelines pass the model's `dtype`; encoders convert to it themselves.
+        """
+        if device is None:
+            return self
         media: list[MediaGroup] = self["media"]
-        moved = {key: self[key].to(device) for key in ("input_ids", "attention_mask")}
-        return Processed(moved, media=[group.to(device) for group in media])
-
-
-class CrossModalProcessor:
-    """Turns segments into ids, prepared media and the positions of their slots, exactly as training does.
-
-    Args:
-        interfaces: the data side of each modality, by name.
-        limits: limits on the size of media that are opened.
-    """
-
-    def __init__(self, interfaces: dict[str, MediaInterface], limits: Limits | None = None) -> None:
-        self.interfaces = interfaces
-        self.limits = limits or Limits()
-
-    @classmethod
-    def of(cls, model: CrossModalNetwork, limits: Limits | None = None) -> "CrossModalProcessor":
-        """Return the processor of a loaded model."""
-        modules = {name: model.modality(name) for name in model.modalities}
-        return cls(
-            {
-                name: MediaInterface(module.encoder.media, module.encoder.preprocessor(), module.adapter)
-                for name, module in modules.items()
-            },
-            limits,
-        )
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        folder: str | os.PathLike[str],
-        *,
-        trusted_modules: Sequence[str] = (),
-        limits: Limits | None = None,
-    ) -> "CrossModalProcessor":
-        """Return the processor of a saved model without reading its weights.
-
-        For a loaded model use `of`, which costs nothing. Raises `UserError` as `CrossModalT5.from_pretrained` does.
-        """
-        content = read_config(os.fspath(folder))
-        parts = build_modalities(content["modalities"], content["backbone"]["d_model"], trusted_modules)
-        processor = cls(
-            {
-                name: MediaInterface(encoder.media, encoder.preprocessor(), adapter)
-                for name, (encoder, adapter) in parts.items()
-            },
-            limits,
-        )
-        if path := open_pretrained(os.fspath(folder)).file(CONFIG):
-            processor._warn_of_changes(json.loads(path.read_text(encoding="utf-8")).get("preprocessing", {}))
-        return processor
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write processor_config.json into the folder of the model's config.json, which holds the rest.
-
-        It holds a hash of each modality's preprocessing. With it `from_pretrained` notices if the preprocessing has
-        changed since training, as a new version of a library may change it.
-        """
-        content = {
-            "processor_class": type(self).__name__,
-            "preprocessing": {name: i.preprocessor.fingerprint() for name, i in self.interfaces.items()},
+        moved = {
+            key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in self.items()
         }
-        Path(folder, CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return Processed(moved | {"media": [group.to(device) for group in media]})
 
-    def _warn_of_changes(self, preprocessing: dict[str, str]) -> None:
-        for name, fingerprint in preprocessing.items():
-            if name in self.interfaces and self.interfaces[name].preprocessor.fingerprint() != fingerprint:
-                warnings.warn(
-                    f"the preprocessing of modality '{name}' has changed since the model was saved (other versions "
-                    "of its libraries?); answers may be worse",
-                    stacklevel=3,
-                )
+
+class CrossModalProcessor(SavedProcessor):
+    """Turns segments into ids, prepared media and the positions of their slots, exactly as training does."""
 
     @staticmethod
     def is_batch(segments: "Segments | Sequence[Segments]") -> bool:
         """Return whether `segments` is a batch: a list of lists."""
         return isinstance(segments, list) and bool(segments) and all(isinstance(s, list) for s in segments)
 
-    def __call__(self, segments: "Segments | Sequence[Segments]") -> Processed:
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, segments: "Segments | Sequence[Segments] | None" = None, **call: Any
+    ) -> Processed:
         """Return `input_ids` [B, S] (PAD at slots), `attention_mask` [B, S] and `media`.
 
         Takes one list of segments, or a batch: a list of such lists. A plain string is text; a string that is the
         name of a file is refused, since it was probably meant as a path. A medium goes to the only modality of its
-        kind; if there are several, `Medium` or (name, item) chooses. Raises `UserError` for a medium that no modality
-        takes, a file that cannot be used (`MediaError`) and a recording too short for one feature; it names the
-        example and the segment, counted from 1.
+        kind; if there are several, `Medium` or (name, item) chooses. Without segments, `call` has `text`,
+        `images` and `audio`, as processors of transformers take them (see `kebyt5_xm.model.pipeline_calls`). Raises
+        `UserError` for a medium that no modality takes, a file that cannot be used (`MediaError`) and a recording
+        too short for one feature; it names the example and the segment, counted from 1.
         """
+        if segments is None:
+            segments = call_segments(self.modality_of, **call)
+        elif call:
+            refuse_unknown("a processor", call, CALL_REMEDIES)
         is_batch = self.is_batch(segments)
         rows: list[Any] = [*segments] if is_batch else [segments]
         examples = []
@@ -201,7 +148,7 @@ class CrossModalProcessor:
             if segment.modality not in self.interfaces:
                 raise UserError(
                     f"no modality '{segment.modality}'{did_you_mean(segment.modality, self.interfaces)}; the model "
-                    f"has {self._describe_modalities()}"
+                    f"has {self.describe_modalities()}"
                 )
             return segment
         media = media_kind(segment, self.limits)
@@ -220,7 +167,7 @@ class CrossModalProcessor:
         if not fitting:
             raise UserError(
                 f"found {describe(segment)}, but no modality takes {media}; the model has "
-                f"{self._describe_modalities()}: leave it out, or use a model that was trained with such a modality"
+                f"{self.describe_modalities()}: leave it out, or use a model that was trained with such a modality"
             )
         if len(fitting) > 1:
             raise UserError(
@@ -239,7 +186,7 @@ class CrossModalProcessor:
         ):
             raise UserError(
                 f"modality '{name}' takes {interface.media}, found {describe(item)}; give one, its path, or another "
-                f"modality ({self._describe_modalities()})"
+                f"modality ({self.describe_modalities()})"
             )
         else:
             item = convert_item(item, interface.media)
@@ -249,9 +196,6 @@ class CrossModalProcessor:
             raise
         except UserError as error:  # for example, too short for one feature
             raise UserError(f"modality '{name}' cannot take {describe(medium.item)}: {error}") from error
-
-    def _describe_modalities(self) -> str:
-        return ", ".join(f"'{name}' ({i.media})" for name, i in self.interfaces.items()) or "none, only text"
 
 
 @contextmanager

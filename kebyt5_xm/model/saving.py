@@ -1,8 +1,10 @@
-"""Saves a `CrossModalT5` as a folder and loads it: config.json and model.safetensors, no pickles.
+"""Saves a `CrossModalT5` as a folder and loads it: JSON and safetensors, no pickles.
 
-FOLDER/config.json        the T5's config, each modality's classes and arguments, and the settings
-FOLDER/model.safetensors  every tensor once
+FOLDER/config.json              the T5's config, each modality's classes and arguments, and the settings
+FOLDER/generation_config.json   the defaults of `generate`
+FOLDER/model.safetensors        every tensor once; shards with an index if it is large
 FOLDER/draft_heads.safetensors  those of draft heads, if the model has them
+FOLDER/digests.json             the digest of every file of tensors, which loading checks
 """
 
 import fnmatch
@@ -13,27 +15,29 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from kebyt5_xm.encoder import Encoder
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.errors import UserError, first_line
 from kebyt5_xm.model.backbone import Backbone
-from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
+from kebyt5_xm.model.configuration import CONFIG_KEYS, CrossModalT5Config, check_fields
 from kebyt5_xm.model.draft_heads import FILE, PREFIX, DraftHeadsModule
+from kebyt5_xm.model.draft_heads_files import KEY as HEADS_KEY
 from kebyt5_xm.model.draft_heads_files import about_heads, heads_of, saved_heads, tensors_under
+from kebyt5_xm.model.model_files import Pretrained
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.origin import Origin, run_denoising
-from kebyt5_xm.model.pretrained import Pretrained, RunBackbone, open_pretrained
+from kebyt5_xm.model.pretrained import RunBackbone
 from kebyt5_xm.model.runs.run import Run, lora_entries, model_tensors
 from kebyt5_xm.model.specs import build_modalities, limit_tensor_size
 from kebyt5_xm.model.t5 import check_config, saved_config, t5_config, without_weights
-from kebyt5_xm.model.tensor_files import check_fit, load_tensors, write_tensors
+from kebyt5_xm.model.tensor_files import check_fit, load_tensors, state_to_save, write_tensors
 from kebyt5_xm.trust import check_trusted, without_working_folder
-from kebyt5_xm.weight_files import ABOUT, CROSS_MODAL, WEIGHTS, read_tensors
+from kebyt5_xm.weight_files import ABOUT, CROSS_MODAL, MAX_SHARD_BYTES, WEIGHTS, write_digests, write_weights
 
 Model = TypeVar("Model", bound=CrossModalNetwork)
 
-CONFIG_KEYS = ("backbone", "modalities", "slot_bias", "denoising", "byte_rms")
-"""Keys of config.json that are arguments of CrossModalT5Config."""
+GENERATION = "generation_config.json"
 
 
 def offline_spec(model: CrossModalNetwork, name: str) -> dict[str, Any]:
@@ -63,51 +67,78 @@ def save(
     folder: Path,
     about: dict[str, Any] | None = None,
     state_dict: Mapping[str, Tensor] | None = None,
-    max_bytes: int | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Write config.json, with `about` under its key `kebyt5_xm`, and model.safetensors.
+    """Write config.json, the weights and their digests, and generation_config.json.
 
-    `state_dict` and `max_bytes` are as for `write_tensors`.
+    Args:
+        model: the model.
+        folder: is made if there is none. Files of an earlier model are replaced.
+        about: the origin of the weights, under the key `kebyt5_xm`; by default that which the model was loaded with.
+        state_dict: tensors to write instead of the model's own.
+        max_shard_bytes: larger weights are written as shards.
     """
     config = model.config
+    if about is None:  # the hash is of the tensors that were loaded, and these may be others
+        about = {key: value for key, value in config.kebyt5_xm.items() if key != "backbone_hash"}
     content = {
         "architectures": ["CrossModalT5"],
         "model_type": config.model_type,
         "is_encoder_decoder": True,
         "tie_word_embeddings": False,
+        "dtype": str(model.dtype).removeprefix("torch."),
         "backbone": saved_config(model.backbone.config),
         "modalities": {name: offline_spec(model, name) for name in model.modalities},
         "slot_bias": config.slot_bias,
         "denoising": config.denoising,
         "byte_rms": model.byte_rms(),
-        ABOUT: (about or {}) | about_heads(model.draft_heads),
+        ABOUT: {key: value for key, value in about.items() if key != HEADS_KEY}
+        | about_heads(model.draft_heads),
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    state = state_to_save(model, str(folder / WEIGHTS), state_dict, without=PREFIX)
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(model, folder / WEIGHTS, state_dict, max_bytes, without=PREFIX)
+    write_weights(state, folder, max_shard_bytes)
     if model.draft_heads is not None:
         own = None if state_dict is None else tensors_under(PREFIX, state_dict)
         write_tensors(model.draft_heads, folder / FILE, own)
+    else:
+        (folder / FILE).unlink(missing_ok=True)
+    write_digests(folder)
+    assert model.generation_config is not None
+    model.generation_config.save_pretrained(folder)
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
 def load(
-    cls: type[Model], source: str, trusted_modules: Sequence[str] = (), local_files_only: bool = False
+    cls: type[Model],
+    opened: Pretrained,
+    trusted_modules: Sequence[str] = (),
+    config: CrossModalT5Config | None = None,
+    state_dict: Mapping[str, Tensor] | None = None,
 ) -> Model:
-    """Return the model that `source` names, of class `cls`, in eval mode on the CPU.
+    """Return the model of class `cls` in eval mode on the CPU.
 
-    `source` is a folder that `save` wrote (or one on the hub), a byte-level T5 (an export of a text-only run, or
-    google/byt5-small), a run, or one checkpoint of a run. Raises `UserError`.
+    `opened` is a folder that `save` wrote (or one on the hub), a byte-level T5 (an export of a text-only run, or
+    google/byt5-small), a run, or one checkpoint of a run. For a saved `CrossModalT5`, `config` and `state_dict` are
+    used instead of its own. Raises `UserError`.
     """
     with without_working_folder(trusted_modules):
-        opened = open_pretrained(source, local_files_only)
+        is_saved = not isinstance(opened, RunBackbone) and opened.content.get("model_type") == CROSS_MODAL
+        if is_saved:
+            return _load_saved(cls, opened, trusted_modules, config, state_dict)
+        if config is not None or state_dict is not None:
+            raise UserError(
+                f"found config or state_dict for '{opened.name}', expected them with a saved CrossModalT5 alone; "
+                "load the model and change it"
+            )
         if isinstance(opened, RunBackbone):
             return load_run(cls, opened.run, trusted_modules)
-        if opened.content.get("model_type") == CROSS_MODAL:
-            return _load_saved(cls, opened, trusted_modules)
         backbone = Backbone(weights=opened.name).build_from(opened)
-        denoising = Origin.read(opened.config).denoising
-        config = CrossModalT5Config(saved_config(backbone.config), denoising=denoising)
+        about = Origin.read(opened.config)
+        config = CrossModalT5Config(
+            saved_config(backbone.config), denoising=about.denoising, kebyt5_xm=opened.config.get(ABOUT)
+        )
         return cls(config, backbone, draft_heads=saved_heads(opened)).eval()
 
 
@@ -132,6 +163,7 @@ def load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str] = ()) ->
             },
             slot_bias=recipe.get("slot_bias") or "shared",
             denoising=run_denoising(run, trusted_modules),
+            kebyt5_xm=backbone.get(ABOUT),
         )
         tensors = model_tensors(checkpoint)
         heads = heads_of(tensors, str(checkpoint))
@@ -148,48 +180,59 @@ def load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str] = ()) ->
         return model
 
 
-def read_config(source: str) -> dict[str, Any]:
+def read_config(source: Pretrained) -> dict[str, Any]:
     """Return the content of config.json of a saved `CrossModalT5`. Raises `UserError` for another model's."""
-    return _read_config(open_pretrained(source))
+    check_fields(source.content, f"config.json of '{source.name}'")
+    return source.content
 
 
-def _read_config(source: Pretrained) -> dict[str, Any]:
-    missing = [key for key in CONFIG_KEYS if key not in source.content]
-    if missing:
+def _load_saved(
+    cls: type[Model],
+    source: Pretrained,
+    trusted_modules: Sequence[str],
+    config: CrossModalT5Config | None,
+    state_dict: Mapping[str, Tensor] | None,
+) -> Model:
+    content = read_config(source)
+    if config is None:
+        fields: Any = {key: content[key] for key in CONFIG_KEYS}
+        config = CrossModalT5Config(**fields, kebyt5_xm=content.get(ABOUT))
+    check_fields(vars(config), "the configuration")
+    if state_dict is not None:
+        return build(cls, config, state_dict, trusted_modules, "state_dict")
+    heads = saved_heads(source)
+    model = _assemble(cls, config, source.all_tensors(), source.name, trusted_modules, heads)
+    if (path := source.file(GENERATION)) is not None:
+        model.generation_config = _read_generation(source, path)
+    return model
+
+
+def build(
+    cls: type[Model],
+    config: CrossModalT5Config,
+    tensors: Mapping[str, Tensor],
+    trusted_modules: Sequence[str] = (),
+    name: str = "state_dict",
+) -> Model:
+    """Return a model in eval mode on the CPU with the configuration and all tensors given, draft heads among them.
+
+    `name` is the tensors' in errors. Raises `UserError` for a configuration that no model has, and for tensors that
+    do not fit it.
+    """
+    check_fields(vars(config), "the configuration")
+    own = {key: tensor.detach().cpu() for key, tensor in tensors.items()}
+    return _assemble(cls, config, own, name, trusted_modules, heads_of(own, name))
+
+
+def _read_generation(source: Pretrained, path: Path) -> GenerationConfig:
+    try:
+        return GenerationConfig.from_dict(source.read_mapping(path))
+    except UserError:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:  # what transformers raises for odd values
         raise UserError(
-            f"config.json of '{source.name}' lacks {', '.join(missing)}; expected that of a saved CrossModalT5"
-        )
-    content, parts = source.content, source.content["modalities"]
-    wrong = {
-        "backbone": not isinstance(content["backbone"], dict),
-        "modalities": not isinstance(parts, dict)
-        or not all(isinstance(part, dict) for part in parts.values()),
-        "slot_bias": content["slot_bias"] not in ("shared", "zero"),
-        "denoising": not isinstance(content["denoising"], dict | None),
-        "byte_rms": not _is_positive(content["byte_rms"]),
-    }
-    for key in (key for key in CONFIG_KEYS if wrong[key]):
-        raise UserError(
-            f"config.json of '{source.name}' says {key}: {str(content[key])[:80]!r}, unlike any saved CrossModalT5; "
-            "fetch it again"
-        )
-    check_modality_names(parts)
-    check_config(content["backbone"], f"config.json of '{source.name}'")
-    return content
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
-
-
-def _load_saved(cls: type[Model], source: Pretrained, trusted_modules: Sequence[str]) -> Model:
-    content = _read_config(source)
-    config = CrossModalT5Config(**{key: content[key] for key in CONFIG_KEYS})
-    path = source.file(WEIGHTS)
-    if path is None:
-        raise source.missing_error(WEIGHTS)
-    tensors = read_tensors(path)
-    return _assemble(cls, config, tensors, source.name, trusted_modules, saved_heads(source))
+            f"{GENERATION} of '{source.name}' cannot be used: {first_line(error)}; correct it, or delete it"
+        ) from error
 
 
 def _assemble(
@@ -206,7 +249,7 @@ def _assemble(
     backbone = without_weights(t5_config(config.backbone))
     prefix = "backbone."
     check_fit(backbone, {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}, name)
-    largest = max(tensor.numel() for tensor in tensors.values())
+    largest = max((tensor.numel() for tensor in tensors.values()), default=0)
     with limit_tensor_size(largest):
         modalities = build_modalities(config.modalities, backbone.config.d_model, trusted_modules)
     backbone.to_empty(device=torch.device("cpu"))  # spends no time on random weights

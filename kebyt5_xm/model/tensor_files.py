@@ -1,5 +1,6 @@
 """Writes a module's tensors to safetensors and loads them, checked by name, shape and dtype."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,17 +66,17 @@ def _same_kind(found: torch.dtype, expected: torch.dtype) -> bool:
     return found == expected
 
 
-def write_tensors(
+def state_to_save(
     module: nn.Module,
-    path: Path,
+    target: str,
     state_dict: Mapping[str, Tensor] | None = None,
-    max_bytes: int | None = None,
     without: str | None = None,
-) -> None:
-    """Write the module's tensors as safetensors; the file appears complete or not at all.
+) -> dict[str, Tensor]:
+    """Return the module's tensors on the CPU, each once and none sharing memory with another.
 
-    Tensors whose names begin with `without` are left out. `state_dict` are tensors to write instead. Raises
-    `UserError` if they do not have the names and shapes of the module's, and for more than `max_bytes`.
+    `target` is where they are written, for errors. `state_dict` are tensors to save instead. Those whose names begin
+    with `without` are left out. Raises `UserError` if they do not have the names and shapes of the module's, for LoRA
+    that is not merged, and for values that are not finite.
     """
     tensors = unique_tensors(module)
     if state_dict is not None:
@@ -87,17 +88,19 @@ def write_tensors(
         if without is None or not key.startswith(without)
     }
     refuse_updates(state)
-    size = sum(tensor.nbytes for tensor in state.values())
-    if max_bytes is not None and size > max_bytes:
-        raise UserError(
-            f"the weights are {size} bytes in one file, more than the max_shard_size of {max_bytes}; leave it out"
-        )
-    refuse_non_finite(state, f"'{path}'")
-    # safetensors refuses different tensors that share memory.
-    memory = [tensor.untyped_storage().data_ptr() for tensor in state.values()]
-    state = {
-        key: tensor.clone() if memory.count(tensor.untyped_storage().data_ptr()) > 1 else tensor
+    refuse_non_finite(state, f"'{target}'")
+    memory = Counter(tensor.untyped_storage().data_ptr() for tensor in state.values())
+    return {
+        key: tensor.clone() if memory[tensor.untyped_storage().data_ptr()] > 1 else tensor
         for key, tensor in state.items()
     }
+
+
+def write_tensors(module: nn.Module, path: Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+    """Write the module's tensors into one safetensors file, which appears complete or not at all.
+
+    `state_dict` and the errors are those of `state_to_save`.
+    """
+    state = state_to_save(module, str(path), state_dict)
     with durable_file(path) as file:  # a new file: loaded tensors may still map the old one
         write_safetensors(state, Path(file.name))

@@ -13,6 +13,7 @@ from kebyt5_xm.durable import durable_file
 from kebyt5_xm.evaluation.baselines import measure_baselines
 from kebyt5_xm.evaluation.evaluation_file import to_json_values
 from kebyt5_xm.model.device import device_name
+from kebyt5_xm.model.runs.software import installed_versions
 from kebyt5_xm.training.callbacks.forgetting import ForgettingMeter
 from kebyt5_xm.training.callbacks.skips import Skips
 from kebyt5_xm.training.callbacks.throughput import Throughput
@@ -42,6 +43,9 @@ class ResultsWriter(pl.Callback):
         length_table_seconds  time spent on measuring lengths before training; 0 if they were stored already
         forgetting.NAME       bits per byte of held-out text at the `start`, at the `end` and at their `worst`
         data_fingerprint      digest of everything that decides which examples are seen
+        data                  what it is a digest of: the rows, share and digest of every training part, and settings
+        held_out.NAME         `rows` and `digest` of a held-out part
+        software              versions of the packages that train
     """
 
     def __init__(
@@ -112,4 +116,10 @@ class ResultsWriter(pl.Callback):
             "length_table_seconds": round(data.length_table_seconds, 1),
             "forgetting": self.forgetting.parts,
             "data_fingerprint": fingerprint(data.description()),
+            "data": data.description(),
+            "held_out": {
+                name: {"rows": part.num_rows, "digest": part.fingerprint}
+                for name, part in zip(data.validation.names, data.validation.parts, strict=True)
+            },
+            "software": installed_versions(),
         }

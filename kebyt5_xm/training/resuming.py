@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
-from kebyt5_xm.model.pretrained import Pretrained
+from kebyt5_xm.model.model_files import Pretrained
 from kebyt5_xm.schedules import Schedule
 
 if TYPE_CHECKING:

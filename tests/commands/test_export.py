@@ -87,8 +87,8 @@ def run(tmp_path) -> Run:
 )
 def test_transformers_loads_an_export(tmp_path, version, load):
     model = tiny()
-    export_backbone(model, tmp_path / "full", denoising={}, card="")
-    export_backbone(tiny().bfloat16(), tmp_path / "half", denoising={}, card="")
+    export_backbone(model, tmp_path / "full", denoising={})
+    export_backbone(tiny().bfloat16(), tmp_path / "half", denoising={})
     full, half = load(tmp_path / "full", tmp_path / "half")
     assert full["version"].startswith(version)
     assert full["problems"] == half["problems"] == []
@@ -322,7 +322,7 @@ def test_licence_and_limits_are_carried_through_runs_and_exports(tmp_path, monke
     (repo / "refs").mkdir(parents=True)
     (repo / "refs" / "main").write_text("0123abc")
     snapshot = repo / "snapshots" / "0123abc"
-    export_backbone(tiny(), snapshot, denoising={}, card="")
+    export_backbone(tiny(), snapshot, denoising={})
     config = json.loads((snapshot / "config.json").read_text())
     del config["kebyt5_xm"]  # as others publish it
     (snapshot / "config.json").write_text(json.dumps(config))
@@ -334,7 +334,9 @@ def test_licence_and_limits_are_carried_through_runs_and_exports(tmp_path, monke
     record(Backbone(weights="someone/tiny-byt5"), tmp_path / "first" / "backbone")
     denoising = {"sentinels": "descending"}
     first = tmp_path / "first" / "backbone"
-    export_backbone(tiny(), tmp_path / "export", denoising=denoising, card="ours", origin=first)
+    export_backbone(
+        tiny(), tmp_path / "export", denoising=denoising, cards={"README.md": "ours"}, origin=first
+    )
     second = tmp_path / "second"
     record(Backbone(weights=str(tmp_path / "export")), second)
 

@@ -133,7 +133,7 @@ def test_the_command_answers_as_the_model_does(run, exported, model, tmp_path, c
     assert beams != expected
 
     plain = tmp_path / "plain"
-    export_backbone(model.backbone, plain, denoising={}, card="")
+    export_backbone(model.backbone, plain, denoising={})
     cli.run("generate", [str(plain), "--prompt", "나라", "--max-length", "7"])
     assert capsys.readouterr().out == model.answer("나라", max_new_tokens=7) + "\n"
     for dtype, name in (("fp32", "float32"), ("bf16", "bfloat16"), ("int8", "int8")):

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import SHAPES, Backbone, backbone_hash
-from kebyt5_xm.model.pretrained import HubModel
+from kebyt5_xm.model.hub_model import HubModel
 from kebyt5_xm.model.t5 import EMBEDDING_ALIASES, saved_state, t5, without_weights
 
 SHAPE = {"d_model": 13, "d_ff": 17, "num_heads": 3, "num_layers": 5, "num_decoder_layers": 2, "d_kv": 7}
@@ -123,7 +123,7 @@ def test_warm_start_trains_and_saves_every_tensor_under_its_name(tmp_path, suffi
         expected[name] = tensors[name] - 0.5 * gradient
     optimizer.step()
 
-    export_backbone(model, tmp_path / "out", denoising={}, card="")
+    export_backbone(model, tmp_path / "out", denoising={})
     again = Backbone(weights=str(tmp_path / "out")).build()
     for name, tensor in saved_state(again).items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-7, msg=name)

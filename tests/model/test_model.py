@@ -1,6 +1,7 @@
 """CrossModalT5: saved and loaded exactly, spliced correctly, the same outputs in a batch as for single rows."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ def test_saved_and_loaded_exactly(tmp_path, slot_bias, dtype):
     denoising = {"sentinels": "descending"}
     model = tiny_model(slot_bias=slot_bias, denoising=denoising).to(dtype)
     model.save_pretrained(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    names = ["config.json", "digests.json", "generation_config.json", "model.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
     loaded = CrossModalT5.from_pretrained(tmp_path)
 
     before, after = model.state_dict(), loaded.state_dict()
@@ -111,6 +113,7 @@ def test_untrusted_modules_are_not_imported(tmp_path, monkeypatch):
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     tiny_model().save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
+    (tmp_path / "digests.json").unlink()  # as of a model that others saved
     tensors = load_file(path)
     gain = tensors.pop("modalities.image.adapter.gain")
     save_file({**tensors, "modalities.image.adapter.gaim": gain}, path)
@@ -283,8 +286,8 @@ def test_a_saved_adapter_fits_its_backbone_only(tmp_path):
     for name in SPECS:
         save_adapter(model, name, tmp_path / name)
     names = {name: sorted(p.name for p in (tmp_path / name).iterdir()) for name in SPECS}
-    assert names["image"] == ["adapter.json", "adapter.safetensors", "encoder.safetensors"]
-    assert names["speech"] == ["adapter.json", "adapter.safetensors"]
+    assert names["image"] == [*("adapter.json", "adapter.safetensors", "digests.json", "encoder.safetensors")]
+    assert names["speech"] == ["adapter.json", "adapter.safetensors", "digests.json"]
 
     other = tiny_model(seed=5)
     theirs, ours = backbone_hash(model.backbone), backbone_hash(other.backbone)
@@ -298,6 +301,9 @@ def test_a_saved_adapter_fits_its_backbone_only(tmp_path):
         load_adapter(other, "speech", tmp_path / "image")
     with pytest.raises(UserError, match=r"no adapter\.json"):
         load_adapter(other, "image", tmp_path)
+    shutil.copy(tmp_path / "speech" / "adapter.safetensors", tmp_path / "image")
+    with pytest.raises(UserError, match=r"adapter\.safetensors' has the digest .* of another model"):
+        load_adapter(other, "image", tmp_path / "image")
 
     half = tiny_model().to(torch.bfloat16)
     save_adapter(half, "image", tmp_path / "half")

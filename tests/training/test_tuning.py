@@ -1,6 +1,7 @@
 """Fine-tuning runs: LoRA on one rank and two, resumed, exported merged and apart; layer-wise rates."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,9 @@ def test_stopped_and_continued_is_bit_identical(folder: Path) -> None:
 @pytest.mark.filterwarnings(
     "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
 )  # peft asks for it
-def test_merged_and_apart_give_the_same_logits(folder: Path, tmp_path: Path) -> None:
+def test_merged_and_apart_give_the_same_logits(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from peft import PeftModel
     from transformers import T5ForConditionalGeneration
 
@@ -126,7 +129,23 @@ def test_merged_and_apart_give_the_same_logits(folder: Path, tmp_path: Path) -> 
     logits = with_lora(input_ids=ids, decoder_input_ids=ids[:, :5]).logits
     torch.testing.assert_close(logits, torch.tensor(one["logits"]), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(torch.tensor(base["logits"]), logits, atol=1e-2)
-    assert "PeftModel.from_pretrained" in (apart / "README.md").read_text()
+    card = (apart / "README.md").read_text()
+    assert "the weights of this folder alone are not the model that was evaluated" in card
+    asked: list[torch.Tensor] = []
+
+    def generate(self: T5ForConditionalGeneration, input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+        asked.append(self(input_ids=input_ids, decoder_input_ids=ids[:, :5]).logits)
+        return torch.tensor([[0, 1]])
+
+    monkeypatch.setattr(T5ForConditionalGeneration, "generate", generate)
+    for folder_of_model in (apart, merged):
+        found = re.findall(r"```python\n(.*?)```", (folder_of_model / "README.md").read_text(), re.DOTALL)
+        exec(
+            found[0].replace('folder = "."', f"folder = {str(folder_of_model)!r}"), {"print": lambda _: None}
+        )
+    torch.testing.assert_close(
+        asked[0], asked[1], rtol=1e-4, atol=1e-4
+    )  # the code of both cards runs one model
 
     expected = backbone_hash(Backbone(weights=str(merged)).build())
     assert (

@@ -1,29 +1,26 @@
-"""The model card of an export, filled from its run, under the headings of Hugging Face's template.
+"""The model cards of an export, in English and Korean: README.md and README.ko.md.
 
-Facts that the run did not record are left out or marked as not recorded; no placeholder is written.
+The text is in `templates`, under the headings of Hugging Face's own card. Facts that the run did not record are left
+out or marked as not recorded.
 """
 
-from pathlib import Path
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from kebyt5_xm.commands.export.usage import (
-    cross_modal_example,
-    describe_modalities,
-    describe_uses,
-    text_example,
-)
-from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.origin import Origin
-from kebyt5_xm.model.runs.run import Run
+from kebyt5_xm.commands.export.facts import RunFacts
+from kebyt5_xm.commands.export.metadata import front_matter, run_metadata
+from kebyt5_xm.commands.export.usage import cross_modal_code, sentinel_formula, text_code
+from kebyt5_xm.model.runs.software import installed_versions
 
 if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+    from jinja2 import Environment
 
     from kebyt5_xm.model.cross_modal import CrossModalT5
 
-UNKNOWN = "not recorded"
+CARDS = {"README.md": "en", "README.ko.md": "ko"}
+"""File of a card -> its language."""
 
 CITATION = """```bibtex
 @article{xue-etal-2022-byt5,
@@ -36,257 +33,157 @@ CITATION = """```bibtex
 }
 ```"""
 
+PHRASES: dict[str, dict[str, str]] = {
+    "en": {
+        "denoising": "span denoising",
+        "prompts": "the target text after its prompt",
+        "both": "{denoising}, and {prompts}",
+        "unknown": "not recorded",
+        "loss": "`loss`: nats per target id.",
+        "bits_per_byte": "`bits_per_byte`: of the bytes to write; of removed text in span denoising.",
+        "baselines": "`uniform`, `unigram` and `bigram`, for comparison: the entropies of the same held-out bytes, "
+        "in bits per byte, of all bytes alike, of single bytes, and of a byte given the one before.",
+        "answers": "{names}: of the generated answers, see docs/metrics.md of kebyt5-xm.",
+        "media": "images, recordings, arrays",
+        "share": "the last {share} of every store",
+        "file": "`{file}`",
+    },
+    "ko": {
+        "denoising": "지워진 부분 되살리기(span denoising)",
+        "prompts": "프롬프트 다음의 목표 글",
+        "both": "{denoising}와 {prompts}",
+        "unknown": "기록 없음",
+        "loss": "`loss`: 목표 id마다 nat.",
+        "bits_per_byte": "`bits_per_byte`: 써야 할 바이트마다 비트. span denoising에서는 지워진 글의 바이트이다.",
+        "baselines": "`uniform`, `unigram`, `bigram`: 견주기 위한 같은 바이트의 엔트로피(바이트마다 비트)로, "
+        "모든 바이트가 같을 때, 바이트 하나씩, 앞 바이트를 알 때이다.",
+        "answers": "{names}: 생성한 답의 지표. kebyt5-xm의 docs/metrics.md를 보라.",
+        "media": "이미지, 녹음, 배열",
+        "share": "저장소마다 마지막 {share}",
+        "file": "`{file}`",
+    },
+}
+"""Phrases that depend on what a run did, by language."""
 
-def model_card(
-    run: Run,
-    model: "T5ForConditionalGeneration",
-    *,
-    name: str,
-    step: int | None,
-    denoising: dict[str, Any],
-    origin: Origin,
-    cross_modal: "CrossModalT5 | None" = None,
-) -> str:
-    """Return the text of README.md.
-
-    Args:
-        run: gives the recipe, metrics.csv and results.json.
-        model: the exported backbone.
-        name: the title.
-        step: the optimizer step of the exported checkpoint, if known.
-        denoising: as in `kebyt5_xm.commands.export.export.export_backbone`; empty if the run had no denoising source.
-        origin: what the run started from.
-        cross_modal: the whole model, if it is exported and not only its backbone `model`.
-    """
-    results = run.results()
-    stores = _stores(run)
-    languages = list(dict.fromkeys(language for _, language, _ in stores))
-    sections = [
-        front_matter(languages, origin),
-        f"# {name}",
-        *_details(cross_modal or model, languages, origin),
-        *(["### Modalities", describe_modalities(cross_modal)] if cross_modal else []),
-        *describe_uses(denoising, bool(cross_modal)),
-        "## How to Get Started with the Model",
-        cross_modal_example(cross_modal) if cross_modal else text_example(denoising),
-        "## Training Details",
-        "### Training Data",
-        _training_data(stores),
-        "### Training Procedure",
-        "#### Preprocessing",
-        _preprocessing(denoising),
-        "#### Training Hyperparameters",
-        _hyperparameters(run, results),
-        "#### Speeds, Sizes, Times",
-        _speeds(run, cross_modal or model, results, step),
-        *_evaluation(run, step),
-        "## Environmental Impact",
-        _bullets(
-            ("Hardware Type", results.get("hardware", UNKNOWN)),
-            ("Hours used", _hours(results)),
-            ("Carbon Emitted", "not measured"),
-        ),
-        *_specifications(model, results),
-        "## Citation",
-        CITATION,
-    ]
-    return "\n\n".join(sections) + "\n"
+BASELINES = ("uniform", "unigram", "bigram")
 
 
-def front_matter(languages: list[str], origin: Origin) -> str:
-    """Return the YAML front matter of a model card, between two lines of `---`."""
-    content: dict[str, Any] = {"library_name": "transformers", "tags": ["byt5", "byte-level", "kebyt5-xm"]}
-    if languages:
-        content["language"] = languages
-    if origin.licence:
-        content["license"] = origin.licence
-    if hub_ids := [entry for entry in origin.started_from if "/" in entry]:
-        content["base_model"] = hub_ids[0]
-    return "---\n" + yaml.safe_dump(content, allow_unicode=True, sort_keys=False) + "---"
-
-
-def inherited_licence(origin: Origin) -> str:
-    """Return the licence of a model that was trained further from others."""
-    return f"{origin.licence or 'not stated by its origin'}; see NOTICE, whose limits of use apply here too"
-
-
-def _details(
-    model: "T5ForConditionalGeneration | CrossModalT5", languages: list[str], origin: Origin
-) -> list[str]:
-    if origin.started_from:
-        start = " <- ".join(origin.started_from)
-        licence = inherited_licence(origin)
-    else:
-        start = "from scratch"
-        licence = "chosen by whoever publishes these weights; nothing is inherited"
-    return [
-        "A byte-level T5: it reads and writes the raw bytes of UTF-8 text and has no other vocabulary.",
-        "## Model Details",
-        "### Model Description",
-        _bullets(
-            (
-                "Model type",
-                f"encoder-decoder (`{type(model).__name__}`), {model.num_parameters():,} parameters",
-            ),
-            ("Language(s)", ", ".join(languages) or UNKNOWN),
-            ("License", licence),
-            ("Started from", start),
-        ),
-    ]
-
-
-def _stores(run: Run) -> list[tuple[str, str, str]]:
-    """Return (source, language, folder) of every training store of the recipe's denoising sources."""
-    return [
-        (source, language, str(path))
-        for source, block in (run.config.get("data", {}).get("sources") or {}).items()
-        for language, path in ((block.get("init_args") or {}).get("stores") or {}).items()
-    ]
-
-
-def _training_data(stores: list[tuple[str, str, str]]) -> str:
-    if not stores:
-        return "The recipe names no byte stores."
-    rows = []
-    for source, language, path in stores:
-        num_bytes, num_documents = _store_size(path)
-        rows.append([source, language, Path(path).name, num_bytes, num_documents])
-    return "Text, as flat bytes.\n\n" + _table(["source", "language", "store", "bytes", "documents"], rows)
-
-
-def _store_size(path: str) -> tuple[str, str]:
-    from kebyt5_xm.data.text.store import Store
-
-    try:
-        store = Store(path)
-    except UserError:  # the store was moved or deleted since training
-        return UNKNOWN, UNKNOWN
-    return f"{store.num_bytes:,}", f"{store.num_documents:,}"
-
-
-def _preprocessing(denoising: dict[str, Any]) -> str:
-    if not denoising:
-        return "Text was turned into byte ids (byte + 3)."
-    from kebyt5_xm.data.text.denoising import SpanDenoising
-
-    objective = SpanDenoising(**denoising)
-    return (
-        f"Documents were joined end to end and cut into chunks of {objective.chunk_length} bytes, a byte's "
-        f"id being byte + 3. About {objective.num_noise} bytes of each ({objective.noise_density:g}) were removed "
-        f"in {objective.num_spans} spans (mean length {objective.mean_noise_span_length:g}), on "
-        f"{objective.boundaries} boundaries, with `{objective.sentinels}` sentinels: inputs of "
-        f"{objective.inputs_length} ids, targets of {objective.targets_length}."
+def model_cards(facts: RunFacts, cross_modal: "CrossModalT5 | None" = None) -> dict[str, str]:
+    """Return the cards by file name; `cross_modal` is the whole model, if it is exported."""
+    denoising = vars(facts.denoising) if facts.denoising else {}
+    code = (
+        text_code(denoising, facts.sources, facts.lora_apart)
+        if cross_modal is None
+        else cross_modal_code(cross_modal, facts.sources)
     )
-
-
-def _hyperparameters(run: Run, results: dict[str, Any]) -> str:
-    config = run.config
-    precision = results.get("precision", config.get("trainer", {}).get("precision")) or UNKNOWN
-    model, data = config.get("model", {}), config.get("data", {})
-    settings = {
-        "seed": config.get("seed_everything"),
-        "max_steps": config.get("trainer", {}).get("max_steps"),
-        "gradient_clip_val": config.get("trainer", {}).get("gradient_clip_val"),
-        "global_batch_size": data.get("global_batch_size"),
-        "dropout": model.get("backbone", {}).get("dropout"),
-        "frozen backbone": model.get("backbone", {}).get("frozen") or None,
-        **{
-            f"lora.{name}": ", ".join(f"{key} {value}" for key, value in entry.items())
-            for name, entry in (model.get("lora") or {}).items()
-        },
-        "draft heads": (model.get("draft_heads") or {}).get("count"),
-        **_block("optimizer", model.get("optimizer")),
-        **_block("schedule", model.get("schedule")),
+    metadata = run_metadata(facts)
+    return {
+        name: f"{front_matter(metadata)}\n\n{_text(facts, language, code)}"
+        for name, language in CARDS.items()
     }
-    return _bullets(
-        ("Training regime", precision),
-        ("Strategy", results.get("strategy", UNKNOWN)),
-        *((name, value) for name, value in settings.items() if value is not None),
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a card of `templates`, with one empty line between paragraphs."""
+    text = _environment().get_template(template).render(**values)
+    text = re.sub(r"(?<=[^\n])\n(?=#{2,} |```python)", "\n\n", text)
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def _text(facts: RunFacts, language: str, code: str) -> str:
+    phrases = PHRASES[language]
+    prompts = [source for source in facts.sources if source.prompt is not None]
+    denoised = [source.name for source in facts.sources if source.denoises]
+    names = dict(zip(("image", "audio", "array"), phrases["media"].split(", "), strict=True))
+    others = len(facts.sources) - len(denoised)
+    objective = (
+        "both" if denoised and others else "denoising" if denoised else "prompts" if others else "unknown"
+    )
+    return render(
+        f"card.{language}.md",
+        f=facts,
+        c=facts.backbone,
+        code=code,
+        prompts=prompts,
+        denoised=denoised,
+        sentinel=sentinel_formula(vars(facts.denoising)) if facts.denoising else "",
+        media=[names[kind] for kind in dict.fromkeys(modality.media for modality in facts.modalities)],
+        objective=phrases[objective].format(**phrases),
+        held_out=_held_out(facts, phrases),
+        validation_rows=[
+            [part, *(f"{values[c]:.4f}" if c in values else "" for c in facts.validation_columns)]
+            for part, values in facts.validation.items()
+        ],
+        metric_texts=_metric_texts(facts, phrases),
+        installed=installed_versions(),
+        citation=CITATION,
     )
 
 
-def _block(name: str, block: Any) -> dict[str, Any]:
-    """Return a `class_path` block of a recipe as flat entries."""
-    if not isinstance(block, dict):
-        return {name: block}
-    init_args = block.get("init_args") or {}
-    return {name: block.get("class_path")} | {f"{name}.{key}": value for key, value in init_args.items()}
+def _held_out(facts: RunFacts, phrases: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the held-out parts: their name, place, rows and digest."""
+    found = []
+    for source in facts.sources:
+        for part in source.parts:
+            if not part.held_out:
+                continue
+            try:
+                text = phrases["share"].format(share=f"{float(part.held_out):.3g}")
+            except ValueError:
+                text = phrases["file"].format(file=part.held_out)
+            rows, digest = part.held_out_rows, part.held_out_digest
+            found.append({"name": part.name, "text": text, "rows": rows, "digest": digest})
+    return found
 
 
-def _speeds(
-    run: Run, model: "T5ForConditionalGeneration | CrossModalT5", results: dict[str, Any], step: int | None
-) -> str:
-    batch = run.config.get("data", {}).get("global_batch_size") or results.get("global_batch_size")
-    examples = f"{step * batch:,}" if step is not None and batch else UNKNOWN
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    speed = f"{results['bytes_per_second']:,}" if "bytes_per_second" in results else UNKNOWN
-    return _bullets(
-        ("Optimizer steps of this checkpoint", f"{step:,}" if step is not None else UNKNOWN),
-        ("Examples seen", examples),
-        ("Bytes per second", f"{speed} (input and target ids, all ranks)"),
-        ("Training time, hours", _hours(results)),
-        ("Size of the weights", f"{size / 1e6:,.1f} MB, {str(model.dtype).removeprefix('torch.')}"),
-        ("Trained until", results.get("date", UNKNOWN)),
+def _metric_texts(facts: RunFacts, phrases: Mapping[str, str]) -> list[str]:
+    """Return what the figures of this card mean, each once."""
+    columns = facts.validation_columns
+    names = [c for c in columns if c not in ("loss", "bits_per_byte", *BASELINES)]
+    names = list(dict.fromkeys([*names, *(result.metric for result in facts.evaluated)]))
+    found = [phrases[column] for column in ("loss", "bits_per_byte") if column in columns]
+    found += [phrases["baselines"]] if any(name in columns for name in BASELINES) else []
+    listed = ", ".join(f"`{name}`" for name in names)
+    return [*found, *([phrases["answers"].format(names=listed)] if names else [])]
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("kebyt5_xm.commands.export"),
+        undefined=StrictUndefined,
+        autoescape=False,  # Markdown, whose variable parts are numbers, names and code
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters |= {
+        "thousands": "{:,}".format,
+        "row": _row,
+        "percent": _percent,
+        "hours": _hours,
+        "code": _code,
+    }
+    return environment
 
 
-def _hours(results: dict[str, Any]) -> str:
-    if "train_seconds" not in results:
-        return UNKNOWN
-    seconds = results["train_seconds"]
-    return f"{seconds / 3600:.2f}" if seconds >= 360 else f"{seconds / 3600:.4f} ({seconds:.3g} seconds)"
+def _row(values: Iterable[Any]) -> str:
+    """Return a row of a Markdown table."""
+    return f"| {' | '.join(str(value).replace('|', '&#124;') for value in values)} |"
 
 
-def _evaluation(run: Run, step: int | None) -> list[str]:
-    validated_step, parts = run.validation(step)
-    columns = list(dict.fromkeys(column for values in parts.values() for column in values))
-    rows = [[part, *(f"{v[c]:.4f}" if c in v else "" for c in columns)] for part, v in parts.items()]
-    found = (
-        f"At step {validated_step:,}:\n\n{_table(['part', *columns], rows)}"
-        if parts
-        else "No validation was recorded."
-    )
-    return [
-        "## Evaluation",
-        "### Testing Data, Factors & Metrics",
-        "#### Testing Data",
-        "The held-out end of each store, or the stores that the recipe names for validation; spans are drawn "
-        "with a fixed seed, the same for every run.",
-        "#### Factors",
-        "Source and language.",
-        "#### Metrics",
-        "`loss` in nats per target id; `bits_per_byte` of the removed text. For comparison, the entropies of the "
-        "same held-out bytes, in bits per byte: of all bytes alike (`uniform`), of single bytes (`unigram`), and "
-        "of a byte given the one before (`bigram`).",
-        "### Results",
-        found,
-    ]
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
-def _specifications(model: "T5ForConditionalGeneration", results: dict[str, Any]) -> list[str]:
-    from importlib.metadata import version
-
-    c = model.config
-    return [
-        "## Technical Specifications",
-        "### Model Architecture and Objective",
-        f"T5 1.1 over {c.vocab_size} ids, head not tied to the embedding: d_model {c.d_model}, d_ff "
-        f"{c.d_ff}, {c.num_heads} heads of {c.d_kv}, {c.num_layers} encoder and {c.num_decoder_layers} decoder "
-        f"layers, relative positions in {c.relative_attention_num_buckets} buckets up to "
-        f"{c.relative_attention_max_distance} bytes. Objective: span denoising.",
-        "### Compute Infrastructure",
-        "#### Hardware",
-        str(results.get("hardware", UNKNOWN)),
-        "#### Software",
-        "kebyt5-xm, "
-        + ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "transformers")),
-    ]
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2f}" if seconds >= 360 else f"{seconds / 3600:.4f} ({seconds:.3g} s)"
 
 
-def _bullets(*entries: tuple[str, Any]) -> str:
-    return "\n".join(f"- **{name}:** {value}" for name, value in entries)
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _code(text: str) -> str:
+    """Return text as a Markdown code span, line ends and tabs visible."""
+    shown = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    ticks = "`" * (max((len(run) for run in re.findall("`+", shown)), default=0) + 1)
+    pad = " " if shown.startswith(("`", " ")) or shown.endswith(("`", " ")) or not shown else ""
+    return f"{ticks}{pad}{shown}{pad}{ticks}"

@@ -12,12 +12,13 @@ apart, since they were trained with it.
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kebyt5_xm.commands.export.card import model_card
+from kebyt5_xm.commands.export.card import model_cards
+from kebyt5_xm.commands.export.facts import Power, collect
 from kebyt5_xm.durable import durable_folder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model import lora_folder
@@ -35,7 +36,7 @@ from kebyt5_xm.model.t5 import load_state, saved_config, saved_state
 from kebyt5_xm.model.tensor_files import write_tensors
 from kebyt5_xm.trust import add_trust_argument
 from kebyt5_xm.vocabulary import EXTRA_IDS
-from kebyt5_xm.weight_files import ABOUT, WEIGHTS, write_safetensors
+from kebyt5_xm.weight_files import ABOUT, MAX_SHARD_BYTES, write_digests, write_weights
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -74,11 +75,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="merged",
         help="LoRA updates: merged into the weights, or apart in OUT/lora for peft",
     )
+    parser.add_argument(
+        "--watts", type=float, metavar="W", help="mean power of one device while it trained, for the card"
+    )
+    parser.add_argument(
+        "--grams-per-kwh",
+        type=float,
+        metavar="G",
+        help="greenhouse gases of the grid in g CO2 equivalent per kWh; with --watts the card states emissions",
+    )
     add_trust_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the command. Raises `UserError`."""
+    if args.watts is None and args.grams_per_kwh is not None:
+        raise UserError("found --grams-per-kwh without --watts, expected both: emissions need the power")
+    power = None if args.watts is None else Power(args.watts, args.grams_per_kwh)
     found = resolve(args.run)
     if args.checkpoint in ("best", "last"):
         found = Run(found.path, found.best if args.checkpoint == "best" else found.last)
@@ -95,6 +108,7 @@ def run(args: argparse.Namespace) -> None:
         dtype=args.dtype,
         trusted_modules=args.trust,
         lora_apart=args.lora == "apart",
+        power=power,
     )
     print(f"exported {found.checkpoint()} to {args.out}")
 
@@ -106,11 +120,12 @@ def export_run(
     dtype: Dtype = "float32",
     trusted_modules: Sequence[str] = (),
     lora_apart: bool = False,
+    power: Power | None = None,
 ) -> None:
-    """Export the model of a run's chosen, best or last checkpoint, with a model card filled from the run.
+    """Export the model of a run's chosen, best or last checkpoint, with model cards filled from the run.
 
     `trusted_modules` are third-party packages with encoders and adapters of the run.
-    `lora_apart` writes the weights without LoRA updates, and the updates to OUT/lora.
+    `lora_apart` writes the weights without LoRA updates, and the updates to OUT/lora. `power` is for the cards.
     Raises `UserError` if there is no checkpoint, if it does not fit, or if `out` must not be written.
     """
     import torch
@@ -134,26 +149,29 @@ def export_run(
         if updates is not None:
             load_state(model, without_lora(updates.tensors), str(checkpoint))
         model.to(getattr(torch, dtype))
-    card = model_card(
+    facts = collect(
         run,
         model,
         name=out.resolve().name,
         step=checkpoint_step(checkpoint),
+        checkpoint=checkpoint,
         denoising=denoising,
         origin=origin,
         cross_modal=cross_modal,
+        lora_apart=lora_apart,
+        power=power,
+        trusted_modules=trusted_modules,
     )
+    cards = model_cards(facts, cross_modal)
     if cross_modal is not None:
         cross_modal.config.denoising = denoising
-        export_cross_modal(cross_modal, out, card=card, origin=run.backbone, overwrite=overwrite)
+        export_cross_modal(cross_modal, out, cards=cards, origin=run.backbone, overwrite=overwrite)
         return
-    if updates is not None:
-        card += lora_folder.CARD
     export_backbone(
         model,
         out,
         denoising=denoising,
-        card=card,
+        cards=cards,
         origin=run.backbone,
         overwrite=overwrite,
         lora=updates,
@@ -166,7 +184,7 @@ def export_backbone(
     out: Path,
     *,
     denoising: dict[str, Any],
-    card: str,
+    cards: Mapping[str, str] | None = None,
     origin: Path | None = None,
     overwrite: bool = False,
     lora: "lora_folder.BackboneLoRA | None" = None,
@@ -178,7 +196,7 @@ def export_backbone(
         model: has an untied head and the dtype in which it is saved.
         out: the folder, written complete or not at all.
         denoising: settings of the span denoising it was trained with, saved in config.json under `kebyt5_xm`.
-        card: the text of README.md.
+        cards: file name -> text of the model cards.
         origin: folder that `kebyt5_xm.model.origin.record` wrote; its licence terms are copied.
         overwrite: replace an earlier export.
         lora: written to lora/, in peft's layout.
@@ -190,7 +208,7 @@ def export_backbone(
     about: dict[str, Any] = {"denoising": denoising, "backbone_hash": backbone_hash(model)}
     if origin is not None:
         recorded = Origin.read(json.loads((origin / "config.json").read_text(encoding="utf-8")))
-        about |= {"started_from": recorded.started_from, "licence": recorded.licence}
+        about = recorded.as_about() | about
     config |= {
         "torch_dtype": str(model.dtype).removeprefix("torch."),
         ABOUT: about | about_heads(draft_heads),
@@ -205,27 +223,28 @@ def export_backbone(
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         state = {name: tensor.cpu().contiguous() for name, tensor in saved_state(model).items()}
         refuse_non_finite(state, f"export '{out}'")
-        write_safetensors(state, folder / WEIGHTS)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        write_weights(state, folder, MAX_SHARD_BYTES)
+        _write_cards(cards or {}, folder)
         if origin is not None:
             origins.copy_terms(origin, folder)
         if lora is not None:
             lora.write(folder / "lora", model.dtype)
         if draft_heads is not None:
             write_tensors(draft_heads.to(model.dtype), folder / FILE)
+        write_digests(folder)
 
 
-def export_cross_modal(model: "CrossModalT5", out: Path, *, card: str, origin: Path, overwrite: bool) -> None:
-    """Write a `CrossModalT5` with its processor settings, adapters, card and inherited licence terms."""
+def export_cross_modal(
+    model: "CrossModalT5", out: Path, *, cards: Mapping[str, str], origin: Path, overwrite: bool
+) -> None:
+    """Write a `CrossModalT5` with its processor settings, adapters, cards and inherited licence terms."""
     from kebyt5_xm.model.adapter_folder import save_adapter
     from kebyt5_xm.model.processor import CrossModalProcessor
     from kebyt5_xm.model.saving import save
 
     recorded = Origin.read(json.loads((origin / "config.json").read_text(encoding="utf-8")))
-    about = {
+    about = recorded.as_about() | {
         "backbone_hash": backbone_hash(model.backbone),
-        "started_from": recorded.started_from,
-        "licence": recorded.licence,
         "denoising": model.config.denoising,
     }
     with _atomic_folder(out, overwrite) as folder:
@@ -233,8 +252,13 @@ def export_cross_modal(model: "CrossModalT5", out: Path, *, card: str, origin: P
         CrossModalProcessor.of(model).save_pretrained(folder)
         for name in model.modalities:
             save_adapter(model, name, folder / "adapters" / name)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        _write_cards(cards, folder)
         origins.copy_terms(origin, folder)
+
+
+def _write_cards(cards: Mapping[str, str], folder: Path) -> None:
+    for name, text in cards.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def check_output_folder(out: Path, overwrite: bool) -> None:

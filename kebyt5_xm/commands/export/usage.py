@@ -1,22 +1,37 @@
-"""What a model card says about using the model: uses and limits, its modalities, and Python to start with.
+"""The Python of a model card: how to load the model, and to answer a prompt of the run.
 
 The code for a text model needs transformers alone and no tokenizer, since ids are byte + 3.
 """
 
+import json
+import keyword
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kebyt5_xm.commands.export.sources import SourceFacts
+from kebyt5_xm.trust import TRUSTED
 from kebyt5_xm.vocabulary import sentinel_ids
 
 if TYPE_CHECKING:
     from kebyt5_xm.model.cross_modal import CrossModalT5
 
-RESTORE = """```python
-import torch
+LOAD_TEXT = """import torch
 from transformers import T5ForConditionalGeneration
 
 folder = "."  # this folder, or the hub id under which it was published
 model = T5ForConditionalGeneration.from_pretrained(folder).eval()
+"""
 
+LOAD_LORA = """import torch
+from peft import PeftModel
+from transformers import T5ForConditionalGeneration
+
+folder = "."  # this folder, or the hub id under which it was published
+model = T5ForConditionalGeneration.from_pretrained(folder)
+model = PeftModel.from_pretrained(model, folder, subfolder="lora").eval()  # the weights alone are not the model
+"""
+
+RESTORE = """
 
 def sentinel(n):
     return SENTINEL
@@ -28,7 +43,7 @@ def restore(pieces, max_new_tokens=64):
     for n, piece in enumerate(pieces):
         ids += ([sentinel(n - 1)] if n else []) + [byte + 3 for byte in piece.encode()]
     input_ids = torch.tensor([ids + [1]])  # 1 ends a sequence
-    output = model.generate(input_ids, max_new_tokens=max_new_tokens, do_sample=False)[0].tolist()
+    output = model.generate(input_ids=input_ids, max_new_tokens=max_new_tokens, do_sample=False)[0].tolist()
     spans = []
     for number in output[1:]:  # the first id only starts the decoder
         if number == 1:
@@ -41,104 +56,137 @@ def restore(pieces, max_new_tokens=64):
 
 
 print(restore(["대한민국의 수도는 ", "이고, 한강이 ", "."]))
-```"""
+"""
 
-PLAIN = """```python
-import torch
-from transformers import T5ForConditionalGeneration
+ANSWER = """
 
-folder = "."  # this folder, or the hub id under which it was published
-model = T5ForConditionalGeneration.from_pretrained(folder).eval()
+def answer(prompt, max_new_tokens=256):
+    input_ids = torch.tensor([[byte + 3 for byte in prompt.encode()] + [1]])  # 1 ends a sequence
+    output = model.generate(input_ids=input_ids, max_new_tokens=max_new_tokens, do_sample=False)[0].tolist()
+    return bytes(number - 3 for number in output if 3 <= number < 259).decode(errors="replace")
 
-input_ids = torch.tensor([[byte + 3 for byte in "안녕하세요".encode()] + [1]])  # 1 ends a sequence
-output = model.generate(input_ids, max_new_tokens=64, do_sample=False)[0].tolist()
-print(bytes(number - 3 for number in output if 3 <= number < 259).decode(errors="replace"))
-```"""
+"""
 
-CROSS_MODAL = """```python
-from pathlib import Path
-
-from kebyt5_xm.model import CrossModalT5
+LOAD_CROSS_MODAL = """from kebyt5_xm.model import CrossModalT5
 
 model = CrossModalT5.from_pretrained("."TRUST)  # this folder, or the hub id under which it was published
-print(model.answer([SEGMENTS]))
-```"""
+"""
 
-EXAMPLE_PATHS = {"image": 'Path("a.png")', "audio": 'Path("b.wav")', "array": 'Path("c.npy")'}
-
-
-def describe_uses(denoising: dict[str, Any], cross_modal: bool) -> list[str]:
-    """Return the sections on uses, risks and limitations."""
-    restores = denoising and not cross_modal
-    direct = "Restoring removed spans of text, as below" if restores else "The tasks it was trained on"
-    return [
-        "## Uses",
-        "### Direct Use",
-        f"{direct}. It follows no instructions.",
-        "### Downstream Use",
-        "Fine-tuning for the tasks of ByT5: noisy text or characters, short "
-        "generation, classification, transliteration. Fine-tune in fp32 or bf16; fp16 overflows here.",
-        "### Out-of-Scope Use",
-        "Long generation (each byte is a decoding step), facts or advice, and decisions about people.",
-        "## Bias, Risks, and Limitations",
-        "It repeats what its training text holds, biases and errors included. Its output is bytes, which are "
-        "invalid UTF-8 where generation was cut.",
-        "### Recommendations",
-        'Evaluate it on your own task and language before use; decode with `errors="replace"`.',
-    ]
+EXAMPLE_FILES = {"image": "a.png", "audio": "b.wav", "array": "c.npy"}
+"""Kind of media -> the file that stands for one."""
 
 
-def describe_modalities(model: "CrossModalT5") -> str:
-    """Return a table of the modalities, empty for a model without any."""
-    rows = ["| modality | takes | encoder | adapter | frozen encoder |", "|---|---|---|---|---|"]
-    for name in model.modalities:
-        module, spec = model.modality(name), model.config.modalities[name]
-        encoder, adapter = spec["encoder"]["class_path"], spec["adapter"]["class_path"]
-        frozen = "yes" if module.encoder.keeps_initial_weights else "no"
-        rows.append(f"| {name} | {module.encoder.media} | `{encoder}` | `{adapter}` | {frozen} |")
-    if len(rows) == 2:
-        return ""
-    return "\n".join(rows) + (
-        "\n\nEach medium fills slots among the bytes. `adapters/NAME` holds one adapter alone (with its encoder, if "
-        "that was trained), bound to this backbone by its hash. Encoders that started from pretrained weights bring "
-        "their licences with them; see their own model cards."
-    )
+def text_code(denoising: Mapping[str, Any], sources: Sequence[SourceFacts], lora_apart: bool) -> str:
+    """Return the code for a text model: it restores spans if it was trained to, and answers the run's prompts."""
+    code = LOAD_LORA if lora_apart else LOAD_TEXT
+    prompts = [source.prompt for source in sources if source.prompt is not None]
+    if denoising:
+        code += RESTORE.replace("SENTINEL", sentinel_formula(denoising))
+    if not prompts:
+        return code if denoising else f'{code}{ANSWER}\nprint(answer("안녕하세요"))\n'
+    source = next(source for source in sources if source.prompt is prompts[0])
+    return f"{code}{ANSWER}\n{_variables(source)}print(answer({_text(prompts[0].pieces())}))\n"
 
 
-def text_example(denoising: dict[str, Any]) -> str:
-    """Return how to run a text model, by the denoising that it was trained with; empty for none."""
-    if not denoising:
-        return f"Give it text of the form that it was fine-tuned on.\n\n{PLAIN}"
+def sentinel_formula(denoising: Mapping[str, Any]) -> str:
+    """Return the id of the n-th removed span, counted from 0, as Python."""
     first, second = (int(number) for number in sentinel_ids(denoising["sentinels"], 2))
-    formula = f"{first} {'-' if second < first else '+'} n"
-    if denoising["sentinels"] == "extra_id":
-        tokenizer = "That is the tokenizer's own `<extra_id_n>`."
-    else:
-        tokenizer = "The tokenizer's own `<extra_id_n>`, 259 + n, was not trained and is not used here."
-    intro = f"The n-th removed span, counted from 0, is written as the id {formula}. {tokenizer}"
-    return f"{intro}\n\n{RESTORE.replace('SENTINEL', formula)}"
+    return f"{first} {'-' if second < first else '+'} n"
 
 
-def cross_modal_example(model: "CrossModalT5") -> str:
-    """Return how to run a model with modalities."""
-    from kebyt5_xm.trust import TRUSTED
+def cross_modal_code(model: "CrossModalT5", sources: Sequence[SourceFacts]) -> str:
+    """Return the code for a model with modalities: it answers the prompt of every source that feeds one."""
+    kinds = {name: model.modality(name).encoder.media for name in model.modalities}
+    foreign = foreign_packages(model.config.modalities)
+    code = LOAD_CROSS_MODAL.replace("TRUST", f", trusted_modules={foreign}" if foreign else "")
+    examples = [source for source in sources if source.modalities and set(source.modalities) <= kinds.keys()]
+    if not examples:
+        segments = ", ".join(
+            _segment(name, f'Path("{EXAMPLE_FILES[kind]}")', kinds) for name, kind in kinds.items()
+        )
+        return (
+            f'from pathlib import Path\n\n{code}\nprint(model.answer([{segments}, "text as in training"]))\n'
+        )
+    for source in examples:
+        code += f"\n# {source.name}\n{_variables(source, kinds)}"
+        labels = "" if source.labels is None else f", labels={source.labels!r}"
+        code += f"print(model.answer([{_segments(source, kinds)}]{labels}))\n"
+    return f"from pathlib import Path\n\n{code}"
 
-    modules = {name: model.modality(name) for name in model.modalities}
-    kinds = [module.encoder.media for module in modules.values()]
-    parts = [
-        EXAMPLE_PATHS[m.encoder.media]
-        if kinds.count(m.encoder.media) == 1
-        else f'("{name}", {EXAMPLE_PATHS[m.encoder.media]})'
-        for name, m in modules.items()
-    ]
-    foreign = {
-        part["class_path"].partition(".")[0]
-        for spec in model.config.modalities.values()
-        for part in spec.values()
-        if part["class_path"].partition(".")[0] not in TRUSTED
-    }
-    trust = f", trusted_modules={sorted(foreign)}" if foreign else ""
-    code = CROSS_MODAL.replace("TRUST", trust).replace(
-        "SEGMENTS", ", ".join([*parts, '"text as in training"'])
+
+def foreign_packages(specs: Mapping[str, Any]) -> list[str]:
+    """Return the packages, besides this project's own, that the classes of modalities come from."""
+    packages = {part["class_path"].partition(".")[0] for spec in specs.values() for part in spec.values()}
+    return sorted(packages - set(TRUSTED))
+
+
+# -- prompts as Python -----------------------------------------------------------------------------------------
+
+
+def _variables(source: SourceFacts, kinds: Mapping[str, str] | None = None) -> str:
+    """Return assignments of an example to every column of a prompt."""
+    assert source.prompt is not None
+    lines = {}
+    for piece in source.prompt.pieces():
+        if isinstance(piece, str):
+            continue
+        column, modality = piece
+        if modality is not None:
+            file = EXAMPLE_FILES[(kinds or {}).get(modality, "image")]
+            lines[column] = f'{_identifier(column)} = Path("{file}")'
+            continue
+        values = [json.dumps(value, ensure_ascii=False) for value in source.values.get(column, ())]
+        others = f"  # or {', '.join(values[1:])}" if len(values) > 1 else ""
+        example = values[0] if values else '"..."'
+        lines.setdefault(column, f"{_identifier(column)} = {example}{others}")
+    return "".join(f"{line}\n" for line in lines.values())
+
+
+def _segments(source: SourceFacts, kinds: Mapping[str, str]) -> str:
+    """Return a prompt as the segments of `answer`, texts joined."""
+    assert source.prompt is not None
+    segments: list[str] = []
+    text: list[Any] = []
+    for piece in [*source.prompt.pieces(), None]:
+        if piece is None or (isinstance(piece, tuple) and piece[1] is not None):
+            segments += [_text(text)] if text else []
+            text = []
+            if piece is not None:
+                segments.append(_segment(str(piece[1]), _identifier(piece[0]), kinds))
+        else:
+            text.append(piece)
+    return ", ".join(segments)
+
+
+def _segment(modality: str, item: str, kinds: Mapping[str, str]) -> str:
+    """Return a medium, with its modality where several take its kind."""
+    alone = list(kinds.values()).count(kinds[modality]) == 1
+    return item if alone else f'("{modality}", {item})'
+
+
+def _text(pieces: Sequence[Any]) -> str:
+    """Return the texts and columns of a prompt as a string literal, an f-string if it has columns."""
+    is_plain = all(isinstance(piece, str) for piece in pieces)
+    parts = []
+    for piece in pieces:
+        if isinstance(piece, str):
+            literal = json.dumps(piece, ensure_ascii=False)[1:-1]
+            parts.append(literal if is_plain else literal.replace("{", "{{").replace("}", "}}"))
+        else:
+            parts.append(f"{{{_identifier(piece[0])}}}")
+    return f'{"" if is_plain else "f"}"{"".join(parts)}"'
+
+
+def _identifier(column: str) -> str:
+    """Return a column's name as a Python name."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in column)
+    is_taken = keyword.iskeyword(name) or name in (
+        "model",
+        "torch",
+        "folder",
+        "answer",
+        "restore",
+        "print",
+        "Path",
     )
-    return f"It needs the package kebyt5-xm. Give it prompts of the form that it was trained on.\n\n{code}"
+    return f"column_{name}" if is_taken or not name.isidentifier() else name
