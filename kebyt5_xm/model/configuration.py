@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
+import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -94,6 +95,19 @@ class CrossModalT5Config(PreTrainedConfig):
         self.kebyt5_xm: dict[str, Any] = about if isinstance(about, dict) else {}
         kwargs = {"is_encoder_decoder": True, "pad_token_id": 0, "eos_token_id": 1, **kwargs}
         super().__init__(**{"decoder_start_token_id": 0, "tie_word_embeddings": False, **kwargs})
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Return the configuration in the content of a config.json, as transformers does.
+
+        A key that is absent has its default. Raises `UserError` for values that no saved model has.
+        """
+        check_fields({**{key: getattr(cls(), key) for key in CONFIG_KEYS}, **config_dict}, "config.json")
+        for key in ("dtype", "torch_dtype"):
+            value = config_dict.get(key)
+            if isinstance(value, str) and not isinstance(getattr(torch, value, None), torch.dtype):
+                raise UserError(f"config.json says {key}: {value!r:.40}; expected a dtype such as float32")
+        return super().from_dict(config_dict, **kwargs)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """Return the T5's config, from which `generate` reads the number of layers to cache and the vocabulary."""

@@ -97,7 +97,10 @@ def call_segments(
     `sampling_rate` in Hz is that of recordings given as arrays. Raises `UserError` if the numbers of texts and of
     media differ, and for options that would change the inputs.
     """
-    refuse_unknown("a processor", options, OPTION_REMEDIES, ALWAYS)
+    remedies = {
+        name: OPTION_REMEDIES.get(name, "options of generate go into generate_kwargs") for name in options
+    }
+    refuse_unknown("a processor", options, remedies, ALWAYS)
     if videos is not None:
         raise UserError(
             "found videos, expected text, images and audio: no modality takes videos; give frames"

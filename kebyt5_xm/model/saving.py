@@ -197,7 +197,8 @@ def _load_saved(
     if config is None:
         fields: Any = {key: content[key] for key in CONFIG_KEYS}
         config = CrossModalT5Config(**fields, kebyt5_xm=content.get(ABOUT))
-    check_fields(vars(config), "the configuration")
+    else:
+        _check_given(config)
     if state_dict is not None:
         return build(cls, config, state_dict, trusted_modules, "state_dict")
     heads = saved_heads(source)
@@ -219,9 +220,19 @@ def build(
     `name` is the tensors' in errors. Raises `UserError` for a configuration that no model has, and for tensors that
     do not fit it.
     """
-    check_fields(vars(config), "the configuration")
+    _check_given(config)
     own = {key: tensor.detach().cpu() for key, tensor in tensors.items()}
     return _assemble(cls, config, own, name, trusted_modules, heads_of(own, name))
+
+
+def _check_given(config: CrossModalT5Config) -> None:
+    """Raise `UserError` for values that no saved model has, and for an attention that a loaded one does not take."""
+    check_fields(vars(config), "the configuration")
+    attention = getattr(config, "_attn_implementation", None)
+    if attention not in (None, "sdpa"):
+        raise UserError(
+            f"found attn_implementation='{attention}', expected sdpa, which a loaded model has; leave it out"
+        )
 
 
 def _read_generation(source: Pretrained, path: Path) -> GenerationConfig:

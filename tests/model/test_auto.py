@@ -22,6 +22,7 @@ from transformers import (
 
 import kebyt5_xm.auto
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.configuration import CONFIG_KEYS
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.processor import CrossModalProcessor
 from kebyt5_xm.vocabulary import decode, encode
@@ -99,6 +100,39 @@ def test_config_and_processor(model: CrossModalT5, folder: Path, tmp_path: Path)
     config.byte_rms = -1.0
     with pytest.raises(UserError, match=r"byte_rms: '-1\.0'"):
         AutoModel.from_pretrained(folder, config=config)
+
+
+def test_absurd_values_of_a_config_give_one_line(folder: Path, tmp_path: Path):
+    """transformers builds the configuration before the model is loaded."""
+    shutil.copytree(folder, tmp_path / "bad")
+    path = tmp_path / "bad" / "config.json"
+    content = json.loads(path.read_text())
+    encoder = {
+        "encoder": {"class_path": "evilmod.Encoder"},
+        "adapter": content["modalities"]["image"]["adapter"],
+    }
+    for changed, message in (
+        ({"backbone": [1]}, "config.json says backbone: "),
+        ({"backbone": {**content["backbone"], "d_model": 10**9}}, "config.json says d_model: 1000000000"),
+        ({"modalities": {"a.b": {}}}, "found the modality 'a.b'"),
+        ({"byte_rms": "x"}, "config.json says byte_rms: 'x'"),
+        ({"dtype": "evil"}, "config.json says dtype: 'evil'"),
+        ({"modalities": {"image": encoder}}, "'evilmod' is not trusted, so it was not imported"),
+    ):
+        path.write_text(json.dumps({**content, **changed}))
+        with pytest.raises(UserError, match=message):
+            AutoModel.from_pretrained(tmp_path / "bad")
+    path.write_text(json.dumps({**content, "kebyt5_xm": [1]}))
+    assert AutoModel.from_pretrained(tmp_path / "bad").config.kebyt5_xm == {}
+    with pytest.raises(UserError, match="found attn_implementation='eager', expected sdpa"):
+        AutoModel.from_pretrained(folder, attn_implementation="eager")
+
+
+def test_a_configuration_that_was_saved_alone_is_read(folder: Path, tmp_path: Path):
+    config = AutoConfig.from_pretrained(folder)
+    config.save_pretrained(tmp_path)
+    read = AutoConfig.from_pretrained(tmp_path)
+    assert all(getattr(read, key) == getattr(config, key) for key in CONFIG_KEYS)
 
 
 def test_given_tensors_are_used_and_checked(model: CrossModalT5, folder: Path):
@@ -204,6 +238,7 @@ def test_the_pipeline_refuses_what_it_cannot_give(folder: Path):
         ({"text": "x", "images": "https://a/b.png"}, "download it and give its path"),
         ({"text": "x", "videos": "a.mp4"}, "no modality takes videos"),
         ({"text": "x", "truncation": True}, "nothing is cut here"),
+        ({"text": "x", "do_sample": True}, "options of generate go into generate_kwargs"),
         ({"text": ["x", "y"], "images": [picture(1)]}, "found 2 texts and 1 for image"),
         ({"text": [{"role": "user", "content": "x"}, turn]}, "found a chat of 2 messages"),
         ({"text": [{"role": "user", "content": [{"type": "video"}]}]}, "type text, image or audio"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from kebyt5_xm.commands.export.facts import RunFacts
+from kebyt5_xm.commands.export.facts import EXTRAS, RunFacts
 from kebyt5_xm.commands.export.metadata import front_matter, run_metadata
 from kebyt5_xm.commands.export.usage import cross_modal_code, sentinel_formula, text_code
 from kebyt5_xm.model.runs.software import installed_versions
@@ -94,7 +94,7 @@ def _text(facts: RunFacts, language: str, code: str) -> str:
     phrases = PHRASES[language]
     prompts = [source for source in facts.sources if source.prompt is not None]
     denoised = [source.name for source in facts.sources if source.denoises]
-    names = dict(zip(("image", "audio", "array"), phrases["media"].split(", "), strict=True))
+    names: dict[str, str] = dict(zip(EXTRAS, phrases["media"].split(", "), strict=True))
     others = len(facts.sources) - len(denoised)
     objective = (
         "both" if denoised and others else "denoising" if denoised else "prompts" if others else "unknown"
