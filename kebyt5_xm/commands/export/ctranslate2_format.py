@@ -5,9 +5,9 @@
 The export for transformers is written first, to a temporary folder, and CTranslate2's own converter reads it. The
 cards are those of that export, with CTranslate2's code instead of transformers'. Draft heads are left out.
 
-On x86 processors without VNNI, int8 is right only with `CT2_USE_MKL=1`, which the card's code sets. CTranslate2 (4.8.5)
-chooses oneDNN on AMD, whose sums overflow there: of the bytes of 40 answers of the demo's text model, 17 % were those of
-float32, and 99 % with MKL.
+On x86 processors without VNNI, int8 is right only with `CT2_USE_MKL=1`, which the card's code sets. On AMD,
+CTranslate2 (4.8.5) chooses oneDNN, whose sums overflow there: of the bytes of 40 answers of the demo's text model,
+17 % were those of float32, and 99 % with MKL.
 """
 
 import importlib.util
