@@ -30,6 +30,10 @@ COMMANDS = {
         "show the first examples as the model gets them, as a page",
     ),
     "doctor": ("kebyt5_xm.commands.doctor", "try a configuration on this CPU before it trains"),
+    "evaluate": (
+        "kebyt5_xm.commands.evaluate",
+        "measure a run, an export or another model on any held-out data",
+    ),
     "report": ("kebyt5_xm.commands.report", "evaluate a run and write its report, as a page"),
     "compare": ("kebyt5_xm.commands.compare", "put the reports of runs side by side"),
     "export": ("kebyt5_xm.commands.export.export", "turn a run into a folder that transformers loads"),

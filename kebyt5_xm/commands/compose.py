@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kebyt5_xm.commands.export.export import DTYPES, check_output_folder, export_cross_modal
+from kebyt5_xm.commands.export.export import DTYPES, export_cross_modal
+from kebyt5_xm.commands.export.output_folder import check_output_folder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.trust import add_trust_argument
 

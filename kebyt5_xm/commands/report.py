@@ -1,7 +1,7 @@
 """Write a run's report: RUN/report.html, one file that needs no network, in Korean and English.
 
 The best checkpoint, else the last, first answers the held-out examples; `--no-evaluate` uses the existing evaluation.
-A checkpoint may be given instead of a run.
+A checkpoint may be given instead of a run. So may a folder of `kebyt5-xm evaluate`, which is drawn as it is.
 """
 
 import argparse
@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `kebyt5-xm report`."""
-    parser.add_argument("run", metavar="RUN", help="run directory, or one of its checkpoints")
+    parser.add_argument("run", metavar="RUN", help="run directory, one of its checkpoints, or an evaluation")
     parser.add_argument("--out", metavar="FILE", help="the page (RUN/report.html)")
     parser.add_argument(
         "--no-evaluate", action="store_true", help="draw the existing evaluation, without the model"
     )
+    add_evaluation_arguments(parser)
+    add_trust_argument(parser)
+
+
+def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what is measured, where, and what of it the page shows."""
     parser.add_argument(
         "--robustness", action="store_true", help="also measure perturbed inputs, which takes time"
     )
@@ -46,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="device of the evaluation (cpu)"
     )
-    add_trust_argument(parser)
 
 
 def add_language(parser: argparse.ArgumentParser) -> None:
@@ -58,14 +63,23 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate unless `--no-evaluate`, write the page and print its path. Raises `UserError`."""
     from kebyt5_xm.model.runs.run import resolve
 
-    for option, value in (("--examples", args.examples), ("--probed", args.probed)):
-        if value < 0:
-            raise UserError(f"found {option} {value}, expected 0 or more")
+    check_numbers(args)
     if args.no_evaluate and args.robustness:
         raise UserError("found --robustness with --no-evaluate, expected one of them: it needs the model")
     found = resolve(args.run)
-    find = None if args.no_evaluate else _evaluate(found, args)
+    if found.evaluated_model and args.robustness:
+        raise UserError(
+            f"'{found.path}' is an evaluation, which is only drawn; give --robustness to kebyt5-xm evaluate"
+        )
+    find = None if args.no_evaluate or found.evaluated_model else _evaluate(found, args)
     write_report(found, find, Path(args.out) if args.out else None, args.examples, args.language)
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """Raise `UserError` for a negative number of examples."""
+    for option, value in (("--examples", args.examples), ("--probed", args.probed)):
+        if value < 0:
+            raise UserError(f"found {option} {value}, expected 0 or more")
 
 
 def _evaluate(run: "Run", args: argparse.Namespace) -> "Opener":

@@ -1,4 +1,4 @@
-"""Evaluates a run on its held-out examples in one process: RUN/evaluation.json and RUN/predictions.jsonl.
+"""Evaluates a model on held-out examples in one process, and writes evaluation.json and predictions.jsonl.
 
 evaluation.json    date, checkpoint, step, hardware, seconds, generated_bytes_per_second, confidence, resamples
     sources.NAME   examples answered and skipped, how many of those are counted_as_wrong, labels, modalities,
@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass
 class Evaluation:
-    """A model and the data of its run, connected."""
+    """A model and held-out data, connected."""
 
     model: CrossModalT5
     data: DataModule
@@ -65,8 +66,13 @@ class Evaluation:
         check_trusted(run.config, trusted_modules)
         where = open_device(device)
         model = load_run(CrossModalT5, run, trusted_modules)
-        with explain_out_of_memory(where, "end what else computes there"):
-            model = model.to(where)  # pyright: ignore[reportArgumentType]
+        return cls.connected(model, data, where)
+
+    @classmethod
+    def connected(cls, model: CrossModalT5, data: DataModule, device: torch.device) -> "Evaluation":
+        """Move a model to `device` and connect `data` to it. Raises `UserError` if they do not fit."""
+        with explain_out_of_memory(device, "end what else computes there"):
+            model = model.to(device)  # pyright: ignore[reportArgumentType]
         interfaces = media_interfaces(model)
         data.prepare(interfaces)
         data.connect(interfaces)
@@ -167,14 +173,31 @@ def evaluate(
     source (see `kebyt5_xm.evaluation.probing`). Raises `UserError` as `Evaluation.of`.
     """
     evaluation = Evaluation.of(run, data, device, trusted_modules)
+    checkpoint = run.checkpoint()
+    step = checkpoint_step(checkpoint)
+    write_evaluation(evaluation, run.path, checkpoint.name, step, num_probed, with_robustness)
+    return evaluation
+
+
+def write_evaluation(
+    evaluation: Evaluation,
+    folder: Path,
+    checkpoint: str | None,
+    step: int | None,
+    num_probed: int = PROBED_EXAMPLES,
+    with_robustness: bool = False,
+) -> EvaluationFile:
+    """Evaluate, write evaluation.json and predictions.jsonl into `folder`, and return the content of the first.
+
+    `checkpoint` and `step` are of the run that the model comes from, None for other models.
+    """
     started = time.perf_counter()
     judged, bits, answering = evaluation.run()
     written = sum(len(answer.text.encode("utf-8", "replace")) for part in judged for answer in part.answers)
-    checkpoint = run.checkpoint()
     result = EvaluationFile(
         date=datetime.date.today().isoformat(),
-        checkpoint=checkpoint.name,
-        step=checkpoint_step(checkpoint),
+        checkpoint=checkpoint,
+        step=step,
         hardware=device_name(evaluation.model.device),
         confidence=CONFIDENCE,
         resamples=RESAMPLES,
@@ -195,13 +218,13 @@ def evaluate(
         generated_bytes_per_second=written / answering if answering else None,
         seconds=round(time.perf_counter() - started, 1),
     )
-    with durable_file(run.path / "predictions.jsonl") as file:
+    with durable_file(folder / "predictions.jsonl") as file:
         for part in judged:
             for line in predictions(evaluation, part):
                 sound = not _SURROGATE.search(line["prediction"])
                 file.write((json.dumps(line, ensure_ascii=not sound) + "\n").encode())
-    result.write(run.path / "evaluation.json")
-    return evaluation
+    result.write(folder / "evaluation.json")
+    return result
 
 
 def figures(evaluation: Evaluation, part: JudgedPart) -> SourceEvaluation:

@@ -10,6 +10,7 @@ from kebyt5_xm.model.model_files import Pretrained
 from kebyt5_xm.model.pretrained import open_pretrained
 from kebyt5_xm.model.t5 import backbone_hash, check_config, load_state, t5, t5_config, without_weights
 from kebyt5_xm.vocabulary import BYTE_OFFSET, EOS_ID, PAD_ID, VOCAB_SIZE
+from kebyt5_xm.weight_files import ABOUT
 
 if TYPE_CHECKING:
     from transformers import T5Config, T5ForConditionalGeneration
@@ -131,6 +132,11 @@ class Backbone:
         assert self.weights is not None
         fields = (source or open_pretrained(self.weights)).config
         model, tokenizer = fields.get("model_type"), fields.get("tokenizer_class", "ByT5Tokenizer")
+        if (about := fields.get(ABOUT)) and about.get("format"):
+            raise UserError(
+                f"'{self.weights}' was exported for CTranslate2; expected the run, or its export with --format "
+                "transformers"
+            )
         if model != "t5" or tokenizer != "ByT5Tokenizer":
             raise UserError(
                 f"weights '{self.weights}' are of a '{model}' model with a {tokenizer}; expected those of a "

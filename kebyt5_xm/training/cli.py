@@ -36,6 +36,7 @@ from kebyt5_xm.training.callbacks.throughput import Throughput
 from kebyt5_xm.training.from_recipes import build_run_data
 from kebyt5_xm.training.library_messages import explain_errors, silence
 from kebyt5_xm.training.loggers import MetricsLog, NoTrace, make_tensorboard_logger
+from kebyt5_xm.training.outcome import describe_outcome
 from kebyt5_xm.training.recipe_check import split_config_paths, split_trusted
 from kebyt5_xm.training.recipe_cli import RecipeCLI, RunExistsError, SaveRecipe, dump_config
 from kebyt5_xm.training.recipe_imports import limit_imports
@@ -175,13 +176,18 @@ class TrainingCLI(RecipeCLI):
             check_device(backbone.attention, self.trainer.strategy.root_device, dtype, width, trains)
 
     def after_fit(self) -> None:
-        """Evaluate the run's best checkpoint and write its report, if the recipe says so."""
-        if not (self._subcommand_config["report"] and self.trainer.is_global_zero):
+        """Write the report of the best checkpoint, if the recipe says so, and print what the run has come to."""
+        if not self.trainer.is_global_zero:
             return
+        run = Run(self._subcommand_config["run_dir"])
+        if self._subcommand_config["report"]:
+            self._report(run)
+        print(describe_outcome(run))
+
+    def _report(self, run: Run) -> None:
         from kebyt5_xm.evaluation.evaluate import evaluate
         from kebyt5_xm.evaluation.report import write_report
 
-        run = Run(self._subcommand_config["run_dir"])
         device, trusted = str(self.trainer.strategy.root_device), find_packages(run.config)
         write_report(run, evaluate(run, build_run_data(run, trusted), device, trusted).medium)
 

@@ -12,7 +12,7 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import SHAPES, Backbone
 from kebyt5_xm.model.runs.run import Run
-from kebyt5_xm.training import recipes
+from kebyt5_xm.training import recipes, signatures
 from kebyt5_xm.training.recipe_cli import RecipeCLI
 from kebyt5_xm.training.recipe_imports import limit_imports
 from kebyt5_xm.training.task import Task
@@ -49,16 +49,20 @@ def build_with_config(
     with 2 as `train.py` does.
     """
     merged = recipes.merge(paths)
-    with limit_imports(paths, trusted_modules), tempfile.TemporaryDirectory() as folder:
-        if random_weights:
-            merged = _without_pretrained_encoders(merged)
-        path = Path(folder) / "merged.yaml"
-        path.write_text(recipes.to_yaml(merged), encoding="utf-8")
-        reader = _Reader(["fit", "--config", str(path)], paths, save_config_callback=None)
+    with limit_imports(paths, trusted_modules):
+        reader = _read(_without_pretrained_encoders(merged) if random_weights else merged, paths)
     task, data = reader.task_and_data
     if random_weights:
         task.builder.backbone = _with_random_weights(task.backbone, ask_hub)
     return task, data, reader.config["fit"]
+
+
+def _read(recipe: recipes.Recipe, paths: list[str]) -> _Reader:
+    """Build what a recipe says; `paths` are the files that it was merged from, which errors name."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "merged.yaml"
+        path.write_text(recipes.to_yaml(recipe), encoding="utf-8")
+        return _Reader(["fit", "--config", str(path)], paths, save_config_callback=None)
 
 
 def _without_pretrained_encoders(recipe: recipes.Recipe) -> recipes.Recipe:
@@ -96,6 +100,42 @@ def build_data(paths: list[str], trusted_modules: Sequence[str] = ()) -> DataMod
     task, data = build_task(paths, True, trusted_modules, ask_hub=False)
     data.connect(task.interfaces(read_caches=False))
     return data
+
+
+def build_held_out(
+    paths: list[str], trusted_modules: Sequence[str] = ()
+) -> tuple[DataModule, recipes.Recipe]:
+    """Return the data of the merged recipes at `paths` for an evaluation alone, and the recipe of that data.
+
+    Other parts of the recipes are not read, nor are training rows: a source whose class takes `path` and `validation`
+    has its held-out table, or else its only one, in both places. Raises `UserError`, or exits with 2, as
+    `build_with_config` does.
+    """
+    merged = recipes.merge(paths)
+    data = merged.get("data")
+    sources = data.get("sources") if isinstance(data, dict) else None
+    if not isinstance(sources, dict) or not sources:
+        raise UserError(f"found no data.sources in {', '.join(paths)}; expected the sources to evaluate on")
+    assert isinstance(data, dict)
+    held_out = {name: _with_held_out_rows(block) for name, block in sources.items()}
+    recipe = {"data": {**{k: v for k, v in data.items() if k != "idle_modalities"}, "sources": held_out}}
+    with limit_imports(paths, trusted_modules):
+        reader = _read({**recipe, "model": {"backbone": {"size": "mini"}}}, paths)  # never built
+    return reader.task_and_data[1], recipe
+
+
+def _with_held_out_rows(block: Any) -> Any:
+    """Return a source's block in which training rows are the held-out ones, so that no others are opened."""
+    if not isinstance(block, dict) or not isinstance(block.get("class_path"), str):
+        return block  # the parser reports the error
+    known = signatures.read_options(block["class_path"]) or ()
+    init_args = block.get("init_args")
+    if not {"path", "validation"} <= {*known} or not isinstance(init_args, dict):
+        return block
+    rows = init_args.get("validation") or init_args.get("path")
+    layout = (init_args.get("validation") and init_args.get("validation_format")) or init_args.get("format")
+    changed = {**init_args, "path": rows, "validation": rows, "format": layout, "validation_format": None}
+    return {**block, "init_args": {key: value for key, value in changed.items() if value is not None}}
 
 
 def build_run_data(run: Run, trusted_modules: Sequence[str] = ()) -> DataModule:

@@ -7,19 +7,19 @@ them to OUT/lora, as peft loads them.
     OUT/config.json  OUT/model.safetensors  OUT/processor_config.json  OUT/adapters/NAME/
 
 Draft heads go to OUT/draft_heads.safetensors, which transformers does not read; they are left out where LoRA is
-apart, since they were trained with it.
+apart, since they were trained with it. `--format ctranslate2` writes a text model for that engine instead.
 """
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kebyt5_xm.commands.export.card import model_cards
+from kebyt5_xm.commands.export.ctranslate2_format import check_convertible, export_ctranslate2
 from kebyt5_xm.commands.export.facts import Power, collect
-from kebyt5_xm.durable import durable_folder
+from kebyt5_xm.commands.export.output_folder import atomic_folder, check_output_folder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model import lora_folder
 from kebyt5_xm.model import origin as origins
@@ -68,7 +68,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", default="", metavar="best|last|PATH", help="default: the best, else the last"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument(
+        "--format",
+        choices=("transformers", "ctranslate2"),
+        default="transformers",
+        help="who loads the folder",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=(*DTYPES, "int8"),
+        default="float32",
+        help="dtype of the weights; int8 for --format ctranslate2 alone",
+    )
     parser.add_argument(
         "--lora",
         choices=("merged", "apart"),
@@ -101,15 +112,29 @@ def run(args: argparse.Namespace) -> None:
                 f"--checkpoint is '{args.checkpoint}'; expected best, last or an existing checkpoint"
             )
         found = Run(found.path, Path(args.checkpoint))
-    export_run(
-        found,
-        args.out,
-        overwrite=args.overwrite,
-        dtype=args.dtype,
-        trusted_modules=args.trust,
-        lora_apart=args.lora == "apart",
-        power=power,
-    )
+    lora_apart = args.lora == "apart"
+
+    def write(out: Path, overwrite: bool, dtype: Dtype) -> None:
+        export_run(
+            found,
+            out,
+            overwrite=overwrite,
+            dtype=dtype,
+            trusted_modules=args.trust,
+            lora_apart=lora_apart,
+            power=power,
+        )
+
+    if args.format == "ctranslate2":
+        check_convertible(found, lora_apart)
+        export_ctranslate2(lambda out: write(out, False, "float32"), args.out, args.overwrite, args.dtype)
+    elif args.dtype == "int8":
+        raise UserError(
+            "found --dtype int8 with --format transformers, expected --format ctranslate2; an export in float32 "
+            "computes in int8 with `kebyt5-xm generate --dtype int8`"
+        )
+    else:
+        write(args.out, args.overwrite, args.dtype)
     print(f"exported {found.checkpoint()} to {args.out}")
 
 
@@ -214,7 +239,7 @@ def export_backbone(
         ABOUT: about | about_heads(draft_heads),
     }
     generation = {key: config[key] for key in ("decoder_start_token_id", "eos_token_id", "pad_token_id")}
-    with _atomic_folder(out, overwrite) as folder:
+    with atomic_folder(out, overwrite) as folder:
         for name, content in (
             ("config.json", config),
             ("generation_config.json", generation),
@@ -247,7 +272,7 @@ def export_cross_modal(
         "backbone_hash": backbone_hash(model.backbone),
         "denoising": model.config.denoising,
     }
-    with _atomic_folder(out, overwrite) as folder:
+    with atomic_folder(out, overwrite) as folder:
         save(model, folder, about)
         CrossModalProcessor.of(model).save_pretrained(folder)
         for name in model.modalities:
@@ -259,28 +284,3 @@ def export_cross_modal(
 def _write_cards(cards: Mapping[str, str], folder: Path) -> None:
     for name, text in cards.items():
         (folder / name).write_text(text, encoding="utf-8")
-
-
-def check_output_folder(out: Path, overwrite: bool) -> None:
-    """Raise `UserError` unless an export may be written to `out`."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not overwrite:
-        raise UserError(
-            f"'{out}' exists and is not empty; choose another folder, or --overwrite an earlier export"
-        )
-    config = out / "config.json"
-    if not config.is_file() or ABOUT not in json.loads(config.read_text(encoding="utf-8")):
-        raise UserError(
-            f"'{out}' is not an export of this project and is not overwritten; choose another folder"
-        )
-
-
-@contextmanager
-def _atomic_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `out` at the end, or is deleted if anything fails."""
-    check_output_folder(out, overwrite)
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with durable_folder(out) as folder:
-        yield folder

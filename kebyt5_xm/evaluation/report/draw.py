@@ -41,12 +41,13 @@ def draw(
     record = read_record(run, examples_shown)
     evaluation = record.evaluation
     sources = evaluation.sources if evaluation else {}
+    without = {"curves": None} if run.evaluated_model else {}  # nothing was trained here
     uses = [source.modality_use for source in sources.values() if source.modality_use]
     return render(
         "report.html.j2",
         language=language,
         title=f"{record.name} · kebyt5-xm",
-        sections=list_sections("report"),
+        sections=list_sections("report", **without),
         record=record,
         evaluation=evaluation,
         main_metrics=list_main_metrics(evaluation),

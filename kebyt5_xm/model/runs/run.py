@@ -60,6 +60,11 @@ class Run:
         return replace_renamed_classes(recipe)
 
     @property
+    def evaluated_model(self) -> str | None:
+        """The model of which `kebyt5-xm evaluate` wrote this folder; None for a run that training wrote."""
+        return self.config.get("evaluated_model")
+
+    @property
     def backbone(self) -> Path:
         """The folder with the config.json and the licence of the weights that the run started from."""
         return self.path / "backbone"
@@ -69,6 +74,7 @@ class Run:
         """The best checkpoint; `UserError` if there is none yet."""
         path = path_or_aside(self.path / "checkpoints" / "best.ckpt")
         if not path.exists():
+            self._refuse_evaluation()
             raise UserError(f"run '{self.path}' has no best checkpoint yet; it is written at a validation")
         return path
 
@@ -84,6 +90,7 @@ class Run:
             if (match := STEP.fullmatch(path.name))
         }
         if not steps:
+            self._refuse_evaluation()
             raise UserError(f"run '{self.path}' has no checkpoint yet; train it until it writes one")
         damaged: list[str] = []
         for _, path in sorted(steps.items(), reverse=True):
@@ -96,6 +103,12 @@ class Run:
             f"every checkpoint of run '{self.path}' is damaged ({', '.join(damaged)}); check the disk, and start "
             "another run"
         )
+
+    def _refuse_evaluation(self) -> None:
+        if self.evaluated_model:
+            raise UserError(
+                f"'{self.path}' is an evaluation of '{self.evaluated_model}' and holds no weights; give that model"
+            )
 
     def checkpoint(self) -> Path:
         """Return the chosen checkpoint, else the best, else the last; `UserError` if there is none yet."""
