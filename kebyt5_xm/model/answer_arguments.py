@@ -31,7 +31,7 @@ SAMPLING = ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutof
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _is_number(value: Any) -> bool:
@@ -91,7 +91,11 @@ def search_arguments(
 def _check(given: Mapping[str, Any]) -> None:
     """Raise `UserError` for an unknown argument or a value out of range."""
     known = {*OWN, *vars(GenerationConfig())}
-    known |= inspect.signature(GenerationMixin.generate).parameters.keys() - {"self", "inputs", "kwargs"}
+    known |= inspect.signature(vars(GenerationMixin)["generate"]).parameters.keys() - {
+        "self",
+        "inputs",
+        "kwargs",
+    }
     for name, value in given.items():
         if name in REMEDIES:
             raise UserError(f"found the argument {name}, expected {REMEDIES[name]}, which does that here")

@@ -188,6 +188,26 @@ def test_a_pattern_of_files(folder, exported, model, capsys):
     )
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+def test_answers_of_every_dtype_go_to_a_file(folder, exported, dtype):
+    command = [
+        exported,
+        "--file",
+        "a.png",
+        "--prompt",
+        "{image} ko:",
+        "--max-length",
+        "5",
+        "--out",
+        "out.jsonl",
+    ]
+    cli.run("generate", [*command, "--dtype", dtype])
+    cli.run("generate", [*command, "--dtype", dtype])
+    assert len(read()) == 1
+    with pytest.raises(UserError, match="of another dtype"):
+        cli.run("generate", command)
+
+
 def test_one_answer_as_json_and_as_a_stream(folder, exported, model, capsys):
     command = [exported, "--prompt", "{image} ko:", "--image", "a.png", "--max-length", "11"]
     segments = [Path("a.png"), " ko:"]

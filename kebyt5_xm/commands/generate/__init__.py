@@ -104,15 +104,21 @@ def run(args: argparse.Namespace) -> None:
     from kebyt5_xm.commands.generate.answers import print_answer
     from kebyt5_xm.commands.generate.batch import answer_all
     from kebyt5_xm.commands.generate.interactive import converse
+    from kebyt5_xm.commands.generate.output import model_digest
     from kebyt5_xm.model.cross_modal import CrossModalT5
+    from kebyt5_xm.model.decoding.int8 import quantize_decoder
     from kebyt5_xm.model.device import explain_out_of_memory, open_device
 
     device = open_device(args.device)
-    model = CrossModalT5.from_pretrained(args.model, trusted_modules=args.trust, dtype=DTYPES.get(args.dtype))
+    dtype = None if args.dtype == "int8" else DTYPES.get(args.dtype)
+    model = CrossModalT5.from_pretrained(args.model, trusted_modules=args.trust, dtype=dtype)
+    digest = model_digest(model) if args.out else ""
+    if args.dtype == "int8":
+        quantize_decoder(model)
     with explain_out_of_memory(device, "shorten the input, its length counts squared"):
         model = model.to(device)  # pyright: ignore[reportArgumentType]
         if inputs is not None:
-            answer_all(model, inputs, args, lambda name: find_modality(model, name))
+            answer_all(model, digest, inputs, args, lambda name: find_modality(model, name))
         elif asks:
             converse(model, args, lambda name: find_modality(model, name))
         else:

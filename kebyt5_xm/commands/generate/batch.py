@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from kebyt5_xm.commands.generate.answers import describe_answers, search_options
 from kebyt5_xm.commands.generate.inputs import BatchInputs
-from kebyt5_xm.commands.generate.output import AnswerFile, model_digest
+from kebyt5_xm.commands.generate.output import AnswerFile
 from kebyt5_xm.data.media.bad_sample import to_json_line
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
@@ -43,15 +43,19 @@ class Printed:
 
 
 def answer_all(
-    model: CrossModalT5, inputs: BatchInputs, args: argparse.Namespace, to_modality: Callable[[str], str]
+    model: CrossModalT5,
+    digest: str,
+    inputs: BatchInputs,
+    args: argparse.Namespace,
+    to_modality: Callable[[str], str],
 ) -> None:
-    """Answer every input that has no answer yet.
+    """Answer every input that has no answer yet; `digest` is the model's, from `output.model_digest`.
 
     An input that cannot be used gets a line with its `error`; a later call tries it again. Raises `UserError` at the
     end if there was one, and at once if the prompt does not fit the model or the output is of other settings.
     """
     inputs.check(to_modality)
-    with _open_output(model, inputs, args) as output:
+    with _open_output(digest, inputs, args) as output:
         waiting = [number for number, key in enumerate(inputs.keys) if key not in output.done]
         failed: list[Row] = []
         total = len(inputs.keys)
@@ -75,12 +79,12 @@ def answer_all(
         )
 
 
-def _open_output(model: CrossModalT5, inputs: BatchInputs, args: argparse.Namespace) -> Any:
+def _open_output(digest: str, inputs: BatchInputs, args: argparse.Namespace) -> Any:
     if args.out is None:
         return nullcontext(Printed())
     names = ("max_length", "n", "num_beams", "temperature", "seed", "label", "json", "dtype")
     search = {name: getattr(args, name) for name in names}
-    settings = {"model": model_digest(model), **inputs.settings, **search}
+    settings = {"model": digest, **inputs.settings, **search}
     return AnswerFile(Path(args.out), inputs.key, settings)
 
 
