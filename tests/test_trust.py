@@ -351,7 +351,7 @@ def test_links_out_of_a_model_are_not_copied(tmp_path: Path) -> None:
     """An export copies licence files and is published, so a link must not copy other files."""
     theirs, secret = tmp_path / "theirs", tmp_path / "secret"
     secret.write_text("a key")
-    export_backbone(Backbone(shape=SHAPE).build(), theirs, denoising={})
+    export_backbone(Backbone(shape=SHAPE).build(), theirs, denoising={}, cards={"README.md": ""})
     (theirs / "origin").mkdir()
     (theirs / "origin" / "LICENSE").symlink_to(secret)
     with pytest.raises(UserError, match=r"LICENSE' is a link to '.*secret'"):

@@ -112,7 +112,7 @@ def copy_terms(folder: Path, out: Path) -> None:
 def copy_file_terms(source: Pretrained, out: Path) -> None:
     """Copy NOTICE and the files of origin/, if present, from a saved model, also on the hub, into a folder."""
     for name in ("NOTICE", *(f"origin/{term}" for term in TERMS)):
-        path = _file_if_any(source, name)
+        path = own_file(source, name)
         if path is not None:
             (out / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, out / name)
@@ -125,7 +125,7 @@ def _download_terms(source: Pretrained, folder: Path) -> dict[str, Any]:
     """
     is_from_here = ABOUT in source.config
     for name in TERMS:
-        path = _file_if_any(source, f"origin/{name}" if is_from_here else name)
+        path = own_file(source, f"origin/{name}" if is_from_here else name)
         if path is not None:
             (folder / "origin").mkdir(exist_ok=True)
             shutil.copyfile(path, folder / "origin" / name)
@@ -146,7 +146,11 @@ def refuse_outside(path: Path, folder: Path) -> None:
         )
 
 
-def _file_if_any(source: Pretrained, name: str) -> Path | None:
+def own_file(source: Pretrained, name: str) -> Path | None:
+    """Return the path of a file of a model, None if it is absent or cannot be reached.
+
+    Raises `UserError` for a link out of the model's folder: the file will be published.
+    """
     try:
         path = source.file(name)
     except UserError:  # the weights may be in the cache while their terms are unreachable
@@ -189,7 +193,7 @@ def _notice(source: Pretrained, name: str, card: dict[str, Any], folder: Path) -
             "Its model card and licence could not be read when training began; the limits of use they state "
             "hold here too: read them before passing these weights on."
         )
-    inherited = _file_if_any(source, "NOTICE") if ABOUT in source.config else None
+    inherited = own_file(source, "NOTICE") if ABOUT in source.config else None
     text = "\n".join(lines) + "\n"
     return text + ("\n" + inherited.read_text(encoding="utf-8") if inherited else "")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kebyt5_xm.errors import UserError, did_you_mean, first_line
 from kebyt5_xm.model.hub_model import HubModel
 from kebyt5_xm.model.model_files import Pretrained
-from kebyt5_xm.model.origin import Origin, copy_file_terms
+from kebyt5_xm.model.origin import Origin, copy_file_terms, own_file
 from kebyt5_xm.model.pretrained import RunBackbone
 from kebyt5_xm.model.saving import save
 from kebyt5_xm.weight_files import ABOUT, DIGESTS, WEIGHTS, read_digests
@@ -132,7 +132,7 @@ def _card(model: "CrossModalNetwork", source: Pretrained | None, folder: Path, r
     """Return the card of the source if the weights in `folder` are those it describes, else a short one."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    path = None if source is None else source.file(CARD)
+    path = None if source is None else own_file(source, CARD)
     if source is not None and path is not None and source.digests == read_digests(folder / DIGESTS):
         return ModelCard.load(path)
     origin = Origin.read({ABOUT: model.config.kebyt5_xm})

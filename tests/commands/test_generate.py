@@ -70,11 +70,12 @@ def test_export_holds_the_whole_model(run, exported, model):
     assert same(CrossModalT5.from_pretrained(run), model)
     found = {str(p.relative_to(exported)) for p in exported.rglob("*") if p.is_file()}
     assert found == {
-        *("README.md", "config.json", "model.safetensors", "processor_config.json"),
+        *("README.md", "README.ko.md", "config.json", "digests.json", "generation_config.json"),
+        *("model.safetensors", "processor_config.json"),
         *(
             f"adapters/{n}/{f}"
             for n in SPECS
-            for f in ("adapter.json", "adapter.safetensors", "encoder.safetensors")
+            for f in ("adapter.json", "adapter.safetensors", "digests.json", "encoder.safetensors")
         ),
     }
     content = json.loads((exported / "config.json").read_text())

@@ -109,6 +109,16 @@ def test_a_changed_model_gets_a_card_that_claims_no_results(hub: Hub, export: Pa
     assert hub.calls[1][1] == {"repo_id": "someone/xm", "branch": "next", "exist_ok": True}
 
 
+@pytest.mark.parametrize("name", ["README.md", "NOTICE", "origin/LICENSE"])
+def test_a_link_out_of_the_export_is_not_published(hub: Hub, export: Path, tmp_path: Path, name: str):
+    (tmp_path / "secret").write_text("a key")
+    (export / name).unlink()
+    (export / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match=r"is a link to '.*secret'"):
+        CrossModalT5.from_pretrained(export).push_to_hub("someone/xm")
+    assert hub.calls == []
+
+
 def test_saving_publishes_too(hub: Hub, tmp_path: Path):
     model = tiny_model()
     model.save_pretrained(tmp_path / "new", push_to_hub=True, token="hf_y", max_shard_size="40KB")
