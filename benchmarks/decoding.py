@@ -66,7 +66,7 @@ def main(cases: Mapping[str, Case] = CASES) -> None:
 def measure(case: Case, folder: Path, turns: int = TURNS) -> dict[str, float]:
     """Return the figures of one case; `folder` is for the models."""
     model = random_model(case.shape)
-    export_backbone(model.backbone, folder / "export", denoising={}, card="")
+    export_backbone(model.backbone, folder / "export", denoising={})
     peers = [*OURS, "transformers"]
     if importlib.util.find_spec("ctranslate2"):
         from ctranslate2.converters import TransformersConverter

@@ -63,7 +63,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     model = tiny_model()
     model.save_pretrained(folder / "cross-modal")
-    export_backbone(model.backbone, folder / "text", denoising={}, card="")
+    export_backbone(model.backbone, folder / "text", denoising={})
     (folder / "text" / "config.json").write_text(  # as one that was trained elsewhere
         json.dumps(
             {

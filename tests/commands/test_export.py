@@ -356,3 +356,16 @@ def test_licence_and_limits_are_carried_through_runs_and_exports(tmp_path, monke
     before = (second / "config.json").read_bytes()
     record(Backbone(shape=SHAPE), second)  # a run that is continued keeps what it started from
     assert (second / "config.json").read_bytes() == before
+
+
+def test_its_own_output_layer_survives_tying(tmp_path):
+    """lm-evaluation-harness ties weights after loading; docs/engines.md sets the option that prevents harm."""
+    from transformers import T5ForConditionalGeneration
+
+    export_backbone(tiny(), tmp_path / "full", denoising={})
+    model = T5ForConditionalGeneration.from_pretrained(tmp_path / "full").eval()
+    head = model.lm_head.weight.detach().clone()
+    model.config.tie_word_embeddings = False
+    model.tie_weights()
+    assert model.lm_head.weight.equal(head)
+    assert not model.lm_head.weight.equal(model.shared.weight)
