@@ -157,7 +157,7 @@ def test_a_cross_modal_run_is_refused(run: Path, tmp_path: Path) -> None:
 def test_only_an_export_is_overwritten(run: Path, converted: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--overwrite"):
         cli.run("export", [str(run), "--out", str(converted), "--format", "ctranslate2"])
-    (tmp_path / "thesis.txt").write_text("")
+    (tmp_path / "config.json").write_text("no JSON")
     with pytest.raises(UserError, match="not an export"):
         cli.run("export", [str(run), "--out", str(tmp_path), "--format", "ctranslate2", "--overwrite"])
     cli.run("export", [str(run), "--out", str(converted), "--format", "ctranslate2", "--overwrite"])

@@ -18,11 +18,18 @@ def check_output_folder(out: Path, overwrite: bool) -> None:
         raise UserError(
             f"'{out}' exists and is not empty; choose another folder, or --overwrite an earlier export"
         )
-    config = out / "config.json"
-    if not config.is_file() or ABOUT not in json.loads(config.read_text(encoding="utf-8")):
+    if not _is_export(out):
         raise UserError(
             f"'{out}' is not an export of this project and is not overwritten; choose another folder"
         )
+
+
+def _is_export(out: Path) -> bool:
+    try:
+        content = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and ABOUT in content
 
 
 @contextmanager
