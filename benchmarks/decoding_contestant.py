@@ -7,6 +7,8 @@ never ends, and `converted`, the same for CTranslate2. A turn times several answ
 byte, whose difference is the time of the other bytes.
 """
 
+import os
+import platform
 import sys
 import time
 from collections.abc import Callable
@@ -99,6 +101,8 @@ def _transformers(export: Path) -> Answer:
 
 
 def _ctranslate2(converted: Path, kind: str) -> Answer:
+    if kind == "int8" and platform.machine() in ("x86_64", "AMD64"):
+        os.environ.setdefault("CT2_USE_MKL", "1")  # as its export's card: oneDNN errs in int8 without VNNI
     import ctranslate2
     import torch
     from transformers import ByT5Tokenizer
