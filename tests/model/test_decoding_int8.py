@@ -9,7 +9,7 @@ import torch
 from tiny_model import ROWS, tiny_model
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model import cross_modal
+from kebyt5_xm.model import saved_model
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
 from kebyt5_xm.model.configuration import CrossModalT5Config
 from kebyt5_xm.model.cross_modal import CrossModalT5
@@ -130,6 +130,6 @@ def test_int8_is_a_dtype_of_from_pretrained(tmp_path: Path, monkeypatch) -> None
         assert {p.dtype for p in model.parameters()} == {torch.float32}
         assert not list(model.backbone.decoder.parameters())
         assert model.answer(ROWS, max_new_tokens=7) == expected
-    monkeypatch.setattr(cross_modal, "parse_device_map", torch.device)
+    monkeypatch.setattr(saved_model, "parse_device_map", torch.device)
     with pytest.raises(UserError, match="found dtype int8 for 'cuda:1', expected a CPU"):
         CrossModalT5.from_pretrained(tmp_path, dtype="int8", device_map="cuda:1")
