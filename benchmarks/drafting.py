@@ -101,10 +101,7 @@ def demo_spans() -> dict[str, float]:
         nonlocal passes
         answers, passes = [], 0
         for states, source in sources:
-            decoder = open_decoder(wrapped, states, None, capacity=labels.shape[1])
-            assert isinstance(decoder, FastDecoder)
-            decoder.__class__ = Counting
-            assert isinstance(decoder, Counting)
+            decoder = counting_decoder(wrapped, states, labels.shape[1])
             drafters = make_drafters_of(wrapped, decoder, source) if drafted else []
             answers.append(draft_decode(decoder, drafters, labels.shape[1])[0].tolist())
             passes += decoder.passes
@@ -251,8 +248,7 @@ def trained_heads(seconds: float) -> dict[str, float]:
     def write(first: int, last: int) -> tuple[int, int]:
         num_bytes = passes = 0
         for state, (source, longest) in zip(states, pairs, strict=True):
-            decoder = copying_decoder(model, source, [EOS_ID])
-            decoder.__class__ = Counting
+            decoder = counting_decoder(model, state, longest)
             drafters = make_drafters_of(model, decoder, source)[first:last]
             written = draft_decode(decoder, drafters, longest)
             assert written.equal(greedy_decode(model, state, None, longest)) or not drafters
@@ -265,12 +261,23 @@ def trained_heads(seconds: float) -> dict[str, float]:
     return figures
 
 
-class Counting(Copying):
-    """Writes what its logits say, and counts its passes."""
+class Counting(FastDecoder):
+    """Counts its passes."""
+
+    passes = 0
 
     def step(self, ids: Tensor) -> Tensor:
         self.passes += 1
-        return FastDecoder.step(self, ids)
+        return super().step(ids)
+
+
+def counting_decoder(model: CrossModalT5, states: Tensor, capacity: int) -> Counting:
+    """Return a decoder for the encoder's states [1, S, D]."""
+    decoder = open_decoder(model, states, None, capacity=capacity)
+    assert isinstance(decoder, FastDecoder)
+    decoder.__class__ = Counting
+    assert isinstance(decoder, Counting)
+    return decoder
 
 
 def padded(rows: list[list[int]], value: int) -> Tensor:

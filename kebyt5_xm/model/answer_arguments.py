@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -81,21 +82,23 @@ def search_arguments(
         wanted["num_beams"] = max(n, settings["num_beams"])
     if not {"max_length", "max_new_tokens", "generation_config"} & wanted.keys():
         wanted["max_new_tokens"] = MAX_NEW_TOKENS
-    if longest_answer(config, wanted) < 1:
+    if longest_answer(generation_settings(config, wanted)) < 1:
         raise UserError(
             "found a generation_config without room for a byte, expected max_new_tokens=1 or more"
         )
     return wanted
 
 
+@cache
+def _known() -> frozenset[str]:
+    """Return the names of all arguments that `answer` or transformers' `generate` has."""
+    parameters = inspect.signature(vars(GenerationMixin)["generate"]).parameters.keys()
+    return frozenset({*OWN, *vars(GenerationConfig()), *parameters} - {"self", "inputs", "kwargs"})
+
+
 def _check(given: Mapping[str, Any]) -> None:
     """Raise `UserError` for an unknown argument or a value out of range."""
-    known = {*OWN, *vars(GenerationConfig())}
-    known |= inspect.signature(vars(GenerationMixin)["generate"]).parameters.keys() - {
-        "self",
-        "inputs",
-        "kwargs",
-    }
+    known = _known()
     for name, value in given.items():
         if name in REMEDIES:
             raise UserError(f"found the argument {name}, expected {REMEDIES[name]}, which does that here")

@@ -14,7 +14,12 @@ from transformers import LogitsProcessorList
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.answer_stream import AnswerStream, write_rows
 from kebyt5_xm.model.bayes_risk import check_choice, choose_least_risk
-from kebyt5_xm.model.decoding.arguments import Generation, longest_answer, parse_generation
+from kebyt5_xm.model.decoding.arguments import (
+    Generation,
+    generation_settings,
+    longest_answer,
+    parse_generation,
+)
 from kebyt5_xm.model.decoding.scoring import score_ids
 from kebyt5_xm.model.decoding.utf8 import Utf8LogitsProcessor
 from kebyt5_xm.model.decoding.writing import WrittenRow
@@ -58,7 +63,7 @@ class Answering:
         self._model, self._inputs = model, inputs
         self._arguments, self._options = dict(arguments), options
         self._generation = parse_generation(model.generation_config, arguments)
-        self._longest = longest_answer(model.generation_config, arguments)
+        self._longest = longest_answer(generation_settings(model.generation_config, arguments))
         if options.choose is not None:
             check_choice(options.choose, options.n)
         if options.is_stream and not self._can_stream:

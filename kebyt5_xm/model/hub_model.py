@@ -1,6 +1,7 @@
 """A model on the hub: how its files are downloaded."""
 
-from dataclasses import dataclass, fields
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,14 @@ class Download:
 
     revision: str | None = None
     token: str | bool | None = None
-    cache_dir: str | Path | None = None
+    cache_dir: str | os.PathLike[str] | None = None
     force_download: bool = False
     local_files_only: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `hf_hub_download` that differ from its own defaults."""
-        names = [
-            field.name for field in fields(self) if field.name not in ("force_download", "local_files_only")
-        ]
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        given = {"revision": self.revision, "token": self.token, "cache_dir": self.cache_dir}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class HubModel(Pretrained):

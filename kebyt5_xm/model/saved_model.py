@@ -176,8 +176,7 @@ class SavedModel(CrossModalNetwork):
                 )
             model = build(cls, config, state_dict, trusted_modules)
         else:
-            cache = None if cache_dir is None else os.fspath(cache_dir)
-            download = Download(revision, token, cache, force_download, local_files_only)
+            download = Download(revision, token, cache_dir, force_download, local_files_only)
             opened = open_pretrained(os.fspath(pretrained_model_name_or_path), download, subfolder)
             model = load(cls, opened, trusted_modules, config, state_dict)
             model.loaded_from = opened

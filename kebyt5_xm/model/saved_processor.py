@@ -68,8 +68,7 @@ class SavedProcessor(PipelineProcessor):
         """
         others = {key: value for key, value in others.items() if key not in FROM_MODEL}
         refuse_unknown("from_pretrained of a processor", others, LOAD_REMEDIES)
-        cache = None if cache_dir is None else os.fspath(cache_dir)
-        download = Download(revision, token, cache, force_download, local_files_only)
+        download = Download(revision, token, cache_dir, force_download, local_files_only)
         source = open_pretrained(os.fspath(pretrained_model_name_or_path), download, subfolder)
         content = read_config(source)
         parts = build_modalities(content["modalities"], content["backbone"]["d_model"], trusted_modules)

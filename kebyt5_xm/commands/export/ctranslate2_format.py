@@ -14,7 +14,6 @@ import importlib.util
 import json
 import logging
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +21,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from kebyt5_xm.commands.export.output_folder import atomic_folder, check_output_folder
+from kebyt5_xm.commands.export.usage import ANSWER, EXAMPLE_ANSWER, restoring_code
 from kebyt5_xm.errors import UserError, first_line
+from kebyt5_xm.model.origin import copy_terms
 from kebyt5_xm.model.runs.run import Run
-from kebyt5_xm.vocabulary import sentinel_ids
 from kebyt5_xm.weight_files import ABOUT
 
 Quantization = Literal["float32", "bfloat16", "int8"]
@@ -41,47 +41,14 @@ import ctranslate2
 folder = Path(".")  # this folder, or one that `hf download` made
 translator = ctranslate2.Translator(str(folder))  # device="cuda" for a GPU
 tokens = json.loads((folder / "shared_vocabulary.json").read_text(encoding="utf-8"))
-ids = {token: number for number, token in enumerate(tokens)}
+numbers = {token: number for number, token in enumerate(tokens)}
 
 
-def generate(input_ids, max_length=256):
-    source = [tokens[number] for number in [*input_ids, 1]]  # 1 ends a sequence
+def generate(ids, max_length):
+    source = [tokens[number] for number in [*ids, 1]]  # 1 ends a sequence
     result = translator.translate_batch([source], beam_size=1, max_input_length=0, max_decoding_length=max_length)
-    return [ids[token] for token in result[0].hypotheses[0]]
+    return [numbers[token] for token in result[0].hypotheses[0]]
 """
-
-ANSWER = """
-
-def answer(prompt, max_length=256):
-    found = generate([byte + 3 for byte in prompt.encode()], max_length)
-    return bytes(number - 3 for number in found if 3 <= number < 259).decode(errors="replace")
-
-
-print(answer("안녕하세요"))
-"""
-
-RESTORE = '''
-
-def sentinel(n):
-    return SENTINEL
-
-
-def restore(pieces, max_length=64):
-    """Return what the model puts into the gaps between `pieces`."""
-    input_ids = []
-    for n, piece in enumerate(pieces):
-        input_ids += ([sentinel(n - 1)] if n else []) + [byte + 3 for byte in piece.encode()]
-    spans = []
-    for number in generate(input_ids, max_length):
-        if number == sentinel(len(spans)):
-            spans.append(bytearray())
-        elif spans and 3 <= number < 259:
-            spans[-1].append(number - 3)
-    return [span.decode(errors="replace") for span in spans]
-
-
-print(restore(["대한민국의 수도는 ", "이고, 한강이 ", "."]))
-'''
 
 INTRODUCTIONS = {
     "README.md": "It needs `ctranslate2`, and neither torch nor transformers. The weights are stored in {dtype}; "
@@ -136,19 +103,12 @@ def export_ctranslate2(
                     card = (export / name).read_text(encoding="utf-8")
                     own = _card(card, introduction.format(dtype=dtype), about["denoising"])
                     (folder / name).write_text(own, encoding="utf-8")
-            if (export / "NOTICE").is_file():
-                shutil.copy(export / "NOTICE", folder)
-            if (export / "origin").is_dir():
-                shutil.copytree(export / "origin", folder / "origin")
+            copy_terms(export, folder)
 
 
 def example_code(denoising: Mapping[str, Any]) -> str:
     """Return Python that loads the folder and restores text, or answers if the model was not trained to restore."""
-    if not denoising:
-        return LOAD + ANSWER
-    first, second = (int(number) for number in sentinel_ids(denoising["sentinels"], 2))
-    formula = f"{first} {'-' if second < first else '+'} n"
-    return LOAD + RESTORE.replace("SENTINEL", formula)
+    return LOAD + (restoring_code(denoising) if denoising else ANSWER + EXAMPLE_ANSWER)
 
 
 def _card(card: str, introduction: str, denoising: Mapping[str, Any]) -> str:

@@ -31,21 +31,27 @@ model = T5ForConditionalGeneration.from_pretrained(folder)
 model = PeftModel.from_pretrained(model, folder, subfolder="lora").eval()  # the weights alone are not the model
 """
 
+GENERATE = """
+
+def generate(ids, max_length):
+    input_ids = torch.tensor([[*ids, 1]])  # 1 ends a sequence
+    output = model.generate(input_ids=input_ids, max_new_tokens=max_length, do_sample=False)[0].tolist()
+    return output[1:]  # the first id only starts the decoder
+"""
+
 RESTORE = """
 
 def sentinel(n):
     return SENTINEL
 
 
-def restore(pieces, max_new_tokens=64):
+def restore(pieces, max_length=64):
     \"\"\"Return what the model puts into the gaps between `pieces`.\"\"\"
     ids = []
     for n, piece in enumerate(pieces):
         ids += ([sentinel(n - 1)] if n else []) + [byte + 3 for byte in piece.encode()]
-    input_ids = torch.tensor([ids + [1]])  # 1 ends a sequence
-    output = model.generate(input_ids=input_ids, max_new_tokens=max_new_tokens, do_sample=False)[0].tolist()
     spans = []
-    for number in output[1:]:  # the first id only starts the decoder
+    for number in generate(ids, max_length):
         if number == 1:
             break
         if number == sentinel(len(spans)):
@@ -57,15 +63,17 @@ def restore(pieces, max_new_tokens=64):
 
 print(restore(["대한민국의 수도는 ", "이고, 한강이 ", "."]))
 """
+"""For any engine whose code has `generate`, as `ANSWER`."""
 
 ANSWER = """
 
-def answer(prompt, max_new_tokens=256):
-    input_ids = torch.tensor([[byte + 3 for byte in prompt.encode()] + [1]])  # 1 ends a sequence
-    output = model.generate(input_ids=input_ids, max_new_tokens=max_new_tokens, do_sample=False)[0].tolist()
+def answer(prompt, max_length=256):
+    output = generate([byte + 3 for byte in prompt.encode()], max_length)
     return bytes(number - 3 for number in output if 3 <= number < 259).decode(errors="replace")
 
 """
+
+EXAMPLE_ANSWER = '\nprint(answer("안녕하세요"))\n'
 
 LOAD_CROSS_MODAL = """from kebyt5_xm.model import CrossModalT5
 
@@ -78,14 +86,19 @@ EXAMPLE_FILES = {"image": "a.png", "audio": "b.wav", "array": "c.npy"}
 
 def text_code(denoising: Mapping[str, Any], sources: Sequence[SourceFacts], lora_apart: bool) -> str:
     """Return the code for a text model: it restores spans if it was trained to, and answers the run's prompts."""
-    code = LOAD_LORA if lora_apart else LOAD_TEXT
+    code = (LOAD_LORA if lora_apart else LOAD_TEXT) + GENERATE
     prompts = [source.prompt for source in sources if source.prompt is not None]
     if denoising:
-        code += RESTORE.replace("SENTINEL", sentinel_formula(denoising))
+        code += restoring_code(denoising)
     if not prompts:
-        return code if denoising else f'{code}{ANSWER}\nprint(answer("안녕하세요"))\n'
+        return code if denoising else code + ANSWER + EXAMPLE_ANSWER
     source = next(source for source in sources if source.prompt is prompts[0])
     return f"{code}{ANSWER}\n{_variables(source)}print(answer({_text(prompts[0].pieces())}))\n"
+
+
+def restoring_code(denoising: Mapping[str, Any]) -> str:
+    """Return the code that restores removed spans."""
+    return RESTORE.replace("SENTINEL", sentinel_formula(denoising))
 
 
 def sentinel_formula(denoising: Mapping[str, Any]) -> str:
@@ -184,6 +197,8 @@ def _identifier(column: str) -> str:
         "model",
         "torch",
         "folder",
+        "generate",
+        "sentinel",
         "answer",
         "restore",
         "print",

@@ -129,10 +129,10 @@ def parse_generation(config: GenerationConfig, given: Mapping[str, Any]) -> Gene
     return replace(found, sampler=replace(found.sampler, generator=generator))
 
 
-def longest_answer(config: GenerationConfig, given: Mapping[str, Any]) -> int:
-    """Return how many ids `generate` writes at most, without the start id."""
-    wanted = generation_settings(config, given)
-    return wanted["max_length"] - 1 if wanted["max_new_tokens"] is None else wanted["max_new_tokens"]
+def longest_answer(settings: Mapping[str, Any]) -> int:
+    """Return how many ids `generate` writes at most with `generation_settings`, without the start id."""
+    new = settings["max_new_tokens"]
+    return settings["max_length"] - 1 if new is None else new
 
 
 def generation_settings(config: GenerationConfig, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _parse(config: GenerationConfig, given: Mapping[str, Any]) -> Generation | N
         if not known and value not in FIXED.get(name, ()):
             return None
     beams, copies, samples = wanted["num_beams"], wanted["num_return_sequences"], wanted["do_sample"]
-    new, max_length = wanted["max_new_tokens"], longest_answer(config, given)
+    new, max_length = wanted["max_new_tokens"], longest_answer(wanted)
     changed = {name for name, value in arguments.items() if value not in (None, DEFAULTS.get(name))}
     if max_length < 1 or ("max_length" in arguments and new is not None):
         return None

@@ -27,7 +27,7 @@ MAX_FUSED = 1 << 20
 """Elements of the largest matrix that is copied; a call takes about 5 us, reading 4 MB 200 us (2 CPU cores)."""
 
 MIN_SPLIT = 1 << 18
-"""Elements of the smallest matrix that is worth splitting: 0.6 of the time with two threads, from 1 << 20 on."""
+"""Elements of the smallest matrix that is worth splitting (docs/performance.md)."""
 
 Activation = Callable[[Tensor], Tensor]
 
