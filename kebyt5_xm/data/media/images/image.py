@@ -23,7 +23,14 @@ import numpy as np
 
 from kebyt5_xm.data.media.images.jpeg import decode_jpeg
 from kebyt5_xm.data.media.images.png import check_rows, strip_metadata
-from kebyt5_xm.data.media.reference import Limits, MediaRefusal, Readable, open_readable, wrap_errors
+from kebyt5_xm.data.media.reference import (
+    LimitRefusal,
+    Limits,
+    MediaRefusal,
+    Readable,
+    open_readable,
+    wrap_errors,
+)
 from kebyt5_xm.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,7 +111,7 @@ def _identify(stream: BinaryIO, limits: Limits, to_the_end: bool) -> "Image.Imag
     if width < 1 or height < 1:
         raise MediaRefusal(f"found {width} x {height} pixels, expected at least one")
     if width * height > limits.max_pixels:
-        raise MediaRefusal(
+        raise LimitRefusal(
             f"found {width} x {height} pixels, expected at most {limits.max_pixels}; raise max_pixels to "
             "permit it"
         )

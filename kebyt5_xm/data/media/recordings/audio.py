@@ -34,6 +34,7 @@ from kebyt5_xm.data.media.recordings.tags import find_sound_end, find_sound_star
 from kebyt5_xm.data.media.recordings.waveform import check_rate, check_waveform
 from kebyt5_xm.data.media.reference import (
     FileSpan,
+    LimitRefusal,
     Limits,
     LocalPath,
     MediaRefusal,
@@ -122,7 +123,7 @@ def _find_sounds(source: Readable, stream: BinaryIO, limits: Limits) -> list[Sou
     if min(sound.num_samples for sound in sounds) < 0 or num_samples < 1:
         raise MediaRefusal("found no samples")
     if num_samples > limits.max_seconds * rates[0]:
-        raise MediaRefusal(
+        raise LimitRefusal(
             f"found {num_samples / rates[0]:.1f} seconds, expected at most {limits.max_seconds:g}; "
             "raise max_seconds or cut the recording into pieces"
         )
