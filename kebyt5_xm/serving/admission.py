@@ -93,7 +93,7 @@ class Admission:
         A page in a browser on this machine can send requests to it, or resolve its own name to 127.0.0.1: the
         headers Origin and Host tell.
         """
-        headers = {name: value for name, value in scope["headers"]}
+        headers = dict(scope["headers"])
         if self._token is None:
             origin, host = (headers.get(name, b"").decode("latin-1") for name in (b"origin", b"host"))
             for url in filter(None, (origin, host and f"//{host}")):

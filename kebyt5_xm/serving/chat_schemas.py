@@ -1,4 +1,4 @@
-"""The JSON of OpenAI's /v1/chat/completions, as far as a model here can do it (platform.openai.com/docs/api-reference)."""
+"""The JSON of OpenAI's /v1/chat/completions, as far as a model here can do it."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,4 +1,4 @@
-"""From the contents of a request to a prepared example, within the limits; nothing is fetched and no path is opened."""
+"""A request's contents as a prepared example, within the limits; nothing is fetched and no path is opened."""
 
 import base64
 import binascii

@@ -37,8 +37,8 @@ def read_token(path: str | None, host: str) -> str | None:
     if token is None:
         if not is_loopback(host):
             raise UserError(
-                f"found --host {host} without a token, expected one where other machines can ask; put 16 characters or "
-                f"more into a file (openssl rand -hex 32) and give --token-file, or set {TOKEN_VARIABLE}"
+                f"found --host {host} without a token, expected one where other machines can ask; put 16 characters "
+                f"or more into a file (openssl rand -hex 32) and give --token-file, or set {TOKEN_VARIABLE}"
             )
         return None
     if len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token:

@@ -76,8 +76,9 @@ class Worker:
         search = batch[0].search
         inputs = self.processor.collate([job.example for job in batch])
         if search.labels is not None:
-            for job, found in zip(batch, self._model.classify(inputs, search.labels), strict=True):
-                assert isinstance(found, dict)
+            rows = self._model.classify(inputs, search.labels)
+            assert isinstance(rows, list)
+            for job, found in zip(batch, rows, strict=True):
                 best = max(found, key=lambda label: found[label])
                 job.send(Result([{"text": best, "finish_reason": "stop"}], found))
             return

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.reference import LimitRefusal, Limits, MediaRefusal, Readable, open_readable
+from kebyt5_xm.data.media.bad_sample import LimitRefusal
+from kebyt5_xm.data.media.reference import Limits, MediaRefusal, Readable, open_readable
 
 if TYPE_CHECKING:
     from kebyt5_xm.encoder import ArrayHeader

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from kebyt5_xm.data.media.bad_sample import LimitRefusal
 from kebyt5_xm.data.media.images.jpeg import decode_jpeg
 from kebyt5_xm.data.media.images.png import check_rows, strip_metadata
 from kebyt5_xm.data.media.reference import (
-    LimitRefusal,
     Limits,
     MediaRefusal,
     Readable,

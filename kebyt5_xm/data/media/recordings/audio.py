@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.media.bad_sample import LimitRefusal
 from kebyt5_xm.data.media.byte_ranges import open_range
 from kebyt5_xm.data.media.recordings.boxes import EBML, MOVIE_BOXES, check_matroska, check_movie
 from kebyt5_xm.data.media.recordings.chunks import Samples, find_samples
@@ -34,7 +35,6 @@ from kebyt5_xm.data.media.recordings.tags import find_sound_end, find_sound_star
 from kebyt5_xm.data.media.recordings.waveform import check_rate, check_waveform
 from kebyt5_xm.data.media.reference import (
     FileSpan,
-    LimitRefusal,
     Limits,
     LocalPath,
     MediaRefusal,

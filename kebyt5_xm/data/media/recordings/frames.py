@@ -17,9 +17,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.media.bad_sample import LimitRefusal
 from kebyt5_xm.data.media.recordings.decoders import Sound, decode_packets
 from kebyt5_xm.data.media.recordings.tags import skip_tag
-from kebyt5_xm.data.media.reference import LimitRefusal, MediaRefusal
+from kebyt5_xm.data.media.reference import MediaRefusal
 
 # kbit/s by bitrate index, for layers II and III of MPEG 1, and for both in MPEG 2 and 2.5; index 0 is "free".
 BITRATES = {
@@ -206,8 +207,8 @@ def _find_sounds(
             seconds += frame.num_samples / frame.sample_rate
             if seconds > max_seconds:
                 raise LimitRefusal(
-                    f"found more than {max_seconds:g} seconds, expected at most {max_seconds:g}; raise max_seconds or "
-                    "cut the recording into pieces"
+                    f"found more than {max_seconds:g} seconds, expected at most {max_seconds:g}; raise max_seconds "
+                    "or cut the recording into pieces"
                 )
         position += frame.length
         if len(header) > frame.length:
