@@ -18,9 +18,13 @@ def answer_router(service: Service) -> APIRouter:
     @router.post("/v1/answer", response_model=AnswerResponse, responses=ERRORS)
     async def answer(asked: AnswerRequest, request: Request) -> Response:
         """Answer texts, images and recordings."""
-        names = Search.__dataclass_fields__.keys() - {"labels"}
+        names = Search.__dataclass_fields__.keys() - {"labels", "max_new_tokens"}
         labels = None if asked.labels is None else tuple(asked.labels)
-        search = Search(labels=labels, **{name: getattr(asked, name) for name in names})
+        search = Search(
+            service.longest(asked.max_new_tokens),
+            labels=labels,
+            **{name: getattr(asked, name) for name in names},
+        )
         job = await service.submit(request, asked.contents(), search, asked.details, asked.stream)
         if asked.stream:
             return await stream_events(job, lambda event: _stream_data(service, job, event))

@@ -105,7 +105,7 @@ async def _on_fault(request: Request, error: Exception) -> JSONResponse:
 def _field_name(location: Sequence[str | int]) -> str | None:
     """Return the path of a field as it stands in the JSON: pydantic's has the members of unions too."""
     parts = [str(part) for part in location if part != "body" and "[" not in str(part)]
-    named = [part for part, after in zip(parts, [*parts[1:], ""], strict=True) if part != after]
+    named = [part for part, after in zip(parts, [*parts[1:], ""], strict=False) if part != after]
     if len(named) > 1 and named[-1] in ("str", "int", "float"):
         named.pop()
     return shorten(".".join(named), 100) or None
@@ -120,5 +120,9 @@ def describe_invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     param = _field_name(first["loc"])
     if param is None and first.get("type") == "missing":
         return bad_request("found an empty body, expected a JSON object", code="invalid_json")
-    message = str(first["msg"]).removeprefix("Value error, ")
+    wording = {
+        "extra_forbidden": "found an argument that is unknown here; leave it out",
+        "missing": "it is missing",
+    }
+    message = wording.get(first.get("type", ""), str(first["msg"]).removeprefix("Value error, "))
     return bad_request(f"{param}: {message}" if param else message, param)

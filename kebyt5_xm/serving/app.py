@@ -34,7 +34,7 @@ def make_app(service: Service, metrics: Metrics, token: str | None = None) -> Fa
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.worker.start()
         yield
-        service.worker.stop(service.limits.max_request_seconds)
+        service.worker.stop()
 
     app = FastAPI(
         title=f"kebyt5-xm serve: {service.name}",

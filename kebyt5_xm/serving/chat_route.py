@@ -35,7 +35,8 @@ def chat_router(service: Service) -> APIRouter:
     async def chat(asked: ChatRequest, request: Request) -> Response:
         """Answer a conversation with texts, images (data: URLs) and recordings."""
         service.check_model(asked.model)
-        job = await service.submit(request, asked.contents(), asked.search(), False, bool(asked.stream))
+        search = asked.search(service.longest(asked.max_completion_tokens or asked.max_tokens))
+        job = await service.submit(request, asked.contents(), search, False, bool(asked.stream))
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": service.name}
         if asked.stream:
             with_usage = asked.stream_options is not None and asked.stream_options.include_usage

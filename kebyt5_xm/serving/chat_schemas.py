@@ -125,10 +125,12 @@ class ChatRequest(Strict):
                     contents.append(("audio", None, raw))
         return contents
 
-    def search(self) -> Search:
-        """Return how the answer is searched for; `top_p` and `seed` have no effect on a greedy answer."""
+    def search(self, longest: int) -> Search:
+        """Return how an answer of at most `longest` bytes is searched for.
+
+        `top_p` and `seed` have no effect on a greedy answer, and clients send them all the same.
+        """
         samples = bool(self.temperature)
-        longest = self.max_completion_tokens or self.max_tokens or Search.max_new_tokens
         return Search(
             max_new_tokens=longest,
             n=self.n or 1,

@@ -17,7 +17,7 @@ CHOICES = ("chrf", "cer", "wer")
 class Search:
     """Arguments of `CrossModalT5.answer` (or `classify`, with labels). Requests with equal ones share a batch."""
 
-    max_new_tokens: int = 256
+    max_new_tokens: int
     n: int = 1
     temperature: float | None = None
     num_beams: int | None = None

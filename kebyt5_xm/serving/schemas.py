@@ -52,7 +52,11 @@ class AnswerRequest(Strict):
     segments: Text | list[Segment] = Field(
         description="one text, or texts and media in the order of training"
     )
-    max_new_tokens: int = Field(256, ge=1, description="most bytes of an answer; a Korean syllable has three")
+    max_new_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="most bytes of an answer; a Korean syllable has three. 256 unless the server allows less",
+    )
     n: int = Field(1, ge=1, description="answers, the best first")
     temperature: float | None = Field(None, ge=0, le=100, description="above 0 samples; 0 is greedy")
     num_beams: int | None = Field(None, ge=1)

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
+from kebyt5_xm.model.answering import MAX_NEW_TOKENS
 from kebyt5_xm.serving.admission import Place
 from kebyt5_xm.serving.api_errors import ApiError, bad_request, internal_error, log
 from kebyt5_xm.serving.inputs import Content, make_example
@@ -50,6 +51,10 @@ class Service:
                 "model",
             )
 
+    def longest(self, max_new_tokens: int | None) -> int:
+        """Return how many bytes an answer may have; a default if the request does not say it."""
+        return min(MAX_NEW_TOKENS, self.limits.max_new_tokens) if max_new_tokens is None else max_new_tokens
+
     def check_search(self, search: Search, stream: bool) -> None:
         """Raise `ApiError` for arguments above the limits or that exclude each other."""
         limits = self.limits
@@ -71,7 +76,8 @@ class Service:
                 "limit",
             )
         samples, beams = bool(search.temperature), (search.num_beams or 1) > 1
-        excluded = [
+        draws = search.top_k is not None or search.top_p is not None
+        for one, other, found in (
             (
                 search.labels is not None,
                 samples or beams or search.n > 1,
@@ -79,17 +85,16 @@ class Service:
             ),
             (samples, beams, "temperature with num_beams"),
             (stream, not search.is_streamed, "stream with n, num_beams or labels"),
+        ):
+            if one and other:
+                raise bad_request(f"found {found}, expected one of them; leave the other out")
+        for one, missing, found in (
             (search.choose is not None, search.n < 2, "choose without n=2 or more"),
             (search.seed is not None, not samples, "seed without a temperature above 0"),
-            (
-                search.top_k is not None or search.top_p is not None,
-                not samples,
-                "top_k or top_p without a temperature",
-            ),
-        ]
-        for one, other, found in excluded:
-            if one and other:
-                raise bad_request(f"found {found}; leave one of them out, or give what is missing")
+            (draws, not samples, "top_k or top_p without a temperature above 0"),
+        ):
+            if one and missing:
+                raise bad_request(f"found {found}, expected both; nothing is chosen or drawn otherwise")
 
     async def submit(
         self, request: Request, contents: Sequence[Content], search: Search, details: bool, stream: bool

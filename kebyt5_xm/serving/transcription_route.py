@@ -80,7 +80,7 @@ def fill(template: str, raw: bytes, language: str | None) -> list[Content]:
         found = "no language, expected one" if language is None else "a language, expected none"
         raise bad_request(f"language: found {found}: so is the prompt of this server", "language")
     before, _, after = template.replace(LANGUAGE, language or "").partition(AUDIO)
-    return [before, ("audio", None, raw), after]
+    return [part for part in (before, ("audio", None, raw), after) if part]
 
 
 def _stream_data(job: Job, event: str | Result) -> Iterator[dict[str, Any]]:

@@ -42,10 +42,10 @@ class Worker:
         self._model.answer(".", max_new_tokens=1)
         self._thread.start()
 
-    def stop(self, seconds: float) -> None:
-        """Let the thread finish the waiting jobs, and wait for it so long."""
+    def stop(self) -> None:
+        """Wait until the thread has finished the waiting jobs; cancelled ones end at their next piece."""
         self.waiting.stop()
-        self._thread.join(seconds)
+        self._thread.join()
 
     @property
     def is_alive(self) -> bool:

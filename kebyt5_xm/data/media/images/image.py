@@ -107,6 +107,11 @@ def _identify(stream: BinaryIO, limits: Limits, to_the_end: bool) -> "Image.Imag
         image = pillow.open(stream, formats=[name for name in FORMATS if name in pillow.OPEN])
     except pillow.UnidentifiedImageError:
         raise MediaRefusal(f"found no readable image of the formats {', '.join(FORMATS)}") from None
+    except pillow.DecompressionBombError:
+        raise LimitRefusal(
+            f"found more than {2 * (pillow.MAX_IMAGE_PIXELS or 0)} pixels, expected at most {limits.max_pixels}; so "
+            "many are never read"
+        ) from None
     width, height = image.size
     if width < 1 or height < 1:
         raise MediaRefusal(f"found {width} x {height} pixels, expected at least one")
