@@ -6,11 +6,13 @@ this machine can ask, unless there is a token and another --host. SIGTERM finish
 
 import argparse
 import os
+import socket
 from dataclasses import fields
 
 from kebyt5_xm.commands.generate import DTYPES
+from kebyt5_xm.commands.prompt import unescape
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.serving.limits import ServingLimits
+from kebyt5_xm.serving.limits import AUDIO, ServingLimits
 from kebyt5_xm.trust import add_trust_argument
 
 LIMITS = {
@@ -63,13 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT. Raises `UserError`."""
     try:
-        from kebyt5_xm.serving.app import make_app
-        from kebyt5_xm.serving.server import open_socket, read_token, serve
+        from kebyt5_xm.serving.server import open_socket, read_token
     except ModuleNotFoundError as error:
         raise UserError(f"found no {error.name}; install it: pip install 'kebyt5-xm[serve]'") from error
-    from kebyt5_xm.commands.prompt import unescape
-    from kebyt5_xm.serving.transcription_route import AUDIO
-
     limits = ServingLimits(**{field.name: getattr(args, field.name) for field in fields(ServingLimits)})
     prompt = unescape(args.transcription_prompt)
     if prompt.count(AUDIO) != 1:
@@ -79,11 +77,18 @@ def run(args: argparse.Namespace) -> None:
     if args.dtype == "int8" and args.device != "cpu":
         raise UserError("found --dtype int8 with another device, expected a CPU; use --dtype bf16")
     token = read_token(args.token_file, args.host)
-    listening = open_socket(args.host, args.port)  # before the weights are read
+    with open_socket(args.host, args.port) as listening:  # before the weights are read
+        _serve(args, limits, prompt, token, listening)
 
+
+def _serve(
+    args: argparse.Namespace, limits: ServingLimits, prompt: str, token: str | None, listening: socket.socket
+) -> None:
     from kebyt5_xm.model.cross_modal import CrossModalT5
     from kebyt5_xm.model.device import explain_out_of_memory, open_device
+    from kebyt5_xm.serving.app import make_app
     from kebyt5_xm.serving.metrics import Metrics
+    from kebyt5_xm.serving.server import serve
     from kebyt5_xm.serving.service import Service
     from kebyt5_xm.serving.worker import Worker
 

@@ -22,6 +22,8 @@ ANSWERING = ("/v1/answer", "/v1/chat/completions", "/v1/audio/transcriptions")
 PROTECTED = ("/v1/", "/metrics")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_RETRY_SECONDS = 60
+READ_TO_DROP = 4
+"""A body of up to so many times `max_bytes` is read to its end before it is refused. Our own choice."""
 
 
 class Place:
@@ -128,7 +130,11 @@ class Admission:
         )
 
     async def _read(self, scope: Scope, receive: Receive, place: Place) -> bytes:
-        """Return the body. Raises `ApiError` above the limits, and `ConnectionResetError` if the client has gone."""
+        """Return the body. Raises `ApiError` above the limits, and `ConnectionResetError` if the client has gone.
+
+        A body that is somewhat too large is read to its end, and dropped: a client that still sends would lose the
+        response when the connection is closed.
+        """
         limit, seconds = self._limits.max_bytes, self._limits.max_request_seconds
         too_large = ApiError(
             413,
@@ -136,18 +142,24 @@ class Admission:
             "request_too_large",
             headers={"Connection": "close"},
         )
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length[:20]) > limit:
+        length = dict(scope["headers"]).get(b"content-length", b"0")[:20]
+        if length.isdigit() and int(length) > READ_TO_DROP * limit:
             raise too_large
-        body = bytearray()
+        body, size = bytearray(), 0
         while True:
             message = await _within(receive(), seconds - (time.monotonic() - place.started), seconds)
             if message["type"] == "http.disconnect":
                 raise ConnectionResetError
-            body += message.get("body", b"")
-            if len(body) > limit:
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                body.clear()
+            else:
+                body += part
+            is_whole = not message.get("more_body", False)
+            if size > limit and (is_whole or size > READ_TO_DROP * limit):
                 raise too_large
-            if not message.get("more_body", False):
+            if is_whole:
                 return bytes(body)
 
     async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:

@@ -19,6 +19,9 @@ from kebyt5_xm.serving.limits import ServingLimits
 TOKEN_VARIABLE = "KEBYT5_XM_TOKEN"
 MIN_TOKEN_LENGTH = 16
 """Characters of a token; shorter ones can be guessed. Our own choice."""
+MAX_PORT = 65535
+BACKLOG = 256
+"""Connections that wait to be accepted; the kernel may keep fewer. Our own choice."""
 EXTRA_SECONDS = 5.0
 """What a request may take beyond its time limit before it is cut when the server stops."""
 
@@ -59,15 +62,20 @@ def is_loopback(host: str) -> bool:
 
 def open_socket(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0 takes a free one. Raises `UserError` if it cannot be had."""
+    listening = None
     try:
+        if not 0 <= port <= MAX_PORT:
+            raise OSError(f"ports are 0 to {MAX_PORT}")
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(256)
-    except (OSError, OverflowError) as error:
+        listening.listen(BACKLOG)
+    except OSError as error:
+        if listening is not None:
+            listening.close()
         raise UserError(
             f"cannot listen at {host}, port {port} ({error}); give another --port, or 0 for a free one"
         ) from error

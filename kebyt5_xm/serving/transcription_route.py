@@ -10,11 +10,12 @@ from pydantic import BaseModel
 from kebyt5_xm.serving.api_errors import bad_request
 from kebyt5_xm.serving.inputs import Content
 from kebyt5_xm.serving.jobs import Job, Result, Search
+from kebyt5_xm.serving.limits import AUDIO
 from kebyt5_xm.serving.schemas import ERRORS, Text
 from kebyt5_xm.serving.service import Service, finish, stream_events
 
-AUDIO, LANGUAGE = "{audio}", "{language}"
-"""Places in the prompt."""
+LANGUAGE = "{language}"
+"""The place of the language in a prompt."""
 
 
 class Tokens(BaseModel):
