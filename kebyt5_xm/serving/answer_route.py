@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from kebyt5_xm.serving.jobs import Job, Result, Search
-from kebyt5_xm.serving.schemas import ERRORS, AnswerRequest, AnswerResponse
+from kebyt5_xm.serving.schemas import STREAMED, AnswerRequest, AnswerResponse
 from kebyt5_xm.serving.service import Service, finish, stream_events
 
 
@@ -15,7 +15,7 @@ def answer_router(service: Service) -> APIRouter:
     """Return the route."""
     router = APIRouter()
 
-    @router.post("/v1/answer", response_model=AnswerResponse, responses=ERRORS)
+    @router.post("/v1/answer", response_model=AnswerResponse, responses=STREAMED)
     async def answer(asked: AnswerRequest, request: Request) -> Response:
         """Answer texts, images and recordings."""
         names = Search.__dataclass_fields__.keys() - {"labels", "max_new_tokens"}

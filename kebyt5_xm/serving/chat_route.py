@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 
 from kebyt5_xm.serving.chat_schemas import ChatRequest, ChatResponse
 from kebyt5_xm.serving.jobs import Job, Result
-from kebyt5_xm.serving.schemas import ERRORS
+from kebyt5_xm.serving.schemas import ERRORS, STREAMED
 from kebyt5_xm.serving.service import Service, finish, stream_events
 
 
@@ -31,7 +31,7 @@ def chat_router(service: Service) -> APIRouter:
         service.check_model(name)
         return model
 
-    @router.post("/v1/chat/completions", response_model=ChatResponse, responses=ERRORS)
+    @router.post("/v1/chat/completions", response_model=ChatResponse, responses=STREAMED)
     async def chat(asked: ChatRequest, request: Request) -> Response:
         """Answer a conversation with texts, images (data: URLs) and recordings."""
         service.check_model(asked.model)

@@ -142,4 +142,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     },
     "5XX": {"model": ErrorResponse, "description": "the server failed"},
 }
-"""Responses of the OpenAPI schema."""
+"""Responses of the OpenAPI schema, besides the good one."""
+
+STREAMED: dict[int | str, dict[str, Any]] = ERRORS | {200: {"content": {"text/event-stream": {}}}}
+"""Those of a route that streams if it is asked to."""

@@ -11,11 +11,14 @@ from kebyt5_xm.serving.api_errors import bad_request
 from kebyt5_xm.serving.inputs import Content
 from kebyt5_xm.serving.jobs import Job, Result, Search
 from kebyt5_xm.serving.limits import AUDIO
-from kebyt5_xm.serving.schemas import ERRORS, Text
+from kebyt5_xm.serving.schemas import STREAMED, Text
 from kebyt5_xm.serving.service import Service, finish, stream_events
 
 LANGUAGE = "{language}"
 """The place of the language in a prompt."""
+
+PLAIN = {"text/plain": {"schema": {"type": "string"}}}
+RESPONSES = STREAMED | {200: {"content": STREAMED[200]["content"] | PLAIN}}
 
 
 class Tokens(BaseModel):
@@ -38,7 +41,7 @@ def transcription_router(service: Service) -> APIRouter:
     """Return the route."""
     router = APIRouter()
 
-    @router.post("/v1/audio/transcriptions", response_model=Transcription, responses=ERRORS)
+    @router.post("/v1/audio/transcriptions", response_model=Transcription, responses=RESPONSES)
     async def transcribe(
         request: Request,
         file: Annotated[UploadFile, File(description="a recording; its content tells its format")],
@@ -81,7 +84,8 @@ def fill(template: str, raw: bytes, language: str | None) -> list[Content]:
         found = "no language, expected one" if language is None else "a language, expected none"
         raise bad_request(f"language: found {found}: so is the prompt of this server", "language")
     before, _, after = template.replace(LANGUAGE, language or "").partition(AUDIO)
-    return [part for part in (before, ("audio", None, raw), after) if part]
+    contents: list[Content] = [before, ("audio", None, raw), after]
+    return [content for content in contents if content]
 
 
 def _stream_data(job: Job, event: str | Result) -> Iterator[dict[str, Any]]:

@@ -83,6 +83,14 @@ class Server:
         while f"requests_in_server {number}" not in self.ask("/metrics")[2]:
             pass
 
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Kill the server if a test has failed before its end, and close its pipes."""
+        with self.process:
+            self.process.kill()
+
     def stop(self) -> str:
         """End the server by SIGTERM; return what it wrote to stderr."""
         self.process.send_signal(signal.SIGTERM)
@@ -105,20 +113,11 @@ def exported(tmp_path_factory, model) -> str:
 
 @pytest.fixture(scope="module")
 def server(exported) -> Iterator[Server]:
-    started = Server(
-        exported,
-        "--transcription-prompt",
-        r"{audio} {language}:\n",
-        "--max-requests",
-        "2",
-        "--max-new-tokens",
-        str(LONGEST),
-        "--max-bytes",
-        "1000000",
-    )
-    yield started
-    errors = started.stop()
-    assert "Traceback" not in errors
+    prompt = ["--transcription-prompt", r"{audio} {language}:\n"]
+    limits = ["--max-requests", "2", "--max-new-tokens", str(LONGEST), "--max-bytes", "1000000"]
+    with Server(exported, *prompt, *limits) as started:
+        yield started
+        assert "Traceback" not in started.stop()
 
 
 @pytest.fixture(scope="module")
@@ -260,31 +259,31 @@ def test_a_full_server_says_so_and_clients_that_leave_free_their_places(server):
 
 
 def test_sigterm_finishes_what_runs(exported):
-    server = Server(exported, "--max-new-tokens", "5000")
-    connection, response = server.begin(ENDLESS | {"max_new_tokens": 3000})
-    server.process.send_signal(signal.SIGTERM)
-    events = [line for line in response.read().decode().splitlines() if line]
-    connection.close()
-    assert events[-1] == "data: [DONE]"
-    last = json.loads(events[-2].removeprefix("data: "))
-    assert last["answers"][0]["finish_reason"] == "length"
-    errors = server.process.communicate(timeout=120)[1]
-    assert server.process.returncode == 0, errors[-2000:]
-    assert "Traceback" not in errors
-    gone = server.connect()
-    with pytest.raises(ConnectionRefusedError):
-        gone.connect()
+    with Server(exported, "--max-new-tokens", "5000") as server:
+        connection, response = server.begin(ENDLESS | {"max_new_tokens": 3000})
+        server.process.send_signal(signal.SIGTERM)
+        events = [line for line in response.read().decode().splitlines() if line]
+        connection.close()
+        assert events[-1] == "data: [DONE]"
+        last = json.loads(events[-2].removeprefix("data: "))
+        assert last["answers"][0]["finish_reason"] == "length"
+        errors = server.process.communicate(timeout=120)[1]
+        assert server.process.returncode == 0, errors[-2000:]
+        assert "Traceback" not in errors
+        gone = server.connect()
+        with pytest.raises(ConnectionRefusedError):
+            gone.connect()
 
 
 def test_a_token_is_needed_where_others_can_ask(exported, tmp_path):
     (tmp_path / "token").write_text(f"{TOKEN}\n")
-    server = Server(exported, "--host", "0.0.0.0", "--token-file", str(tmp_path / "token"))
-    server.url = server.url.replace("0.0.0.0", "127.0.0.1")
-    body = {"segments": "x", "max_new_tokens": 3}
-    assert server.ask("/v1/answer", body)[0] == 401
-    assert server.ask("/v1/answer", body, Authorization="Bearer wrong")[0] == 401
-    assert server.ask("/v1/answer", body, Authorization=f"Bearer {TOKEN}")[0] == 200
-    stranger = openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0)
-    with stranger, pytest.raises(openai.AuthenticationError):
-        stranger.models.list()
-    assert TOKEN not in server.stop()
+    with Server(exported, "--host", "0.0.0.0", "--token-file", str(tmp_path / "token")) as server:
+        server.url = server.url.replace("0.0.0.0", "127.0.0.1")
+        body = {"segments": "x", "max_new_tokens": 3}
+        assert server.ask("/v1/answer", body)[0] == 401
+        assert server.ask("/v1/answer", body, Authorization="Bearer wrong")[0] == 401
+        assert server.ask("/v1/answer", body, Authorization=f"Bearer {TOKEN}")[0] == 200
+        stranger = openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0)
+        with stranger, pytest.raises(openai.AuthenticationError):
+            stranger.models.list()
+        assert TOKEN not in server.stop()
