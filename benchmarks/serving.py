@@ -3,9 +3,9 @@
     python -m benchmarks.serving
     python -m benchmarks.serving --seconds 5 --clients 8
 
-A client is a thread that keeps its connection; each answer has as many bytes as is asked for, as the model never ends.
-Without batches, the same server answers one request after another. A
-request that is not answered with 200 counts as failed.
+A client is a thread that keeps its connection. The model never ends by itself, so all answers have equally many bytes.
+Without batches, the same server answers one request after another. A request that is not answered with 200 counts as
+failed.
 """
 
 import argparse
