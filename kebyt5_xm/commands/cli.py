@@ -45,6 +45,7 @@ COMMANDS = {
         "kebyt5_xm.commands.generate",
         "let a run or an export answer a prompt, with images and recordings",
     ),
+    "serve": ("kebyt5_xm.commands.serve", "let a run or an export answer over HTTP"),
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.decoding.writing import WrittenRow
+from kebyt5_xm.model.decoding.writing import FinishReason, WrittenRow
 from kebyt5_xm.model.hypothesis import Hypothesis
 
 
@@ -53,6 +53,11 @@ class AnswerStream:
     def is_finished(self, example: int = 0) -> bool:
         """Return whether an example's answer has ended; pieces of it may still be waiting."""
         return self._rows[example].finish_reason is not None
+
+    def finish_reason(self, example: int = 0) -> FinishReason | None:
+        """Return why an example's answer ended; None while it is written or pieces of it are waiting."""
+        is_waiting = any(number == example for number, _ in self._pieces)
+        return None if is_waiting else self._rows[example].finish_reason
 
     def cancel(self, example: int = 0) -> None:
         """End an example's answer where it is; the others go on, and decoding stops when none is left."""

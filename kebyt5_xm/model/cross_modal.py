@@ -21,7 +21,7 @@ class CrossModalT5(SavedModel):
 
     def answer(
         self,
-        segments: Segments | Sequence[Segments],
+        segments: Segments | Sequence[Segments] | Processed,
         *,
         n: int = 1,
         temperature: float | None = None,
@@ -37,7 +37,7 @@ class CrossModalT5(SavedModel):
         """Return what the model writes for a list of segments, or a list of that for a batch of such lists.
 
         Args:
-            segments: as `CrossModalProcessor` takes them.
+            segments: as `CrossModalProcessor` takes them, or the batch that it made of them.
             n: answers to each input, as a list with the best first: samples if there is a temperature, else those of
                 as many beams or more.
             temperature: above 0 samples; 0 is greedy. The model's own generation config decides by default.
@@ -59,7 +59,7 @@ class CrossModalT5(SavedModel):
         Raises `UserError` as the processor and `classify` do, and for arguments that exclude each other.
         """
         arguments = search_arguments(self.generation_config, n, temperature, num_beams, generate_kwargs)
-        is_batch = self.processor.is_batch(segments)
+        is_batch = self._is_batch(segments)
         if labels is not None:
             if n > 1 or stream or details or choose is not None or temperature or (num_beams or 1) > 1:
                 raise UserError(
@@ -79,7 +79,7 @@ class CrossModalT5(SavedModel):
         return answers if is_batch else answers[0]
 
     def classify(
-        self, segments: Segments | Sequence[Segments], labels: Sequence[str]
+        self, segments: Segments | Sequence[Segments] | Processed, labels: Sequence[str]
     ) -> dict[str, float] | list[dict[str, float]]:
         """Return the probability of each label for a list of segments, or for each of a batch of such lists.
 
@@ -93,7 +93,11 @@ class CrossModalT5(SavedModel):
             assert states is not None
             rows = scorer.log_probabilities(self, states, inputs["attention_mask"]).exp().tolist()
         probabilities = [dict(zip(scorer.labels, row, strict=True)) for row in rows]
-        return probabilities if self.processor.is_batch(segments) else probabilities[0]
+        return probabilities if self._is_batch(segments) else probabilities[0]
 
-    def _inputs(self, segments: Segments | Sequence[Segments]) -> Processed:
-        return self.processor(segments).to(self.backbone.shared.weight.device)
+    def _is_batch(self, segments: Segments | Sequence[Segments] | Processed) -> bool:
+        return isinstance(segments, Processed) or self.processor.is_batch(segments)
+
+    def _inputs(self, segments: Segments | Sequence[Segments] | Processed) -> Processed:
+        inputs = segments if isinstance(segments, Processed) else self.processor(segments)
+        return inputs.to(self.backbone.shared.weight.device)

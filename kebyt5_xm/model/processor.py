@@ -104,12 +104,19 @@ class CrossModalProcessor(SavedProcessor):
             for number, row in enumerate(rows, 1):
                 with _naming(f"example {number}" if is_batch else ""):
                     examples.append(self.example([row] if isinstance(row, str) else row))
+        return self.collate(examples)
+
+    def collate(self, examples: Sequence[Example]) -> Processed:
+        """Return the inputs of examples that `example` made, as one batch."""
         inputs = collate_inputs(examples, self.interfaces).to("cpu")  # widens the ids
         mask = length_mask(inputs.lengths, inputs.input_ids.shape[1]).long()
         return Processed(input_ids=inputs.input_ids, attention_mask=mask, media=inputs.media)
 
-    def example(self, segments: list[Segment]) -> Example:
-        """Return the example of one list of segments, without a target."""
+    def example(self, segments: list[Segment], refuse_file_names: bool = True) -> Example:
+        """Return the example of one list of segments, without a target.
+
+        Without `refuse_file_names` every text is text, and no file is looked up: a server's texts are never paths.
+        """
         if not isinstance(segments, list) or not segments:
             found = "an empty list" if isinstance(segments, list) else describe(segments)
             raise UserError(
@@ -119,7 +126,8 @@ class CrossModalProcessor(SavedProcessor):
         for number, segment in enumerate(segments, 1):
             with _naming(f"segment {number}" if len(segments) > 1 else ""):
                 if isinstance(segment, str):
-                    self._refuse_file_name(segment)
+                    if refuse_file_names:
+                        self._refuse_file_name(segment)
                     ids.append(encode(segment))
                 else:
                     medium = self._medium(segment)

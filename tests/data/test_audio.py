@@ -210,7 +210,7 @@ def test_an_mp3_without_a_length_is_never_cut(mode, rate, channels, frame_sample
     ]:
         with pytest.raises(MediaError, match=words):
             read_header(damaged, "audio")
-    with pytest.raises(MediaError, match="longer than max_seconds"):
+    with pytest.raises(MediaError, match=r"more than .* seconds, expected at most"):
         read_header(bare, "audio", Limits(max_seconds=1.0))
 
 

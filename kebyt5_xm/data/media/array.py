@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.media.bad_sample import LimitRefusal
 from kebyt5_xm.data.media.reference import Limits, MediaRefusal, Readable, open_readable
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _read_shape(stream: BinaryIO, limits: Limits) -> tuple[tuple[int, ...], bool
     if not shape or not math.prod(shape) or min(shape) < 0:
         raise MediaRefusal(f"found an array of shape {shape}, expected at least one axis and one value")
     if math.prod(shape) > limits.max_values:
-        raise MediaRefusal(
+        raise LimitRefusal(
             f"found {math.prod(shape)} values, expected at most {limits.max_values}; raise max_values to "
             "permit it"
         )

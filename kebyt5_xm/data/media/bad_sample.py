@@ -43,6 +43,10 @@ class MediaRefusal(ValueError):
     """A rule of ours refuses a file. `reference.open_readable` turns this into a `MediaError` with the file name."""
 
 
+class LimitRefusal(MediaRefusal):
+    """A file is larger than a limit of `reference.Limits`. The message says found and expected, then "; ", remedy."""
+
+
 class BadSample(UserError):
     """A row, or a file that it names, cannot be used. `cause` is one line without the file name.
 

@@ -21,9 +21,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from kebyt5_xm.data.media.bad_sample import LimitRefusal
 from kebyt5_xm.data.media.images.jpeg import decode_jpeg
 from kebyt5_xm.data.media.images.png import check_rows, strip_metadata
-from kebyt5_xm.data.media.reference import Limits, MediaRefusal, Readable, open_readable, wrap_errors
+from kebyt5_xm.data.media.reference import (
+    Limits,
+    MediaRefusal,
+    Readable,
+    open_readable,
+    wrap_errors,
+)
 from kebyt5_xm.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,11 +107,16 @@ def _identify(stream: BinaryIO, limits: Limits, to_the_end: bool) -> "Image.Imag
         image = pillow.open(stream, formats=[name for name in FORMATS if name in pillow.OPEN])
     except pillow.UnidentifiedImageError:
         raise MediaRefusal(f"found no readable image of the formats {', '.join(FORMATS)}") from None
+    except pillow.DecompressionBombError:
+        raise LimitRefusal(
+            f"found more than {2 * (pillow.MAX_IMAGE_PIXELS or 0)} pixels, expected at most {limits.max_pixels}; so "
+            "many are never read"
+        ) from None
     width, height = image.size
     if width < 1 or height < 1:
         raise MediaRefusal(f"found {width} x {height} pixels, expected at least one")
     if width * height > limits.max_pixels:
-        raise MediaRefusal(
+        raise LimitRefusal(
             f"found {width} x {height} pixels, expected at most {limits.max_pixels}; raise max_pixels to "
             "permit it"
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.media.bad_sample import LimitRefusal
 from kebyt5_xm.data.media.byte_ranges import open_range
 from kebyt5_xm.data.media.recordings.boxes import EBML, MOVIE_BOXES, check_matroska, check_movie
 from kebyt5_xm.data.media.recordings.chunks import Samples, find_samples
@@ -122,7 +123,7 @@ def _find_sounds(source: Readable, stream: BinaryIO, limits: Limits) -> list[Sou
     if min(sound.num_samples for sound in sounds) < 0 or num_samples < 1:
         raise MediaRefusal("found no samples")
     if num_samples > limits.max_seconds * rates[0]:
-        raise MediaRefusal(
+        raise LimitRefusal(
             f"found {num_samples / rates[0]:.1f} seconds, expected at most {limits.max_seconds:g}; "
             "raise max_seconds or cut the recording into pieces"
         )

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.media.bad_sample import LimitRefusal
 from kebyt5_xm.data.media.recordings.decoders import Sound, decode_packets
 from kebyt5_xm.data.media.recordings.tags import skip_tag
 from kebyt5_xm.data.media.reference import MediaRefusal
@@ -205,8 +206,9 @@ def _find_sounds(
             runs[-1].num_samples += frame.num_samples
             seconds += frame.num_samples / frame.sample_rate
             if seconds > max_seconds:
-                raise MediaRefusal(
-                    "the recording is longer than max_seconds; raise max_seconds or cut the recording into pieces"
+                raise LimitRefusal(
+                    f"found more than {max_seconds:g} seconds, expected at most {max_seconds:g}; raise max_seconds "
+                    "or cut the recording into pieces"
                 )
         position += frame.length
         if len(header) > frame.length:

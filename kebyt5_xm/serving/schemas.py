@@ -1,0 +1,148 @@
+"""The JSON of /v1/answer; the OpenAPI schema is made of it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from kebyt5_xm.serving.inputs import Content, decode_file
+from kebyt5_xm.serving.jobs import CHOICES
+
+
+def check_text(text: str) -> str:
+    """Return a text; raise `ValueError` for half a character, which JSON can hold and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("found half a character (a lone surrogate), expected text") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(check_text)]
+
+FILE = "the file itself, as a data: URL or in base64"
+
+
+class Strict(BaseModel):
+    """An object whose unknown fields are refused, and whose numbers are finite and no strings."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class TextSegment(Strict):
+    """Text."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class MediaSegment(Strict):
+    """An image, a recording, or an array of numbers (.npy)."""
+
+    type: Literal["image", "audio", "array"]
+    data: Text = Field(description=FILE)
+    modality: Text | None = Field(None, description="needed if two modalities take the same kind")
+
+
+Segment = Annotated[TextSegment | MediaSegment, Field(discriminator="type")]
+
+
+class AnswerRequest(Strict):
+    """What `model.answer` takes."""
+
+    segments: Text | list[Segment] = Field(
+        description="one text, or texts and media in the order of training"
+    )
+    max_new_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="most bytes of an answer; a Korean syllable has three. 256 unless the server allows less",
+    )
+    n: int = Field(1, ge=1, description="answers, the best first")
+    temperature: float | None = Field(None, ge=0, le=100, description="above 0 samples; 0 is greedy")
+    num_beams: int | None = Field(None, ge=1)
+    top_k: int | None = Field(None, ge=0, le=384, description="only the most probable bytes are drawn")
+    top_p: float | None = Field(None, gt=0, le=1, description="only the most probable bytes are drawn")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="the same samples each time")
+    labels: list[Text] | None = Field(None, description="the answer is the most probable of these")
+    choose: Literal[CHOICES] | None = Field(  # pyright: ignore[reportInvalidTypeForm]
+        None, description="of n answers, the one most like the others by this metric"
+    )
+    details: bool = Field(False, description="probabilities of the answer, its words and its bytes")
+    valid_utf8: bool = True
+    stop_loops: bool = True
+    stream: bool = Field(False, description="server-sent events: pieces of text, then the rest")
+
+    def contents(self) -> list[Content]:
+        """Return texts and files. Raises `ApiError`."""
+        if isinstance(self.segments, str):
+            return [self.segments]
+        return [
+            part.text
+            if isinstance(part, TextSegment)
+            else (part.type, part.modality, decode_file(part.data, f"segments.{number}.data"))
+            for number, part in enumerate(self.segments)
+        ]
+
+
+class Word(BaseModel):
+    """A word between white space; `start` and `end` are its characters in the text."""
+
+    text: str
+    start: int
+    end: int
+    confidence: float
+
+
+class Answer(BaseModel):
+    """One answer; probabilities with `details` alone."""
+
+    text: str
+    finish_reason: Literal["stop", "length", "loop"]
+    log_probability: float | None = None
+    confidence: float | None = None
+    words: list[Word] | None = None
+    byte_confidence: list[float] | None = None
+
+
+class Usage(BaseModel):
+    """Positions of the input (bytes and slots) and bytes of the answers."""
+
+    input_ids: int
+    output_bytes: int
+
+
+class AnswerResponse(BaseModel):
+    """The answers, the best first. With labels, the probability of each."""
+
+    model: str
+    answers: list[Answer]
+    probabilities: dict[str, float] | None = None
+    usage: Usage
+
+
+class ErrorBody(BaseModel):
+    """What is wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorResponse(BaseModel):
+    """An error in OpenAI's shape."""
+
+    error: ErrorBody
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "model": ErrorResponse,
+        "description": "the request is refused; the message says why and what to do",
+    },
+    "5XX": {"model": ErrorResponse, "description": "the server failed"},
+}
+"""Responses of the OpenAPI schema, besides the good one."""
+
+STREAMED: dict[int | str, dict[str, Any]] = ERRORS | {200: {"content": {"text/event-stream": {}}}}
+"""Those of a route that streams if it is asked to."""

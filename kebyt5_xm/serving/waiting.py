@@ -1,0 +1,70 @@
+"""The jobs that wait for the worker, and how a batch of them is gathered."""
+
+import threading
+import time
+from collections import deque
+
+from kebyt5_xm.serving.jobs import Job
+from kebyt5_xm.serving.limits import ServingLimits
+
+
+class WaitingJobs:
+    """Jobs in the order of arrival. `put` and `stop` are called by any thread, `gather` by the worker's alone."""
+
+    def __init__(self, limits: ServingLimits) -> None:
+        self._limits = limits
+        self._jobs: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._is_stopped = False
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def put(self, job: Job) -> None:
+        """Append a job."""
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Let `gather` return None once no job is left."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify()
+
+    def gather(self) -> list[Job] | None:
+        """Wait for a job; return it with others that may join it, or None when stopped.
+
+        The oldest job waits for others until `gather_seconds` after it was put, so a job that stood in line waits
+        no more.
+        """
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._jobs or self._is_stopped)
+                if not self._jobs:
+                    return None
+                closes = self._jobs[0].queued + self._limits.gather_seconds
+                while not self._is_full(self._fitting()) and (left := closes - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                batch = self._fitting()
+                self._jobs = deque(job for job in self._jobs if job not in batch)
+                if wanted := [job for job in batch if job.is_wanted()]:
+                    return wanted
+
+    def _fitting(self) -> list[Job]:
+        """Return the first job and the next ones that may join it, within the limits of a batch."""
+        first, *others = self._jobs
+        batch, longest = [first], first.num_input_ids
+        for job in others:
+            if len(batch) == self._limits.max_batch_size:
+                break
+            if not first.search.may_join(job.search):
+                continue
+            padded = (len(batch) + 1) * first.search.rows * max(longest, job.num_input_ids)
+            if padded <= self._limits.max_batch_ids:
+                batch.append(job)
+                longest = max(longest, job.num_input_ids)
+        return batch
+
+    def _is_full(self, batch: list[Job]) -> bool:
+        return len(batch) == self._limits.max_batch_size or batch[0].search.seed is not None

@@ -1,0 +1,132 @@
+"""The thread that owns the model: it answers the waiting jobs, batch after batch."""
+
+import threading
+from typing import Any
+
+import torch
+
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.metrics import CharacterErrorRate, ChrF, WordErrorRate
+from kebyt5_xm.model.answer_stream import AnswerStream
+from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.device import explain_out_of_memory
+from kebyt5_xm.model.hypothesis import Hypothesis
+from kebyt5_xm.model.processor import CrossModalProcessor
+from kebyt5_xm.serving.api_errors import ApiError, bad_request, internal_error, log
+from kebyt5_xm.serving.jobs import Job, Result
+from kebyt5_xm.serving.limits import ServingLimits
+from kebyt5_xm.serving.metrics import Metrics
+from kebyt5_xm.serving.waiting import WaitingJobs
+
+METRICS = {"chrf": ChrF, "cer": CharacterErrorRate, "wer": WordErrorRate}
+OUT_OF_MEMORY = "shorten the input or ask for fewer answers"
+
+
+class Worker:
+    """Answers jobs with a model in a thread of its own.
+
+    Args:
+        model: in eval mode; nothing else may use it.
+        limits: of a batch.
+        metrics: are told of every batch.
+    """
+
+    def __init__(self, model: CrossModalT5, limits: ServingLimits, metrics: Metrics) -> None:
+        self._model, self._metrics = model, metrics
+        self.processor = CrossModalProcessor.of(model, limits.media)
+        self.waiting = WaitingJobs(limits)
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+
+    def start(self) -> None:
+        """Write one byte, so that what is built at the first use is built, and start the thread."""
+        self._model.answer(".", max_new_tokens=1)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Wait until the thread has finished the waiting jobs; cancelled ones end at their next piece."""
+        self.waiting.stop()
+        self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether jobs are answered."""
+        return self._thread.is_alive()
+
+    def _work(self) -> None:
+        while (batch := self.waiting.gather()) is not None:
+            self._answer(batch)
+
+    def _answer(self, batch: list[Job]) -> None:
+        """Answer the jobs; those of a batch that fails are tried alone, unless a piece of theirs is sent."""
+        self._metrics.observe_batch(len(batch))
+        try:
+            with explain_out_of_memory(self._model.device, OUT_OF_MEMORY):
+                self._search(batch)
+        except Exception as error:
+            if self._model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            left = [job for job in batch if job.is_wanted()]
+            for job in left:
+                if len(batch) == 1 or job.has_begun:
+                    job.send(_describe(error))
+                else:
+                    self._answer([job])
+
+    def _search(self, batch: list[Job]) -> None:
+        search = batch[0].search
+        inputs = self.processor.collate([job.example for job in batch])
+        if search.labels is not None:
+            rows = self._model.classify(inputs, search.labels)
+            assert isinstance(rows, list)
+            for job, found in zip(batch, rows, strict=True):
+                best = max(found, key=lambda label: found[label])
+                job.send(Result([{"text": best, "finish_reason": "stop"}], found))
+            return
+        arguments = search.arguments()
+        if search.seed is not None:
+            arguments["generator"] = torch.Generator(self._model.device).manual_seed(search.seed)
+        if search.is_streamed:
+            self._stream(batch, self._model.answer(inputs, stream=True, **arguments))
+            return
+        choose = None if search.choose is None else METRICS[search.choose]()
+        answers = self._model.answer(inputs, details=True, choose=choose, **arguments)
+        for job, found in zip(batch, answers, strict=True):
+            group = found if isinstance(found, list) else [found]
+            self._metrics.count_bytes(sum(len(answer.raw) for answer in group))
+            job.send(Result([_as_dict(answer, job.details) for answer in group]))
+
+    def _stream(self, batch: list[Job], stream: AnswerStream) -> None:
+        """Send the pieces, and each end when it is reached; details come when all have ended."""
+        texts = [""] * len(batch)
+        for number, piece in stream:
+            texts[number] += piece
+            self._metrics.count_bytes(len(piece.encode()))
+            batch[number].send(piece)
+            self._send_ends(batch, stream, texts)
+            for other, job in enumerate(batch):
+                if stream.finish_reason(other) is None and not job.is_wanted():
+                    stream.cancel(other)
+        self._send_ends(batch, stream, texts)
+        if any(job.is_wanted() for job in batch):
+            for job, answer in zip(batch, stream.result(), strict=True):
+                job.send(Result([_as_dict(answer, details=True)]))
+
+    def _send_ends(self, batch: list[Job], stream: AnswerStream, texts: list[str]) -> None:
+        for number, job in enumerate(batch):
+            reason = stream.finish_reason(number)
+            if reason is not None and not job.details and not job.is_done:
+                job.send(Result([{"text": texts[number], "finish_reason": reason}]))
+
+
+def _as_dict(answer: Hypothesis, details: bool) -> dict[str, Any]:
+    fields = answer.as_dict()
+    return fields if details else {name: fields[name] for name in ("text", "finish_reason")}
+
+
+def _describe(error: Exception) -> ApiError:
+    if isinstance(error, UserError):
+        if OUT_OF_MEMORY in str(error):
+            return ApiError(503, f"found no memory for this request; {OUT_OF_MEMORY}", "out_of_memory")
+        return bad_request(str(error))
+    log.error("an answer failed", exc_info=error)
+    return internal_error()

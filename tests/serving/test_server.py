@@ -1,0 +1,289 @@
+"""`kebyt5-xm serve` as a process: the openai client, bad input, clients that leave, and the end by SIGTERM."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import serving
+from tiny_model import tiny_model
+
+from kebyt5_xm.model.cross_modal import CrossModalT5
+
+openai = pytest.importorskip("openai")
+pytest.importorskip("fastapi")
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+LONGEST = 40_000
+"""Bytes of an answer that takes some ten seconds."""
+ENDLESS = {"segments": "안녕", "max_new_tokens": LONGEST, "stop_loops": False, "stream": True}
+TOKEN = "0123456789abcdef0123"
+
+
+class Server:
+    """A started server; `url` is its address."""
+
+    def __init__(self, model: str, *options: str, **environment: str) -> None:
+        command = [sys.executable, "-m", "kebyt5_xm", "serve", model, "--port", "0", *options]
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"http://\S+:\d+", line)
+        assert found, f"{line}{self.process.communicate()[1][-2000:]}"
+        self.url = found[0]
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=120)
+
+    def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
+        """Return the status, the headers and the JSON (or text) of a response; a body of bytes is sent as it is."""
+        connection = self.connect()
+        raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        fields = {"Content-Type": "application/json", **headers}
+        connection.request("GET" if body is None else "POST", path, raw, fields)
+        response = connection.getresponse()
+        text = response.read().decode()
+        connection.close()
+        is_json = (response.getheader("content-type") or "").startswith("application/json")
+        return response.status, response.headers, json.loads(text) if is_json else text
+
+    def send(self, body: Any) -> http.client.HTTPConnection:
+        """Send a request and read nothing."""
+        connection = self.connect()
+        connection.request("POST", "/v1/answer", json.dumps(body), {"Content-Type": "application/json"})
+        return connection
+
+    def begin(self, body: Any) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """Ask for a stream and read its first piece."""
+        connection = self.send(body)
+        response = connection.getresponse()
+        assert response.status == 200
+        assert response.readline().startswith(b"data: ")
+        return connection, response
+
+    def wait_until(self, number: int) -> None:
+        """Return when so many requests are in the server."""
+        while f"requests_in_server {number}" not in self.ask("/metrics")[2]:
+            pass
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Kill the server if a test has failed before its end, and close its pipes."""
+        with self.process:
+            self.process.kill()
+
+    def stop(self) -> str:
+        """End the server by SIGTERM; return what it wrote to stderr."""
+        self.process.send_signal(signal.SIGTERM)
+        errors = self.process.communicate(timeout=120)[1]
+        assert self.process.returncode == 0, errors[-2000:]
+        return errors
+
+
+@pytest.fixture(scope="module")
+def model() -> CrossModalT5:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, model) -> str:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def server(exported) -> Iterator[Server]:
+    prompt = ["--transcription-prompt", r"{audio} {language}:\n"]
+    limits = ["--max-requests", "2", "--max-new-tokens", str(LONGEST), "--max-bytes", "1000000"]
+    with Server(exported, *prompt, *limits) as started:
+        yield started
+        assert "Traceback" not in started.stop()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "a.png").write_bytes(serving.png())
+    (folder / "b.wav").write_bytes(serving.wav())
+    return folder / "a.png", folder / "b.wav"
+
+
+@pytest.fixture
+def client(server) -> Any:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as opened:
+        yield opened
+
+
+def chat(client: Any, *parts: Any, **arguments: Any) -> Any:
+    messages = [{"role": "user", "content": list(parts)}]
+    return client.chat.completions.create(
+        model="tiny", messages=messages, max_completion_tokens=12, **arguments
+    )
+
+
+def text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
+
+
+def test_the_openai_client_chats_with_images_and_recordings(client, model, files):
+    image, audio = files
+    pictured = {"type": "image_url", "image_url": {"url": serving.data_url(serving.png())}}
+    heard = {
+        "type": "input_audio",
+        "input_audio": {"data": serving.in_base64(serving.wav()), "format": "wav"},
+    }
+    for parts, segments in (
+        ([text("안녕")], ["안녕"]),
+        ([pictured, text(" ko:")], [image, " ko:"]),
+        ([heard, text(" ko:"), pictured], [audio, " ko:", image]),
+    ):
+        expected = model.answer(segments, max_new_tokens=12)
+        found = chat(client, *parts)
+        assert found.choices[0].message.content == expected
+        assert found.usage.completion_tokens == len(expected.encode())
+        *pieces, last = chat(client, *parts, stream=True, stream_options={"include_usage": True})
+        assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == expected
+        assert pieces[-1].choices[0].finish_reason == found.choices[0].finish_reason
+        assert last.usage == found.usage
+    two = chat(client, text("안녕"), n=2, temperature=1.0, seed=3, presence_penalty=0, user="someone")
+    assert len(two.choices) == 2
+
+
+def test_messages_are_joined_by_line_ends(client, model):
+    messages = [{"role": "system", "content": "하나"}, {"role": "user", "content": "둘"}]
+    found = client.chat.completions.create(model="tiny", messages=messages, max_tokens=12)
+    assert found.choices[0].message.content == model.answer("하나\n둘", max_new_tokens=12)
+
+
+def test_the_openai_client_transcribes(client, model, files):
+    _, audio = files
+    expected = model.answer([audio, " ko:\n"], max_new_tokens=LONGEST)
+    with audio.open("rb") as file:
+        found = client.audio.transcriptions.create(model="tiny", file=file, language="ko")
+    assert found.text == expected
+    given = {"model": "tiny", "file": ("b.wav", serving.wav()), "language": "ko"}
+    assert client.audio.transcriptions.create(**given, response_format="text") == expected
+    *pieces, last = client.audio.transcriptions.create(**given, stream=True)
+    assert "".join(piece.delta for piece in pieces) == last.text == expected
+    assert last.type == "transcript.text.done"
+    own = client.audio.transcriptions.create(model="tiny", file=("b.wav", serving.wav()), prompt=" en: ")
+    assert own.text == model.answer([audio, " en: "], max_new_tokens=LONGEST)
+
+
+def test_the_openai_client_sees_the_model(client):
+    assert [entry.id for entry in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("tiny").modalities == {"image": "image", "speech": "audio"}
+
+
+def test_what_openai_has_and_this_model_has_not_is_refused(client):
+    wav = ("b.wav", serving.wav())
+    tool = {"type": "function", "function": {"name": "f"}}
+    remote = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    transcribe = client.audio.transcriptions.create
+    for ask, words in (
+        (lambda: chat(client, text("x"), tools=[tool]), "tools: found an argument that is unknown here"),
+        (lambda: chat(client, text("x"), logprobs=True), "logprobs"),
+        (lambda: chat(client, text("x"), presence_penalty=1.0), "presence_penalty"),
+        (lambda: chat(client, remote), "the server fetches nothing"),
+        (lambda: transcribe(model="tiny", file=wav), "language: found no language"),
+        (lambda: transcribe(model="tiny", file=wav, language="ko", response_format="srt"), "response_format"),
+        (
+            lambda: transcribe(model="tiny", file=wav, language="ko", chunking_strategy="auto"),
+            "chunking_strategy",
+        ),
+        (lambda: transcribe(model="tiny", file=("b.wav", b""), language="ko"), "empty file"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=words):
+            ask()
+    with pytest.raises(openai.NotFoundError, match="expected 'tiny'"):
+        client.chat.completions.create(model="other", messages=[{"role": "user", "content": "x"}])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"segments": [{"type": "image", "data": serving.in_base64(serving.bomb())}]}, 413, "pixels"),
+        ({"segments": [{"type": "audio", "data": serving.in_base64(serving.hour_of_silence())}]}, 413, "3600.0 s"),
+        (b" " * 1_000_001, 413, "more than 1000000 bytes"),
+        ({"segments": "x" * 5000}, 413, "at most 4096"),
+        ({"segments": []}, 400, "empty request"),
+        (b"", 400, "empty body"),
+        (b"{", 400, "no JSON"),
+        (b"[" * 100_000, 400, ""),
+    ],
+)  # fmt: skip
+def test_bad_input_leaves_the_server_alive(server, body, status, words):
+    found, _, error = server.ask("/v1/answer", body)
+    assert (found, words in error["error"]["message"]) == (status, True), error
+    assert server.ask("/health")[2] == {"status": "ok"}
+    assert server.ask("/v1/answer", {"segments": "x", "max_new_tokens": 3})[0] == 200
+
+
+def test_a_full_server_says_so_and_clients_that_leave_free_their_places(server):
+    running, response = server.begin(ENDLESS)
+    waiting = server.send(ENDLESS)
+    server.wait_until(2)
+    status, headers, error = server.ask("/v1/answer", {"segments": "x"})
+    assert status == 429
+    assert int(headers["Retry-After"]) >= 1
+    assert error["error"]["code"] == "queue_full"
+    for left in (waiting, response, running):
+        left.close()
+    server.wait_until(0)
+    silent = server.send(ENDLESS | {"stream": False})
+    server.wait_until(1)
+    silent.close()
+    server.wait_until(0)
+    assert server.ask("/v1/answer", {"segments": "x", "max_new_tokens": 3})[0] == 200
+    assert "hang_ups_total 3" in server.ask("/metrics")[2]
+
+
+def test_sigterm_finishes_what_runs(exported):
+    with Server(exported, "--max-new-tokens", "5000") as server:
+        connection, response = server.begin(ENDLESS | {"max_new_tokens": 3000})
+        server.process.send_signal(signal.SIGTERM)
+        events = [line for line in response.read().decode().splitlines() if line]
+        connection.close()
+        assert events[-1] == "data: [DONE]"
+        last = json.loads(events[-2].removeprefix("data: "))
+        assert last["answers"][0]["finish_reason"] == "length"
+        errors = server.process.communicate(timeout=120)[1]
+        assert server.process.returncode == 0, errors[-2000:]
+        assert "Traceback" not in errors
+        gone = server.connect()
+        with pytest.raises(ConnectionRefusedError):
+            gone.connect()
+
+
+def test_a_token_is_needed_where_others_can_ask(exported, tmp_path):
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    with Server(exported, "--host", "0.0.0.0", "--token-file", str(tmp_path / "token")) as server:
+        server.url = server.url.replace("0.0.0.0", "127.0.0.1")
+        body = {"segments": "x", "max_new_tokens": 3}
+        assert server.ask("/v1/answer", body)[0] == 401
+        assert server.ask("/v1/answer", body, Authorization="Bearer wrong")[0] == 401
+        assert server.ask("/v1/answer", body, Authorization=f"Bearer {TOKEN}")[0] == 200
+        stranger = openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0)
+        with stranger, pytest.raises(openai.AuthenticationError):
+            stranger.models.list()
+        assert TOKEN not in server.stop()
