@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from kebyt5_xm.adapters.slot_grid import SlotGrid
 from kebyt5_xm.errors import UserError
 
 # T5's own layer-norm epsilon (`layer_norm_epsilon` in every published byt5 config.json).
@@ -63,6 +64,18 @@ class Adapter(nn.Module, ABC):
                 f"found size {size}, expected (features,) or (rows, columns): correct the encoder"
             )
         return self.count(size) + (0 if self.begin is None else 2)
+
+    def slot_extent(self, size: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return how many features a slot covers along each axis of `size`, the first from the first feature on.
+
+        None if slots cover no regions of their own, as those of a resampler, or none that are alike.
+        """
+        return None
+
+    def slot_grid(self, size: tuple[int, ...]) -> SlotGrid | None:
+        """Return the grid that the slots of an item of `size` form; None if they form none."""
+        extent = self.slot_extent(size)
+        return None if extent is None else SlotGrid.of(size, extent, 0 if self.begin is None else 1)
 
     def calibrate(self, rms: float) -> None:
         """Set the gain to `rms`, the root mean square of the byte embedding."""

@@ -1,8 +1,10 @@
 """The contract test of adapters; import it from `kebyt5_xm.contract`, which shows how to use it."""
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +44,27 @@ class AdapterContract(ABC):
             assert valid.sum(1).tolist() == [promised] * 2, (
                 f"num_slots{size} is {promised}, the mask says otherwise"
             )
+
+    def test_slots_stand_where_they_say(self, adapter: Adapter) -> None:
+        """A feature changes the slot whose extent covers it."""
+        for size in self.sizes():
+            grid, extent = adapter.slot_grid(size), adapter.slot_extent(size)
+            if grid is None or extent is None:
+                continue
+            outside = 0 if adapter.begin is None else 2
+            assert grid.num_slots + outside == adapter.num_slots(size), f"{grid} for {size}"
+            features = torch.randn(1, math.prod(size), 5)
+            mask, shape = torch.ones(1, math.prod(size), dtype=torch.bool), size if len(size) == 2 else None
+            before = adapter(features, mask, shape)[0][0]
+            for place in itertools.product(*map(range, size)):
+                changed = features.clone()
+                changed[0, np.ravel_multi_index(place, size)] += 3.0
+                slots = [at // width for at, width in zip(place, extent, strict=True)]
+                slot = grid.first + int(np.ravel_multi_index(slots, grid.shape))
+                after = adapter(changed, mask, shape)[0][0]
+                assert not after[slot].equal(before[slot]), (
+                    f"slot {slot} does not see feature {place} of {size}"
+                )
 
     def test_padding_and_company_change_nothing(self, adapter: Adapter) -> None:
         if self.grid_only:

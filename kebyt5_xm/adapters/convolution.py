@@ -64,3 +64,7 @@ class StridedConvolution(Adapter):
         for _ in self.convolutions:
             count = math.ceil(count / self.stride)
         return count
+
+    def slot_extent(self, size: tuple[int, ...]) -> tuple[int, ...] | None:
+        extent = self.stride ** len(self.convolutions)
+        return (extent,) if len(size) == 1 else (1, extent) if size[1] % extent == 0 else None

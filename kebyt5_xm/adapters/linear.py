@@ -21,6 +21,9 @@ class Linear(Adapter):
     def count(self, size: tuple[int, ...]) -> int:
         return math.prod(size)
 
+    def slot_extent(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return (1,) * len(size)
+
 
 class MLP(Adapter):
     """Two linear layers with a GELU between them, as in LLaVA 1.5 (Liu et al. 2023, section 3.3).
@@ -44,6 +47,9 @@ class MLP(Adapter):
 
     def count(self, size: tuple[int, ...]) -> int:
         return math.prod(size)
+
+    def slot_extent(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return (1,) * len(size)
 
 
 class FrameStacking(Adapter):
@@ -78,6 +84,11 @@ class FrameStacking(Adapter):
 
     def count(self, size: tuple[int, ...]) -> int:
         return math.ceil(math.prod(size) / self.stack)
+
+    def slot_extent(self, size: tuple[int, ...]) -> tuple[int, ...] | None:
+        if size[-1] % self.stack and len(size) == 2:
+            return None  # slots reach over the ends of rows
+        return (*(1,) * (len(size) - 1), self.stack)
 
 
 class PixelShuffle(Adapter):
@@ -121,6 +132,9 @@ class PixelShuffle(Adapter):
         if len(size) != 2:
             raise UserError(_NO_GRID)
         return math.prod(math.ceil(side / self.factor) for side in size)
+
+    def slot_extent(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.factor, self.factor)
 
 
 def _two_layers(in_dim: int, hidden: int | None, d_model: int) -> nn.Sequential:

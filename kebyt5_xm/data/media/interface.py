@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kebyt5_xm.adapters import Adapter
+from kebyt5_xm.adapters.slot_grid import SlotGrid
 from kebyt5_xm.data.media.feature_cache import CacheMiss, FeatureCache, media_key
 from kebyt5_xm.data.media.opening import open_media
 from kebyt5_xm.data.media.reference import Limits, Readable, display_name, read_contents
@@ -63,6 +64,13 @@ class MediaInterface:
     def num_slots(self, header: Header) -> int:
         """Return the exact number of slots of a medium with this header; raise `UserError` for an impossible one."""
         return self.adapter.num_slots(self.preprocessor.size(header))
+
+    def slot_grid(self, header: Header) -> SlotGrid | None:
+        """Return which part of a medium with this header each slot stands for; None if slots have no such parts.
+
+        The features of the encoder are taken to cover the medium evenly, in time or in rows and columns.
+        """
+        return self.adapter.slot_grid(self.preprocessor.size(header))
 
     def fingerprint(self) -> str:
         """Return a hash of every setting that affects the prepared tensor or the number of slots."""
