@@ -12,6 +12,7 @@
 
 import io
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -79,10 +80,20 @@ def open_audio(source: Readable, limits: Limits | None = None) -> tuple[NDArray[
         waveform = np.empty(sum(sound.num_samples for sound in sounds), dtype=np.float32)
         start = 0
         for sound in sounds:
-            _decode(sound, waveform[start : start + sound.num_samples])
-            start += sound.num_samples
-        check_waveform(waveform, sounds[0].sample_rate)
+            for block in _checked_blocks(sound):
+                waveform[start : start + len(block)] = block
+                start += len(block)
         return waveform, sounds[0].sample_rate
+
+
+def stream_audio(source: Readable, limits: Limits | None = None) -> Iterator[NDArray[np.float32]]:
+    """Yield a recording in blocks, mono float32 [samples], with one of them in memory.
+
+    Raises the `MediaError` of `open_audio`; for damage when it is reached.
+    """
+    with open_readable(source) as stream:
+        for sound in _find_sounds(source, stream, limits or Limits()):
+            yield from _checked_blocks(sound)
 
 
 def read_audio_header(source: Readable, limits: Limits | None = None) -> "AudioHeader":
@@ -94,17 +105,19 @@ def read_audio_header(source: Readable, limits: Limits | None = None) -> "AudioH
         return AudioHeader(sum(sound.num_samples for sound in sounds), sounds[0].sample_rate)
 
 
-def _decode(sound: Sound, waveform: NDArray[np.float32]) -> None:
-    """Decode `sound` into `waveform`; raise `MediaRefusal` unless it has exactly as many samples as announced."""
+def _checked_blocks(sound: Sound) -> Iterator[NDArray[np.float32]]:
+    """Yield the blocks of `sound`, without padding; raise `MediaRefusal` unless they add up to its header's length."""
     expected, found = sound.num_samples + sound.padding, 0
     for block in sound.blocks():
-        used = block[: max(0, len(waveform) - found)]
-        waveform[found : found + len(used)] = used
+        used = block[: max(0, sound.num_samples - found)]
         found += len(block)
         if found > expected:
             raise MediaRefusal(
                 f"the header says {sound.num_samples} samples, found more ({found}); write the file again"
             )
+        if len(used):
+            check_waveform(used, sound.sample_rate)
+            yield used
     if found < expected:
         raise MediaRefusal(f"truncated: the header says {expected} samples, found {found}")
 

@@ -1,0 +1,122 @@
+"""Transcribes recordings of any length: window by window, several at a time, with the times of words."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.transcription.joining import join_words
+from kebyt5_xm.model.transcription.recording import open_recording
+from kebyt5_xm.model.transcription.transcript import TimedWord, Transcript
+from kebyt5_xm.model.transcription.windows import Window, cut_windows
+from kebyt5_xm.model.transcription.word_times import time_words
+
+if TYPE_CHECKING:
+    from kebyt5_xm.model.cross_modal import CrossModalT5
+
+AUDIO = "{audio}"
+"""The place of the recording in a prompt."""
+BYTES_PER_SECOND = 40
+"""Longest answer to a second of speech: fast Korean has 8 syllables of 3 bytes. Our own choice."""
+MIN_NEW_TOKENS = 64
+OVERLAP_SHARE = 0.2
+"""What two windows have in common if no silence parts them, as a share of a window. Our own choice."""
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How recordings are cut.
+
+    Args:
+        window_seconds: longest window: at most the longest recordings of training.
+        overlap_seconds: what two windows have in common if no silence parts them; a fifth of a window by default.
+    """
+
+    window_seconds: float = 30.0
+    overlap_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.window_seconds) and self.window_seconds >= 0.5):
+            raise UserError(
+                f"found window_seconds {self.window_seconds}, expected 0.5 or more: what recordings of training had"
+            )
+        if not 0 < self.overlap <= self.window_seconds / 2:
+            raise UserError(
+                f"found overlap_seconds {self.overlap_seconds} for windows of {self.window_seconds:g}, expected more "
+                "than 0 and at most half of a window"
+            )
+
+    @property
+    def overlap(self) -> float:
+        """Seconds that two windows have in common."""
+        return OVERLAP_SHARE * self.window_seconds if self.overlap_seconds is None else self.overlap_seconds
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Longest answer to a window, in bytes."""
+        return max(MIN_NEW_TOKENS, math.ceil(self.window_seconds * BYTES_PER_SECOND))
+
+
+@dataclass
+class Transcriber:
+    """Transcribes recordings with one model and one prompt.
+
+    Args:
+        model: the model.
+        prompt: with one `{audio}`, as in training.
+        modality: that takes the recordings; needed if several do.
+        cutting: how recordings are cut.
+        batch_size: windows that are answered together.
+        search: arguments of `model.answer`.
+    """
+
+    model: "CrossModalT5"
+    prompt: str = AUDIO
+    modality: str | None = None
+    cutting: Cutting = field(default_factory=Cutting)
+    batch_size: int = 8
+    search: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.prompt.count(AUDIO) != 1:
+            raise UserError(f"found the prompt '{self.prompt}', expected {AUDIO} once, such as '{AUDIO} ko:'")
+        self._modality = self.modality or self.model.processor.modality_of("audio")
+        self._before, _, self._after = self.prompt.partition(AUDIO)
+
+    def __call__(self, recording: Any, progress: Callable[[float], None] | None = None) -> Transcript:
+        """Return what is said in a recording: a path, a file's bytes, or (waveform, sample rate).
+
+        `progress` is told after each batch how many seconds are done. Raises `UserError`, and `MediaError` for a
+        recording that cannot be read.
+        """
+        words: list[TimedWord] = []
+        end = 0.0
+        opened = open_recording(recording)
+        windows = cut_windows(
+            opened.blocks, opened.sample_rate, self.cutting.window_seconds, self.cutting.overlap
+        )
+        while batch := list(islice(windows, self.batch_size)):
+            for window, found in zip(batch, self.transcribe(batch), strict=True):
+                words = join_words(words, found, window.start_seconds, end)
+                end = window.stop_seconds
+            if progress is not None:
+                progress(end)
+        return Transcript(tuple(words), opened.seconds)
+
+    def transcribe(self, windows: Sequence[Window]) -> list[list[TimedWord]]:
+        """Return the words of each window, with times in the whole recording."""
+        rows = [list(self.segments(window)) for window in windows]
+        inputs = self.model.processor(rows).to(self.model.device)
+        arguments = {"max_new_tokens": self.cutting.max_new_tokens, **self.search}
+        answers = self.model.answer(inputs, details=True, **arguments)
+        return time_words(self.model, self.model.processor, inputs, answers, windows)
+
+    def segments(self, window: Window) -> Iterator[Any]:
+        """Yield the prompt with a window in its place."""
+        if self._before:
+            yield self._before
+        yield (self._modality, (window.samples, window.sample_rate))
+        if self._after:
+            yield self._after
