@@ -45,6 +45,10 @@ COMMANDS = {
         "kebyt5_xm.commands.generate",
         "let a run or an export answer a prompt, with images and recordings",
     ),
+    "transcribe": (
+        "kebyt5_xm.commands.transcribe",
+        "write down recordings of any length, with times, as text or subtitles",
+    ),
     "serve": ("kebyt5_xm.commands.serve", "let a run or an export answer over HTTP"),
 }
 
@@ -86,6 +90,6 @@ def run(command: str, args: list[str]) -> None:
 
 def _usage() -> str:
     lines = ["usage: kebyt5-xm COMMAND ...", ""]
-    lines += [f"  {name:<10}{help_line}" for name, (_, help_line) in COMMANDS.items()]
+    lines += [f"  {name:<11}{help_line}" for name, (_, help_line) in COMMANDS.items()]
     lines += ["", "kebyt5-xm --version prints the version."]
     return "\n".join([*lines, "", "Training is `python train.py fit -c RECIPE`."])

@@ -1,6 +1,6 @@
 """The model: a T5 backbone and the modalities whose vectors enter its byte embeddings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +11,8 @@ from kebyt5_xm.model.answering import Answering, AnswerOptions
 from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.model.processor import Processed, Segments
 from kebyt5_xm.model.saved_model import SavedModel
+from kebyt5_xm.model.transcription.transcriber import AUDIO, Cutting, Transcriber
+from kebyt5_xm.model.transcription.transcript import Transcript
 
 if TYPE_CHECKING:
     from kebyt5_xm.metrics.metric import Metric
@@ -94,6 +96,34 @@ class CrossModalT5(SavedModel):
             rows = scorer.log_probabilities(self, states, inputs["attention_mask"]).exp().tolist()
         probabilities = [dict(zip(scorer.labels, row, strict=True)) for row in rows]
         return probabilities if self._is_batch(segments) else probabilities[0]
+
+    def transcribe(
+        self,
+        recording: Any,
+        prompt: str = AUDIO,
+        *,
+        window_seconds: float = 30.0,
+        overlap_seconds: float | None = None,
+        batch_size: int = 8,
+        progress: Callable[[float], object] | None = None,
+        **search: Any,
+    ) -> Transcript:
+        """Return what is said in a recording of any length, with the times of words.
+
+        Args:
+            recording: a path, a file's bytes, or (waveform, sample rate).
+            prompt: as in training, with one place for the recording: "{audio} ko:" or "{audio:speech} ko:".
+            window_seconds: longest window; at most the longest recordings of training, or the model is asked for
+                what it has not learned.
+            overlap_seconds: what two windows have in common if no silence parts them; a fifth of a window by default.
+            batch_size: windows that are answered together.
+            progress: is told how many seconds are done.
+            search: arguments of `answer`. `max_new_tokens`, of a window, is 40 for each second by default.
+
+        Raises `UserError`, and `MediaError` for a recording that cannot be read.
+        """
+        cutting = Cutting(window_seconds, overlap_seconds)
+        return Transcriber(self, prompt, cutting, batch_size, search)(recording, progress)
 
     def _is_batch(self, segments: Segments | Sequence[Segments] | Processed) -> bool:
         return isinstance(segments, Processed) or self.processor.is_batch(segments)

@@ -128,7 +128,7 @@ def test_the_limit_is_checked_before_decoding(cases, name, monkeypatch):
     file = get_case(cases, name)
     if name not in ("mkv flac", "webm vorbis"):  # these are decoded to count their samples, up to the limit
         monkeypatch.setattr(
-            "kebyt5_xm.data.media.recordings.audio._decode", lambda *_: pytest.fail("it was decoded")
+            "kebyt5_xm.data.media.recordings.audio._checked_blocks", lambda *_: pytest.fail("it was decoded")
         )
     for act in (open_audio, read_audio_header):
         with pytest.raises(MediaError, match="max_seconds"):

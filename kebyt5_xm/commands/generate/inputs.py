@@ -112,7 +112,7 @@ def open_inputs(files: Sequence[str], prompt: str, allow_outside: bool) -> Batch
         raise UserError(
             "found --allow-outside without a table, expected --file ROWS.jsonl: files are read anywhere"
         )
-    paths = [path for given in files for path in _expand(given)]
+    paths = [path for given in files for path in expand_files(given)]
     for path in paths:
         if _is_table(path) and len(paths) > 1:
             raise UserError(
@@ -133,7 +133,7 @@ def _is_table(path: str) -> bool:
     return FORMATS.get(name.suffix.lower()) == "jsonl" or name.suffix.lower() in (*COLUMNAR, ".tar")
 
 
-def _expand(given: str) -> list[str]:
+def expand_files(given: str) -> list[str]:
     """Return the files of a path or pattern, in order."""
     if os.path.isfile(given):
         return [given]

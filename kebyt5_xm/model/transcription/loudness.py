@@ -11,7 +11,7 @@ FLOOR = -100.0
 SILENT = -60.0
 """dB of full scale below which everything is silence: what 16-bit recordings of quiet rooms have. Our own choice."""
 MIN_RANGE = 15.0
-"""dB between the quiet and the loud of a window. With less, speech and noise cannot be told apart, and all is speech."""
+"""dB between the quiet and the loud of a window. With less, noise and speech are alike, and all is speech."""
 SHARE = 0.35
 """Where the threshold lies between the quiet (0) and the loud (1) of a window, in dB. Our own choice."""
 LOUD_STEPS = 10

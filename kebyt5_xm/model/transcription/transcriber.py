@@ -1,12 +1,13 @@
 """Transcribes recordings of any length: window by window, several at a time, with the times of words."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from kebyt5_xm.errors import UserError
+from kebyt5_xm.data.sources.template import Template
+from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.transcription.joining import join_words
 from kebyt5_xm.model.transcription.recording import open_recording
 from kebyt5_xm.model.transcription.transcript import TimedWord, Transcript
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from kebyt5_xm.model.cross_modal import CrossModalT5
 
 AUDIO = "{audio}"
-"""The place of the recording in a prompt."""
+"""A prompt of the recording alone."""
 BYTES_PER_SECOND = 40
 """Longest answer to a second of speech: fast Korean has 8 syllables of 3 bytes. Our own choice."""
 MIN_NEW_TOKENS = 64
+REFUSED = {"labels", "stream", "details"}
+"""Arguments of `model.answer` that make no sense for windows."""
 OVERLAP_SHARE = 0.2
 """What two windows have in common if no silence parts them, as a share of a window. Our own choice."""
 
@@ -65,8 +68,8 @@ class Transcriber:
 
     Args:
         model: the model.
-        prompt: with one `{audio}`, as in training.
-        modality: that takes the recordings; needed if several do.
+        prompt: as in training, with one place for the recording: `{audio}`, a modality's name, or a recipe's
+            `{column:modality}`. `{{` is a brace.
         cutting: how recordings are cut.
         batch_size: windows that are answered together.
         search: arguments of `model.answer`.
@@ -74,18 +77,40 @@ class Transcriber:
 
     model: "CrossModalT5"
     prompt: str = AUDIO
-    modality: str | None = None
     cutting: Cutting = field(default_factory=Cutting)
     batch_size: int = 8
     search: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.prompt.count(AUDIO) != 1:
-            raise UserError(f"found the prompt '{self.prompt}', expected {AUDIO} once, such as '{AUDIO} ko:'")
-        self._modality = self.modality or self.model.processor.modality_of("audio")
-        self._before, _, self._after = self.prompt.partition(AUDIO)
+        pieces = Template(self.prompt).pieces()
+        places = [piece for piece in pieces if not isinstance(piece, str)]
+        if len(places) != 1:
+            raise UserError(
+                f"found the prompt '{self.prompt}', expected one place for the recording, such as '{AUDIO} ko:'"
+            )
+        if self.batch_size < 1:
+            raise UserError(f"found batch_size {self.batch_size}, expected 1 or more windows")
+        if refused := sorted(REFUSED & self.search.keys()):
+            raise UserError(f"found {refused[0]}, expected a search for one text: leave it out")
+        self._modality = self._find_modality(*places[0])
+        self._pieces = [piece if isinstance(piece, str) else None for piece in pieces]
 
-    def __call__(self, recording: Any, progress: Callable[[float], None] | None = None) -> Transcript:
+    def _find_modality(self, column: str, modality: str | None) -> str:
+        processor, name = self.model.processor, modality or column
+        if name not in processor.interfaces:
+            if name != "audio":
+                raise UserError(
+                    f"no modality '{name}'{did_you_mean(name, processor.interfaces)}; the model has "
+                    f"{processor.describe_modalities()}"
+                )
+            return processor.modality_of("audio")
+        if processor.interfaces[name].media != "audio":
+            raise UserError(
+                f"found the modality '{name}', which takes {processor.interfaces[name].media}, expected one of audio"
+            )
+        return name
+
+    def __call__(self, recording: Any, progress: Callable[[float], object] | None = None) -> Transcript:
         """Return what is said in a recording: a path, a file's bytes, or (waveform, sample rate).
 
         `progress` is told after each batch how many seconds are done. Raises `UserError`, and `MediaError` for a
@@ -107,16 +132,13 @@ class Transcriber:
 
     def transcribe(self, windows: Sequence[Window]) -> list[list[TimedWord]]:
         """Return the words of each window, with times in the whole recording."""
-        rows = [list(self.segments(window)) for window in windows]
+        rows = [self.segments(window) for window in windows]
         inputs = self.model.processor(rows).to(self.model.device)
         arguments = {"max_new_tokens": self.cutting.max_new_tokens, **self.search}
         answers = self.model.answer(inputs, details=True, **arguments)
         return time_words(self.model, self.model.processor, inputs, answers, windows)
 
-    def segments(self, window: Window) -> Iterator[Any]:
-        """Yield the prompt with a window in its place."""
-        if self._before:
-            yield self._before
-        yield (self._modality, (window.samples, window.sample_rate))
-        if self._after:
-            yield self._after
+    def segments(self, window: Window) -> list[Any]:
+        """Return the prompt with a window in its place."""
+        recording = (self._modality, (window.samples, window.sample_rate))
+        return [recording if piece is None else piece for piece in self._pieces]

@@ -106,7 +106,7 @@ def read_audio_header(source: Readable, limits: Limits | None = None) -> "AudioH
 
 
 def _checked_blocks(sound: Sound) -> Iterator[NDArray[np.float32]]:
-    """Yield the blocks of `sound`, without padding; raise `MediaRefusal` unless they add up to its header's length."""
+    """Yield the blocks of `sound`, without padding; raise `MediaRefusal` unless they have the announced length."""
     expected, found = sound.num_samples + sound.padding, 0
     for block in sound.blocks():
         used = block[: max(0, sound.num_samples - found)]
