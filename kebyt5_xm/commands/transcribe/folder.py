@@ -17,7 +17,7 @@ class TranscriptFolder:
 
     Args:
         folder: made if it does not exist.
-        suffix: added to the name of a recording.
+        suffix: takes the place of that of a recording.
         recordings: whose transcripts belong there.
 
     Raises `UserError` if two recordings have one name, and if the folder cannot be made.
@@ -25,7 +25,7 @@ class TranscriptFolder:
 
     def __init__(self, folder: Path, suffix: str, recordings: Sequence[Path]) -> None:
         self._folder = folder
-        self._outputs = {recording: folder / (recording.name + suffix) for recording in recordings}
+        self._outputs = {recording: folder / (recording.stem + suffix) for recording in recordings}
         owners: dict[Path, Path] = {}
         for recording, output in self._outputs.items():
             if (other := owners.setdefault(output, recording)) != recording:

@@ -22,7 +22,7 @@ AUDIO = "{audio}"
 BYTES_PER_SECOND = 40
 """Longest answer to a second of speech: fast Korean has 8 syllables of 3 bytes. Our own choice."""
 MIN_NEW_TOKENS = 64
-REFUSED = {"labels", "stream", "details"}
+REFUSED = {"labels", "stream", "details", "valid_utf8"}
 """Arguments of `model.answer` that make no sense for windows."""
 OVERLAP_SHARE = 0.2
 """What two windows have in common if no silence parts them, as a share of a window. Our own choice."""
@@ -92,6 +92,8 @@ class Transcriber:
             raise UserError(f"found batch_size {self.batch_size}, expected 1 or more windows")
         if refused := sorted(REFUSED & self.search.keys()):
             raise UserError(f"found {refused[0]}, expected a search for one text: leave it out")
+        if self.search.get("n", 1) != 1 and self.search.get("choose") is None:
+            raise UserError("found n without choose, expected both: one of n answers to a window is taken")
         self._modality = self._find_modality(*places[0])
         self._pieces = [piece if isinstance(piece, str) else None for piece in pieces]
 

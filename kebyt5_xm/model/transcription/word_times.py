@@ -1,6 +1,5 @@
 """The words of answers to recordings, with the times at which they are said."""
 
-import re
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
@@ -18,8 +17,6 @@ from kebyt5_xm.model.transcription.alignment import align_words
 from kebyt5_xm.model.transcription.transcript import TimedWord
 from kebyt5_xm.model.transcription.windows import Window
 from kebyt5_xm.vocabulary import BYTE_OFFSET
-
-_WORD = re.compile(r"\S+")
 
 
 def time_words(
@@ -85,10 +82,10 @@ def _timed(
     extent: tuple[int, int, float] | None,
     window: Window,
 ) -> list[TimedWord]:
-    found = [(match[0], match.start()) for match in _WORD.finditer(answer.text)]
     starts = list(accumulate((len(character.encode()) for character in answer.text), initial=0))
     spans = [slice(start, stop) for start, stop in pairwise(starts)]
-    characters = [spans[at : at + len(word)] for word, at in found]
+    words = answer.words
+    characters = [spans[word.start : word.end] for word in words]
     if weights is None or extent is None:
         looked, share = np.ones((len(answer.raw), 1), dtype=np.float32), 1.0
     else:
@@ -96,6 +93,6 @@ def _timed(
         looked = weights[:, first : first + count]
     times = align_words(characters, looked, share, window.samples, window.sample_rate)
     return [
-        TimedWord(word, window.start_seconds + start, window.start_seconds + stop, known.confidence)
-        for (word, _), (start, stop), known in zip(found, times, answer.words, strict=True)
+        TimedWord(word.text, window.start_seconds + start, window.start_seconds + stop, word.confidence)
+        for word, (start, stop) in zip(words, times, strict=True)
     ]
