@@ -24,8 +24,9 @@ BYTES_PER_SECOND = 40
 MIN_NEW_TOKENS = 64
 REFUSED = {"labels", "stream", "details", "valid_utf8"}
 """Arguments of `model.answer` that make no sense for windows."""
-OVERLAP_SHARE = 0.2
-"""What two windows have in common if no silence parts them, as a share of a window. Our own choice."""
+OVERLAP_SHARE, MIN_OVERLAP = 0.2, 1.0
+"""What two windows have in common if no silence parts them: a share of a window, but at least so many seconds, since
+long words need that. Our own choices."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Cutting:
 
     Args:
         window_seconds: longest window: at most the longest recordings of training.
-        overlap_seconds: what two windows have in common if no silence parts them; a fifth of a window by default.
+        overlap_seconds: what two windows have in common if no silence parts them; by default a fifth of a window, or
+            1 s if that is more, but at most half of a window.
     """
 
     window_seconds: float = 30.0
