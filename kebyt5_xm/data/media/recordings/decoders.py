@@ -21,9 +21,10 @@ FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "OGG")
 BLOCK_VALUES = 1 << 16  # values decoded at a time, all channels together
 SEEKABLE = (
     *("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
-    *("IMA_ADPCM", "MS_ADPCM", "ALAC_16", "ALAC_20", "ALAC_24", "ALAC_32", "VORBIS"),
+    *("IMA_ADPCM", "MS_ADPCM", "VORBIS"),
 )
-"""libsndfile's subtypes that decode to the same bits from the middle as from the start. Opus does not."""
+"""libsndfile's subtypes that decode to the same bits from the middle as from the start, damaged files included. Opus
+does not; ALAC in CAF does unless it is damaged."""
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 """Options of FFmpeg's decoders: a wrong checksum is an error."""
 DTYPES = {
