@@ -25,8 +25,9 @@ from tqdm import tqdm
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.address import is_data_url
+from kebyt5_xm.data.media.excerpt import Excerpt
 from kebyt5_xm.data.media.interface import MediaInterface
-from kebyt5_xm.data.media.reference import read_contents
+from kebyt5_xm.data.media.reference import Readable, read_contents
 from kebyt5_xm.data.sources.template import MediaSegment
 from kebyt5_xm.durable import durable_file
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
@@ -124,12 +125,16 @@ class Evaluation:
         segments, slots = [], 0
         for segment in prompts.segments(row):
             if isinstance(segment, MediaSegment):
-                is_content = isinstance(segment.reference, bytes) or is_data_url(str(segment.reference))
+                file, times = segment.reference, {}
+                if isinstance(file, Excerpt):
+                    file, times = file.source, {"offset": file.start, "duration": file.seconds}
+                is_content = isinstance(file, bytes) or is_data_url(str(file))
                 segments.append(
                     {
                         "modality": segment.modality,
                         "media": self.data.interfaces[segment.modality].media,
-                        "reference": "" if is_content else str(segment.reference),
+                        "reference": "" if is_content else str(file),
+                        **times,
                         "source": part,
                         "row": row,
                         "slot": slots,
@@ -140,13 +145,14 @@ class Evaluation:
                 segments.append(segment)
         return segments
 
-    def medium(self, segment: dict[str, Any]) -> bytes | None:
-        """Return the bytes of a medium in a prompt, or None if it cannot be read any more."""
+    def medium(self, segment: dict[str, Any]) -> Readable | None:
+        """Return the bytes of a medium in a prompt, or its excerpt; None if it cannot be read any more."""
         try:
             prompts = self.data.validation.prompts(self.number(segment["source"]))
             assert prompts is not None
             slots = [s for s in prompts.segments(segment["row"]) if isinstance(s, MediaSegment)]
-            return read_contents(prompts.readable(slots[segment["slot"]].reference))
+            readable = prompts.readable(slots[segment["slot"]].reference)
+            return readable if isinstance(readable, Excerpt) else read_contents(readable)
         except (ValueError, IndexError, KeyError):  # a UserError is a ValueError
             return None
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.data.media.bad_sample import MediaError
 from kebyt5_xm.data.media.names import guess_media
-from kebyt5_xm.data.media.opening import Limits, as_mono, as_rgb, read_header
+from kebyt5_xm.data.media.opening import Excerpt, Limits, as_mono, as_rgb, read_header
 from kebyt5_xm.encoder import Media
 from kebyt5_xm.errors import UserError
 
@@ -24,7 +24,7 @@ def media_kind(item: Any, limits: Limits | None = None) -> Media | None:
     """Return the kind of an item, or None if it is unknown."""
     if isinstance(item, os.PathLike):
         return _file_kind(Path(item), limits)
-    if _is_recording(item):
+    if isinstance(item, Excerpt) or _is_recording(item):
         return "audio"
     if hasattr(item, "getexif") and hasattr(item, "size"):
         return "image"
@@ -56,6 +56,8 @@ def is_image_array(item: Any) -> bool:
 
 def describe(item: Any) -> str:
     """Return an item's path, or its type and shape, for error messages."""
+    if isinstance(item, Excerpt):
+        return f"{item.describe()} of {describe(item.source)}"
     if isinstance(item, os.PathLike | str):
         return f"'{os.fspath(item)}'"[:200]
     if isinstance(item, np.ndarray | torch.Tensor):

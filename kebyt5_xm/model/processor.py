@@ -17,7 +17,7 @@ from kebyt5_xm.data.batch import collate_inputs
 from kebyt5_xm.data.inputs import Example, MediaGroup, MediaItem
 from kebyt5_xm.data.media.bad_sample import BadSample, MediaError
 from kebyt5_xm.data.media.names import guess_media
-from kebyt5_xm.data.media.opening import open_media
+from kebyt5_xm.data.media.opening import Excerpt, open_media
 from kebyt5_xm.encoder import length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.hub_arguments import refuse_unknown
@@ -187,7 +187,7 @@ class CrossModalProcessor(SavedProcessor):
     def _prepare(self, medium: Medium) -> tuple[torch.Tensor, int]:
         name, item = medium.modality, medium.item
         interface = self.interfaces[name]
-        if isinstance(item, str | os.PathLike | bytes):
+        if isinstance(item, str | os.PathLike | bytes | Excerpt):
             item = open_media(item, interface.media, self.limits)
         elif media_kind(item) != interface.media and not (
             interface.media == "image" and isinstance(item, np.ndarray | torch.Tensor)

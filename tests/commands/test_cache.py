@@ -20,6 +20,9 @@ from kebyt5_xm.commands import cli
 from kebyt5_xm.commands.cache import fill
 from kebyt5_xm.data.media.bad_sample import MediaError
 from kebyt5_xm.data.media.feature_cache import CacheMiss, FeatureCache, Segment
+from kebyt5_xm.data.media.interface import cache_key
+from kebyt5_xm.data.media.opening import Excerpt, open_audio
+from kebyt5_xm.encoder import AudioHeader
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.modality import encoder_key
 from kebyt5_xm.model.runs.run import Run
@@ -129,6 +132,27 @@ def test_features_are_those_of_the_encoder_alone(folder: Path) -> None:
     assert found is not None
     assert found.shape == (1, 2, 8)
     torch.testing.assert_close(found.flatten(0, 1), expected)
+
+
+def test_excerpts_of_one_recording_have_features_of_their_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = [(0.0, 0.15), (0.15, 0.15), (0.1, None), (0.15, 0.15)]
+    rows = [{"recording": "10.wav", "at": at, "lasts": lasts, "transcript": "a"} for at, lasts in times]
+    tiny_media.write_manifest(folder / "speech.jsonl", rows)
+    contents = recipe(folder, "unused")
+    contents["data"]["sources"]["speech"]["init_args"] |= {"offset": "at", "duration": "lasts"}
+    cache(write(folder, contents))
+    assert "speech: 3 media added" in capsys.readouterr().out
+    encoder = LogMelEncoder(out_dim=12, sample_rate=tiny_media.SAMPLE_RATE, num_mels=17, frozen=True)
+    (address,) = {p.parent for p in (folder / "cache").glob("*/cache.json") if "LogMel" in p.read_text()}
+    waveform, rate = open_audio(folder / "10.wav")
+    for at, lasts in times:
+        found = FeatureCache(address).get(cache_key(Excerpt(folder / "10.wav", at, lasts)))
+        stop = len(waveform) if lasts is None else round((at + lasts) * rate)
+        size = encoder.preprocessor().size(AudioHeader(stop - round(at * rate), rate))
+        assert found is not None
+        assert len(found) == size[0]
 
 
 def test_the_address_knows_weights_settings_and_preprocessing() -> None:

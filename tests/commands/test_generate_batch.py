@@ -13,6 +13,7 @@ from tiny_model import SPECS, picture, tiny_model, write_files
 from kebyt5_xm.commands import cli
 from kebyt5_xm.commands.generate import batch as batch_module
 from kebyt5_xm.commands.generate.output import AnswerFile, model_digest
+from kebyt5_xm.data.media.opening import Excerpt, open_audio
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
 
@@ -78,6 +79,37 @@ def test_rows_of_a_table_are_answered_once_and_failures_again(folder, exported, 
     assert sorted(row["row"] for row in read()) == [0, 1, 2, 3]
     assert not any("error" in row for row in read())
     assert "4 answers in out.jsonl, 0 of them new" in capsys.readouterr().err
+
+
+def test_rows_may_take_excerpts_of_their_recordings(folder, exported, model):
+    waveform, rate = open_audio("b.wav")
+    rows = [{"sound": "b.wav", "at": 0.05, "lasts": 0.1}, {"sound": "b.wav", "at": "x"}, {"sound": "b.wav"}]
+    Path("sounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompt = ["--prompt", "{sound:speech} en:", "--max-length", "9", "--out", "out.jsonl"]
+    command = [exported, "--file", "sounds.jsonl", *prompt]
+    with pytest.raises(UserError, match=r"1 of 3 .* row 1: column 'at' is 'x', expected seconds"):
+        cli.run("generate", [*command, "--offset", "at", "--duration", "lasts"])
+    found = {row["row"]: row.get("answer") for row in read()}
+    for number, samples in ((0, waveform[400:1200]), (2, waveform)):
+        assert found[number] == model.answer([(samples, rate), " en:"], max_new_tokens=9)
+    excerpt = Excerpt(Path("b.wav"), 0.05, 0.1)
+    assert model.answer([excerpt, " en:"], max_new_tokens=9) == found[0]
+    with pytest.raises(UserError, match="of another duration and offset"):
+        cli.run("generate", command)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--file", "rows.jsonl", "--offset", "wrd"], r"`offset: wrd`.*did you mean 'word'"),
+        (["--file", "rows.jsonl", "--duration", "word"], r"\{picture:image\}, which is no recording"),
+        (["--file", "a.png", "--offset", "word"], "--offset or --duration without a table"),
+        (["--duration", "word"], "found --duration without --file"),
+    ],
+)
+def test_excerpts_that_cannot_be_meant_are_refused(folder, exported, options, words):
+    with pytest.raises(UserError, match=words):
+        cli.run("generate", [exported, "--prompt", "{picture:image}", *options])
 
 
 def test_a_kill_at_any_byte_loses_and_repeats_nothing(tmp_path, monkeypatch):

@@ -80,6 +80,18 @@ def test_every_problem_is_printed_and_written_with_its_line(
     assert problems(out) == found
 
 
+def test_excerpts_of_manifests_are_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / "excerpts.jsonl"
+    rows = [{"a": "0.wav", "s": 0, "n": 0.1}, {"a": "0.wav", "s": 2, "n": 0.1}, {"a": "0.wav", "s": "x"}]
+    tiny_media.write_manifest(path, rows)
+    prompt = (path, "--prompt", "{a:audio}", "--target", "t")
+    assert lint(*prompt) == 0
+    assert lint(*prompt, "--offset", "s", "--duration", "n") == 1
+    printed = capsys.readouterr().out
+    assert f"{path}:2: 0.wav: found a recording of 0.125 s, expected one that holds 2 to 2.1 s" in printed
+    assert f"{path}:3: column 's' is 'x', expected seconds" in printed
+
+
 @pytest.mark.slow
 def test_processes_find_what_one_finds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = [{"text": f"문장 {n}"} for n in range(1009)]

@@ -304,14 +304,6 @@ def test_a_stray_brace_is_refused(text):
         Template(text)
 
 
-def test_a_part_of_a_recording_is_not_taken_for_the_whole():
-    template = Template("{audio_filepath:audio}")
-    for whole in ({}, {"offset": 0}, {"offset": None}, {"offset": 0.0}):
-        assert template.render({"audio_filepath": "a.wav", **whole}) == [MediaSegment("audio", "a.wav")]
-    with pytest.raises(BadSample, match=r"offset 2\.5 s"):
-        template.render({"audio_filepath": "a.wav", "offset": 2.5})
-
-
 def test_unknown_names_are_refused_with_a_suggestion():
     template = Template("{image_pth:imge}")
     with pytest.raises(

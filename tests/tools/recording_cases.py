@@ -57,15 +57,20 @@ def encode_with_ffmpeg(
     layout: str = "mono",
     video: bool = False,
     streams: int = 1,
+    speech: np.ndarray | None = None,
+    bit_rate: int | None = None,
     **options: str,
 ) -> bytes:
-    """Encode with PyAV; `options` are the muxer's."""
-    samples = np.stack([make_speech(rate)] * len(av.AudioLayout(layout).channels))
+    """Encode with PyAV, `speech` or `make_speech(rate)`; `options` are the muxer's."""
+    speech = make_speech(rate) if speech is None else speech
+    samples = np.stack([speech] * len(av.AudioLayout(layout).channels))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a")
         with av.open(str(path), "w", format=format, options=options) as container:
             pictures = [container.add_stream("mpeg4", rate=25, width=32, height=16)] if video else []
             sounds = [container.add_stream(codec, rate=rate, layout=layout) for _ in range(streams)]
+            for stream in sounds if bit_rate else ():
+                stream.bit_rate = bit_rate
             container.start_encoding()
             for stream in pictures:
                 for number in range(38):

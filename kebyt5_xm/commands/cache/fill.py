@@ -12,9 +12,8 @@ from tqdm import tqdm
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.media.feature_cache import FeatureCache, Segment, media_key
-from kebyt5_xm.data.media.interface import MediaInterface
+from kebyt5_xm.data.media.interface import MediaInterface, cache_key
 from kebyt5_xm.data.media.opening import open_media, read_header
-from kebyt5_xm.data.media.reference import read_contents
 from kebyt5_xm.data.sources.prompts import MediaReference
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
@@ -100,8 +99,7 @@ def _fill_one(
             for medium in bar:
                 try:
                     readable = medium.readable()
-                    raw = read_contents(readable)
-                    key = media_key(raw)
+                    key = cache_key(readable, medium.limits)
                     if key in done or (there is not None and key in there):
                         continue
                     item = open_media(readable, interface.media, medium.limits)

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kebyt5_xm.commands.excerpts import add_excerpt_arguments
 from kebyt5_xm.commands.generate.options import add_search_arguments, check_options
 from kebyt5_xm.commands.prompt import Piece, fill_prompt, parse_prompt
 from kebyt5_xm.errors import UserError, did_you_mean
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-outside", action="store_true", help="with a table: its media may lie outside its folder"
     )
+    add_excerpt_arguments(parser, "with a table: ")
     add_search_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, with the probability of each word")
     parser.add_argument("--stream", action="store_true", help="print the answer while it is written")
@@ -98,8 +100,10 @@ def run(args: argparse.Namespace) -> None:
     inputs = None
     if args.file:
         from kebyt5_xm.commands.generate.inputs import open_inputs
+        from kebyt5_xm.data.sources.excerpt_columns import ExcerptColumns
 
-        inputs = open_inputs(args.file, args.prompt, args.allow_outside)
+        excerpts = ExcerptColumns.of(args.offset, args.duration)
+        inputs = open_inputs(args.file, args.prompt, args.allow_outside, excerpts)
 
     from kebyt5_xm.commands.generate.answers import print_answer
     from kebyt5_xm.commands.generate.batch import answer_all

@@ -54,7 +54,8 @@ def answer_all(
     An input that cannot be used gets a line with its `error`; a later call tries it again. Raises `UserError` at the
     end if there was one, and at once if the prompt does not fit the model or the output is of other settings.
     """
-    inputs.check(to_modality)
+    interfaces = model.processor.interfaces
+    inputs.check(to_modality, lambda name: interfaces[to_modality(name)].media == "audio")
     with _open_output(digest, inputs, args) as output:
         waiting = [number for number, key in enumerate(inputs.keys) if key not in output.done]
         failed: list[Row] = []

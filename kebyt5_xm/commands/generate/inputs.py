@@ -4,13 +4,16 @@ import glob
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kebyt5_xm.commands.prompt import fill_prompt, parse_prompt, unescape
-from kebyt5_xm.data.media.reference import FileSpan, RemoteUrl, read_contents, resolve
+from kebyt5_xm.data.media.excerpt import Excerpt
+from kebyt5_xm.data.media.reference import RemoteUrl, read_contents, resolve
+from kebyt5_xm.data.sources.excerpt_columns import ExcerptColumns, IsRecording, check_whole
 from kebyt5_xm.data.sources.manifest import COLUMNAR, open_rows
-from kebyt5_xm.data.sources.template import MediaSegment, Template
+from kebyt5_xm.data.sources.template import MediaSegment, Reference, Template
 from kebyt5_xm.data.tables.joined_rows import expand_pattern
 from kebyt5_xm.data.text.corpus import COMPRESSIONS, FORMATS
 from kebyt5_xm.errors import UserError
@@ -30,8 +33,8 @@ class BatchInputs(ABC):
     """What the answers depend on, besides the model and the search."""
 
     @abstractmethod
-    def check(self, to_modality: ToModality) -> None:
-        """Raise `UserError` if the prompt does not fit the model."""
+    def check(self, to_modality: ToModality, is_recording: IsRecording) -> None:
+        """Raise `UserError` if the prompt does not fit the model; called before `segments`."""
 
     @abstractmethod
     def segments(self, number: int, to_modality: ToModality) -> list[Any]:
@@ -39,32 +42,49 @@ class BatchInputs(ABC):
 
 
 class TableInputs(BatchInputs):
-    """The rows of a table; the prompt names their columns, as in a recipe."""
+    """The rows of a table; the prompt names their columns, as in a recipe, and so do `excerpts`."""
 
     key = "row"
 
-    def __init__(self, path: str, prompt: str, allow_outside: bool) -> None:
+    def __init__(
+        self, path: str, prompt: str, allow_outside: bool, excerpts: ExcerptColumns | None = None
+    ) -> None:
         self._rows = open_rows(path)
         self._prompt = Template(unescape(prompt))
         self._prompt.check(self._rows.columns, self._prompt.modalities)
         self._allow_outside = allow_outside
+        self._excerpts = excerpts
+        if excerpts is not None:
+            excerpts.check(self._rows.columns, self._prompt)
         self.keys = range(len(self._rows))
-        self.settings = {"table": self._rows.fingerprint, "prompt": prompt}
+        times = excerpts.named() if excerpts else {}
+        self.settings = {"table": self._rows.fingerprint, "prompt": prompt, **times}
 
-    def check(self, to_modality: ToModality) -> None:
+    def check(self, to_modality: ToModality, is_recording: IsRecording) -> None:
         for name in self._prompt.modalities:
             to_modality(name)
+        if self._excerpts is not None:
+            self._excerpts.check_recordings(self._prompt, is_recording)
+        self._is_recording = is_recording
 
     def segments(self, number: int, to_modality: ToModality) -> list[Any]:
         found: list[Any] = []
-        for segment in self._prompt.render(self._rows.row(number)):
+        row = self._rows.row(number)
+        segments = self._prompt.render(row)
+        check_whole(self._prompt, row, self._excerpts)
+        if self._excerpts is not None:
+            segments = self._excerpts.cut(self._prompt, segments, row, self._is_recording)
+        for segment in segments:
             if isinstance(segment, MediaSegment):
                 found.append((to_modality(segment.modality), self._item(segment.reference)))
             else:
                 found.append(segment)
         return found
 
-    def _item(self, reference: str | bytes | FileSpan) -> Any:
+    def _item(self, reference: Reference) -> Any:
+        if isinstance(reference, Excerpt):
+            source = self._item(reference.source)  # pyright: ignore[reportArgumentType]
+            return replace(reference, source=source)
         if isinstance(reference, str):
             found = resolve(self._rows.root, reference, allow_outside=self._allow_outside)
             assert not isinstance(found, RemoteUrl)
@@ -89,7 +109,7 @@ class FileInputs(BatchInputs):
         self.keys = list(dict.fromkeys(paths))
         self.settings = {"prompt": prompt}
 
-    def check(self, to_modality: ToModality) -> None:
+    def check(self, to_modality: ToModality, is_recording: IsRecording) -> None:
         if self._name is not None:
             to_modality(self._name)
 
@@ -100,17 +120,26 @@ class FileInputs(BatchInputs):
         return fill_prompt(self._pieces, [(self._name, path)], to_modality)
 
 
-def open_inputs(files: Sequence[str], prompt: str, allow_outside: bool) -> BatchInputs:
-    """Return the inputs of --file. Raises `UserError` if there are none, or if the prompt does not fit them."""
+def open_inputs(
+    files: Sequence[str], prompt: str, allow_outside: bool, excerpts: ExcerptColumns | None = None
+) -> BatchInputs:
+    """Return the inputs of --file; `excerpts` are the columns of --offset and --duration.
+
+    Raises `UserError` if there are none, or if the prompt does not fit them.
+    """
     if len(files) == 1 and (_is_table(files[0]) or files[0].startswith("hf:")):
         if not prompt:
             raise UserError(
                 "found a table without --prompt, expected a prompt that names its columns: '{question}'"
             )
-        return TableInputs(files[0], prompt, allow_outside)
+        return TableInputs(files[0], prompt, allow_outside, excerpts)
     if allow_outside:
         raise UserError(
             "found --allow-outside without a table, expected --file ROWS.jsonl: files are read anywhere"
+        )
+    if excerpts is not None:
+        raise UserError(
+            "found --offset or --duration without a table, expected --file ROWS.jsonl: they name its columns"
         )
     paths = [path for given in files for path in expand_files(given)]
     for path in paths:

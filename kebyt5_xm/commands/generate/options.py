@@ -59,7 +59,13 @@ def check_options(args: argparse.Namespace, given: list[tuple[str, str]]) -> Non
     if args.seed is not None and not samples:
         raise UserError("found --seed without --temperature, expected both: nothing is drawn otherwise")
     if not args.file:
-        for option, is_given in (("--out", args.out is not None), ("--allow-outside", args.allow_outside)):
+        needs_file = {
+            "--out": args.out is not None,
+            "--allow-outside": args.allow_outside,
+            "--offset": args.offset is not None,
+            "--duration": args.duration is not None,
+        }
+        for option, is_given in needs_file.items():
             if is_given:
                 raise UserError(f"found {option} without --file, expected both; one answer is printed")
     if args.dtype == "int8" and args.device != "cpu":

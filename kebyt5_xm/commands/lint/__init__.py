@@ -8,6 +8,7 @@ nothing to read.
 
 import argparse
 
+from kebyt5_xm.commands.excerpts import add_excerpt_arguments
 from kebyt5_xm.training.recipes import add_config_argument
 
 DEFAULT_SHOWN = 100
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target", default="", metavar="TEXT", help="target of the manifests at PATH: '{caption}'"
     )
+    add_excerpt_arguments(parser, "of the manifests at PATH: ")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (one for each core)")
     parser.add_argument(
         "--show",
@@ -43,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from kebyt5_xm.commands.lint.report import report
     from kebyt5_xm.commands.lint.subjects import of_paths, of_recipes
 
-    subjects = [*of_paths(args.paths, args.prompt, args.target), *of_recipes(args.config, args.trust)]
+    tables = of_paths(args.paths, args.prompt, args.target, args.offset, args.duration)
+    subjects = [*tables, *of_recipes(args.config, args.trust)]
     if report(subjects, args.workers, args.show, args.out):
         raise SystemExit(1)

@@ -15,13 +15,27 @@ from kebyt5_xm.errors import UserError
 KINDS: tuple[Media, ...] = get_args(Media)
 
 
-def of_paths(paths: Sequence[str], prompt: str, target: str) -> Iterator[Inspection]:
-    """Yield the manifests and stores at `paths`. Raises `UserError`."""
+def of_paths(
+    paths: Sequence[str],
+    prompt: str,
+    target: str,
+    offset: str | None = None,
+    duration: str | None = None,
+) -> Iterator[Inspection]:
+    """Yield the manifests and stores at `paths`; the other arguments are a manifest's. Raises `UserError`."""
     for path in paths:
         if Path(path).is_dir():
             yield inspect_store(Store(path))
             continue
-        source = Manifest(path, prompt, target, max_source_length=1 << 40, max_target_length=1 << 40)
+        source = Manifest(
+            path,
+            prompt,
+            target,
+            offset=offset,
+            duration=duration,
+            max_source_length=1 << 40,
+            max_target_length=1 << 40,
+        )
         unknown = [name for name in source.modalities if name not in KINDS]
         if unknown:
             raise UserError(

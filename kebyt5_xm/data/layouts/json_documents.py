@@ -29,14 +29,22 @@ class JsonDocuments(Layout):
     def read(self, path: Path) -> Iterator[Row]:
         for place, entry in iterate_objects(load_json(path), str(path), self.key):
             try:
-                row = dict(_flatten(entry))
+                row = flatten(entry)
             except RecursionError:
                 raise UserError(
                     f"{place} is nested too deeply, expected a row of a table; remove it"
                 ) from None
-            # A key that contains dots itself wins over a nested path of the same name.
-            row.update((name, value) for name, value in entry.items() if name in row)
             yield row
+
+
+def flatten(entry: dict[str, Any]) -> Row:
+    """Return an object as a row: nested objects under dotted names, without arrays of objects or of arrays.
+
+    A key that contains dots itself wins over a nested path of the same name.
+    """
+    row = dict(_flatten(entry))
+    row.update((name, value) for name, value in entry.items() if name in row)
+    return row
 
 
 def _flatten(entry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -41,6 +41,10 @@ class Layout(ABC):
     root = "."
     """The folder that media paths are relative to, given relative to the folder of the data set's path."""
 
+    offset: str | None = None
+    duration: str | None = None
+    """The columns of the start and the length, in seconds, of the excerpt that a row takes of its recording."""
+
     @abstractmethod
     def read(self, path: Path) -> Iterator[Row]:
         """Yield the rows of `path`: texts, numbers, lists of these, and media as paths relative to `root`.

@@ -68,10 +68,15 @@ def open_range(stream: BinaryIO, start: int, end: int, head: bytes = b"") -> Bin
 
 def open_ranges(stream: BinaryIO, parts: list[ByteRange], head: bytes = b"") -> BinaryIO:
     """Return `head` and the byte ranges `parts` of `stream`, joined, as a seekable file."""
+    return cast(BinaryIO, io.BufferedReader(_RangeFile(stream, join_adjacent(parts), head), 1 << 16))
+
+
+def join_adjacent(parts: list[ByteRange]) -> list[ByteRange]:
+    """Return the same bytes in as few ranges as possible: a range that begins where the one before ends joins it."""
     joined: list[ByteRange] = []
     for start, end in parts:
         if joined and joined[-1][1] == start:
             joined[-1] = (joined[-1][0], end)
         else:
             joined.append((start, end))
-    return cast(BinaryIO, io.BufferedReader(_RangeFile(stream, joined, head), 1 << 16))
+    return joined

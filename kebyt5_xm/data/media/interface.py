@@ -10,8 +10,9 @@ from torch import nn
 
 from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.adapters.slot_grid import SlotGrid
+from kebyt5_xm.data.media.excerpt import Excerpt
 from kebyt5_xm.data.media.feature_cache import CacheMiss, FeatureCache, media_key
-from kebyt5_xm.data.media.opening import open_media
+from kebyt5_xm.data.media.opening import open_audio, open_media
 from kebyt5_xm.data.media.reference import Limits, Readable, display_name, read_contents
 from kebyt5_xm.encoder import Header, Media, Preprocessor, header_of
 
@@ -35,8 +36,7 @@ class MediaInterface:
         """
         if self.cache is None:
             return self.prepare(open_media(readable, self.media, limits))
-        raw = read_contents(readable)
-        features = self.cache.get(media_key(raw))
+        features = self.cache.get(cache_key(readable, limits))
         if features is None:
             self.prepare(open_media(readable, self.media, limits))  # so that a bad file raises its own error
             raise CacheMiss(
@@ -87,3 +87,14 @@ class MediaInterface:
         """
         slots = self.num_slots(header_of(item))
         return self.preprocessor.prepare(item), slots
+
+
+def cache_key(readable: Readable, limits: Limits | None = None) -> bytes:
+    """Return the key of a medium in a feature cache: a hash of its file, of an excerpt a hash of its samples.
+
+    So a long file is not read whole for each of its excerpts. Raises `MediaError` if it cannot be read.
+    """
+    if isinstance(readable, Excerpt):
+        waveform, sample_rate = open_audio(readable, limits)
+        return media_key(f"{sample_rate} Hz ".encode() + waveform.astype("<f4").tobytes())
+    return media_key(read_contents(readable))

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kebyt5_xm.data.media.array import open_array, read_array_header
 from kebyt5_xm.data.media.bad_sample import MediaError
+from kebyt5_xm.data.media.excerpt import Excerpt
 from kebyt5_xm.data.media.images.image import as_rgb, open_image, read_image_header
 from kebyt5_xm.data.media.recordings.audio import open_audio, read_audio_header
 from kebyt5_xm.data.media.recordings.waveform import as_mono
-from kebyt5_xm.data.media.reference import Limits, Readable, RemoteUrl, resolve
+from kebyt5_xm.data.media.reference import Limits, Readable, RemoteUrl, display_name, resolve
 
 if TYPE_CHECKING:
     from kebyt5_xm.encoder import ArrayHeader, AudioHeader, ImageHeader
 
 __all__ = [
+    "Excerpt",
     "Limits",
     "Media",
     "MediaError",
@@ -52,6 +54,7 @@ def open_media(source: Readable, media: Media, limits: Limits | None = None) -> 
 
     Raises `MediaError` if the file cannot be read, and `UserError` if its library is not installed.
     """
+    _check_excerpt(source, media)
     return _OPENERS[media](source, limits)
 
 
@@ -62,4 +65,13 @@ def read_header(
 
     Raises the errors of `open_media` that the header reveals.
     """
+    _check_excerpt(source, media)
     return _HEADER_READERS[media](source, limits)
+
+
+def _check_excerpt(source: Readable, media: Media) -> None:
+    if isinstance(source, Excerpt) and media != "audio":
+        raise MediaError(
+            display_name(source),
+            f"found a start and a length for media of the kind {media}, expected recordings",
+        )

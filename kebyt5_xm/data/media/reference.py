@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 from kebyt5_xm.data.media.address import RemoteUrl, check_url, decode_data_url, is_data_url, open_remote
 from kebyt5_xm.data.media.bad_sample import MediaError, MediaRefusal
 from kebyt5_xm.data.media.byte_ranges import open_range
+from kebyt5_xm.data.media.excerpt import Excerpt
 from kebyt5_xm.data.media.names import describe_missing, find_stored_path
 from kebyt5_xm.errors import UserError
 
@@ -42,8 +43,8 @@ class FileSpan:
     name: str
 
 
-Readable = str | os.PathLike[str] | RemoteUrl | FileSpan | bytes | BinaryIO
-"""A local path, a checked URL, a file inside another file, a file's bytes, or an open binary file.
+Readable = str | os.PathLike[str] | RemoteUrl | FileSpan | bytes | BinaryIO | Excerpt
+"""A local path, a checked URL, a file inside another file, a file's bytes, an open binary file, or an excerpt of one.
 
 An open file is read from its start and not closed.
 """
@@ -54,7 +55,8 @@ class Limits:
     """Size limits, checked from the header before anything is decoded. The defaults are our own choice.
 
     `max_pixels`: pixels of an image; the default is 192 MB as RGB. Pillow itself refuses more than 178,956,970.
-    `max_seconds`: length of a recording; the default is 115 MB at 48 kHz. Raise it for encoders that take more.
+    `max_seconds`: length of a recording, or of the excerpt that a row takes of it; the default is 115 MB at 48 kHz.
+    Raise it for encoders that take more.
     `max_values`: values of an array; the default is 256 MB as float32.
     """
 
@@ -94,10 +96,12 @@ def resolve(
 
 @contextmanager
 def open_readable(source: Readable) -> Iterator[BinaryIO]:
-    """Open `source`. Any error inside the block becomes a `MediaError` with the file's name.
+    """Open `source`, of an excerpt the whole file. Errors in the block become a `MediaError` with the file's name.
 
     Only a `UserError` passes unchanged (a missing library is not the file's fault).
     """
+    if isinstance(source, Excerpt):
+        source = source.source
     with wrap_errors(display_name(source)):
         if isinstance(source, io.IOBase) or hasattr(source, "read"):
             stream = cast(BinaryIO, source)
@@ -118,7 +122,7 @@ def open_readable(source: Readable) -> Iterator[BinaryIO]:
 
 
 def read_contents(source: Readable) -> bytes:
-    """Return the bytes of `source`; raise `MediaError` if it cannot be read."""
+    """Return the bytes of `source`, of an excerpt the whole file's; raise `MediaError` if it cannot be read."""
     with open_readable(source) as stream:
         return stream.read()
 
@@ -168,6 +172,8 @@ def _open_regular(path: str | os.PathLike[str]) -> int:
 
 def display_name(source: Readable) -> str:
     """Return the name of `source` for messages; never its bytes."""
+    if isinstance(source, Excerpt):
+        source = source.source
     if isinstance(source, RemoteUrl):
         return source.url
     if isinstance(source, FileSpan):

@@ -17,6 +17,7 @@ from kebyt5_xm.data.media.names import expand_home
 from kebyt5_xm.data.media.reference import Limits
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.sources.checks import check_texts
+from kebyt5_xm.data.sources.excerpt_columns import ExcerptColumns
 from kebyt5_xm.data.sources.lengths import (
     LengthTable,
     find_table,
@@ -48,6 +49,10 @@ class Manifest(Source):
         prompt: the input, with `{column}` for text, `{column:modality}` for the slots of an image or a recording,
             and `{column:.1f}` for a number with one decimal; `{{` is a brace. Nothing else is special.
         target: the text to generate, with `{column}` as in the prompt.
+        offset: the column of the second at which the row begins in its recording. Without it, or where it is null,
+            rows begin with their recordings.
+        duration: the column of the row's seconds of its recording. Without it, or where it is null, rows end with
+            their recordings. Some layouts set both.
         labels: the closed list of targets; or a mapping from the published label to the word to generate. Answers
             are then always one of them.
         references: a column of the right answer, or of a list of right answers; the target by default.
@@ -73,6 +78,8 @@ class Manifest(Source):
         prompt: str,
         target: str,
         format: Layout | None = None,
+        offset: str | None = None,
+        duration: str | None = None,
         labels: list[str] | dict[str, str] | None = None,
         references: str | None = None,
         metrics: list[Metric] | None = None,
@@ -105,6 +112,7 @@ class Manifest(Source):
             max_source_length,
             max_target_length,
             limits or Limits(),
+            ExcerptColumns.of(offset, duration, format),
             allow_remote,
             allow_outside,
         )
@@ -114,6 +122,7 @@ class Manifest(Source):
             replace(
                 self.training,
                 rows=open_rows(expand_home(validation), validation_format or format),
+                excerpts=ExcerptColumns.of(offset, duration, validation_format or format),
                 references_column=references,
             )
             if validation
@@ -122,6 +131,8 @@ class Manifest(Source):
         for prompts in self._tables():
             prompts.prompt.check(prompts.rows.columns, prompts.prompt.modalities)
             prompts.target.check(prompts.rows.columns, ())
+            if prompts.excerpts is not None:
+                prompts.excerpts.check(prompts.rows.columns, prompts.prompt)
         self._check_answers()
 
     def _check_answers(self) -> None:
@@ -150,6 +161,8 @@ class Manifest(Source):
         for template in (prompt, target):
             check_texts(template, rows, interfaces, self.modalities)
         for prompts in self._tables():
+            if prompts.excerpts is not None:
+                prompts.excerpts.check_recordings(prompt, lambda name: interfaces[name].media == "audio")
             prompts.interfaces = {name: interfaces[name] for name in self.modalities}
         self._opened.clear()  # the interfaces decide lengths
 
@@ -230,6 +243,7 @@ class Manifest(Source):
             **self.settings_without_table(),
             "limits": repr(prompts.limits),
             "allow": [prompts.allow_remote, prompts.allow_outside],
+            **(prompts.excerpts.named() if prompts.excerpts else {}),
         }
         return table_key({"manifest": prompts.rows.fingerprint, **settings})
 
@@ -251,6 +265,7 @@ class Manifest(Source):
             "prompt": prompts.prompt.text,
             "target": prompts.target.text,
             **({"labels": prompts.words.given} if prompts.words else {}),
+            **(prompts.excerpts.named() if prompts.excerpts else {}),
             "max_source_length": prompts.max_source_length,
             "max_target_length": prompts.max_target_length,
             **{

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.data.inputs import END, Example, MediaItem
 from kebyt5_xm.data.media.bad_sample import BadSample, MediaError, Skip
+from kebyt5_xm.data.media.excerpt import Excerpt
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.data.media.opening import open_media, read_header
 from kebyt5_xm.data.media.reference import FileSpan, Limits, Readable, display_name, resolve
-from kebyt5_xm.data.sources.template import Change, MediaSegment, Segment, Template, as_bytes
+from kebyt5_xm.data.sources.excerpt_columns import ExcerptColumns, check_whole
+from kebyt5_xm.data.sources.template import Change, MediaSegment, Reference, Segment, Template, as_bytes
 from kebyt5_xm.data.sources.words import Words
 from kebyt5_xm.data.tables.rows import Rows
 from kebyt5_xm.errors import UserError
@@ -26,17 +28,20 @@ MediumChange = Callable[[int, str, Any], Any]
 
 @dataclass(frozen=True)
 class MediaReference:
-    """A row's reference to one medium: a path or URL, the bytes of a file, or a byte range of an archive."""
+    """A row's reference to one medium."""
 
     prompts: "PromptTable"
-    reference: str | bytes | FileSpan
+    reference: Reference
 
     @property
     def identity(self) -> bytes:
         """A key that is equal for references to the same medium."""
-        if isinstance(self.reference, bytes):
-            return self.reference
-        return f"{self.prompts.rows.root} {self.reference!r}".encode()
+        file, times = self.reference, b""
+        if isinstance(file, Excerpt):
+            file, times = file.source, f" {file.start!r} {file.seconds!r}".encode()
+        if isinstance(file, bytes):
+            return file + times
+        return f"{self.prompts.rows.root} {file!r}".encode() + times
 
     @property
     def limits(self) -> Limits:
@@ -59,6 +64,7 @@ class PromptTable:
         references_column: the column of the texts that are right where answers are judged; None for the target.
         max_source_length, max_target_length: in bytes, slots not counted.
         limits: the largest media that are opened.
+        excerpts: the columns of the times that rows take of their recordings; None for whole recordings.
         allow_remote, allow_outside: see `kebyt5_xm.data.Manifest`.
         interfaces: modality -> how its media are prepared; those of the prompt's modalities.
     """
@@ -71,6 +77,7 @@ class PromptTable:
     max_source_length: int = 1024
     max_target_length: int = 1024
     limits: Limits = field(default_factory=Limits)
+    excerpts: ExcerptColumns | None = None
     allow_remote: bool = False
     allow_outside: bool = False
     interfaces: Mapping[str, MediaInterface] = field(default_factory=dict)
@@ -86,11 +93,19 @@ class PromptTable:
 
     def segments(self, row: int, change: Change | None = None) -> list[Segment]:
         """Return the prompt of a row: texts and slots in order, texts of columns changed. Raises `BadSample`."""
-        return self._rendered(self.prompt, row, change)
+        values = self.rows.row(row)
+        segments = self._rendered(self.prompt, row, values, change)
+        try:
+            check_whole(self.prompt, values, self.excerpts)
+            if self.excerpts is None:
+                return segments
+            return self.excerpts.cut(self.prompt, segments, values, self._is_recording)
+        except BadSample as error:
+            raise self.rows.error(row, error.cause) from error
 
     def target_text(self, row: int) -> str:
         """Return the target of a row. Raises `BadSample`, also for a text that is not one of the labels."""
-        text = "".join(str(segment) for segment in self._rendered(self.target, row))
+        text = "".join(str(segment) for segment in self._rendered(self.target, row, self.rows.row(row)))
         return text if self.words is None else self._word(text, row)
 
     def references(self, row: int) -> tuple[str, ...]:
@@ -104,8 +119,11 @@ class PromptTable:
             raise self.rows.error(row, f"column '{self.references_column}' has no reference")
         return tuple(self._word(text, row) for text in found) if self.words else found
 
-    def readable(self, reference: str | bytes | FileSpan) -> Readable:
+    def readable(self, reference: Reference) -> Readable:
         """Return what may be opened for a reference in a row; raise `MediaError` for what may not."""
+        if isinstance(reference, Excerpt):
+            source = self.readable(reference.source)  # pyright: ignore[reportArgumentType]
+            return replace(reference, source=source)
         if isinstance(reference, bytes | FileSpan):
             return reference
         return resolve(self.rows.root, reference, self.allow_remote, self.allow_outside)
@@ -190,12 +208,17 @@ class PromptTable:
 
     # -- private -----------------------------------------------------------------------------------
 
-    def _rendered(self, template: Template, row: int, change: Change | None = None) -> list[Segment]:
-        values = self.rows.row(row)
+    def _rendered(
+        self, template: Template, row: int, values: Mapping[str, Any], change: Change | None = None
+    ) -> list[Segment]:
         try:
             return template.render(values, change)
         except BadSample as error:
             raise self.rows.error(row, error.cause) from error
+
+    def _is_recording(self, modality: str) -> bool:
+        interface = self.interfaces.get(modality)
+        return interface is None or interface.media == "audio"  # before `connect` kinds are unknown
 
     def _word(self, text: str, row: int) -> str:
         assert self.words is not None

@@ -15,17 +15,21 @@ from decimal import Decimal
 from typing import Any
 
 from kebyt5_xm.data.media.bad_sample import BadSample
+from kebyt5_xm.data.media.excerpt import Excerpt
 from kebyt5_xm.data.media.recordings.waveform import encode_wav, is_waveform
 from kebyt5_xm.data.media.reference import FileSpan
 from kebyt5_xm.errors import UserError, did_you_mean
 
+Reference = str | bytes | FileSpan | Excerpt
+"""A medium in a row: a path or URL as the row has it, a file's bytes, a stretch of an archive, or an `Excerpt`."""
+
 
 @dataclass(frozen=True)
 class MediaSegment:
-    """One input of `modality`: a path or URL as the row has it, a file's bytes, or a stretch of an archive."""
+    """One input of `modality`."""
 
     modality: str
-    reference: str | bytes | FileSpan
+    reference: Reference
 
 
 Segment = str | bytes | MediaSegment
@@ -106,7 +110,6 @@ class Template:
                 added = [text if change is None else change(part.column, text)]
             else:
                 value = _value(part.column, row)
-                _check_offset(part.column, row)
                 items = value if isinstance(value, list | tuple) else [value]
                 if not items:
                     raise BadSample(f"column '{part.column}' is an empty list, expected at least one file")
@@ -158,15 +161,6 @@ def _value(column: str, row: Mapping[str, Any]) -> Any:
     if row[column] is None:
         raise BadSample(f"column '{column}' is null")
     return row[column]
-
-
-def _check_offset(column: str, row: Mapping[str, Any]) -> None:
-    """Raise `BadSample` if a row of a NeMo manifest covers only a part of its recording."""
-    if column == "audio_filepath" and row.get("offset") not in (None, "", 0, "0", "0.0"):
-        raise BadSample(
-            f"the row is a part of its recording, from the offset {str(row['offset'])[:20]} s on, expected a whole "
-            "recording; cut it: ffmpeg -ss OFFSET -t DURATION -i IN OUT.flac"
-        )
 
 
 def _text(column: str, value: Any) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from kebyt5_xm.data.media.bad_sample import MediaError
+from kebyt5_xm.data.media.excerpt import Excerpt
 from kebyt5_xm.data.media.opening import open_media
 from kebyt5_xm.data.media.reference import Readable, resolve
 from kebyt5_xm.errors import UserError
@@ -19,8 +20,9 @@ from kebyt5_xm.model.runs.run import Run
 Opener = Callable[[dict[str, Any]], Readable | None]
 """Returns a path, a file's bytes or the like for a medium of a prompt; None if it cannot be found.
 
-The argument is the medium as in predictions.jsonl (`modality`, `media`, `reference`), with `source`, `row`, `path`
-and `line` of its example. May raise `MediaError`, whose cause is then shown.
+The argument is the medium as in predictions.jsonl (`modality`, `media`, `reference`; of an excerpt also `offset` and
+`duration` in seconds), with `source`, `row`, `path` and `line` of its example. May raise `MediaError`, whose cause
+is then shown.
 """
 
 MAX_BYTES = 24_000_000
@@ -39,12 +41,13 @@ def manifest_opener(run: Run) -> Opener:
 
     def find(medium: dict[str, Any]) -> Readable | None:
         settings = (sources.get(medium["source"]) or {}).get("init_args") or {}
-        return resolve(
+        found = resolve(
             Path(medium["path"]).parent,
             str(medium["reference"]),
             bool(settings.get("allow_remote")),
             bool(settings.get("allow_outside")),
         )
+        return Excerpt(found, medium["offset"], medium.get("duration")) if "offset" in medium else found
 
     return find
 
@@ -73,7 +76,7 @@ class MediaRenderer:
 
     def render(self, medium: dict[str, Any]) -> ShownMedium:
         """Return a medium for the page, or why it cannot be shown."""
-        reference = _short(str(medium.get("reference", "")))
+        reference = _short(str(medium.get("reference", ""))) + _times(medium)
         if self.find is None:
             return ShownMedium(reference, problem=bilingual("media not opened"))
         if self.num_bytes >= MAX_BYTES:
@@ -149,3 +152,11 @@ _SHOW: dict[str, Callable[[Any], ShownMedium]] = {
 
 def _short(reference: str, length: int = 80) -> str:
     return reference if len(reference) <= length else f"…{reference[-length + 1 :]}"
+
+
+def _times(medium: dict[str, Any]) -> str:
+    """Return the times of an excerpt, to stand behind its file; nothing for a whole medium."""
+    if "offset" not in medium:
+        return ""
+    start, seconds = medium["offset"], medium.get("duration")
+    return f" @ {start:.10g} s" + ("" if seconds is None else f" + {seconds:.10g} s")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.opening import Limits
+from kebyt5_xm.data.media.opening import Excerpt, Limits
 from kebyt5_xm.data.media.recordings.audio import read_audio_header, stream_audio
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.kinds import convert_item, describe, media_kind
@@ -32,12 +32,12 @@ class Recording:
 
 
 def open_recording(item: Any) -> Recording:
-    """Open a recording: a path, a file's bytes, or (waveform, sample rate).
+    """Open a recording: a path, a file's bytes, an excerpt of one, or (waveform, sample rate).
 
     Raises `MediaError` for one that cannot be read, also later while its blocks are read, and `UserError` for
     anything else.
     """
-    if isinstance(item, str | os.PathLike | bytes):
+    if isinstance(item, str | os.PathLike | bytes | Excerpt):
         header = read_audio_header(item, ANY_LENGTH)
         return Recording(stream_audio(item, ANY_LENGTH), header.sample_rate, header.num_samples)
     if media_kind(item) == "audio":

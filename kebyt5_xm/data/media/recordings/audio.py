@@ -6,13 +6,17 @@
 - Several channels are averaged. The sample rate is kept: the encoder's preprocessor resamples.
 - The length is known, and its limit checked, before anything is decoded. If decoding gives another number of samples,
   the recording is refused with both numbers. Nothing is ever cut.
+- An `Excerpt` equals that stretch of the whole recording to the bit. Decoding begins as late, and ends as early, as
+  the codec allows, and memory holds the excerpt alone. A local file is parsed for its first excerpt only.
 - A truncated or damaged file is refused if its format reveals the damage.
 - Zero samples, NaN and infinite samples, and rates outside 8 to 192 kHz are refused. Silence is a recording.
 """
 
 import io
+import math
 import os
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -20,6 +24,7 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.data.media.bad_sample import LimitRefusal
 from kebyt5_xm.data.media.byte_ranges import open_range
+from kebyt5_xm.data.media.excerpt import Excerpt
 from kebyt5_xm.data.media.recordings.boxes import EBML, MOVIE_BOXES, check_matroska, check_movie
 from kebyt5_xm.data.media.recordings.chunks import Samples, find_samples
 from kebyt5_xm.data.media.recordings.containers import open_container, open_flac
@@ -71,18 +76,19 @@ UNSUPPORTED = {
     b"\0\0\x01\xba": "MPEG video",
 }
 """First bytes of known formats that are not supported."""
+FILES_REMEMBERED = 64
+"""Local files whose sounds a process remembers, the last used. A 3-hour MP3 takes 3 MB. Our own choice."""
 
 
 def open_audio(source: Readable, limits: Limits | None = None) -> tuple[NDArray[np.float32], int]:
     """Return (mono float32 [samples], sample rate in Hz); raise `MediaError` if the file cannot be read."""
     with open_readable(source) as stream:
-        sounds = _find_sounds(source, stream, limits or Limits())
-        waveform = np.empty(sum(sound.num_samples for sound in sounds), dtype=np.float32)
-        start = 0
-        for sound in sounds:
-            for block in _checked_blocks(sound):
-                waveform[start : start + len(block)] = block
-                start += len(block)
+        sounds, begin, stop = _find_stretch(source, stream, limits or Limits())
+        waveform = np.empty(stop - begin, dtype=np.float32)
+        found = 0
+        for block in _checked_blocks(sounds, begin, stop, stream):
+            waveform[found : found + len(block)] = block
+            found += len(block)
         return waveform, sounds[0].sample_rate
 
 
@@ -92,8 +98,7 @@ def stream_audio(source: Readable, limits: Limits | None = None) -> Iterator[NDA
     Raises the `MediaError` of `open_audio`; for damage when it is reached.
     """
     with open_readable(source) as stream:
-        for sound in _find_sounds(source, stream, limits or Limits()):
-            yield from _checked_blocks(sound)
+        yield from _checked_blocks(*_find_stretch(source, stream, limits or Limits()), stream)
 
 
 def read_audio_header(source: Readable, limits: Limits | None = None) -> "AudioHeader":
@@ -101,15 +106,32 @@ def read_audio_header(source: Readable, limits: Limits | None = None) -> "AudioH
     from kebyt5_xm.encoder import AudioHeader
 
     with open_readable(source) as stream:
-        sounds = _find_sounds(source, stream, limits or Limits())
-        return AudioHeader(sum(sound.num_samples for sound in sounds), sounds[0].sample_rate)
+        sounds, begin, stop = _find_stretch(source, stream, limits or Limits())
+        return AudioHeader(stop - begin, sounds[0].sample_rate)
 
 
-def _checked_blocks(sound: Sound) -> Iterator[NDArray[np.float32]]:
-    """Yield the blocks of `sound`, without padding; raise `MediaRefusal` unless they have the announced length."""
-    expected, found = sound.num_samples + sound.padding, 0
-    for block in sound.blocks():
-        used = block[: max(0, sound.num_samples - found)]
+def _checked_blocks(
+    sounds: list[Sound], begin: int, stop: int, stream: BinaryIO
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the samples `begin` to `stop` (exclusive) of the sounds, in blocks.
+
+    Raises `MediaRefusal` if a sound ends before them. Of a sound whose last sample is among them, the length must be
+    exactly the announced one.
+    """
+    position = 0
+    for sound in sounds:
+        first, last = max(begin - position, 0), min(stop - position, sound.num_samples)
+        if first < last:
+            yield from _checked_blocks_of(sound, first, last, stream)
+        position += sound.num_samples
+
+
+def _checked_blocks_of(
+    sound: Sound, begin: int, stop: int, stream: BinaryIO
+) -> Iterator[NDArray[np.float32]]:
+    expected, found = sound.num_samples + sound.padding, begin
+    for block in sound.blocks(stream, begin):
+        used = block[: max(0, stop - found)]
         found += len(block)
         if found > expected:
             raise MediaRefusal(
@@ -118,13 +140,21 @@ def _checked_blocks(sound: Sound) -> Iterator[NDArray[np.float32]]:
         if len(used):
             check_waveform(used, sound.sample_rate)
             yield used
+        if found >= stop and stop < sound.num_samples:
+            return
     if found < expected:
         raise MediaRefusal(f"truncated: the header says {expected} samples, found {found}")
 
 
-def _find_sounds(source: Readable, stream: BinaryIO, limits: Limits) -> list[Sound]:
-    """Return the sounds of the recording, at least one; raise `MediaRefusal` if a limit is exceeded."""
-    sounds = _identify_sounds(source, stream, limits.max_seconds)
+def _find_stretch(source: Readable, stream: BinaryIO, limits: Limits) -> tuple[list[Sound], int, int]:
+    """Return the sounds of a recording, the first sample of them to read, and the one behind the last.
+
+    Raises `MediaRefusal` if a limit is exceeded.
+    """
+    if isinstance(source, Excerpt):
+        sounds = _find_remembered(source.source, stream)
+    else:
+        sounds = _identify_sounds(source, stream, limits.max_seconds)
     rates = sorted({sound.sample_rate for sound in sounds})
     for rate in rates:
         check_rate(rate)
@@ -135,12 +165,33 @@ def _find_sounds(source: Readable, stream: BinaryIO, limits: Limits) -> list[Sou
     num_samples = sum(sound.num_samples for sound in sounds)
     if min(sound.num_samples for sound in sounds) < 0 or num_samples < 1:
         raise MediaRefusal("found no samples")
-    if num_samples > limits.max_seconds * rates[0]:
+    begin, stop = source.bounds(num_samples, rates[0]) if isinstance(source, Excerpt) else (0, num_samples)
+    if stop - begin > limits.max_seconds * rates[0]:
         raise LimitRefusal(
-            f"found {num_samples / rates[0]:.1f} seconds, expected at most {limits.max_seconds:g}; "
+            f"found {(stop - begin) / rates[0]:.1f} seconds, expected at most {limits.max_seconds:g}; "
             "raise max_seconds or cut the recording into pieces"
         )
-    return sounds
+    return sounds, begin, stop
+
+
+def _find_remembered(source: Readable, stream: BinaryIO) -> list[Sound]:
+    """Return the sounds of a file of any length; a local one is parsed again only if it has changed."""
+    if isinstance(source, FileSpan):
+        path = source.path
+    elif isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+    else:
+        return _identify_sounds(source, stream, math.inf)
+    name = source.name if isinstance(source, LocalPath) else ""
+    state = os.stat(path)
+    return _find_once(source, name, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
+
+
+@lru_cache(maxsize=FILES_REMEMBERED)
+def _find_once(source: Readable, name: str, state: tuple[int, ...]) -> list[Sound]:
+    """Return the sounds of a local file in this state. `name` tells links to it apart, which are equal as texts."""
+    with open_readable(source) as stream:
+        return _identify_sounds(source, stream, math.inf)
 
 
 def _identify_sounds(source: Readable, stream: BinaryIO, max_seconds: float) -> list[Sound]:
@@ -164,7 +215,8 @@ def _identify_sounds(source: Readable, stream: BinaryIO, max_seconds: float) -> 
     if magic[:4] == b"OggS":
         return find_ogg_sounds(stream, start, end, max_seconds)
     if magic[:4] == b"fLaC":
-        return [open_flac(open_range(stream, start, end), max_seconds)]
+        view = partial(open_range, start=start, end=end)
+        return [open_flac(view(stream), max_seconds).within(view)]
     if magic[:5] == b"#!AMR" and not start:
         return find_amr_sounds(stream, end, max_seconds)
     if is_adts(magic):
@@ -200,14 +252,18 @@ def _is_headerless(source: Readable, stream: BinaryIO) -> bool:
 
 def _open_chunked(stream: BinaryIO, start: int, size: int, samples: Samples) -> Sound:
     """Return the sound of a chunked file (WAV, AIFF, ...), read by libsndfile."""
-    if samples.head:
-        stream = open_range(stream, samples.start, samples.end, samples.head)
-    elif start or not samples.tail:
-        stream = open_range(stream, start, size if samples.tail else samples.end)
-    sound = open_sound(stream, announced=samples.announced, per_block=samples.per_block)
+
+    def view(file: BinaryIO) -> BinaryIO:
+        if samples.head:
+            return open_range(file, samples.start, samples.end, samples.head)
+        if start or not samples.tail:
+            return open_range(file, start, size if samples.tail else samples.end)
+        return file
+
+    sound = open_sound(view(stream), announced=samples.announced, per_block=samples.per_block)
     if samples.stored and sound.num_samples != samples.stored:
         raise MediaRefusal(
             f"malformed: its bytes hold {samples.stored} samples, libsndfile finds {sound.num_samples}; write the "
             "file again"
         )
-    return sound
+    return sound.within(view)

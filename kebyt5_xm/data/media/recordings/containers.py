@@ -7,12 +7,14 @@ decoded once to count its samples.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.data.media.recordings.decoders import STRICT, Sound, decode, import_pyav
+from kebyt5_xm.data.media.recordings.decoders import STRICT, Sound, decode, drop, import_pyav
 from kebyt5_xm.data.media.recordings.frames import parse_mpeg_frame
 from kebyt5_xm.data.media.reference import MediaRefusal
 
@@ -22,6 +24,7 @@ Format = Literal["mov", "matroska", "flac", "ogg"]
 FRAME_SAMPLES = {"aac": 1024, "amr_nb": 160, "amr_wb": 320}
 """Samples per packet of a codec, unless FFmpeg gives another number for the stream."""
 CODECS = {*FRAME_SAMPLES, "mp3", "opus", "vorbis", "flac", "alac"}  # and pcm_*
+INDEPENDENT = ("alac", "flac")  # codecs, besides pcm_*, whose packets need no earlier packet
 # Samples at 48 kHz in an Opus frame, by the upper five bits of a packet (RFC 6716, table 2): SILK, hybrid, CELT.
 OPUS_FRAMES = [480, 960, 1920, 2880] * 3 + [480, 960] * 2 + [120, 240, 480, 960] * 4
 
@@ -30,15 +33,15 @@ def open_container(stream: BinaryIO, format: Format, max_seconds: float) -> Soun
     """Return the only sound of `stream`; raise `MediaRefusal` for no sound, several, or an unsupported codec."""
     with _open_audio_stream(stream, format) as (container, audio):
         rate = audio.codec_context.sample_rate
-        max_samples = int(max_seconds * rate) + 1
+        max_samples = max_seconds * rate + 1
         num_samples, padding = _count_samples(container, audio, max_samples)
     if num_samples is None:
         num_samples = 0
-        for block in _decode_blocks(stream, format, rate):
+        for block in _decode_blocks(stream, 0, format, rate):
             num_samples += len(block)
             if num_samples > max_samples:
                 break
-    return Sound(num_samples, rate, lambda: _decode_blocks(stream, format, rate), padding)
+    return Sound(num_samples, rate, partial(_decode_blocks, format=format, rate=rate), padding)
 
 
 def open_flac(stream: BinaryIO, max_seconds: float) -> Sound:
@@ -52,13 +55,55 @@ def open_flac(stream: BinaryIO, max_seconds: float) -> Sound:
     rate, num_samples = numbers >> 44, numbers & (1 << 36) - 1
     if start[4:5] not in (b"\0", b"\x80") or not num_samples:
         return open_container(stream, "flac", max_seconds)
-    return Sound(num_samples, rate, lambda: _decode_blocks(stream, "flac", rate))
+    return Sound(num_samples, rate, partial(_decode_blocks, format="flac", rate=rate))
 
 
-def _decode_blocks(stream: BinaryIO, format: Format, rate: int) -> Iterator[NDArray[np.float32]]:
+def _decode_blocks(stream: BinaryIO, start: int, format: Format, rate: int) -> Iterator[NDArray[np.float32]]:
     with _open_audio_stream(stream, format) as (container, audio):
-        for packet in _read_packets(container, audio):
-            yield from decode(audio.codec_context, packet, rate)
+        entered = _enter(container, audio, format, start)
+        if entered is not None:
+            position, packets = entered
+            decoded = (decode(audio.codec_context, packet, rate) for packet in packets)
+            yield from drop(chain.from_iterable(decoded), start - position)
+            return
+    yield from drop(_decode_blocks(stream, 0, format, rate), start)
+
+
+def _enter(container: Any, audio: Any, format: Format, start: int) -> tuple[int, Iterator[Any]] | None:
+    """Return the sample at which decoding begins so that sample `start` is exact, and the packets from there on.
+
+    It is the first sample if the codec decodes to other bits from the middle on (Opus, AAC, MP3, Vorbis). None means
+    that packets were read and the first one needed is not among them; the stream must be opened again.
+    """
+    packets, name = _read_packets(container, audio), _codec_name(audio)
+    if not start or (name not in INDEPENDENT and not name.startswith("pcm_")):
+        return 0, packets
+    if format == "flac":
+        return _seek_flac(container, audio, packets, start)
+    position = 0
+    for packet in packets:
+        count = _count_packet_samples(packet, audio) if packet.size else None
+        if count is None or packet.is_discard or packet.has_sidedata("skip_samples"):
+            return None
+        if position + count > start:
+            return position, chain([packet], packets)
+        position += count
+    return None
+
+
+def _seek_flac(
+    container: Any, audio: Any, packets: Iterator[Any], start: int
+) -> tuple[int, Iterator[Any]] | None:
+    if audio.time_base * audio.codec_context.sample_rate != 1:
+        return None
+    try:
+        container.seek(start, stream=audio)
+    except import_pyav().error.FFmpegError:
+        return None
+    first = next(packets, None)  # a FLAC frame states the number of its first sample (RFC 9639, 9.1.5)
+    if first is None or first.pts is None or first.pts > start:
+        return None
+    return first.pts, chain([first], packets)
 
 
 @contextmanager
@@ -104,7 +149,7 @@ def _read_packets(container: Any, audio: Any) -> Iterator[Any]:
         raise MediaRefusal(f"damaged: its packets cannot be read ({error.strerror})") from None
 
 
-def _count_samples(container: Any, audio: Any, max_samples: int) -> tuple[int | None, int]:
+def _count_samples(container: Any, audio: Any, max_samples: float) -> tuple[int | None, int]:
     """Return the number of samples (None if only decoding tells) and the padding that the decoder adds."""
     total = padding = skip = 0
     for packet in _read_packets(container, audio):

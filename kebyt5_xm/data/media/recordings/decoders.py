@@ -7,9 +7,9 @@ one thread, prints nothing, and any error of it means damage.
 import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,13 @@ from kebyt5_xm.data.media.reference import MediaRefusal
 from kebyt5_xm.errors import UserError
 
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "OGG")
-BLOCK_VALUES = 1 << 20  # values decoded at a time, all channels together
+BLOCK_VALUES = 1 << 16  # values decoded at a time, all channels together
+SEEKABLE = (
+    *("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
+    *("IMA_ADPCM", "MS_ADPCM", "VORBIS"),
+)
+"""libsndfile's subtypes that decode to the same bits from the middle as from the start, damaged files included. Opus
+does not; ALAC in CAF does unless it is damaged."""
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 """Options of FFmpeg's decoders: a wrong checksum is an error."""
 DTYPES = {
@@ -36,15 +42,27 @@ DTYPES = {
 class Sound:
     """One continuous sound. A recording has one, or several if files were joined.
 
-    `blocks` decodes: it yields blocks of mono float32 [samples] and raises `MediaRefusal` for damage. The blocks must
+    `blocks(stream, start)` decodes the file `stream` from sample `start` on: it yields blocks of mono float32
+    [samples], the same to the bit for every `start`, and raises `MediaRefusal` for damage. From 0 on the blocks must
     add up to `num_samples + padding` samples; the encoder added the padding to fill its last frame. `sample_rate` is
     in Hz.
     """
 
     num_samples: int
     sample_rate: int
-    blocks: Callable[[], Iterator[NDArray[np.float32]]]
+    blocks: Callable[[BinaryIO, int], Iterator[NDArray[np.float32]]]
     padding: int = 0
+
+    def within(self, view: Callable[[BinaryIO], BinaryIO]) -> Self:
+        """Return the sound of a file in which `view` finds this one's file."""
+        return replace(self, blocks=lambda stream, start: self.blocks(view(stream), start))
+
+
+def drop(blocks: Iterable[NDArray[np.float32]], num_samples: int) -> Iterator[NDArray[np.float32]]:
+    """Yield `blocks` without their first `num_samples` samples."""
+    for block in blocks:
+        yield block[num_samples:]
+        num_samples = max(0, num_samples - len(block))
 
 
 def open_sound(
@@ -64,11 +82,18 @@ def open_sound(
         num_samples, rate = sound.frames, sound.samplerate
     padding = num_samples - announced if num_samples - per_block < announced < num_samples else 0
 
-    def blocks() -> Iterator[NDArray[np.float32]]:
+    def decode_all(sound: Any) -> Iterator[NDArray[np.float32]]:
+        size = max(1, BLOCK_VALUES // sound.channels)
+        while len(block := sound.read(size, dtype="float32", always_2d=True)):
+            yield block[:, 0] if sound.channels == 1 else block.mean(axis=1)
+
+    def blocks(stream: BinaryIO, start: int) -> Iterator[NDArray[np.float32]]:
         with _open_sound_file(stream, settings) as sound:
-            size = max(1, BLOCK_VALUES // sound.channels)
-            while len(block := sound.read(size, dtype="float32", always_2d=True)):
-                yield block[:, 0] if sound.channels == 1 else block.mean(axis=1)
+            if sound.subtype in SEEKABLE:
+                sound.seek(start)
+                yield from decode_all(sound)
+            else:
+                yield from drop(decode_all(sound), start)
 
     return Sound(num_samples - padding, rate, blocks, padding)
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.media.bad_sample import LimitRefusal
-from kebyt5_xm.data.media.recordings.decoders import Sound, decode_packets
+from kebyt5_xm.data.media.recordings.decoders import Sound, decode_packets, drop
 from kebyt5_xm.data.media.recordings.tags import skip_tag
 from kebyt5_xm.data.media.reference import MediaRefusal
 
@@ -31,6 +31,8 @@ BITRATES = {
 # Hz by rate index, for the version bits: 0 is MPEG 2.5, 2 is MPEG 2, 3 is MPEG 1.
 RATES = {0: (11_025, 12_000, 8_000), 2: (22_050, 24_000, 16_000), 3: (44_100, 48_000, 32_000)}
 LAYERS = {1: "III", 2: "II"}  # by the layer bits; layer I is obsolete
+MAX_RESERVOIR = 511  # bytes of earlier frames that a layer III frame may use: main_data_begin has 9 bits
+WARM_UP = 3  # earlier frames that filter bank and overlap reach into: fewer than two; our own margin
 DECODER_DELAY = 529  # samples that every layer III decoder adds in front (page on the Info tag)
 ENCODERS = (b"LAME", b"Lavf", b"Lavc")  # encoders that write how many samples they added in front and behind
 AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
@@ -217,7 +219,7 @@ def _find_sounds(
     runs = [run for run in runs if run.lengths]
     if not runs:
         raise MediaRefusal(f"found no {name} frames")
-    return [_to_sound(stream, run) for run in runs]
+    return [_to_sound(run) for run in runs]
 
 
 def _check_whole(runs: list[_Run], end: int, name: str) -> None:
@@ -233,19 +235,40 @@ def _check_whole(runs: list[_Run], end: int, name: str) -> None:
         raise MediaRefusal(f"truncated: {announced} {name} frames announced, {found} found")
 
 
-def _to_sound(stream: BinaryIO, run: _Run) -> Sound:
+def _to_sound(run: _Run) -> Sound:
     codec, rate, _ = run.frame.stream
+    first_byte, frame, front = run.start, run.frame, run.info.front
+    # Where each frame begins, and the last one ends, from `first_byte` on.
+    places = np.cumsum([0, *run.lengths], dtype=np.int64)
 
-    def packets() -> Iterator[bytes]:
-        stream.seek(run.start)
-        for length in run.lengths:
-            yield stream.read(length)
+    def packets(stream: BinaryIO, first: int) -> Iterator[bytes]:
+        stream.seek(first_byte + int(places[first]))
+        for number in range(first, len(places) - 1):
+            yield stream.read(int(places[number + 1] - places[number]))
 
-    def blocks() -> Iterator[NDArray[np.float32]]:
-        front = run.info.front
-        for block in decode_packets(codec, packets(), rate):
-            yield block[front:]
-            front = max(0, front - len(block))
+    def blocks(stream: BinaryIO, start: int) -> Iterator[NDArray[np.float32]]:
+        first = _entry(frame, places, (start + front) // frame.num_samples) if start else 0
+        found = decode_packets(codec, packets(stream, first), rate)
+        yield from drop(found, start + front - first * frame.num_samples)
 
-    behind = min(run.info.behind, max(0, run.num_samples - run.info.front))
-    return Sound(run.num_samples - run.info.front - behind, rate, blocks, padding=behind)
+    behind = min(run.info.behind, max(0, run.num_samples - front))
+    return Sound(run.num_samples - front - behind, rate, blocks, padding=behind)
+
+
+def _entry(frame: Frame, places: NDArray[np.int64], wanted: int) -> int:
+    """Return the frame at which decoding must begin so that frame `wanted` is the same to the bit.
+
+    Layer II needs the frames before it for its filters; layer III also takes bytes of earlier frames, as many as they
+    have room for. AAC and AMR carry state without end, so they are decoded from their start.
+    """
+    codec, rate, is_mono = frame.stream
+    if codec not in ("mp3float", "mp2float"):
+        return 0
+    entry = max(0, wanted - WARM_UP)
+    if codec == "mp3float":
+        side = (17 if is_mono else 32) if rate >= min(RATES[3]) else (9 if is_mono else 17)
+        room, overhead = 0, 4 + 2 + side  # bytes of header, checksum and side information
+        while entry and room < MAX_RESERVOIR:
+            entry -= 1
+            room += max(0, int(places[entry + 1] - places[entry]) - overhead)
+    return entry

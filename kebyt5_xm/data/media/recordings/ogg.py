@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from kebyt5_xm.data.media.byte_ranges import ByteRange, open_ranges
+from kebyt5_xm.data.media.byte_ranges import ByteRange, join_adjacent, open_ranges
 from kebyt5_xm.data.media.recordings.containers import open_container
 from kebyt5_xm.data.media.recordings.decoders import Sound, open_sound
 from kebyt5_xm.data.media.recordings.tags import skip_tag
@@ -49,10 +49,15 @@ def find_ogg_sounds(stream: BinaryIO, start: int, end: int, max_seconds: float) 
 def _open_stream(stream: BinaryIO, part: _Stream, max_seconds: float) -> Sound:
     if part.codec == "Speex":
         raise MediaRefusal("found Speex, which is not supported; convert it: ffmpeg -i IN -ar 16000 OUT.wav")
-    pages = open_ranges(stream, part.pages)
-    if part.codec == "FLAC":
-        return open_container(pages, "ogg", max_seconds)
-    return open_sound(pages)
+    pages = join_adjacent(part.pages)
+
+    def view(file: BinaryIO) -> BinaryIO:
+        return open_ranges(file, pages)
+
+    found = (
+        open_container(view(stream), "ogg", max_seconds) if part.codec == "FLAC" else open_sound(view(stream))
+    )
+    return found.within(view)
 
 
 def _find_streams(stream: BinaryIO, start: int, end: int) -> list[_Stream]:
