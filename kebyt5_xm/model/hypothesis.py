@@ -37,6 +37,7 @@ class Hypothesis:
         confidence: the geometric mean of the probabilities of its ids, from 0 to 1.
         raw: its bytes; those of `text` unless it is not UTF-8.
         byte_confidence: the probability of each of these bytes, given those before it.
+        ids: as they were written, the end of sequence included.
     """
 
     text: str
@@ -45,6 +46,7 @@ class Hypothesis:
     confidence: float
     raw: bytes = field(repr=False)
     byte_confidence: tuple[float, ...] = field(repr=False)
+    ids: tuple[int, ...] = field(repr=False)
 
     @classmethod
     def of(cls, row: WrittenRow, log_probabilities: Sequence[float]) -> "Hypothesis":
@@ -60,6 +62,7 @@ class Hypothesis:
             math.exp(total / len(found)) if found else 0.0,
             raw,
             tuple(of_bytes[: len(raw)]),
+            tuple(row.ids),
         )
 
     @property
