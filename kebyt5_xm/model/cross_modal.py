@@ -66,8 +66,8 @@ class CrossModalT5(SavedModel):
         if any(Gaps.among(row) for row in self._rows(segments)):
             if labels is not None or stream or details or choose is not None:
                 raise UserError(
-                    "found gaps with labels, stream, details or choose, expected gaps alone; fill(segments) gives the "
-                    "spans with their probabilities"
+                    "found gaps with labels, stream, details or choose, expected gaps alone; fill(segments) gives "
+                    "the spans with their probabilities"
                 )
             filled = self.fill(segments, n=n, temperature=temperature, num_beams=num_beams, **generate_kwargs)
             return _texts(filled)

@@ -69,13 +69,18 @@ class Hypothesis:
     def words(self) -> tuple[Word, ...]:
         """The words in order."""
         words, end, at = [], 0, 0
-        for found in _WORD.finditer(self.raw):
-            text = found[0].decode("utf-8", "replace")
-            start = at + len(self.raw[end : found.start()].decode("utf-8", "replace"))
-            confidence = math.prod(self.byte_confidence[found.start() : found.end()])
+        for first, last in self.word_bytes:
+            text = self.raw[first:last].decode("utf-8", "replace")
+            start = at + len(self.raw[end:first].decode("utf-8", "replace"))
+            confidence = math.prod(self.byte_confidence[first:last])
             words.append(Word(text, start, start + len(text), confidence))
-            at, end = start + len(text), found.end()
+            at, end = start + len(text), last
         return tuple(words)
+
+    @property
+    def word_bytes(self) -> tuple[tuple[int, int], ...]:
+        """Start and end of every word among the bytes of `raw`."""
+        return tuple(found.span() for found in _WORD.finditer(self.raw))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; bytes that are not UTF-8 are U+FFFD in them."""

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kebyt5_xm.data.inputs import Example
+from kebyt5_xm.model.infilling import Gaps
 from kebyt5_xm.serving.api_errors import ApiError, timeout_error
+from kebyt5_xm.serving.attention import MediumSlots
 
 CHOICES = ("chrf", "cer", "wer")
 """Names of the metrics by which one of several answers is chosen."""
@@ -85,6 +87,8 @@ class Job:
         details: whether each answer comes with its probabilities.
         started: when the request came, of `time.monotonic`.
         max_seconds: it fails when it is not done so long after `started`.
+        gaps: the text whose gaps the answer fills.
+        media: those to which the attention of the answer is wanted; with `details` alone.
     """
 
     example: Example
@@ -92,6 +96,8 @@ class Job:
     details: bool
     started: float
     max_seconds: float
+    gaps: Gaps | None = None
+    media: Sequence[MediumSlots] = ()
     queued: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
