@@ -46,12 +46,12 @@ def mean_cross_attention(
     model: CrossModalNetwork, states: Tensor, attention_mask: Tensor | None, ids: Tensor
 ) -> Tensor:
     """Return the mean [B, T, S] of `cross_attention` over layers and heads, of which few are held at a time."""
-    layers = len(model.backbone.decoder.block)
+    blocks: Any = model.backbone.decoder.block
     mean = torch.zeros(*ids.shape, states.shape[1], device=states.device)
 
     def add(attention: Any, hidden: Tensor) -> None:
         for part, into in zip(hidden.split(IDS_AT_ONCE, 1), mean.split(IDS_AT_ONCE, 1), strict=True):
-            into += _weights(attention, part, states, attention_mask).mean(1) / layers
+            into += _weights(attention, part, states, attention_mask).mean(1) / len(blocks)
 
     _observe(model, states, attention_mask, ids, add)
     return mean
@@ -69,11 +69,12 @@ def _observe(
         raise UserError(
             "found a model in int8, expected fp32 or bf16: an int8 decoder does not tell where it looks"
         )
+    blocks: Any = model.backbone.decoder.block
     handles = [
         block.layer[1].EncDecAttention.register_forward_pre_hook(
             lambda module, inputs: see(module, inputs[0])
-        )  # pyright: ignore
-        for block in model.backbone.decoder.block
+        )
+        for block in blocks
     ]
     try:
         model(

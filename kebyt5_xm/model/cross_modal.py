@@ -92,7 +92,7 @@ class CrossModalT5(SavedModel):
 
     def fill(
         self,
-        segments: Segments | Sequence[Segments],
+        segments: Segments | Sequence[Segments] | Processed,
         *,
         n: int = 1,
         temperature: float | None = None,
@@ -103,7 +103,8 @@ class CrossModalT5(SavedModel):
 
         The model must have been trained by span denoising. The arguments are those of `answer`; for n > 1 each text
         is a list, the best first. The rule of UTF-8 is off, since removed spans may begin inside characters. Raises
-        `UserError` as `answer` does, for an example without gaps, and for more gaps than there are sentinels.
+        `UserError` as `answer` does, for an example without gaps (also for inputs that are prepared already), and
+        for more gaps than there are sentinels.
         """
         is_batch, rows = self._is_batch(segments), self._rows(segments)
         gaps = [found for row in rows if (found := Gaps.among(row))]
@@ -175,7 +176,7 @@ class CrossModalT5(SavedModel):
         """Return the examples; none of inputs that are prepared already."""
         if isinstance(segments, Processed):
             return []
-        return [*segments] if self._is_batch(segments) else [segments]
+        return self.processor.rows(segments)
 
     def _inputs(self, segments: Segments | Sequence[Segments] | Processed) -> Processed:
         inputs = segments if isinstance(segments, Processed) else self.processor(segments)

@@ -83,6 +83,11 @@ class CrossModalProcessor(SavedProcessor):
         """Return whether `segments` is a batch: a list of lists."""
         return isinstance(segments, list) and bool(segments) and all(isinstance(s, list) for s in segments)
 
+    @classmethod
+    def rows(cls, segments: "Segments | Sequence[Segments]") -> list[Any]:
+        """Return the examples of a batch, or the only one."""
+        return [*segments] if cls.is_batch(segments) else [segments]  # pyright: ignore[reportGeneralTypeIssues]
+
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, segments: "Segments | Sequence[Segments] | None" = None, **call: Any
     ) -> Processed:
@@ -99,8 +104,7 @@ class CrossModalProcessor(SavedProcessor):
             segments = call_segments(self.modality_of, **call)
         elif call:
             refuse_unknown("a processor", call, CALL_REMEDIES)
-        is_batch = self.is_batch(segments)
-        rows: list[Any] = [*segments] if is_batch else [segments]
+        is_batch, rows = self.is_batch(segments), self.rows(segments)
         examples = []
         with without_working_folder():  # decoders are imported here, and the model may be third-party
             for number, row in enumerate(rows, 1):

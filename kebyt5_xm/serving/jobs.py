@@ -69,8 +69,10 @@ class Result:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all answers."""
-        return sum(len(answer["text"].encode()) for answer in self.answers)
+        """Bytes of all answers; of a text with gaps those that were filled in."""
+        return sum(
+            len(part["text"].encode()) for answer in self.answers for part in answer.get("spans", [answer])
+        )
 
 
 Event = str | Result | ApiError

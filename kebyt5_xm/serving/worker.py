@@ -51,6 +51,11 @@ class Worker:
         self._thread.join()
 
     @property
+    def is_denoiser(self) -> bool:
+        """Whether the model is known to fill gaps."""
+        return bool(self._model.config.denoising)
+
+    @property
     def is_alive(self) -> bool:
         """Whether jobs are answered."""
         return self._thread.is_alive()
