@@ -108,5 +108,8 @@ def _serve(
         content = collect_content(opened.run, service.worker.processor.interfaces, args.trust)
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(f"{name} answers at {url}; schema: {url}/openapi.json; Ctrl+C ends it", flush=True)
+    print(
+        f"{name} answers at {url} (open it in a browser); schema: {url}/openapi.json; Ctrl+C ends it",
+        flush=True,
+    )
     serve(make_app(service, metrics, token, content), listening, limits)

@@ -37,6 +37,8 @@ ROWS_READ = 400
 MAX_VALUES = 20
 """A field with more values than this is free text."""
 LINE_BYTES = range(24, 200)
+MAX_CHARACTERS = 60
+"""Of a part of a longer line."""
 GAP_BYTES = 12
 """Of a gap in a text without spaces: four Korean, Chinese or Japanese characters."""
 
@@ -97,6 +99,8 @@ def _add_prompt(
     parts: list[PromptPart] = []
     for piece in template.pieces():
         if isinstance(piece, str):
+            if parts and isinstance(parts[-1], TextPart):  # an escaped brace is a piece of its own
+                piece = parts.pop().text + piece
             parts.append(TextPart(text=piece))
             continue
         column, modality = piece
@@ -162,11 +166,20 @@ def _gap_examples(source: Source, init_args: Mapping[str, Any]) -> Iterator[GapE
     for number, part in enumerate(source.validation_parts()):
         for row in _spread(part.num_rows, EXAMPLES_PER_PROMPT):
             (example,) = source.load(Selection.rows(number, row, row + 1, held_out=True))
-            chunk = denoising.restore(example.input_ids, example.target_ids)
-            lines = chunk.decode("utf-8", "ignore").split("\n")[1:-1]  # without those that the chunk cuts
-            if found := next((line.strip() for line in lines if len(line.encode()) in LINE_BYTES), None):
+            chunk = denoising.restore(example.input_ids, example.target_ids).decode("utf-8", "ignore")
+            if found := _find_line(chunk):
                 yield _cut(found)
                 break
+
+
+def _find_line(chunk: str) -> str | None:
+    """Return a line of a chunk, or else a part of the longest one; the first and the last may be cut."""
+    lines = chunk.split("\n")
+    longest = max(lines, key=len)[:MAX_CHARACTERS]
+    for line in (*lines[1:-1], " ".join(longest.split(" ")[1:-1])):
+        if len(line.encode()) in LINE_BYTES:
+            return line.strip()
+    return None
 
 
 def _cut(line: str) -> GapExample:
