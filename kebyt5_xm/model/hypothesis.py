@@ -26,6 +26,18 @@ class Word:
     confidence: float
 
 
+def find_words(raw: bytes, byte_confidence: Sequence[float], at: int = 0) -> list[Word]:
+    """Return the words among bytes whose text begins at character `at`."""
+    words, end = [], 0
+    for found in _WORD.finditer(raw):
+        text = found[0].decode("utf-8", "replace")
+        start = at + len(raw[end : found.start()].decode("utf-8", "replace"))
+        confidence = math.prod(byte_confidence[found.start() : found.end()])
+        words.append(Word(text, start, start + len(text), confidence))
+        at, end = start + len(text), found.end()
+    return words
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """One answer.
@@ -68,14 +80,7 @@ class Hypothesis:
     @property
     def words(self) -> tuple[Word, ...]:
         """The words in order."""
-        words, end, at = [], 0, 0
-        for first, last in self.word_bytes:
-            text = self.raw[first:last].decode("utf-8", "replace")
-            start = at + len(self.raw[end:first].decode("utf-8", "replace"))
-            confidence = math.prod(self.byte_confidence[first:last])
-            words.append(Word(text, start, start + len(text), confidence))
-            at, end = start + len(text), last
-        return tuple(words)
+        return tuple(find_words(self.raw, self.byte_confidence))
 
     @property
     def word_bytes(self) -> tuple[tuple[int, int], ...]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.decoding.writing import FinishReason
-from kebyt5_xm.model.hypothesis import Hypothesis, Word
+from kebyt5_xm.model.hypothesis import Hypothesis, Word, find_words
 from kebyt5_xm.vocabulary import BYTE_OFFSET, EOS_ID, MAX_SENTINELS, Sentinels, encode, sentinel_ids
 
 
@@ -82,11 +82,13 @@ class Filled:
         text: the whole text.
         spans: what was written into each gap, with its place in the text and its probability; empty where the
             model wrote nothing.
+        words: the words of these spans, between white space, likewise.
         finish_reason, log_probability, confidence: of the model's answer, as in `Hypothesis`.
     """
 
     text: str
     spans: tuple[Word, ...] = field(repr=False)
+    words: tuple[Word, ...] = field(repr=False)
     finish_reason: FinishReason
     log_probability: float
     confidence: float
@@ -94,20 +96,26 @@ class Filled:
     @classmethod
     def of(cls, gaps: Gaps, answer: Hypothesis, sentinels: Sentinels) -> "Filled":
         """Return the text with the spans of an answer to it."""
-        text, spans = gaps.pieces[0], []
+        text, spans, words = gaps.pieces[0], [], []
         written = _written_spans(answer, sentinels, len(gaps))
-        for (span, confidence), piece in zip(written, gaps.pieces[1:], strict=True):
-            spans.append(Word(span, len(text), len(text) + len(span), confidence))
+        for (raw, confidence), piece in zip(written, gaps.pieces[1:], strict=True):
+            span = raw.decode("utf-8", "replace")
+            words += find_words(raw, confidence, len(text))
+            spans.append(Word(span, len(text), len(text) + len(span), math.prod(confidence, start=1.0)))
             text += span + piece
-        return cls(text, tuple(spans), answer.finish_reason, answer.log_probability, answer.confidence)
+        about = answer.finish_reason, answer.log_probability, answer.confidence
+        return cls(text, tuple(spans), tuple(words), *about)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return vars(self) | {"spans": [vars(span) for span in self.spans]}
+        parts = {"spans": self.spans, "words": self.words}
+        return vars(self) | {name: [vars(word) for word in words] for name, words in parts.items()}
 
 
-def _written_spans(answer: Hypothesis, sentinels: Sentinels, count: int) -> list[tuple[str, float]]:
-    """Return each span and the probability of its bytes.
+def _written_spans(
+    answer: Hypothesis, sentinels: Sentinels, count: int
+) -> list[tuple[bytes, tuple[float, ...]]]:
+    """Return the bytes of each span and their probabilities.
 
     A span is what follows its sentinel up to another one. What stands before the first sentinel is left out, unless
     there is no such sentinel: then it is the first span. What follows a sentinel of no gap is left out too.
@@ -128,9 +136,14 @@ def _written_spans(answer: Hypothesis, sentinels: Sentinels, count: int) -> list
             break
         if is_byte and id_ not in numbers:
             spans[number].append((id_ - BYTE_OFFSET, probability))
-    texts = [bytes(byte for byte, _ in span).decode("utf-8", "replace") for span in spans]
+    found = [(bytes(byte for byte, _ in span), tuple(p for _, p in span)) for span in spans]
     if not has_ended:
-        texts[number] = texts[number].rstrip("\ufffd")  # the answer was cut, perhaps inside a character
-    return [
-        (text, math.prod((p for _, p in span), start=1.0)) for text, span in zip(texts, spans, strict=True)
-    ]
+        found[number] = _without_cut_character(*found[number])
+    return found
+
+
+def _without_cut_character(raw: bytes, confidence: tuple[float, ...]) -> tuple[bytes, tuple[float, ...]]:
+    """Return the last span of an answer that was cut, perhaps inside a character, without what is not whole."""
+    while raw.decode("utf-8", "replace").endswith("\ufffd"):
+        raw = raw[:-1]
+    return raw, confidence[: len(raw)]

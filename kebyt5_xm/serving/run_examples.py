@@ -99,9 +99,11 @@ def _add_prompt(
     parts: list[PromptPart] = []
     for piece in template.pieces():
         if isinstance(piece, str):
-            if parts and isinstance(parts[-1], TextPart):  # an escaped brace is a piece of its own
-                piece = parts.pop().text + piece
-            parts.append(TextPart(text=piece))
+            last = parts[-1] if parts else None
+            if isinstance(last, TextPart):  # an escaped brace is a piece of its own
+                last.text += piece
+            else:
+                parts.append(TextPart(text=piece))
             continue
         column, modality = piece
         seen = list(values.get(column, ()))

@@ -143,7 +143,7 @@ class SlotAttention(BaseModel):
 
 
 class Answer(BaseModel):
-    """One answer; probabilities with `details` alone. A text with gaps has `spans` instead of words and bytes."""
+    """One answer; probabilities with `details` alone. A text with gaps has `spans` and their words."""
 
     text: str
     finish_reason: Literal["stop", "length", "loop"]

@@ -59,6 +59,13 @@ def test_spans_stand_in_their_places_with_their_probabilities() -> None:
     assert filled.text == "서울은 수도이고, 강."
     assert [span.text for span in filled.spans] == ["수도", "강"]
     assert [filled.text[span.start : span.end] for span in filled.spans] == ["수도", "강"]
+    words = Filled.of(Gaps(PIECES), answer(258, "한 수", 257, "강"), "descending").words
+    assert [(word.text, word.start, word.end) for word in words] == [
+        ("한", 4, 5),
+        ("수", 6, 7),
+        ("강", 11, 12),
+    ]
+    assert [word.confidence for word in words] == pytest.approx([0.9048**3] * 3, rel=1e-3)
     assert [span.confidence for span in filled.spans] == pytest.approx([0.9048**6, 0.9048**3], rel=1e-3)
 
 

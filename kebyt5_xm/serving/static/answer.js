@@ -20,7 +20,7 @@ export function showWords(container, { text: whole, words }, onWord) {
   say(line, "words", {}, "label");
   words.forEach((word, number) => {
     line.append(characters.slice(end, word.start).join(""));
-    const element = wordElement("span", word);
+    const element = wordElement(word);
     element.setAttribute("role", "button");
     element.setAttribute("aria-pressed", "false");
     element.tabIndex = number === 0 ? 0 : -1;
@@ -44,13 +44,20 @@ export function showWords(container, { text: whole, words }, onWord) {
 }
 
 /** Show a text whose gaps were filled, and what stood in them before, if that is known. */
-export function showFilled(container, { text: whole, spans }, before) {
+export function showFilled(container, { text: whole, spans, words }, before) {
   const characters = [...whole];
   const line = document.createElement("p");
   let end = 0;
   for (const span of spans) {
     line.append(characters.slice(end, span.start).join(""));
-    line.append(wordElement("mark", { ...span, text: span.text || NOTHING }));
+    const mark = document.createElement("mark");
+    end = span.start;
+    for (const word of words.filter(({ start }) => span.start <= start && start < span.end)) {
+      mark.append(characters.slice(end, word.start).join(""), wordElement(word));
+      end = word.end;
+    }
+    mark.append(characters.slice(end, span.end).join(""), span.text ? "" : NOTHING);
+    line.append(mark);
     end = span.end;
   }
   line.append(characters.slice(end).join(""));
@@ -98,11 +105,12 @@ export function showLegend(container) {
   container.replaceChildren(title, steps, note);
 }
 
-function wordElement(name, { text: content, confidence }) {
-  const element = Object.assign(document.createElement(name), { className: "word", textContent: content });
+function wordElement({ text: content, confidence }) {
+  const element = Object.assign(document.createElement("span"), { className: "word", textContent: content });
   shade(element, confidence);
   const values = { text: content, percent: percent(confidence) };
   element.title = percent(confidence);
+  element.setAttribute("role", "img"); // so that it has a name; words that can be kept are buttons
   say(element, "word", values, "label");
   return element;
 }

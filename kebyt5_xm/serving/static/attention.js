@@ -1,5 +1,5 @@
 /** Where an answer looked: its attention to the slots of each medium, drawn over the image or the spectrogram. */
-import { colour, onSchemeChange, rgba } from "./colours.js";
+import { colour, rgba } from "./colours.js";
 import { percent, say } from "./language.js";
 import { drawSpectrogram } from "./spectrogram.js";
 
@@ -26,12 +26,11 @@ export class AttentionFigures {
     say(heading, "looked");
     container.replaceChildren(heading, ...this.figures.map(({ element }) => element));
     container.hidden = !this.figures.length;
-    onSchemeChange(() => this.show(this.word));
     this.show(null);
   }
 
-  /** Draw the attention of a word, or of the whole answer for null. */
-  show(word) {
+  /** Draw the attention of a word, or of the whole answer for null; by default what is drawn already. */
+  show(word = this.word) {
     this.word = word;
     for (const { map, view, canvas, caption } of this.figures) {
       const own = word === null ? map.answer : map.words[word];

@@ -1,4 +1,5 @@
 /** The input: which prompt is chosen, its fields, its media, and the texts that people edit. */
+import { onSchemeChange } from "./colours.js";
 import { kindOf, largestFile, MediaCard, readAsUrl } from "./media_card.js";
 import { parseGaps } from "./gaps.js";
 import { number, say, text } from "./language.js";
@@ -17,6 +18,7 @@ export class Input {
       this.showCards();
       onChange();
     });
+    onSchemeChange(() => this.cards.forEach((card) => card.draw()));
     document.addEventListener("paste", (event) => this.take(event, event.clipboardData));
     document.addEventListener("dragover", (event) => event.preventDefault());
     document.addEventListener("drop", (event) => this.take(event, event.dataTransfer));
@@ -62,6 +64,7 @@ export class Input {
       if (piece.type === "text") segments.push(piece);
       else {
         const card = cards.shift();
+        if (card?.recording) await card.record();
         if (!card?.file) throw new Error(text("missing", { modality: piece.modality }));
         await card.viewing;
         if (card.view) views[segments.length] = card.view;

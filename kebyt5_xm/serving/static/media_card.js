@@ -1,6 +1,6 @@
 /** The place of one image, recording or array of the input: chosen, dropped, pasted, photographed or recorded. */
 import { takePicture } from "./camera.js";
-import { colour, onSchemeChange } from "./colours.js";
+import { colour } from "./colours.js";
 import { say, unsay } from "./language.js";
 import { Recording } from "./microphone.js";
 import { computeSpectrogram, drawSpectrogram } from "./spectrogram.js";
@@ -39,7 +39,6 @@ export class MediaCard {
     });
     this.buttons.append(this.remover);
     this.listenToDrops();
-    onSchemeChange(() => this.draw());
     this.set(null);
   }
 
@@ -92,6 +91,7 @@ export class MediaCard {
     } else say(this.hint, "noPreview", { name: file.name });
   }
 
+  /** Draw again what depends on the page's colours. */
   draw() {
     if (this.view?.spectrogram)
       drawSpectrogram(this.canvas, this.view.spectrogram, colour("--canvas-low"), colour("--canvas-high"));
@@ -104,6 +104,7 @@ export class MediaCard {
     });
   }
 
+  /** Begin to record, or end it. */
   async record() {
     if (this.recording) {
       const recording = this.recording;

@@ -2,6 +2,7 @@
 import { showFilled, showLabels, showLegend, showWords } from "./answer.js";
 import { answer, describe, onToken, Problem, stream } from "./api.js";
 import { AttentionFigures } from "./attention.js";
+import { onSchemeChange } from "./colours.js";
 import { filesOf, showExamples, showGapExamples } from "./examples.js";
 import { markedText, parseGaps, toggleGap } from "./gaps.js";
 import { Input } from "./input.js";
@@ -14,6 +15,7 @@ const ENDS = { stop: "doneStop", length: "doneLength", loop: "doneLoop" };
 let description;
 let input;
 let running = null; // the AbortController of the request that runs
+let figures = null; // of the answer that is shown
 let expected = null; // the right answer to the example that was chosen
 
 async function start() {
@@ -43,6 +45,7 @@ async function start() {
   element("stop").onclick = stop;
   element("mark-gap").onclick = () => toggleGap(element("gap-text"));
   document.addEventListener("keydown", onKey);
+  onSchemeChange(() => figures?.show());
   document.body.dataset.ready = "";
 }
 
@@ -140,6 +143,7 @@ async function send(target = null) {
     if (running === controller) {
       running = null;
       element("stop").disabled = true;
+      element("written").firstChild?.classList.remove("growing");
     }
   }
 }
@@ -182,7 +186,7 @@ function addPiece(piece) {
 
 function showAnswer(found, usage, views, seconds) {
   element("written").hidden = false;
-  const figures = new AttentionFigures(element("looked"), found, views);
+  figures = new AttentionFigures(element("looked"), found, views);
   showWords(element("written"), found, (word) => figures.show(word));
   if (!found.text) say(element("written").firstChild, "nothing");
   showEnd(found, usage, seconds);
@@ -211,6 +215,7 @@ function showLabelled({ answers, probabilities }) {
   showLabels(element("written"), probabilities);
   unsay(element("state"));
   announce("announcementLabels", { text: best, percent: percent(probabilities[best]) });
+  showOnPhones();
   if (expected !== null) showExpected(best);
 }
 
