@@ -1,7 +1,7 @@
 """The demo: `make demo`, or `python -m demo` in the repository's root.
 
 It prepares real text in four languages from installed packages, pretrains a tiny byte-level T5 on it by span
-denoising, exports it, and fills gaps in held-out text with plain transformers. Then one overlay of YAML adds
+denoising, exports it, and fills gaps in held-out text. Then one overlay of YAML adds
 handwritten digits, and another one spoken numbers, while text stays in training. At the end the model answers
 held-out images, and recordings of voices that training never heard. Everything is in runs/demo/, which every start
 empties. Offline, no GPU.

@@ -186,6 +186,11 @@ def final_summary(figures: dict[str, Any]) -> str:
         f"{name} {sum(figures[name]['seconds'].values()):.0f}" for name in ("text", "image", "joint")
     )
     lines.append(f"{figures['seconds']:.0f} s in total: imports {figures['imports']:.0f}, {parts}")
+    lines += [
+        "",
+        "next: a page to try the model in a browser",
+        f"  kebyt5-xm serve {figures['joint']['run']}",
+    ]
     return "\n".join(lines)
 
 

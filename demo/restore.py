@@ -1,14 +1,9 @@
-"""Fills gaps in held-out text with an exported backbone, with transformers alone."""
+"""Fills gaps in held-out text with an exported model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from kebyt5_xm.vocabulary import decode, sentinel_ids
-
-FIRST, SECOND = sentinel_ids("descending", 2).tolist()
-"""Sentinel ids of the first and the second removed span; with one span, the second one ends the answer."""
 LINE_BYTES = range(36, 71)
 GAP_BYTES = 12
 """Four Korean, Chinese or Japanese characters; spans in training average 19 bytes."""
@@ -40,29 +35,10 @@ def _cut(language: str, line: str) -> Gap:
 
 def restore(export: Path, gaps: Sequence[Gap]) -> list[str]:
     """Return the text that the exported model writes into each gap, decoded greedily."""
-    import torch
-    from transformers import AutoTokenizer, T5ForConditionalGeneration
+    from kebyt5_xm.model import CrossModalT5
+    from kebyt5_xm.model.infilling import Gaps
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(export)
-    model: Any = T5ForConditionalGeneration.from_pretrained(export).eval()
-    ids = [
-        [
-            *tokenizer(gap.before, add_special_tokens=False).input_ids,
-            FIRST,
-            *tokenizer(gap.after).input_ids,  # with the end of sequence
-        ]
-        for gap in gaps
-    ]
-    inputs = tokenizer.pad({"input_ids": ids}, return_tensors="pt")
-    with torch.inference_mode():
-        outputs = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-    return [_first_span(output, tokenizer.eos_token_id) for output in outputs.tolist()]
-
-
-def _first_span(ids: list[int], eos: int) -> str:
-    """Return the text between the first sentinel and the second, or the end."""
-    start = ids.index(FIRST) + 1 if FIRST in ids else 0
-    ends = [n for n in range(start, len(ids)) if ids[n] in (SECOND, eos)]
-    if ends:
-        return decode(ids[start : ends[0]])
-    return decode(ids[start:]).rstrip("\ufffd")  # cut at MAX_NEW_TOKENS, perhaps within a character
+    model = CrossModalT5.from_pretrained(export)
+    rows = [[Gaps([gap.before, gap.after])] for gap in gaps]
+    filled = model.fill(rows, temperature=0, max_new_tokens=MAX_NEW_TOKENS)
+    return [text.spans[0].text for text in filled]

@@ -1,4 +1,4 @@
-"""Text pretraining: make stores, train by span denoising, export, and fill gaps with plain transformers."""
+"""Text pretraining: make stores, train by span denoising, export, and fill gaps in held-out text."""
 
 import time
 from collections.abc import Iterator, Sequence

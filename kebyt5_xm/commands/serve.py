@@ -86,20 +86,30 @@ def _serve(
 ) -> None:
     from kebyt5_xm.model.cross_modal import CrossModalT5
     from kebyt5_xm.model.device import explain_out_of_memory, open_device
+    from kebyt5_xm.model.pretrained import RunBackbone, open_pretrained
     from kebyt5_xm.serving.app import make_app
     from kebyt5_xm.serving.metrics import Metrics
+    from kebyt5_xm.serving.page_content import PageContent
+    from kebyt5_xm.serving.run_examples import collect_content
     from kebyt5_xm.serving.server import serve
     from kebyt5_xm.serving.service import Service
     from kebyt5_xm.serving.worker import Worker
 
     device = open_device(args.device)
+    opened = open_pretrained(args.model)
     model = CrossModalT5.from_pretrained(args.model, trusted_modules=args.trust, dtype=DTYPES.get(args.dtype))
     with explain_out_of_memory(device, "use --dtype bf16"):
         model = model.to(device)  # pyright: ignore[reportArgumentType]
     metrics = Metrics()
     name = args.name or os.path.basename(os.path.normpath(args.model))
     service = Service(name, Worker(model, limits, metrics), limits, prompt)
+    content = PageContent()
+    if isinstance(opened, RunBackbone):
+        content = collect_content(opened.run, service.worker.processor.interfaces, args.trust)
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(f"{name} answers at {url}; schema: {url}/openapi.json; Ctrl+C ends it", flush=True)
-    serve(make_app(service, metrics, token), listening, limits)
+    print(
+        f"{name} answers at {url} (open it in a browser); schema: {url}/openapi.json; Ctrl+C ends it",
+        flush=True,
+    )
+    serve(make_app(service, metrics, token, content), listening, limits)

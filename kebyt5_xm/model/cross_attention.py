@@ -3,6 +3,7 @@
 Letters in shapes: B answers, L layers and H heads of the decoder, T ids, S encoder positions, D the model's width.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,14 @@ from torch import Tensor
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.decoding.int8 import Int8Decoder
 from kebyt5_xm.model.network import CrossModalNetwork
+
+IDS_AT_ONCE = 64
+"""Ids of whose weights a mean is taken at once; they bound its memory. Our own choice."""
+
+
+def has_cross_attention(model: CrossModalNetwork) -> bool:
+    """Return whether a model tells where it looks: an int8 decoder does not."""
+    return not isinstance(model.backbone.decoder, Int8Decoder)
 
 
 @torch.no_grad()
@@ -23,17 +32,50 @@ def cross_attention(
     `attention_mask` [B, S] marks the valid ones, `ids` [B, T] have no start id. Raises `UserError` for a decoder in
     int8, whose layers are one compiled product each.
     """
-    decoder = model.backbone.decoder
-    if isinstance(decoder, Int8Decoder):
+    weights: list[Tensor] = []
+
+    def record(attention: Any, hidden: Tensor) -> None:
+        weights.append(_weights(attention, hidden, states, attention_mask))
+
+    _observe(model, states, attention_mask, ids, record)
+    return torch.stack(weights, dim=1)
+
+
+@torch.no_grad()
+def mean_cross_attention(
+    model: CrossModalNetwork, states: Tensor, attention_mask: Tensor | None, ids: Tensor
+) -> Tensor:
+    """Return the mean [B, T, S] of `cross_attention` over layers and heads, of which few are held at a time."""
+    blocks: Any = model.backbone.decoder.block
+    mean = torch.zeros(*ids.shape, states.shape[1], device=states.device)
+
+    def add(attention: Any, hidden: Tensor) -> None:
+        for part, into in zip(hidden.split(IDS_AT_ONCE, 1), mean.split(IDS_AT_ONCE, 1), strict=True):
+            into += _weights(attention, part, states, attention_mask).mean(1) / len(blocks)
+
+    _observe(model, states, attention_mask, ids, add)
+    return mean
+
+
+def _observe(
+    model: CrossModalNetwork,
+    states: Tensor,
+    attention_mask: Tensor | None,
+    ids: Tensor,
+    see: Callable[[Any, Tensor], None],
+) -> None:
+    """Run the decoder on the ids; `see` takes each layer's cross-attention and its normed input [B, T, D]."""
+    if not has_cross_attention(model):
         raise UserError(
             "found a model in int8, expected fp32 or bf16: an int8 decoder does not tell where it looks"
         )
-    weights: list[Tensor] = []
-
-    def record(attention: Any, inputs: tuple[Tensor, ...]) -> None:
-        weights.append(_weights(attention, inputs[0], states, attention_mask))
-
-    handles = [block.layer[1].EncDecAttention.register_forward_pre_hook(record) for block in decoder.block]  # pyright: ignore
+    blocks: Any = model.backbone.decoder.block
+    handles = [
+        block.layer[1].EncDecAttention.register_forward_pre_hook(
+            lambda module, inputs: see(module, inputs[0])
+        )
+        for block in blocks
+    ]
     try:
         model(
             encoder_outputs=(states,),
@@ -44,7 +86,6 @@ def cross_attention(
     finally:
         for handle in handles:
             handle.remove()
-    return torch.stack(weights, dim=1)
 
 
 def _weights(attention: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.answer_arguments import search_arguments
 from kebyt5_xm.model.answering import Answering, AnswerOptions
+from kebyt5_xm.model.infilling import Filled, Gaps
 from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.model.processor import Processed, Segments
 from kebyt5_xm.model.saved_model import SavedModel
@@ -39,7 +40,8 @@ class CrossModalT5(SavedModel):
         """Return what the model writes for a list of segments, or a list of that for a batch of such lists.
 
         Args:
-            segments: as `CrossModalProcessor` takes them, or the batch that it made of them.
+            segments: as `CrossModalProcessor` takes them, or the batch that it made of them. With `Gaps` among them
+                the answer is the text whose gaps `fill` has filled.
             n: answers to each input, as a list with the best first: samples if there is a temperature, else those of
                 as many beams or more.
             temperature: above 0 samples; 0 is greedy. The model's own generation config decides by default.
@@ -60,8 +62,16 @@ class CrossModalT5(SavedModel):
 
         Raises `UserError` as the processor and `classify` do, and for arguments that exclude each other.
         """
-        arguments = search_arguments(self.generation_config, n, temperature, num_beams, generate_kwargs)
         is_batch = self._is_batch(segments)
+        if any(Gaps.among(row) for row in self._rows(segments)):
+            if labels is not None or stream or details or choose is not None:
+                raise UserError(
+                    "found gaps with labels, stream, details or choose, expected gaps alone; fill(segments) gives "
+                    "the spans with their probabilities"
+                )
+            filled = self.fill(segments, n=n, temperature=temperature, num_beams=num_beams, **generate_kwargs)
+            return _texts(filled)
+        arguments = search_arguments(self.generation_config, n, temperature, num_beams, generate_kwargs)
         if labels is not None:
             if n > 1 or stream or details or choose is not None or temperature or (num_beams or 1) > 1:
                 raise UserError(
@@ -79,6 +89,40 @@ class CrossModalT5(SavedModel):
             return answering.stream(is_batch)
         answers = answering.answers()
         return answers if is_batch else answers[0]
+
+    def fill(
+        self,
+        segments: Segments | Sequence[Segments] | Processed,
+        *,
+        n: int = 1,
+        temperature: float | None = None,
+        num_beams: int | None = None,
+        **generate_kwargs: Any,
+    ) -> Any:
+        """Return the `Filled` text of a `Gaps`, alone or among other segments; a list of them for a batch.
+
+        The model must have been trained by span denoising. The arguments are those of `answer`; for n > 1 each text
+        is a list, the best first. The rule of UTF-8 is off, since removed spans may begin inside characters. Raises
+        `UserError` as `answer` does, for an example without gaps (also for inputs that are prepared already), and
+        for more gaps than there are sentinels.
+        """
+        is_batch, rows = self._is_batch(segments), self._rows(segments)
+        gaps = [found for row in rows if (found := Gaps.among(row))]
+        if not rows or len(gaps) < len(rows):
+            raise UserError(
+                "found an example without gaps, expected Gaps(['before ', ' after']) in each, or answer(segments)"
+            )
+        arguments = search_arguments(self.generation_config, n, temperature, num_beams, generate_kwargs)
+        options = AnswerOptions(n, details=True, valid_utf8=False)
+        answers = Answering(self, self._inputs(segments), arguments, options).answers()
+        sentinels = self.processor.sentinels
+        filled = [
+            [Filled.of(own, answer, sentinels) for answer in found]
+            if isinstance(found, list)
+            else Filled.of(own, found, sentinels)
+            for own, found in zip(gaps, answers, strict=True)
+        ]
+        return filled if is_batch else filled[0]
 
     def classify(
         self, segments: Segments | Sequence[Segments] | Processed, labels: Sequence[str]
@@ -128,6 +172,17 @@ class CrossModalT5(SavedModel):
     def _is_batch(self, segments: Segments | Sequence[Segments] | Processed) -> bool:
         return isinstance(segments, Processed) or self.processor.is_batch(segments)
 
+    def _rows(self, segments: Segments | Sequence[Segments] | Processed) -> list[Any]:
+        """Return the examples; none of inputs that are prepared already."""
+        if isinstance(segments, Processed):
+            return []
+        return self.processor.rows(segments)
+
     def _inputs(self, segments: Segments | Sequence[Segments] | Processed) -> Processed:
         inputs = segments if isinstance(segments, Processed) else self.processor(segments)
         return inputs.to(self.backbone.shared.weight.device)
+
+
+def _texts(filled: Any) -> Any:
+    """Return the texts of `Filled`, in the same lists."""
+    return [_texts(each) for each in filled] if isinstance(filled, list) else filled.text

@@ -26,6 +26,18 @@ class Word:
     confidence: float
 
 
+def find_words(raw: bytes, byte_confidence: Sequence[float], at: int = 0) -> list[Word]:
+    """Return the words among bytes whose text begins at character `at`."""
+    words, end = [], 0
+    for found in _WORD.finditer(raw):
+        text = found[0].decode("utf-8", "replace")
+        start = at + len(raw[end : found.start()].decode("utf-8", "replace"))
+        confidence = math.prod(byte_confidence[found.start() : found.end()])
+        words.append(Word(text, start, start + len(text), confidence))
+        at, end = start + len(text), found.end()
+    return words
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """One answer.
@@ -37,6 +49,7 @@ class Hypothesis:
         confidence: the geometric mean of the probabilities of its ids, from 0 to 1.
         raw: its bytes; those of `text` unless it is not UTF-8.
         byte_confidence: the probability of each of these bytes, given those before it.
+        ids: as they were written, the end of sequence included.
     """
 
     text: str
@@ -45,6 +58,7 @@ class Hypothesis:
     confidence: float
     raw: bytes = field(repr=False)
     byte_confidence: tuple[float, ...] = field(repr=False)
+    ids: tuple[int, ...] = field(repr=False)
 
     @classmethod
     def of(cls, row: WrittenRow, log_probabilities: Sequence[float]) -> "Hypothesis":
@@ -60,19 +74,18 @@ class Hypothesis:
             math.exp(total / len(found)) if found else 0.0,
             raw,
             tuple(of_bytes[: len(raw)]),
+            tuple(row.ids),
         )
 
     @property
     def words(self) -> tuple[Word, ...]:
         """The words in order."""
-        words, end, at = [], 0, 0
-        for found in _WORD.finditer(self.raw):
-            text = found[0].decode("utf-8", "replace")
-            start = at + len(self.raw[end : found.start()].decode("utf-8", "replace"))
-            confidence = math.prod(self.byte_confidence[found.start() : found.end()])
-            words.append(Word(text, start, start + len(text), confidence))
-            at, end = start + len(text), found.end()
-        return tuple(words)
+        return tuple(find_words(self.raw, self.byte_confidence))
+
+    @property
+    def word_bytes(self) -> tuple[tuple[int, int], ...]:
+        """Start and end of every word among the bytes of `raw`."""
+        return tuple(found.span() for found in _WORD.finditer(self.raw))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; bytes that are not UTF-8 are U+FFFD in them."""

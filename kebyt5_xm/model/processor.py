@@ -21,6 +21,7 @@ from kebyt5_xm.data.media.opening import Excerpt, open_media
 from kebyt5_xm.encoder import length_mask
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.hub_arguments import refuse_unknown
+from kebyt5_xm.model.infilling import Gaps
 from kebyt5_xm.model.kinds import convert_item, describe, is_image_array, media_kind
 from kebyt5_xm.model.pipeline_calls import call_segments
 from kebyt5_xm.model.saved_processor import SavedProcessor
@@ -50,9 +51,10 @@ class Medium:
 
 
 Segment = Any
-"""Text as `str`; a file as `Path`; a PIL image; uint8 pixels; (waveform, sample rate in Hz); an array; a `Medium`."""
+"""Text as `str`; a file as `Path`; a PIL image; uint8 pixels; (waveform, sample rate in Hz); an array; a `Medium`;
+`Gaps`."""
 
-Segments = str | list[Segment]
+Segments = str | Gaps | list[Segment]
 """One example: its segments in order, or one text."""
 
 
@@ -81,6 +83,11 @@ class CrossModalProcessor(SavedProcessor):
         """Return whether `segments` is a batch: a list of lists."""
         return isinstance(segments, list) and bool(segments) and all(isinstance(s, list) for s in segments)
 
+    @classmethod
+    def rows(cls, segments: "Segments | Sequence[Segments]") -> list[Any]:
+        """Return the examples of a batch, or the only one."""
+        return [*segments] if cls.is_batch(segments) else [segments]  # pyright: ignore[reportGeneralTypeIssues]
+
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, segments: "Segments | Sequence[Segments] | None" = None, **call: Any
     ) -> Processed:
@@ -97,13 +104,12 @@ class CrossModalProcessor(SavedProcessor):
             segments = call_segments(self.modality_of, **call)
         elif call:
             refuse_unknown("a processor", call, CALL_REMEDIES)
-        is_batch = self.is_batch(segments)
-        rows: list[Any] = [*segments] if is_batch else [segments]
+        is_batch, rows = self.is_batch(segments), self.rows(segments)
         examples = []
         with without_working_folder():  # decoders are imported here, and the model may be third-party
             for number, row in enumerate(rows, 1):
                 with _naming(f"example {number}" if is_batch else ""):
-                    examples.append(self.example([row] if isinstance(row, str) else row))
+                    examples.append(self.example([row] if isinstance(row, str | Gaps) else row))
         return self.collate(examples)
 
     def collate(self, examples: Sequence[Example]) -> Processed:
@@ -122,6 +128,7 @@ class CrossModalProcessor(SavedProcessor):
             raise UserError(
                 f"found {found}, expected a text or a list of segments: [image, 'text', (waveform, sample rate)]"
             )
+        Gaps.among(segments)
         ids, media, position = [], [], 0
         for number, segment in enumerate(segments, 1):
             with _naming(f"segment {number}" if len(segments) > 1 else ""):
@@ -129,6 +136,8 @@ class CrossModalProcessor(SavedProcessor):
                     if refuse_file_names:
                         self._refuse_file_name(segment)
                     ids.append(encode(segment))
+                elif isinstance(segment, Gaps):
+                    ids.append(segment.ids(self.sentinels))
                 else:
                     medium = self._medium(segment)
                     prepared, count = self._prepare(medium)

@@ -12,12 +12,14 @@ from kebyt5_xm.data.media.opening import Limits
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.hub_arguments import FROM_MODEL, LOAD_REMEDIES, refuse_unknown
 from kebyt5_xm.model.hub_model import Download
+from kebyt5_xm.model.infilling import sentinels_of
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.pipeline_calls import PipelineProcessor
 from kebyt5_xm.model.pretrained import open_pretrained
 from kebyt5_xm.model.publishing import Upload, publish_processor
 from kebyt5_xm.model.saving import read_config
 from kebyt5_xm.model.specs import build_modalities
+from kebyt5_xm.vocabulary import Sentinels
 
 CONFIG = "processor_config.json"
 
@@ -28,11 +30,18 @@ class SavedProcessor(PipelineProcessor):
     Args:
         interfaces: the data side of each modality, by name.
         limits: limits on the size of media that are opened.
+        sentinels: which ids stand for the removed spans of a text with gaps.
     """
 
-    def __init__(self, interfaces: dict[str, MediaInterface], limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        interfaces: dict[str, MediaInterface],
+        limits: Limits | None = None,
+        sentinels: Sentinels = "descending",
+    ) -> None:
         self.interfaces = interfaces
         self.limits = limits or Limits()
+        self.sentinels: Sentinels = sentinels
 
     @classmethod
     def of(cls, model: CrossModalNetwork, limits: Limits | None = None) -> Self:
@@ -44,6 +53,7 @@ class SavedProcessor(PipelineProcessor):
                 for name, module in modules.items()
             },
             limits,
+            sentinels_of(model.config.denoising),
         )
 
     @classmethod
@@ -76,7 +86,7 @@ class SavedProcessor(PipelineProcessor):
             name: MediaInterface(encoder.media, encoder.preprocessor(), adapter)
             for name, (encoder, adapter) in parts.items()
         }
-        processor = cls(interfaces, limits)
+        processor = cls(interfaces, limits, sentinels_of(content["denoising"]))
         if path := source.file(CONFIG):
             processor._warn_of_changes(source.read_mapping(path).get("preprocessing"))
         return processor

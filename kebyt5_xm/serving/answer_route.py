@@ -18,14 +18,17 @@ def answer_router(service: Service) -> APIRouter:
     @router.post("/v1/answer", response_model=AnswerResponse, responses=STREAMED)
     async def answer(asked: AnswerRequest, request: Request) -> Response:
         """Answer texts, images and recordings."""
-        names = Search.__dataclass_fields__.keys() - {"labels", "max_new_tokens"}
+        contents, has_gaps = asked.contents(), asked.has_gaps
+        names = Search.__dataclass_fields__.keys() - {"labels", "max_new_tokens", "valid_utf8"}
         labels = None if asked.labels is None else tuple(asked.labels)
         search = Search(
             service.longest(asked.max_new_tokens),
             labels=labels,
+            valid_utf8=asked.valid_utf8 and not has_gaps,
             **{name: getattr(asked, name) for name in names},
         )
-        job = await service.submit(request, asked.contents(), search, asked.details, asked.stream)
+        details = asked.details or asked.attention or has_gaps
+        job = await service.submit(request, contents, search, details, asked.stream, asked.attention)
         if asked.stream:
             return await stream_events(job, lambda event: _stream_data(service, job, event))
         return JSONResponse(_response(service, job, await finish(job)))

@@ -2,31 +2,31 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from kebyt5_xm.serving.admission import Admission, Place
 from kebyt5_xm.serving.answer_route import answer_router
 from kebyt5_xm.serving.api_errors import add_error_handlers
 from kebyt5_xm.serving.chat_route import chat_router
 from kebyt5_xm.serving.metrics import CONTENT_TYPE, Metrics
+from kebyt5_xm.serving.page import mount_page, page_router
+from kebyt5_xm.serving.page_content import PageContent
 from kebyt5_xm.serving.service import Service
 from kebyt5_xm.serving.transcription_route import transcription_router
 
-STATIC = Path(__file__).parent / "static"
-"""The page at `/` is index.html; its files are at `/static/`."""
 
-
-def make_app(service: Service, metrics: Metrics, token: str | None = None) -> FastAPI:
+def make_app(
+    service: Service, metrics: Metrics, token: str | None = None, content: PageContent | None = None
+) -> FastAPI:
     """Return the app of a service; its worker starts and ends with the app.
 
     Args:
         service: the model.
         metrics: those of the service's worker.
         token: what clients must send; without one the app answers this machine alone.
+        content: what the page shows of the model.
     """
     places: set[Place] = set()
 
@@ -44,13 +44,14 @@ def make_app(service: Service, metrics: Metrics, token: str | None = None) -> Fa
         redoc_url=None,
     )
     add_error_handlers(app)
-    for router in (answer_router(service), chat_router(service), transcription_router(service)):
+    routers = (
+        answer_router(service),
+        chat_router(service),
+        transcription_router(service),
+        page_router(service, content or PageContent()),
+    )
+    for router in routers:
         app.include_router(router)
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        """Return the page; its own files are below /static."""
-        return FileResponse(STATIC / "index.html")
 
     @app.get("/health")
     async def health() -> JSONResponse:
@@ -65,5 +66,5 @@ def make_app(service: Service, metrics: Metrics, token: str | None = None) -> Fa
         return PlainTextResponse(text, media_type=CONTENT_TYPE)
 
     app.add_middleware(Admission, limits=service.limits, metrics=metrics, token=token, places=places)
-    app.mount("/static", StaticFiles(directory=STATIC))
+    mount_page(app)
     return app

@@ -10,9 +10,12 @@ from kebyt5_xm.data.media.address import decode_data_url, is_data_url
 from kebyt5_xm.data.media.bad_sample import LimitRefusal, MediaError
 from kebyt5_xm.data.media.opening import read_header
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.model.infilling import Gaps
 from kebyt5_xm.model.processor import CrossModalProcessor
 from kebyt5_xm.serving.api_errors import ApiError, bad_request
+from kebyt5_xm.serving.attention import MediumSlots
 from kebyt5_xm.serving.limits import ServingLimits
+from kebyt5_xm.vocabulary import MAX_SENTINELS
 
 MediaKind = Literal["image", "audio", "array"]
 REMEDIES: dict[MediaKind, str] = {
@@ -22,8 +25,8 @@ REMEDIES: dict[MediaKind, str] = {
 }
 """What a client can do about a medium over a limit."""
 
-Content = str | tuple[MediaKind, str | None, bytes]
-"""A text, or the kind of a medium, its modality (None for the only one of its kind) and its file."""
+Content = str | Gaps | tuple[MediaKind, str | None, bytes]
+"""A text, one with gaps, or the kind of a medium, its modality (None for the only one of its kind) and its file."""
 
 
 def decode_file(data: str, param: str) -> bytes:
@@ -58,12 +61,18 @@ def make_example(
     """
     if not any(contents):
         raise bad_request("found an empty request, expected a text, an image or a recording", code="empty")
-    segments: list[str | tuple[str, bytes]] = []
+    segments: list[str | Gaps | tuple[str, bytes]] = []
     num_ids = 1  # the end of sequence
     for number, content in enumerate(contents, 1):
         if isinstance(content, str):
             segments.append(content)
             num_ids += len(content.encode())
+        elif isinstance(content, Gaps):
+            most = MAX_SENTINELS[processor.sentinels]
+            if len(content) > most:
+                raise bad_request(f"found {len(content)} gaps, expected at most {most}; fill them in turn")
+            segments.append(content)
+            num_ids += sum(len(piece.encode()) for piece in content.pieces) + len(content)
         else:
             kind, name, raw = content
             name = _find_modality(processor, kind, name)
@@ -80,6 +89,22 @@ def make_example(
         return processor.example(segments, refuse_file_names=False)
     except UserError as error:
         raise bad_request(str(error), code="invalid_media") from error
+
+
+def find_slots(
+    processor: CrossModalProcessor, contents: Sequence[Content], example: Example, limits: ServingLimits
+) -> list[MediumSlots]:
+    """Return where the slots of the media in an example lie; media whose slots stand for no part are left out."""
+    media = iter(example.media)
+    found = []
+    for number, content in enumerate(contents):
+        if isinstance(content, tuple):
+            item = next(media)
+            interface = processor.interfaces[item.modality]
+            grid = interface.slot_grid(read_header(content[2], interface.media, limits.media))
+            if grid is not None:
+                found.append(MediumSlots(number, item.modality, item.start, grid))
+    return found
 
 
 def _find_modality(processor: CrossModalProcessor, kind: MediaKind, name: str | None) -> str:

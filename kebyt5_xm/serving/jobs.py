@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kebyt5_xm.data.inputs import Example
+from kebyt5_xm.model.infilling import Gaps
 from kebyt5_xm.serving.api_errors import ApiError, timeout_error
+from kebyt5_xm.serving.attention import MediumSlots
 
 CHOICES = ("chrf", "cer", "wer")
 """Names of the metrics by which one of several answers is chosen."""
@@ -67,8 +69,10 @@ class Result:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all answers."""
-        return sum(len(answer["text"].encode()) for answer in self.answers)
+        """Bytes of all answers; of a text with gaps those that were filled in."""
+        return sum(
+            len(part["text"].encode()) for answer in self.answers for part in answer.get("spans", [answer])
+        )
 
 
 Event = str | Result | ApiError
@@ -85,6 +89,8 @@ class Job:
         details: whether each answer comes with its probabilities.
         started: when the request came, of `time.monotonic`.
         max_seconds: it fails when it is not done so long after `started`.
+        gaps: the text whose gaps the answer fills.
+        media: those to which the attention of the answer is wanted; with `details` alone.
     """
 
     example: Example
@@ -92,6 +98,8 @@ class Job:
     details: bool
     started: float
     max_seconds: float
+    gaps: Gaps | None = None
+    media: Sequence[MediumSlots] = ()
     queued: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:

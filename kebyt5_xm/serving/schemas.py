@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from kebyt5_xm.model.infilling import Gaps
+from kebyt5_xm.serving.api_errors import bad_request
 from kebyt5_xm.serving.inputs import Content, decode_file
 from kebyt5_xm.serving.jobs import CHOICES
 
@@ -43,7 +45,14 @@ class MediaSegment(Strict):
     modality: Text | None = Field(None, description="needed if two modalities take the same kind")
 
 
-Segment = Annotated[TextSegment | MediaSegment, Field(discriminator="type")]
+class GapsSegment(Strict):
+    """A text with removed spans: the answer is the whole text, with what the model writes into each gap."""
+
+    type: Literal["gaps"]
+    pieces: list[Text] = Field(min_length=2, description="the texts before, between and after the gaps")
+
+
+Segment = Annotated[TextSegment | GapsSegment | MediaSegment, Field(discriminator="type")]
 
 
 class AnswerRequest(Strict):
@@ -68,20 +77,43 @@ class AnswerRequest(Strict):
         None, description="of n answers, the one most like the others by this metric"
     )
     details: bool = Field(False, description="probabilities of the answer, its words and its bytes")
+    attention: bool = Field(False, description="which slots of its media each word looked at; with details")
     valid_utf8: bool = True
     stop_loops: bool = True
     stream: bool = Field(False, description="server-sent events: pieces of text, then the rest")
 
     def contents(self) -> list[Content]:
-        """Return texts and files. Raises `ApiError`."""
+        """Return texts, texts with gaps, and files. Raises `ApiError`."""
+        if self.attention and self.labels:
+            raise bad_request(
+                "found attention with labels, expected one of them; leave the other out", "attention"
+            )
         if isinstance(self.segments, str):
             return [self.segments]
-        return [
-            part.text
-            if isinstance(part, TextSegment)
-            else (part.type, part.modality, decode_file(part.data, f"segments.{number}.data"))
-            for number, part in enumerate(self.segments)
-        ]
+        self._check_gaps()
+        return [_content(part, number) for number, part in enumerate(self.segments)]
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether the answer fills gaps."""
+        return any(isinstance(part, GapsSegment) for part in self.segments)
+
+    def _check_gaps(self) -> None:
+        """Raise `ApiError` for several texts with gaps, and for arguments that do not fill gaps."""
+        count = sum(isinstance(part, GapsSegment) for part in self.segments)
+        if count > 1:
+            raise bad_request(f"segments: found {count} of type gaps, expected one; it may have several gaps")
+        for name in ("labels", "choose", "attention", "stream"):
+            if count and getattr(self, name):
+                raise bad_request(f"found {name} with gaps, expected one of them; leave the other out", name)
+
+
+def _content(part: TextSegment | GapsSegment | MediaSegment, number: int) -> Content:
+    if isinstance(part, TextSegment):
+        return part.text
+    if isinstance(part, GapsSegment):
+        return Gaps(part.pieces)
+    return part.type, part.modality, decode_file(part.data, f"segments.{number}.data")
 
 
 class Word(BaseModel):
@@ -93,8 +125,25 @@ class Word(BaseModel):
     confidence: float
 
 
+class SlotAttention(BaseModel):
+    """How much of its attention an answer gave to the slots of one medium: the mean over layers, heads and bytes.
+
+    `shape` is (slots,) in time, or (rows, columns) of an image, whose slots stand row by row; each covers `extents`,
+    a share of the medium along each axis. `share` is the sum of `answer`; the rest went to the text, other media and
+    slots without a place.
+    """
+
+    segment: int = Field(description="number of the segment, from 0")
+    modality: str
+    shape: list[int]
+    extents: list[float]
+    share: float
+    answer: list[float] = Field(description="a weight for each slot")
+    words: list[list[float]] = Field(description="the same for each word; left out above 200,000 weights")
+
+
 class Answer(BaseModel):
-    """One answer; probabilities with `details` alone."""
+    """One answer; probabilities with `details` alone. A text with gaps has `spans` and their words."""
 
     text: str
     finish_reason: Literal["stop", "length", "loop"]
@@ -102,6 +151,8 @@ class Answer(BaseModel):
     confidence: float | None = None
     words: list[Word] | None = None
     byte_confidence: list[float] | None = None
+    spans: list[Word] | None = None
+    attention: list[SlotAttention] | None = None
 
 
 class Usage(BaseModel):

@@ -10,10 +10,13 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
+from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.model.answer_arguments import MAX_NEW_TOKENS
+from kebyt5_xm.model.infilling import Gaps
 from kebyt5_xm.serving.admission import Place
 from kebyt5_xm.serving.api_errors import ApiError, bad_request, internal_error, log
-from kebyt5_xm.serving.inputs import Content, make_example
+from kebyt5_xm.serving.attention import MediumSlots
+from kebyt5_xm.serving.inputs import Content, find_slots, make_example
 from kebyt5_xm.serving.jobs import Job, Result, Search
 from kebyt5_xm.serving.limits import ServingLimits
 from kebyt5_xm.serving.worker import Worker
@@ -97,24 +100,35 @@ class Service:
                 raise bad_request(f"found {found}, expected both; nothing is chosen or drawn otherwise")
 
     async def submit(
-        self, request: Request, contents: Sequence[Content], search: Search, details: bool, stream: bool
+        self,
+        request: Request,
+        contents: Sequence[Content],
+        search: Search,
+        details: bool,
+        stream: bool,
+        attention: bool = False,
     ) -> Job:
-        """Prepare a request and hand it to the worker. Raises `ApiError`."""
+        """Prepare a request and hand it to the worker; attention needs details. Raises `ApiError`."""
         self.check_search(search, stream)
         loop, place = asyncio.get_running_loop(), request.state.place
         assert isinstance(place, Place)
         try:
-            example = await loop.run_in_executor(
-                self._threads, make_example, self.worker.processor, contents, self.limits
-            )
+            example, media = await loop.run_in_executor(self._threads, self._prepare, contents, attention)
         except MemoryError:
             raise ApiError(
                 503, "found no memory for this request; send smaller media", "out_of_memory"
             ) from None
-        job = Job(example, search, details, place.started, self.limits.max_request_seconds)
+        gaps = next((content for content in contents if isinstance(content, Gaps)), None)
+        limit = self.limits.max_request_seconds
+        job = Job(example, search, details, place.started, limit, gaps, media)
         place.job = job
         self.worker.waiting.put(job)
         return job
+
+    def _prepare(self, contents: Sequence[Content], attention: bool) -> tuple[Example, list[MediumSlots]]:
+        processor = self.worker.processor
+        example = make_example(processor, contents, self.limits)
+        return example, find_slots(processor, contents, example, self.limits) if attention else []
 
 
 async def finish(job: Job) -> Result:

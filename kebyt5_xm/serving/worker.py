@@ -1,6 +1,7 @@
 """The thread that owns the model: it answers the waiting jobs, batch after batch."""
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from kebyt5_xm.model.answer_stream import AnswerStream
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.device import explain_out_of_memory
 from kebyt5_xm.model.hypothesis import Hypothesis
+from kebyt5_xm.model.infilling import Filled
 from kebyt5_xm.model.processor import CrossModalProcessor
 from kebyt5_xm.serving.api_errors import ApiError, bad_request, internal_error, log
+from kebyt5_xm.serving.attention import slot_attention
 from kebyt5_xm.serving.jobs import Job, Result
 from kebyt5_xm.serving.limits import ServingLimits
 from kebyt5_xm.serving.metrics import Metrics
@@ -48,6 +51,11 @@ class Worker:
         self._thread.join()
 
     @property
+    def is_denoiser(self) -> bool:
+        """Whether the model is known to fill gaps."""
+        return bool(self._model.config.denoising)
+
+    @property
     def is_alive(self) -> bool:
         """Whether jobs are answered."""
         return self._thread.is_alive()
@@ -68,7 +76,7 @@ class Worker:
             left = [job for job in batch if job.is_wanted()]
             for job in left:
                 if len(batch) == 1 or job.has_begun:
-                    job.send(_describe(error))
+                    job.send(_explain(error))
                 else:
                     self._answer([job])
 
@@ -93,7 +101,7 @@ class Worker:
         for job, found in zip(batch, answers, strict=True):
             group = found if isinstance(found, list) else [found]
             self._metrics.count_bytes(sum(len(answer.raw) for answer in group))
-            job.send(Result([_as_dict(answer, job.details) for answer in group]))
+            job.send(Result(self._describe(job, group)))
 
     def _stream(self, batch: list[Job], stream: AnswerStream) -> None:
         """Send the pieces, and each end when it is reached; details come when all have ended."""
@@ -109,7 +117,8 @@ class Worker:
         self._send_ends(batch, stream, texts)
         if any(job.is_wanted() for job in batch):
             for job, answer in zip(batch, stream.result(), strict=True):
-                job.send(Result([_as_dict(answer, details=True)]))
+                if job.is_wanted():
+                    job.send(Result(self._describe(job, [answer])))
 
     def _send_ends(self, batch: list[Job], stream: AnswerStream, texts: list[str]) -> None:
         for number, job in enumerate(batch):
@@ -117,13 +126,19 @@ class Worker:
             if reason is not None and not job.details and not job.is_done:
                 job.send(Result([{"text": texts[number], "finish_reason": reason}]))
 
+    def _describe(self, job: Job, answers: Sequence[Hypothesis]) -> list[dict[str, Any]]:
+        if job.gaps is not None:
+            return [Filled.of(job.gaps, answer, self.processor.sentinels).as_dict() for answer in answers]
+        fields = [answer.as_dict() for answer in answers]
+        if not job.details:
+            return [{name: each[name] for name in ("text", "finish_reason")} for each in fields]
+        if job.media:
+            looked = slot_attention(self._model, job.example, job.media, answers)
+            fields = [each | {"attention": maps} for each, maps in zip(fields, looked, strict=True)]
+        return fields
 
-def _as_dict(answer: Hypothesis, details: bool) -> dict[str, Any]:
-    fields = answer.as_dict()
-    return fields if details else {name: fields[name] for name in ("text", "finish_reason")}
 
-
-def _describe(error: Exception) -> ApiError:
+def _explain(error: Exception) -> ApiError:
     if isinstance(error, UserError):
         if OUT_OF_MEMORY in str(error):
             return ApiError(503, f"found no memory for this request; {OUT_OF_MEMORY}", "out_of_memory")

@@ -3,9 +3,7 @@
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from kebyt5_xm.data.sources.template import Template
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.columns import align, figure
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
@@ -66,7 +64,7 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
     return [
         (f"kebyt5-xm report {path}", "metrics with intervals, examples and curves as a page"),
         (f"kebyt5-xm export {path} --out {out}", "a folder to keep, publish and load"),
-        (f"kebyt5-xm generate {path} {_question(run.config)}", "let it answer"),
+        (f"kebyt5-xm serve {path}", "a page to ask it in a browser, and an API"),
     ]
 
 
@@ -95,29 +93,3 @@ def _name(logged: str) -> tuple[str, str] | None:
     kind, _, rest = logged.partition("/")
     metric, _, part = rest.partition("/")
     return (part or ALL, metric) if kind == "val" else None
-
-
-def _question(config: dict[str, Any]) -> str:
-    """Return the options of `kebyt5-xm generate` for the first prompt of a recipe; capitals are to be replaced."""
-    sources = (config.get("data") or {}).get("sources") or {}
-    prompts = (((block or {}).get("init_args") or {}).get("prompt") for block in sources.values())
-    prompt = next((prompt for prompt in prompts if prompt), None)
-    if prompt is None:
-        return "--prompt TEXT"
-    text, options = "", []
-    for piece in Template(prompt).pieces():
-        if isinstance(piece, str):
-            text += _escape(piece)
-        elif piece[1] is None:
-            text += piece[0].upper()
-        else:
-            text += f"{{{piece[1]}}}"
-            options.append(f"--media {shlex.quote(piece[1])}=FILE")
-    return " ".join([f"--prompt {shlex.quote(text)}", *options])
-
-
-def _escape(text: str) -> str:
-    r"""Return a text as `--prompt` takes it: braces doubled, and line ends and tabs as \n and \t."""
-    for character, written in (("\\", r"\\"), ("\n", r"\n"), ("\t", r"\t"), ("{", "{{"), ("}", "}}")):
-        text = text.replace(character, written)
-    return text

@@ -13,20 +13,25 @@ from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.serving.app import make_app
 from kebyt5_xm.serving.limits import ServingLimits
 from kebyt5_xm.serving.metrics import Metrics
+from kebyt5_xm.serving.page_content import PageContent
 from kebyt5_xm.serving.service import Service
 from kebyt5_xm.serving.worker import Worker
 
 
 @contextmanager
 def client(
-    model: CrossModalT5, token: str | None = None, prompt: str = "{audio}", **limits: Any
+    model: CrossModalT5,
+    token: str | None = None,
+    prompt: str = "{audio}",
+    content: PageContent | None = None,
+    **limits: Any,
 ) -> Iterator[Any]:
     """Yield a client of a server named `tiny`, with given limits."""
     from fastapi.testclient import TestClient
 
     metrics, allowed = Metrics(), ServingLimits(**limits)
     service = Service("tiny", Worker(model, allowed, metrics), allowed, prompt)
-    app = make_app(service, metrics, token)
+    app = make_app(service, metrics, token, content)
     with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as opened:
         yield opened
 

@@ -1,7 +1,12 @@
 """The end of `fit`: held-out metrics at the best and the last checkpoint, their paths, and commands that run."""
 
+import json
+import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import torch
@@ -9,10 +14,10 @@ import yaml
 from tiny_run import fit_and_read_log, recipe, write_stores
 
 from kebyt5_xm.commands import cli
-from kebyt5_xm.commands.prompt import fill_prompt, parse_prompt
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training.outcome import describe_outcome, next_commands
 
+ROOT = Path(__file__).resolve().parents[2]
 METRICS = """step,metric,value
 3,val/accuracy/digits,0.5
 3,val/bits_per_byte/digits,2.5
@@ -26,10 +31,9 @@ METRICS = """step,metric,value
 """
 
 
-def write_run(folder: Path, metrics: str, prompt: str | None = None, **checkpoints: int) -> Run:
+def write_run(folder: Path, metrics: str, **checkpoints: int) -> Run:
     (folder / "checkpoints").mkdir(parents=True)
-    source = {"class_path": "kebyt5_xm.data.Manifest", "init_args": {"prompt": prompt}}
-    config = {"monitor": "val/accuracy/digits", "data": {"sources": {"digits": source}}}
+    config = {"monitor": "val/accuracy/digits"}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "metrics.csv").write_text(metrics)
     for name, step in checkpoints.items():
@@ -64,15 +68,14 @@ def test_a_run_without_validation_has_its_last_checkpoint_alone(tmp_path: Path) 
     assert "best  " not in printed
 
 
-def test_the_prompt_is_that_of_training(tmp_path: Path) -> None:
-    prompt = "{{a}} {picture:image} it's\n{question}\t\\n: {sound:speech}"
-    command = next_commands(write_run(tmp_path / "a run", METRICS, prompt, last=7))[-1][0]
-    words = shlex.split(command)
-    assert words[:4] == ["kebyt5-xm", "generate", str(tmp_path / "a run"), "--prompt"]
-    assert words[5:] == ["--media", "image=FILE", "--media", "speech=FILE"]
-    given = [("image", "a.png"), ("speech", "b.wav")]
-    segments = fill_prompt(parse_prompt(words[4]), given)
-    assert segments == ["{a} ", given[0], " it's\nQUESTION\t\\n: ", given[1]]
+def test_the_next_commands_take_paths_with_spaces(tmp_path: Path) -> None:
+    commands = [command for command, _ in next_commands(write_run(tmp_path / "a run", METRICS, last=7))]
+    folder = str(tmp_path / "a run")
+    assert [shlex.split(command) for command in commands] == [
+        ["kebyt5-xm", "report", folder],
+        ["kebyt5-xm", "export", folder, "--out", f"{folder}/export"],
+        ["kebyt5-xm", "serve", folder],
+    ]
 
 
 @pytest.mark.slow
@@ -85,8 +88,17 @@ def test_fit_ends_with_commands_that_run(tmp_path: Path, capsys: pytest.CaptureF
     assert "text/ko   bits_per_byte" in end
     assert "all       bits_per_byte *" in end
     commands = [shlex.split(line, comments=True)[1:] for line in end.splitlines() if "kebyt5-xm " in line]
-    assert [command[0] for command in commands] == ["report", "export", "generate"]
-    for name, *arguments in commands:
-        cli.run(name, [*arguments, *(["--max-length", "5"] if name == "generate" else [])])
+    assert [command[0] for command in commands] == ["report", "export", "serve"]
+    for name, *arguments in commands[:2]:
+        cli.run(name, arguments)
     assert (tmp_path / "run" / "report.html").is_file()
     assert (tmp_path / "run" / "export" / "model.safetensors").is_file()
+    words = [sys.executable, "-m", "kebyt5_xm", *commands[2], "--port", "0"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        found = re.search(r"http://\S+:\d+", server.stdout.readline())
+        assert found
+        page = json.loads(urlopen(f"{found[0]}/v1/page").read())
+        server.terminate()
+    assert page["model"] == "run"
+    assert len(page["gaps"]) == 2
