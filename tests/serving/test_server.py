@@ -4,10 +4,12 @@ import http.client
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +27,9 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 40_000
-"""Bytes of an answer that takes some ten seconds."""
+"""Bytes of an answer that nobody waits for; it would take minutes."""
+MOST_AFTER_LEAVING = 2_000
+"""Bytes that are written while the server learns that a client has gone: some hundred on a busy machine."""
 ENDLESS = {"segments": "안녕", "max_new_tokens": LONGEST, "stop_loops": False, "stream": True}
 TOKEN = "0123456789abcdef0123"
 
@@ -78,10 +82,24 @@ class Server:
         assert response.readline().startswith(b"data: ")
         return connection, response
 
-    def wait_until(self, number: int) -> None:
+    def count(self, name: str) -> int:
+        """Return a counter of /metrics."""
+        found = re.search(rf"^kebyt5_xm_{name} (\d+)$", self.ask("/metrics")[2], re.MULTILINE)
+        assert found
+        return int(found[1])
+
+    def wait_until(self, what: str, is_so: Callable[[], object]) -> None:
+        """Return when `is_so`; kill the server and fail when it writes on meanwhile, or after a minute."""
+        begin, written = time.monotonic(), self.count("answer_bytes_total")
+        while not is_so():
+            more = self.count("answer_bytes_total") - written
+            if more > MOST_AFTER_LEAVING or time.monotonic() - begin > 60:
+                self.process.kill()
+                pytest.fail(f"{more} bytes more are written, and not yet: {what}")
+
+    def wait_for_requests(self, number: int) -> None:
         """Return when so many requests are in the server."""
-        while f"requests_in_server {number}" not in self.ask("/metrics")[2]:
-            pass
+        self.wait_until(f"{number} requests", lambda: self.count("requests_in_server") == number)
 
     def __enter__(self) -> "Server":
         return self
@@ -242,20 +260,23 @@ def test_bad_input_leaves_the_server_alive(server, body, status, words):
 def test_a_full_server_says_so_and_clients_that_leave_free_their_places(server):
     running, response = server.begin(ENDLESS)
     waiting = server.send(ENDLESS)
-    server.wait_until(2)
+    server.wait_for_requests(2)
     status, headers, error = server.ask("/v1/answer", {"segments": "x"})
     assert status == 429
     assert int(headers["Retry-After"]) >= 1
     assert error["error"]["code"] == "queue_full"
     for left in (waiting, response, running):
         left.close()
-    server.wait_until(0)
+    server.wait_for_requests(0)
     silent = server.send(ENDLESS | {"stream": False})
-    server.wait_until(1)
+    server.wait_for_requests(1)
     silent.close()
-    server.wait_until(0)
-    assert server.ask("/v1/answer", {"segments": "x", "max_new_tokens": 3})[0] == 200
-    assert "hang_ups_total 3" in server.ask("/metrics")[2]
+    server.wait_for_requests(0)
+    last = server.send({"segments": "x", "max_new_tokens": 3})  # waits for no answer to those who left
+    server.wait_until("an answer", lambda: select.select([last.sock], [], [], 0)[0])
+    assert last.getresponse().status == 200
+    last.close()
+    assert server.count("hang_ups_total") == 3
 
 
 def test_sigterm_finishes_what_runs(exported):
