@@ -1,7 +1,7 @@
 """What happens to a request before its route: who may ask, how many at once, how large, and how long.
 
-A request for an answer takes one of `max_requests` places before its body is read, and gives it back when it is
-answered, refused, late, or when its client has gone.
+Every POST takes one of `max_requests` places before its body is read, whatever its path, and gives it back when it
+is answered, refused, late, or when its client has gone.
 """
 
 import asyncio
@@ -22,8 +22,12 @@ ANSWERING = ("/v1/answer", "/v1/chat/completions", "/v1/audio/transcriptions")
 PROTECTED = ("/v1/", "/metrics")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_RETRY_SECONDS = 60
+WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
+"""Methods whose bodies no route reads."""
 READ_TO_DROP = 4
 """A body of up to so many times `max_bytes` is read to its end before it is refused. Our own choice."""
+EXTRA_SECONDS = 5.0
+"""What a request may take beyond its time limit until it is cut, and a stopping server too. Our own choice."""
 
 
 class Place:
@@ -69,20 +73,27 @@ class Admission:
             await send(message)
 
         try:
-            self._check_client(scope)
-            if scope["path"] in ANSWERING and scope["method"] == "POST":
-                if len(self._places) >= self._limits.max_requests:
-                    raise self._busy()
-                self._places.add(place)
-                body = await self._read(scope, receive, place)
-                scope.setdefault("state", {})["place"] = place
-                await self._answer(scope, body, receive, note)
-            else:
-                await self._app(scope, receive, note)
+            async with asyncio.timeout(self._limits.max_request_seconds + EXTRA_SECONDS):
+                self._check_client(scope)
+                if scope["method"] in WITHOUT_BODY:
+                    await self._show(scope, receive, note)
+                else:
+                    if len(self._places) >= self._limits.max_requests:
+                        raise self._busy()
+                    self._places.add(place)
+                    body = await self._read(scope, receive, place)
+                    scope.setdefault("state", {})["place"] = place
+                    await self._answer(scope, body, receive, note)
         except ApiError as error:
             await error.response()(scope, receive, note)
+        except TimeoutError:  # the client does not read, or its media could not be decoded in time
+            if not status:
+                await timeout_error(self._limits.max_request_seconds).response()(scope, receive, note)
         except ConnectionResetError:
             self._metrics.count_hang_up()
+        except Exception:
+            status = 500
+            raise
         finally:
             place.release()
             self._places.discard(place)
@@ -161,6 +172,17 @@ class Admission:
                 raise too_large
             if is_whole:
                 return bytes(body)
+
+    async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app on a request without a body; HEAD is GET without the body of the response."""
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        if scope["method"] == "HEAD":
+            await self._app({**scope, "method": "GET"}, receive, send_head)
+        else:
+            await self._app(scope, receive, send)
 
     async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Run the app on a body that is read; cancel it when the client goes."""

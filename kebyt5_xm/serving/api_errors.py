@@ -13,6 +13,9 @@ from kebyt5_xm.data.media.bad_sample import shorten
 
 log = logging.getLogger("kebyt5_xm.serving")
 
+JSON_OBJECT = "a JSON object, sent with 'Content-Type: application/json'"
+UNREADABLE = "There was an error parsing the body"
+"""What fastapi says of JSON that `json` cannot hold, such as a number of 5,000 digits."""
 MAX_MESSAGE = 600
 """Characters of a message. Our own choice."""
 
@@ -86,9 +89,13 @@ def add_error_handlers(app: FastAPI) -> None:
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, ApiError):
         assert isinstance(error, HTTPException)
+        if error.detail == UNREADABLE:
+            return _unreadable("its numbers or its depth are beyond what is read").response()
         codes = {404: "not_found", 405: "method_not_allowed"}
         code = codes.get(error.status_code, "invalid_request")
-        message = f"{error.detail}: {request.method} {request.url.path}; /openapi.json lists the requests"
+        message = (
+            f"{error.detail}: {request.method} {request.scope['path']}; /openapi.json lists the requests"
+        )
         error = ApiError(error.status_code, message, code, headers=error.headers)
     return error.response()
 
@@ -102,6 +109,10 @@ async def _on_fault(request: Request, error: Exception) -> JSONResponse:
     return internal_error().response()  # starlette raises it again, so that it is logged
 
 
+def _unreadable(cause: str) -> ApiError:
+    return bad_request(f"found a body that is no JSON ({cause}); correct it", code="invalid_json")
+
+
 def _field_name(location: Sequence[str | int]) -> str | None:
     """Return the path of a field as it stands in the JSON: pydantic's has the members of unions too."""
     parts = [str(part) for part in location if part != "body" and "[" not in str(part)]
@@ -112,14 +123,25 @@ def _field_name(location: Sequence[str | int]) -> str | None:
 
 
 def describe_invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """Return the first of pydantic's errors; those of a union are of its likeliest member."""
-    first = max(errors, key=lambda error: len(error["loc"])) if errors else {"loc": (), "msg": "invalid"}
+    """Return the first of pydantic's errors; those of a union are of its likeliest member.
+
+    That is the one in which the error lies deepest, or whose own type is right.
+    """
+
+    def likelihood(error: Mapping[str, Any]) -> tuple[int, bool]:
+        return len(error["loc"]), not error["type"].endswith("_type")
+
+    first = max(errors, key=likelihood) if errors else {"loc": (), "msg": "invalid"}
     if first.get("type") == "json_invalid":
         cause = first.get("ctx", {}).get("error", "")
-        return bad_request(f"found a body that is no JSON ({cause}); correct it", code="invalid_json")
+        return _unreadable(cause)
     param = _field_name(first["loc"])
     if param is None and first.get("type") == "missing":
-        return bad_request("found an empty body, expected a JSON object", code="invalid_json")
+        return bad_request(f"found an empty body, expected {JSON_OBJECT}", code="invalid_json")
+    if param is None and first.get("type") == "model_attributes_type":
+        return bad_request(
+            f"found a body that is no JSON object, expected {JSON_OBJECT}", code="invalid_json"
+        )
     wording = {
         "extra_forbidden": "found an argument that is unknown here; leave it out",
         "missing": "it is missing",

@@ -41,6 +41,7 @@ def make_app(
         version="1",
         lifespan=lifespan,
         docs_url=None,
+        redirect_slashes=False,
         redoc_url=None,
     )
     add_error_handlers(app)

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from kebyt5_xm.serving.inputs import Content, decode_file
 from kebyt5_xm.serving.jobs import Search
-from kebyt5_xm.serving.schemas import Strict, Text
+from kebyt5_xm.serving.schemas import MAX_PARTS, Strict, Text
 
 IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 """Arguments for OpenAI's own bookkeeping, without effect on an answer."""
@@ -65,7 +65,7 @@ class Message(Strict):
     """One message."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[Part]
+    content: Text | Annotated[list[Part], Field(max_length=MAX_PARTS)]
     name: Text | None = None
 
 
@@ -80,7 +80,7 @@ class ChatRequest(Strict):
     """A conversation. The contents of its messages, joined by line ends, are the input; roles are not written."""
 
     model: Text
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=MAX_PARTS)
     max_completion_tokens: int | None = Field(None, ge=1)
     max_tokens: int | None = Field(None, ge=1)
     n: int | None = Field(None, ge=1)

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import string
 from collections.abc import Sequence
 from typing import Literal
 
@@ -40,7 +41,8 @@ def decode_file(data: str, param: str) -> bytes:
                 "nothing",
                 param,
             )
-        raw = base64.b64decode("".join(data.split()), validate=True)
+        encoded = data.encode().translate(None, delete=string.whitespace.encode())
+        raw = base64.b64decode(encoded, validate=True)
     except MediaError as error:
         raise bad_request(f"{param}: {error.cause}", param) from error
     except (binascii.Error, ValueError) as error:

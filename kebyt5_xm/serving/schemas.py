@@ -22,6 +22,8 @@ def check_text(text: str) -> str:
 Text = Annotated[str, AfterValidator(check_text)]
 
 FILE = "the file itself, as a data: URL or in base64"
+MAX_PARTS = 4096
+"""Members of a list: a body of nothing but empty texts would otherwise be a gigabyte of objects. Our own choice."""
 
 
 class Strict(BaseModel):
@@ -58,7 +60,7 @@ Segment = Annotated[TextSegment | GapsSegment | MediaSegment, Field(discriminato
 class AnswerRequest(Strict):
     """What `model.answer` takes."""
 
-    segments: Text | list[Segment] = Field(
+    segments: Text | Annotated[list[Segment], Field(max_length=MAX_PARTS)] = Field(
         description="one text, or texts and media in the order of training"
     )
     max_new_tokens: int | None = Field(
@@ -72,7 +74,9 @@ class AnswerRequest(Strict):
     top_k: int | None = Field(None, ge=0, le=384, description="only the most probable bytes are drawn")
     top_p: float | None = Field(None, gt=0, le=1, description="only the most probable bytes are drawn")
     seed: int | None = Field(None, ge=0, lt=2**63, description="the same samples each time")
-    labels: list[Text] | None = Field(None, description="the answer is the most probable of these")
+    labels: list[Text] | None = Field(
+        None, max_length=MAX_PARTS, description="the answer is the most probable of these"
+    )
     choose: Literal[CHOICES] | None = Field(  # pyright: ignore[reportInvalidTypeForm]
         None, description="of n answers, the one most like the others by this metric"
     )

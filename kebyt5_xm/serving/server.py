@@ -13,7 +13,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.serving.admission import LOOPBACK
+from kebyt5_xm.serving.admission import EXTRA_SECONDS, LOOPBACK
+from kebyt5_xm.serving.connection import Connection
 from kebyt5_xm.serving.limits import ServingLimits
 
 TOKEN_VARIABLE = "KEBYT5_XM_TOKEN"
@@ -22,8 +23,6 @@ MIN_TOKEN_LENGTH = 16
 MAX_PORT = 65535
 BACKLOG = 256
 """Connections that wait to be accepted; the kernel may keep fewer. Our own choice."""
-EXTRA_SECONDS = 5.0
-"""What a request may take beyond its time limit before it is cut when the server stops."""
 
 
 def read_token(path: str | None, host: str) -> str | None:
@@ -82,20 +81,27 @@ def open_socket(host: str, port: int) -> socket.socket:
     return listening
 
 
-def serve(app: FastAPI, listening: socket.socket, limits: ServingLimits) -> None:
-    """Answer requests until SIGTERM or SIGINT; then take no new ones, finish the others and return."""
-    config = uvicorn.Config(
+def configure(app: FastAPI, limits: ServingLimits) -> uvicorn.Config:
+    """Return the settings of uvicorn."""
+    return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(limits.max_request_seconds + EXTRA_SECONDS),
+        timeout_graceful_shutdown=int(limits.max_request_seconds + 2 * EXTRA_SECONDS),
+        loop="asyncio",
+        http=Connection,
         ws="none",
+        proxy_headers=False,
     )
+
+
+def serve(app: FastAPI, listening: socket.socket, limits: ServingLimits) -> None:
+    """Answer requests until SIGTERM or SIGINT; then take no new ones, finish the others and return."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     with _ending_quietly():
-        uvicorn.Server(config).run([listening])
+        uvicorn.Server(configure(app, limits)).run([listening])
 
 
 @contextlib.contextmanager

@@ -43,6 +43,9 @@ class Service:
     _threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(PREPARING_THREADS, "prepare"), repr=False
     )
+    _idle_threads: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(PREPARING_THREADS), repr=False
+    )
 
     def check_model(self, name: str | None) -> None:
         """Raise `ApiError` for another model than this one."""
@@ -110,10 +113,10 @@ class Service:
     ) -> Job:
         """Prepare a request and hand it to the worker; attention needs details. Raises `ApiError`."""
         self.check_search(search, stream)
-        loop, place = asyncio.get_running_loop(), request.state.place
+        place = request.state.place
         assert isinstance(place, Place)
         try:
-            example, media = await loop.run_in_executor(self._threads, self._prepare, contents, attention)
+            example, media = await self._in_thread(contents, attention)
         except MemoryError:
             raise ApiError(
                 503, "found no memory for this request; send smaller media", "out_of_memory"
@@ -124,6 +127,20 @@ class Service:
         place.job = job
         self.worker.waiting.put(job)
         return job
+
+    async def _in_thread(
+        self, contents: Sequence[Content], attention: bool
+    ) -> tuple[Example, list[MediumSlots]]:
+        """Call `_prepare` in a thread.
+
+        A request waits here, not in the line of the threads: there the media of clients that have left would stay.
+        """
+        await self._idle_threads.acquire()
+        prepared = asyncio.get_running_loop().run_in_executor(
+            self._threads, self._prepare, contents, attention
+        )
+        prepared.add_done_callback(lambda _: self._idle_threads.release())
+        return await asyncio.shield(prepared)
 
     def _prepare(self, contents: Sequence[Content], attention: bool) -> tuple[Example, list[MediumSlots]]:
         processor = self.worker.processor

@@ -21,8 +21,9 @@ class WaitingJobs:
         return len(self._jobs)
 
     def put(self, job: Job) -> None:
-        """Append a job."""
+        """Append a job; those that nobody waits for any more leave the line."""
         with self._changed:
+            self._jobs = deque(waiting for waiting in self._jobs if waiting.is_wanted())
             self._jobs.append(job)
             self._changed.notify()
 

@@ -70,7 +70,9 @@ class Worker:
         try:
             with explain_out_of_memory(self._model.device, OUT_OF_MEMORY):
                 self._search(batch)
+            return
         except Exception as error:
+<<<<<<< HEAD
             if self._model.device.type == "cuda":
                 torch.cuda.empty_cache()
             left = [job for job in batch if job.is_wanted()]
@@ -79,6 +81,17 @@ class Worker:
                     job.send(_explain(error))
                 else:
                     self._answer([job])
+=======
+            failure = _describe(error)
+        # The exception is gone now, and with it the tensors of its frames.
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        for job in [job for job in batch if job.is_wanted()]:
+            if len(batch) == 1 or job.has_begun:
+                job.send(failure)
+            else:
+                self._answer([job])
+>>>>>>> cdd007c (Connections that stall end in time, every POST has a place and a limit, HEAD is answered, nothing of clients that left stays)
 
     def _search(self, batch: list[Job]) -> None:
         search = batch[0].search

@@ -99,6 +99,21 @@ def test_cancelled_jobs_are_left_out():
     assert sizes == [2]
 
 
+def test_jobs_of_clients_that_left_do_not_stay_in_the_line():
+    async def work() -> None:
+        worker = Worker(tiny_model(), ServingLimits(), Metrics())
+        example = worker.processor.example(["x"])
+        for _ in range(5):
+            job = Job(example, GREEDY, False, time.monotonic(), 60.0)
+            worker.waiting.put(job)
+            job.cancel()
+        worker.waiting.put(Job(example, GREEDY, False, time.monotonic() - 61.0, 60.0))  # late
+        worker.waiting.put(Job(example, GREEDY, False, time.monotonic(), 60.0))
+        assert len(worker.waiting) == 1
+
+    asyncio.run(work())
+
+
 def test_jobs_of_a_batch_that_fails_are_tried_alone(monkeypatch):
     model = tiny_model()
     expected = [model.answer(text, max_new_tokens=12) for text in TEXTS]

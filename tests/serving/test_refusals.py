@@ -108,6 +108,46 @@ def test_bodies(client, path, body):
     error_of(client.post(path, content=body, headers={"content-type": "application/json"}), 400)
 
 
+NINES = b"9" * 5000
+
+
+@pytest.mark.parametrize("path", ["/v1/answer", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[" * 50_000,
+        b'{"segments": "x", "seed": ' + NINES + b"}",
+        b'{"segments": "\xff"}',
+        b"",
+        b'{"segments": "x",}',
+        b"[]",
+    ],
+)
+def test_what_is_no_json_is_said_with_a_remedy(client, path, body):
+    error = error_of(client.post(path, content=body, headers={"content-type": "application/json"}), 400)
+    assert error["code"] == "invalid_json"
+    assert "correct it" in error["message"] or "expected a JSON object" in error["message"]
+
+
+def test_json_of_another_type_is_said(client):
+    error = error_of(client.post("/v1/answer", content=b"{}", headers={"content-type": "text/plain"}), 400)
+    assert "sent with 'Content-Type: application/json'" in error["message"]
+
+
+def test_lists_have_a_most():
+    part, message = {"type": "text", "text": ""}, {"role": "user", "content": ""}
+    asked = [
+        ("/v1/answer", {"segments": [part] * 4097}),
+        ("/v1/answer", {"segments": "x", "labels": [""] * 4097}),
+        ("/v1/chat/completions", {"model": "tiny", "messages": [message] * 4097}),
+        ("/v1/chat/completions", {"model": "tiny", "messages": [message | {"content": [part] * 4097}]}),
+    ]
+    with serving.client(tiny_model({})) as client:
+        for path, body in asked:
+            assert "4096" in error_of(client.post(path, json=body), 400)["message"]
+
+
 def test_a_large_body_is_refused_whether_or_not_it_says_its_length(client):
     for content in (b" " * 100_001, iter([b" " * 60_000] * 2)):
         error = error_of(client.post("/v1/answer", content=content), 413)

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +16,7 @@ from kebyt5_xm.serving.app import make_app
 from kebyt5_xm.serving.limits import ServingLimits
 from kebyt5_xm.serving.metrics import Metrics
 from kebyt5_xm.serving.page_content import PageContent
+from kebyt5_xm.serving.server import configure, open_socket
 from kebyt5_xm.serving.service import Service
 from kebyt5_xm.serving.worker import Worker
 
@@ -29,11 +32,40 @@ def client(
     """Yield a client of a server named `tiny`, with given limits."""
     from fastapi.testclient import TestClient
 
-    metrics, allowed = Metrics(), ServingLimits(**limits)
-    service = Service("tiny", Worker(model, allowed, metrics), allowed, prompt)
-    app = make_app(service, metrics, token, content)
+    app = make(model, token, prompt, content, **limits)
     with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as opened:
         yield opened
+
+
+def make(
+    model: CrossModalT5,
+    token: str | None = None,
+    prompt: str = "{audio}",
+    content: PageContent | None = None,
+    **limits: Any,
+) -> Any:
+    """Return the app of a server named `tiny`, with given limits."""
+    metrics, allowed = Metrics(), ServingLimits(**limits)
+    service = Service("tiny", Worker(model, allowed, metrics), allowed, prompt)
+    return make_app(service, metrics, token, content)
+
+
+@contextmanager
+def listening(model: CrossModalT5, **limits: Any) -> Iterator[tuple[str, int]]:
+    """Yield the address of a server in a thread, with given limits; at the end it finishes what runs."""
+    import uvicorn
+
+    with open_socket("127.0.0.1", 0) as opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # soon full if a client does not read
+        server = uvicorn.Server(configure(make(model, **limits), ServingLimits(**limits)))
+        thread = threading.Thread(target=server.run, args=([opened],))
+        thread.start()
+        try:
+            yield opened.getsockname()
+        finally:
+            server.should_exit = True
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def png(seed: int = 1, **how: Any) -> bytes:

@@ -12,11 +12,12 @@ import io
 import ipaddress
 import re
 import socket
+import string
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import unquote
 
 from kebyt5_xm.data.media.bad_sample import MediaError, MediaRefusal
 from kebyt5_xm.errors import UserError
@@ -26,6 +27,7 @@ REMOTE_PROTOCOLS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "hf
 WRAPPER_PROTOCOLS = ("zip", "tar", "simplecache", "filecache", "blockcache")
 """fsspec protocols that read only from the next link of a chain."""
 DATA_SCHEME = "data:"
+PERCENT_ENCODED = re.compile(rb"%([0-9a-fA-F]{2})")  # RFC 3986, section 2.1
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052, section 2.1: the last 32 bits are an IPv4 address
 
 
@@ -75,12 +77,12 @@ def is_data_url(reference: str) -> bool:
 def decode_data_url(url: str) -> bytes:
     """Return the bytes in a `data:` URL (RFC 2397); raise `MediaError` if there are none."""
     head, comma, body = url.partition(",")
-    raw = unquote_to_bytes(body)
+    raw = PERCENT_ENCODED.sub(lambda found: bytes([int(found[1], 16)]), body.encode())
     try:
         if not comma:
             raise binascii.Error("there is no comma")
         if head.rstrip().lower().endswith(";base64"):
-            raw = b"".join(raw.split()).translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
+            raw = raw.translate(bytes.maketrans(b"-_", b"+/"), delete=string.whitespace.encode()).rstrip(b"=")
             raw = base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
     except binascii.Error as error:
         raise MediaError(url, f"found a data: URL that cannot be decoded ({error})") from error
