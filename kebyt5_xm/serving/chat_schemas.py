@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from kebyt5_xm.serving.inputs import Content, decode_file
 from kebyt5_xm.serving.jobs import Search
-from kebyt5_xm.serving.schemas import MAX_PARTS, Strict, Text
+from kebyt5_xm.serving.schemas import MAX_PARTS, Integer, Strict, Text
 
 IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 """Arguments for OpenAI's own bookkeeping, without effect on an answer."""
@@ -81,12 +81,12 @@ class ChatRequest(Strict):
 
     model: Text
     messages: list[Message] = Field(min_length=1, max_length=MAX_PARTS)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    max_tokens: int | None = Field(None, ge=1)
-    n: int | None = Field(None, ge=1)
+    max_completion_tokens: Integer | None = Field(None, ge=1)
+    max_tokens: Integer | None = Field(None, ge=1)
+    n: Integer | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    seed: int | None = Field(None, ge=0, lt=2**63)
+    seed: Integer | None = Field(None, ge=0, lt=2**63)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

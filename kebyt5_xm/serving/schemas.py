@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from kebyt5_xm.model.infilling import Gaps
 from kebyt5_xm.serving.api_errors import bad_request
@@ -19,7 +19,13 @@ def check_text(text: str) -> str:
     return text
 
 
+def whole(value: object) -> object:
+    """Return 3.0 as 3: to JSON Schema both are integers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Text = Annotated[str, AfterValidator(check_text)]
+Integer = Annotated[int, BeforeValidator(whole)]
 
 FILE = "the file itself, as a data: URL or in base64"
 MAX_PARTS = 4096
@@ -63,17 +69,17 @@ class AnswerRequest(Strict):
     segments: Text | Annotated[list[Segment], Field(max_length=MAX_PARTS)] = Field(
         description="one text, or texts and media in the order of training"
     )
-    max_new_tokens: int | None = Field(
+    max_new_tokens: Integer | None = Field(
         None,
         ge=1,
         description="most bytes of an answer; a Korean syllable has three. 256 unless the server allows less",
     )
-    n: int = Field(1, ge=1, description="answers, the best first")
+    n: Integer = Field(1, ge=1, description="answers, the best first")
     temperature: float | None = Field(None, ge=0, le=100, description="above 0 samples; 0 is greedy")
-    num_beams: int | None = Field(None, ge=1)
-    top_k: int | None = Field(None, ge=0, le=384, description="only the most probable bytes are drawn")
+    num_beams: Integer | None = Field(None, ge=1)
+    top_k: Integer | None = Field(None, ge=0, le=384, description="only the most probable bytes are drawn")
     top_p: float | None = Field(None, gt=0, le=1, description="only the most probable bytes are drawn")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="the same samples each time")
+    seed: Integer | None = Field(None, ge=0, lt=2**63, description="the same samples each time")
     labels: list[Text] | None = Field(
         None, max_length=MAX_PARTS, description="the answer is the most probable of these"
     )
@@ -188,6 +194,12 @@ class ErrorResponse(BaseModel):
     """An error in OpenAI's shape."""
 
     error: ErrorBody
+
+
+class Health(BaseModel):
+    """Whether requests are answered."""
+
+    status: Literal["ok", "failed"]
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {

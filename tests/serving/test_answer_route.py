@@ -112,6 +112,11 @@ def test_a_stream_is_the_answer_in_pieces(client, model, details):
     assert ("confidence" in last["answers"][0]) is details
 
 
+def test_three_and_a_dot_is_three_as_in_json_schema(client):
+    assert ask(client, "안녕", max_new_tokens=3.0)["usage"]["output_bytes"] <= 3
+    assert client.post("/v1/answer", json={"segments": "x", "max_new_tokens": 3.5}).status_code == 400
+
+
 def test_texts_are_never_paths(client, model, tmp_path):
     path = tmp_path / "a b.png"
     path.write_bytes(serving.png())

@@ -51,13 +51,13 @@ def make(
 
 
 @contextmanager
-def listening(model: CrossModalT5, **limits: Any) -> Iterator[tuple[str, int]]:
+def listening(model: CrossModalT5, token: str | None = None, **limits: Any) -> Iterator[tuple[str, int]]:
     """Yield the address of a server in a thread, with given limits; at the end it finishes what runs."""
     import uvicorn
 
     with open_socket("127.0.0.1", 0) as opened:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # soon full if a client does not read
-        server = uvicorn.Server(configure(make(model, **limits), ServingLimits(**limits)))
+        server = uvicorn.Server(configure(make(model, token, **limits), ServingLimits(**limits)))
         thread = threading.Thread(target=server.run, args=([opened],))
         thread.start()
         try:
