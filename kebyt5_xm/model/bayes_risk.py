@@ -27,18 +27,23 @@ def check_choice(metric: "Metric", n: int) -> None:
 def choose_least_risk(texts: Sequence[str], metric: "Metric") -> int:
     """Return the number of the text with the best `metric` against all others; the first of equally good ones.
 
+    A sample that no text can be judged by, such as an empty one for a rate of errors, is only judged itself.
     Raises `UserError` if the metric does not fit such texts or has no value for any of them.
     """
     from kebyt5_xm.metrics.metric import Answer
 
-    if len(set(texts)) == 1:
+    if len(set(texts)) == 1 or not any(map(str.strip, texts)):
         return 0
-    metric.check([[text] for text in texts], None)
+    references = {text for text in texts if _can_judge(metric, text)}
+    if not references:
+        metric.check([[text] for text in texts], None)
     values: dict[str, float] = {}
     for number, text in enumerate(texts):
         if text not in values:
-            others = [Answer(text, (other,)) for n, other in enumerate(texts) if n != number]
-            value = metric(others)
+            others = [
+                Answer(text, (other,)) for n, other in enumerate(texts) if n != number and other in references
+            ]
+            value = metric(others) if others else math.nan
             values[text] = value if metric.higher_is_better else -value
     known = [value for value in values.values() if not math.isnan(value)]
     if not known:
@@ -47,3 +52,11 @@ def choose_least_risk(texts: Sequence[str], metric: "Metric") -> int:
             "texts; choose by ChrF() or CharacterErrorRate()"
         )
     return texts.index(next(text for text, value in values.items() if value == max(known)))
+
+
+def _can_judge(metric: "Metric", text: str) -> bool:
+    try:
+        metric.check([[text]], None)
+    except UserError:
+        return False
+    return True

@@ -205,6 +205,13 @@ def test_the_choice_of_least_risk_is_the_sample_that_is_like_the_others() -> Non
     assert any(group[0] != text for group, text in zip(groups, chosen, strict=True))
 
 
+@pytest.mark.parametrize("metric", [ChrF(), CharacterErrorRate(), metrics.WordErrorRate(), metrics.BLEU()])
+def test_empty_samples_are_no_reason_to_refuse(metric: Any) -> None:
+    assert choose_least_risk(["", "가 나 다 라 마", "가 나 다 라 바"], metric) in (1, 2)
+    assert choose_least_risk(["", "", "가"], metric) == 0
+    assert choose_least_risk(["", " "], metric) == 0
+
+
 @pytest.mark.parametrize(
     "name", sorted(set(metrics.__all__) - {"Answer", "MeanMetric", "Metric", "SetMetric", "Score"})
 )
