@@ -38,6 +38,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/hadolint --failure-threshold style docker/Dockerfile
 
 check: lint
 	$(BIN)/python -m pytest -q $(ON_ALL_CORES) -m "not slow and not gpu"

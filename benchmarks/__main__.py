@@ -8,7 +8,7 @@ import argparse
 import importlib
 import time
 
-NAMES = ("bytes", "denoising", "store", "manifest", "loader", "cache", "training", "decoding", "drafting")
+NAMES = ("bytes", "denoising", "store", "manifest", "loader", "cache", "training", "decoding", "drafting", "serving")
 
 
 def main() -> None:

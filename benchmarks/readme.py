@@ -143,6 +143,24 @@ ROWS = (
         "| 같은 답, int8 | {ours} ms | {theirs} ms, int8의 CTranslate2 | {ratio}배 |",
     ),
     Row(
+        "serving",
+        {
+            "clients": ("clients", "d"),
+            "seconds": ("seconds", ".0f"),
+            "bytes": ("num_bytes", "d"),
+            "ours": ("batches_of_16.requests_per_s", ",.0f"),
+            "p50": ("batches_of_16.p50_ms", ",.0f"),
+            "p99": ("batches_of_16.p99_ms", ",.0f"),
+            "failed": ("batches_of_16.failed", "d"),
+            "theirs": ("one_by_one.requests_per_s", ",.0f"),
+            "ratio": ("ratio_batches_to_one_by_one", ".1f"),
+        },
+        "| `kebyt5-xm serve`, {clients} clients for {seconds} s, tiny T5, answers of {bytes} bytes | {ours} "
+        "requests/s, {failed} failed, p50 {p50} ms, p99 {p99} ms | {theirs} requests/s without batches | {ratio}x |",
+        "| `kebyt5-xm serve`, 클라이언트 {clients}개, {seconds}초, 작은 T5, {bytes}바이트 답 | 초당 요청 {ours}개, 실패 "
+        "{failed}개, p50 {p50} ms, p99 {p99} ms | 묶지 않으면 초당 요청 {theirs}개 | {ratio}배 |",
+    ),
+    Row(
         "bytes",
         {
             "ours": ("documents.encode_mb_per_s", ",.0f"),

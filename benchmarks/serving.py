@@ -4,8 +4,8 @@
     python -m benchmarks.serving --seconds 5 --clients 8
 
 A client is a thread that keeps its connection. The model never ends by itself, so all answers have equally many
-bytes. Without batches, the same server answers one request after another. A request that is not answered with 200
-counts as failed.
+bytes. Without batches, the same server answers one request after another. A request that is not answered with 200,
+or whose connection breaks, counts as failed.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,13 @@ def main(words: Sequence[str] = ()) -> None:
     gain = figures["batches_of_16"]["requests_per_s"] / figures["one_by_one"]["requests_per_s"]
     write_report(
         "serving",
-        {"clients": args.clients, **figures, "ratio_batches_to_one_by_one": gain, "num_bytes": NUM_BYTES},
+        {
+            "clients": args.clients,
+            "seconds": args.seconds,
+            "num_bytes": NUM_BYTES,
+            **figures,
+            "ratio_batches_to_one_by_one": gain,
+        },
     )
 
 
@@ -83,18 +90,26 @@ def load(model: str, batch_size: int, clients: int, seconds: float) -> dict[str,
 
 
 def ask(address: str, end: float, times: list[float], failed: list[int]) -> None:
-    """Ask one request after another until `end`, at least one; append their seconds, or their statuses if not 200."""
+    """Ask one request after another until `end`, at least one.
+
+    Their seconds are appended to `times`; to `failed` their statuses if not 200, 0 for a broken connection.
+    """
     body = json.dumps({"segments": TEXT, "max_new_tokens": NUM_BYTES, "stop_loops": False})
     connection = http.client.HTTPConnection(address, timeout=120)
     while True:
         begin = time.monotonic()
-        connection.request("POST", "/v1/answer", body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        response.read()
-        if response.status == 200:
+        try:
+            connection.request("POST", "/v1/answer", body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            response.read()
+            status = response.status
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            status = 0
+        if status == HTTPStatus.OK:
             times.append(time.monotonic() - begin)
         else:
-            failed.append(response.status)
+            failed.append(status)
         if time.monotonic() >= end:
             break
     connection.close()

@@ -28,9 +28,8 @@ class Server:
     def __init__(self, model: str, *options: str, **environment: str) -> None:
         self.headers: dict[str, str] = {}
         self._files = contextlib.ExitStack()
-        self._errors = self._files.enter_context(
-            tempfile.TemporaryFile("w+")
-        )  # a pipe would be full some time
+        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in __exit__; a pipe would be full some time)
+        self._errors = self._files.enter_context(errors)
         command = [sys.executable, "-m", "kebyt5_xm", "serve", model, "--port", "0", *options]
         self.process = subprocess.Popen(
             command,
