@@ -8,7 +8,18 @@ import argparse
 import importlib
 import time
 
-NAMES = ("bytes", "denoising", "store", "manifest", "loader", "cache", "training", "decoding", "drafting", "serving")
+NAMES = (
+    "bytes",
+    "denoising",
+    "store",
+    "manifest",
+    "loader",
+    "cache",
+    "training",
+    "decoding",
+    "drafting",
+    "serving",
+)
 
 
 def main() -> None:

@@ -157,8 +157,8 @@ ROWS = (
         },
         "| `kebyt5-xm serve`, {clients} clients for {seconds} s, tiny T5, answers of {bytes} bytes | {ours} "
         "requests/s, {failed} failed, p50 {p50} ms, p99 {p99} ms | {theirs} requests/s without batches | {ratio}x |",
-        "| `kebyt5-xm serve`, 클라이언트 {clients}개, {seconds}초, 작은 T5, {bytes}바이트 답 | 초당 요청 {ours}개, 실패 "
-        "{failed}개, p50 {p50} ms, p99 {p99} ms | 묶지 않으면 초당 요청 {theirs}개 | {ratio}배 |",
+        "| `kebyt5-xm serve`, 클라이언트 {clients}개, {seconds}초, 작은 T5, {bytes}바이트 답 | 초당 요청 {ours}개, "
+        "실패 {failed}개, p50 {p50} ms, p99 {p99} ms | 묶지 않으면 초당 요청 {theirs}개 | {ratio}배 |",
     ),
     Row(
         "bytes",

@@ -60,25 +60,30 @@ def load(model: str, batch_size: int, clients: int, seconds: float) -> dict[str,
     """Return the figures of a server under load."""
     options = ["--port", "0", "--max-batch-size", str(batch_size), "--max-requests", str(2 * clients)]
     command = [sys.executable, "-m", "kebyt5_xm", "serve", model, *options]
-    server = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        found = re.search(r"http://(\S+:\d+)", server.stdout.readline())
-        assert found, "the server did not start"
-        ask(found[1], time.monotonic(), [], [])  # what the first request builds
-        times: list[float] = []
-        failed: list[int] = []
-        end = time.monotonic() + seconds
-        threads = [threading.Thread(target=ask, args=(found[1], end, times, failed)) for _ in range(clients)]
-        begin = time.monotonic()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        passed = time.monotonic() - begin
-    finally:
-        server.terminate()
-        server.wait()
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            return _load(server, clients, seconds)
+        finally:
+            server.terminate()
+
+
+def _load(server: "subprocess.Popen[str]", clients: int, seconds: float) -> dict[str, float]:
+    assert server.stdout is not None
+    found = re.search(r"http://(\S+:\d+)", server.stdout.readline())
+    assert found, "the server did not start"
+    ask(found[1], time.monotonic(), [], [])  # what the first request builds
+    times: list[float] = []
+    failed: list[int] = []
+    end = time.monotonic() + seconds
+    threads = [threading.Thread(target=ask, args=(found[1], end, times, failed)) for _ in range(clients)]
+    begin = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    passed = time.monotonic() - begin
     p50, p99 = np.percentile(times, [50, 99])
     return {
         "requests_per_s": len(times) / passed,

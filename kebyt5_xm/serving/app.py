@@ -20,6 +20,7 @@ from kebyt5_xm.serving.transcription_route import transcription_router
 
 METRICS_RESPONSES = ERRORS | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
+
 def make_app(
     service: Service, metrics: Metrics, token: str | None = None, content: PageContent | None = None
 ) -> FastAPI:

@@ -41,6 +41,11 @@ class Search:
         """Whether its answer can be read while it is written, and be ended alone."""
         return self.labels is None and self.rows == 1
 
+    @property
+    def may_run_beside(self) -> bool:
+        """Whether it may begin while other batches run: it takes turns with them, or is quick."""
+        return self.is_streamed or self.labels is not None
+
     def may_join(self, other: "Search") -> bool:
         """Return whether a batch of this search may hold `other`; seeded samples depend on no other request."""
         return self == other and self.seed is None
@@ -147,3 +152,8 @@ class Job:
             yield event
             if isinstance(event, Result):
                 return
+
+
+def padded_positions(jobs: Sequence[Job]) -> int:
+    """Return the encoder positions of a batch's rows, padding included."""
+    return len(jobs) * jobs[0].search.rows * max(job.num_input_ids for job in jobs)

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 
-from kebyt5_xm.serving.jobs import Job
+from kebyt5_xm.serving.jobs import Job, padded_positions
 from kebyt5_xm.serving.limits import ServingLimits
 
 
@@ -45,26 +45,42 @@ class WaitingJobs:
                 if not self._jobs:
                     return None
                 closes = self._jobs[0].queued + self._limits.gather_seconds
-                while not self._is_full(self._fitting()) and (left := closes - time.monotonic()) > 0:
+                while not self._is_full(self._fitting(0)) and (left := closes - time.monotonic()) > 0:
                     self._changed.wait(left)
-                batch = self._fitting()
-                self._jobs = deque(job for job in self._jobs if job not in batch)
-                if wanted := [job for job in batch if job.is_wanted()]:
+                if wanted := self._take(0):
                     return wanted
 
-    def _fitting(self) -> list[Job]:
-        """Return the first job and the next ones that may join it, within the limits of a batch."""
-        first, *others = self._jobs
-        batch, longest = [first], first.num_input_ids
-        for job in others:
+    def take_beside(self, positions: int) -> list[Job]:
+        """Return waiting jobs that may begin beside batches of so many `padded_positions`, or none.
+
+        All together stay within the positions of a batch.
+        """
+        with self._changed:
+            return self._take(positions)
+
+    def _take(self, taken: int) -> list[Job]:
+        batch = self._fitting(taken)
+        self._jobs = deque(job for job in self._jobs if job not in batch)
+        return [job for job in batch if job.is_wanted()]
+
+    def _fitting(self, taken: int) -> list[Job]:
+        """Return the first job that fits beside `taken` positions and the next ones that may join it.
+
+        With nothing taken, the first one always fits.
+        """
+        batch: list[Job] = []
+        for job in self._jobs:
             if len(batch) == self._limits.max_batch_size:
                 break
-            if not first.search.may_join(job.search):
-                continue
-            padded = (len(batch) + 1) * first.search.rows * max(longest, job.num_input_ids)
-            if padded <= self._limits.max_batch_ids:
+            fits = taken + padded_positions([*batch, job]) <= self._limits.max_batch_ids
+            if batch:
+                fits = fits and batch[0].search.may_join(job.search)
+            elif taken:
+                fits = fits and job.search.may_run_beside
+            else:
+                fits = True
+            if fits:
                 batch.append(job)
-                longest = max(longest, job.num_input_ids)
         return batch
 
     def _is_full(self, batch: list[Job]) -> bool:

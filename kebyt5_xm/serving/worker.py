@@ -1,14 +1,14 @@
-"""The thread that owns the model: it answers the waiting jobs, batch after batch."""
+"""The thread that owns the model: it answers the waiting jobs in batches."""
 
 import threading
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics import CharacterErrorRate, ChrF, WordErrorRate
-from kebyt5_xm.model.answer_stream import AnswerStream
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.device import explain_out_of_memory
 from kebyt5_xm.model.hypothesis import Hypothesis
@@ -16,13 +16,19 @@ from kebyt5_xm.model.infilling import Filled
 from kebyt5_xm.model.processor import CrossModalProcessor
 from kebyt5_xm.serving.api_errors import ApiError, bad_request, internal_error, log
 from kebyt5_xm.serving.attention import slot_attention
-from kebyt5_xm.serving.jobs import Job, Result
+from kebyt5_xm.serving.jobs import Job, Result, padded_positions
 from kebyt5_xm.serving.limits import ServingLimits
 from kebyt5_xm.serving.metrics import Metrics
+from kebyt5_xm.serving.running import RunningBatch
 from kebyt5_xm.serving.waiting import WaitingJobs
 
 METRICS = {"chrf": ChrF, "cer": CharacterErrorRate, "wer": WordErrorRate}
+ALONE_SECONDS = 1.0
+"""How long a batch runs before another may begin beside it: by then others have gathered. Our own choice."""
+MAX_RUNNING = 4
+"""Batches that take turns. Each more makes the others slower. Our own choice."""
 OUT_OF_MEMORY = "shorten the input or ask for fewer answers"
+T = TypeVar("T")
 
 
 class Worker:
@@ -61,39 +67,50 @@ class Worker:
         return self._thread.is_alive()
 
     def _work(self) -> None:
-        while (batch := self.waiting.gather()) is not None:
-            self._answer(batch)
+        """Answer the waiting jobs. Batches that take long let others begin beside them, and take turns."""
+        running: list[RunningBatch] = []
+        while True:
+            batch: list[Job] | None = []
+            if not running:
+                batch = self.waiting.gather()
+            elif len(running) < MAX_RUNNING and time.monotonic() - running[-1].begun > ALONE_SECONDS:
+                batch = self.waiting.take_beside(sum(padded_positions(other.jobs) for other in running))
+            if batch is None:
+                return
+            if batch and (begun := self._begin(batch)):
+                running.append(begun)
+            running = [other for other in running if self._take_turn(other)]
 
-    def _answer(self, batch: list[Job]) -> None:
-        """Answer the jobs; those of a batch that fails are tried alone, unless a piece of theirs is sent."""
+    def _begin(self, batch: list[Job]) -> RunningBatch | None:
+        """Return a batch that writes its answers piece by piece; others are answered at once."""
         self._metrics.observe_batch(len(batch))
+        return self._attempt(batch, lambda: self._search(batch))
+
+    def _take_turn(self, running: RunningBatch) -> bool:
+        return bool(self._attempt(running.jobs, running.take_turn))
+
+    def _attempt(self, batch: list[Job], action: Callable[[], T]) -> T | None:
+        """Return what an action returns, or None if it fails.
+
+        Then each job is tried alone, unless it was alone or a piece of it is sent.
+        """
         try:
             with explain_out_of_memory(self._model.device, OUT_OF_MEMORY):
-                self._search(batch)
-            return
+                return action()
         except Exception as error:
-<<<<<<< HEAD
-            if self._model.device.type == "cuda":
-                torch.cuda.empty_cache()
-            left = [job for job in batch if job.is_wanted()]
-            for job in left:
-                if len(batch) == 1 or job.has_begun:
-                    job.send(_explain(error))
-                else:
-                    self._answer([job])
-=======
-            failure = _describe(error)
+            failure = _explain(error)
         # The exception is gone now, and with it the tensors of its frames.
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
         for job in [job for job in batch if job.is_wanted()]:
             if len(batch) == 1 or job.has_begun:
                 job.send(failure)
-            else:
-                self._answer([job])
->>>>>>> cdd007c (Connections that stall end in time, every POST has a place and a limit, HEAD is answered, nothing of clients that left stays)
+            elif alone := self._begin([job]):
+                while self._take_turn(alone):
+                    pass
+        return None
 
-    def _search(self, batch: list[Job]) -> None:
+    def _search(self, batch: list[Job]) -> RunningBatch | None:
         search = batch[0].search
         inputs = self.processor.collate([job.example for job in batch])
         if search.labels is not None:
@@ -102,42 +119,20 @@ class Worker:
             for job, found in zip(batch, rows, strict=True):
                 best = max(found, key=lambda label: found[label])
                 job.send(Result([{"text": best, "finish_reason": "stop"}], found))
-            return
+            return None
         arguments = search.arguments()
         if search.seed is not None:
             arguments["generator"] = torch.Generator(self._model.device).manual_seed(search.seed)
         if search.is_streamed:
-            self._stream(batch, self._model.answer(inputs, stream=True, **arguments))
-            return
+            stream = self._model.answer(inputs, stream=True, **arguments)
+            return RunningBatch(batch, stream, self._metrics, self._describe)
         choose = None if search.choose is None else METRICS[search.choose]()
         answers = self._model.answer(inputs, details=True, choose=choose, **arguments)
         for job, found in zip(batch, answers, strict=True):
             group = found if isinstance(found, list) else [found]
             self._metrics.count_bytes(sum(len(answer.raw) for answer in group))
             job.send(Result(self._describe(job, group)))
-
-    def _stream(self, batch: list[Job], stream: AnswerStream) -> None:
-        """Send the pieces, and each end when it is reached; details come when all have ended."""
-        texts = [""] * len(batch)
-        for number, piece in stream:
-            texts[number] += piece
-            self._metrics.count_bytes(len(piece.encode()))
-            batch[number].send(piece)
-            self._send_ends(batch, stream, texts)
-            for other, job in enumerate(batch):
-                if stream.finish_reason(other) is None and not job.is_wanted():
-                    stream.cancel(other)
-        self._send_ends(batch, stream, texts)
-        if any(job.is_wanted() for job in batch):
-            for job, answer in zip(batch, stream.result(), strict=True):
-                if job.is_wanted():
-                    job.send(Result(self._describe(job, [answer])))
-
-    def _send_ends(self, batch: list[Job], stream: AnswerStream, texts: list[str]) -> None:
-        for number, job in enumerate(batch):
-            reason = stream.finish_reason(number)
-            if reason is not None and not job.details and not job.is_done:
-                job.send(Result([{"text": texts[number], "finish_reason": reason}]))
+        return None
 
     def _describe(self, job: Job, answers: Sequence[Hypothesis]) -> list[dict[str, Any]]:
         if job.gaps is not None:

@@ -10,6 +10,7 @@ from tiny_model import tiny_model
 
 pytest.importorskip("fastapi")
 
+from kebyt5_xm.serving import worker
 from kebyt5_xm.serving.api_errors import ApiError
 from kebyt5_xm.serving.jobs import Job, Result, Search
 from kebyt5_xm.serving.limits import ServingLimits
@@ -41,20 +42,20 @@ def answer(
     """Return the results, or errors, of jobs that all wait before the worker starts, and the sizes of its batches."""
 
     async def work() -> list[Any]:
-        worker = Worker(model, ServingLimits(**limits), metrics)
+        answering = Worker(model, ServingLimits(**limits), metrics)
         jobs = [
-            Job(worker.processor.example([text]), search, details, time.monotonic(), 60.0)
+            Job(answering.processor.example([text]), search, details, time.monotonic(), 60.0)
             for text, search in searches
         ]
         for number, job in enumerate(jobs):
-            worker.waiting.put(job)
+            answering.waiting.put(job)
             if number in cancelled:
                 job.cancel()
-        worker.start()
+        answering.start()
         wanted = [finish(job) for number, job in enumerate(jobs) if number not in cancelled]
         found = await asyncio.gather(*wanted, return_exceptions=True)
-        worker.stop()
-        assert not worker.is_alive
+        answering.stop()
+        assert not answering.is_alive
         return found
 
     metrics = Counting()
@@ -99,17 +100,75 @@ def test_cancelled_jobs_are_left_out():
     assert sizes == [2]
 
 
+def test_a_short_answer_does_not_wait_for_a_long_one(monkeypatch):
+    """It begins beside it, and both are those that each has alone."""
+    monkeypatch.setattr(worker, "ALONE_SECONDS", 0.0)
+    model = tiny_model()
+    endless = Search(max_new_tokens=20_000, stop_loops=False)
+    labelled = Search(max_new_tokens=1, labels=("개", "새"))
+    expected = model.answer("안녕", max_new_tokens=400, stop_loops=False)
+    alone = model.answer("x", max_new_tokens=12)
+
+    async def work() -> None:
+        answering = Worker(model, ServingLimits(), Metrics())
+
+        def put(text: str, search: Search) -> Job:
+            job = Job(answering.processor.example([text]), search, False, time.monotonic(), 60.0)
+            answering.waiting.put(job)
+            return job
+
+        long = put("안녕", endless)
+        answering.start()
+        pieces = long.events()
+        written = str(await anext(pieces))
+        short, label = put("x", GREEDY), put("x", labelled)
+        assert first_texts([await finish(short)]) == [alone]
+        assert (await finish(label)).probabilities is not None
+        assert not long.is_done
+        while len(written) < len(expected):
+            written += str(await anext(pieces))
+        assert written.startswith(expected)
+        long.cancel()
+        await asyncio.to_thread(answering.stop)
+
+    asyncio.run(work())
+
+
+def test_what_begins_beside_others_is_within_the_positions_of_a_batch():
+    async def work() -> None:
+        answering = Worker(tiny_model(), ServingLimits(max_input_ids=50), Metrics())
+        jobs = [
+            Job(answering.processor.example([text]), search, False, time.monotonic(), 60.0)
+            for text, search in (
+                ("x" * 9, Search(max_new_tokens=12, num_beams=2)),  # beams would hold the others up
+                ("x" * 49, GREEDY),
+                ("x" * 9, GREEDY),
+                ("x" * 19, GREEDY),
+                ("x" * 9, GREEDY),
+            )
+        ]
+        for job in jobs:
+            answering.waiting.put(job)
+        assert answering.waiting.take_beside(75) == [jobs[2], jobs[4]]
+        assert answering.waiting.take_beside(75) == [jobs[3]]
+        assert answering.waiting.take_beside(75) == []
+        assert answering.waiting.take_beside(50) == [jobs[1]]
+        assert answering.waiting.gather() == [jobs[0]]
+
+    asyncio.run(work())
+
+
 def test_jobs_of_clients_that_left_do_not_stay_in_the_line():
     async def work() -> None:
-        worker = Worker(tiny_model(), ServingLimits(), Metrics())
-        example = worker.processor.example(["x"])
+        answering = Worker(tiny_model(), ServingLimits(), Metrics())
+        example = answering.processor.example(["x"])
         for _ in range(5):
             job = Job(example, GREEDY, False, time.monotonic(), 60.0)
-            worker.waiting.put(job)
+            answering.waiting.put(job)
             job.cancel()
-        worker.waiting.put(Job(example, GREEDY, False, time.monotonic() - 61.0, 60.0))  # late
-        worker.waiting.put(Job(example, GREEDY, False, time.monotonic(), 60.0))
-        assert len(worker.waiting) == 1
+        answering.waiting.put(Job(example, GREEDY, False, time.monotonic() - 61.0, 60.0))  # late
+        answering.waiting.put(Job(example, GREEDY, False, time.monotonic(), 60.0))
+        assert len(answering.waiting) == 1
 
     asyncio.run(work())
 
