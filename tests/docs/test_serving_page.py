@@ -51,6 +51,11 @@ def test_the_code_and_the_commands_run(tmp_path: Path, monkeypatch: pytest.Monke
                                 ["curl", *called], capture_output=True, text=True, check=True
                             )
                             answers += done.stdout.count('"answers"')
+                    case ["docker", "build", "-f", file, "--target", target, *_]:
+                        assert f" AS {target}\n" in (pages.ROOT / file).read_text(encoding="utf-8")
+                    case ["docker", "run", *words]:
+                        mounts = {word.split(":")[1] for word in words if word.endswith(":ro")}
+                        assert mounts == {"/model", "/run/secrets/kebyt5_xm_token"}
                     case ["openssl", *_]:
                         Path("token").write_text("0123456789abcdef" * 4)
                     case _:

@@ -160,6 +160,43 @@ def test_other_paths_and_methods(client):
     assert error_of(client.get("/v1/models/other"), 404)["code"] == "model_not_found"
 
 
+URL, TALK = {"type": "image_url"}, {"type": "input_audio"}
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code", "words"),
+    [
+        ("", 400, "empty", "expected a text"),
+        ([URL | {"image_url": {"url": serving.data_url(b"no image")}}], 400, "invalid_media", "no readable image"),
+        ([URL | {"image_url": {"url": serving.data_url(serving.bomb())}}], 413, "image_too_large", "send a smaller"),
+        ([TALK | {"input_audio": {"data": serving.in_base64(serving.hour_of_silence())}}], 413, "audio_too_large",
+         "send it in pieces"),
+        ([TALK | {"input_audio": {"data": "", "format": "wav"}}], 400, "invalid_value", "empty file"),
+        ("x" * 100, 413, "input_too_long", "at most 100; shorten"),
+    ],
+)  # fmt: skip
+def test_inputs_of_chats(client, content, status, code, words):
+    asked = {"model": "tiny", "messages": [{"role": "user", "content": content}]}
+    error = error_of(client.post("/v1/chat/completions", json=asked), status)
+    assert error["code"] == code
+    assert words in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "code", "words"),
+    [
+        (serving.hour_of_silence(), 413, "audio_too_large", "3600.0 seconds, expected at most 600; send it"),
+        (serving.png(), 400, "invalid_media", "no readable recording"),
+        (b"", 400, "invalid_value", "empty file"),
+    ],
+)
+def test_recordings_to_transcribe(client, raw, status, code, words):
+    sent = {"data": {"model": "tiny"}, "files": {"file": ("a.wav", raw)}}
+    error = error_of(client.post("/v1/audio/transcriptions", **sent), status)
+    assert error["code"] == code
+    assert words in error["message"]
+
+
 def test_a_modality_that_the_model_lacks():
     with serving.client(tiny_model({"image": SPECS["image"]})) as client:
         error = error_of(client.post("/v1/answer", json={"segments": audio(serving.wav())}), 400)
