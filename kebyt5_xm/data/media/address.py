@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote
 
+import numpy as np
+
 from kebyt5_xm.data.media.bad_sample import MediaError, MediaRefusal
 from kebyt5_xm.errors import UserError
 
@@ -27,7 +29,11 @@ REMOTE_PROTOCOLS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "hf
 WRAPPER_PROTOCOLS = ("zip", "tar", "simplecache", "filecache", "blockcache")
 """fsspec protocols that read only from the next link of a chain."""
 DATA_SCHEME = "data:"
-PERCENT_ENCODED = re.compile(rb"%([0-9a-fA-F]{2})")  # RFC 3986, section 2.1
+NO_DIGIT = 16
+HEX_DIGITS = np.full(256, NO_DIGIT, np.uint8)
+"""The value of each byte as a hexadecimal digit."""
+for _digits in (b"0123456789abcdef", b"0123456789ABCDEF"):
+    HEX_DIGITS[list(_digits)] = range(16)
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052, section 2.1: the last 32 bits are an IPv4 address
 
 
@@ -74,10 +80,26 @@ def is_data_url(reference: str) -> bool:
     return reference[: len(DATA_SCHEME)].lower() == DATA_SCHEME
 
 
+def unquote_bytes(encoded: bytes) -> bytes:
+    """Return bytes with %XX decoded (RFC 3986, section 2.1).
+
+    urllib's takes a hundred bytes of memory for each %: a gigabyte for a body of 32 MB.
+    """
+    given = np.frombuffer(encoded, np.uint8)
+    places = np.flatnonzero(given[:-2] == ord("%"))
+    high, low = HEX_DIGITS[given[places + 1]], HEX_DIGITS[given[places + 2]]
+    are_digits = (high < NO_DIGIT) & (low < NO_DIGIT)
+    places = places[are_digits]
+    decoded, kept = given.copy(), np.ones(len(given), bool)
+    decoded[places] = 16 * high[are_digits] + low[are_digits]
+    kept[places + 1] = kept[places + 2] = False
+    return decoded[kept].tobytes()
+
+
 def decode_data_url(url: str) -> bytes:
     """Return the bytes in a `data:` URL (RFC 2397); raise `MediaError` if there are none."""
     head, comma, body = url.partition(",")
-    raw = PERCENT_ENCODED.sub(lambda found: bytes([int(found[1], 16)]), body.encode())
+    raw = unquote_bytes(body.encode())
     try:
         if not comma:
             raise binascii.Error("there is no comma")
