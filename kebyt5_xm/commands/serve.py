@@ -8,12 +8,16 @@ import argparse
 import os
 import socket
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from kebyt5_xm.commands.generate import DTYPES
 from kebyt5_xm.commands.prompt import unescape
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.serving.limits import AUDIO, ServingLimits
 from kebyt5_xm.trust import add_trust_argument
+
+if TYPE_CHECKING:
+    from kebyt5_xm.model.transcription.transcriber import Cutting
 
 LIMITS = {
     "max_bytes": "bytes of a request",
@@ -48,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help=r"prompt of transcriptions, as in training; may have {language} ('{audio}')",
     )
+    parser.add_argument(
+        "--window-seconds",
+        type=float,
+        default=30.0,
+        metavar="N",
+        help="longest part of a recording that is transcribed at once: the longest recordings of training (30)",
+    )
     for field in fields(ServingLimits):
         kind = int if isinstance(field.default, int) else float
         parser.add_argument(
@@ -65,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT. Raises `UserError`."""
     try:
+        from kebyt5_xm.model.transcription.transcriber import Cutting
         from kebyt5_xm.serving.server import open_socket, read_token
     except ModuleNotFoundError as error:
         raise UserError(f"found no {error.name}; install it: pip install 'kebyt5-xm[serve]'") from error
@@ -76,13 +88,19 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.dtype == "int8" and args.device != "cpu":
         raise UserError("found --dtype int8 with another device, expected a CPU; use --dtype bf16")
+    cutting = Cutting(args.window_seconds)
     token = read_token(args.token_file, args.host)
     with open_socket(args.host, args.port) as listening:  # before the weights are read
-        _serve(args, limits, prompt, token, listening)
+        _serve(args, limits, prompt, cutting, token, listening)
 
 
 def _serve(
-    args: argparse.Namespace, limits: ServingLimits, prompt: str, token: str | None, listening: socket.socket
+    args: argparse.Namespace,
+    limits: ServingLimits,
+    prompt: str,
+    cutting: "Cutting",
+    token: str | None,
+    listening: socket.socket,
 ) -> None:
     from kebyt5_xm.model.cross_modal import CrossModalT5
     from kebyt5_xm.model.device import explain_out_of_memory, open_device
@@ -102,7 +120,7 @@ def _serve(
         model = model.to(device)  # pyright: ignore[reportArgumentType]
     metrics = Metrics()
     name = args.name or os.path.basename(os.path.normpath(args.model))
-    service = Service(name, Worker(model, limits, metrics), limits, prompt)
+    service = Service(name, Worker(model, limits, metrics), limits, prompt, cutting)
     content = PageContent()
     if isinstance(opened, RunBackbone):
         content = collect_content(opened.run, service.worker.processor.interfaces, args.trust)

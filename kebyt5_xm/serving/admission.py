@@ -35,12 +35,12 @@ class Place:
 
     def __init__(self) -> None:
         self.started = time.monotonic()
-        self.job: Job | None = None
+        self.jobs: list[Job] = []
 
     def release(self) -> None:
         """Let the worker forget the request."""
-        if self.job is not None:
-            self.job.cancel()
+        for job in self.jobs:
+            job.cancel()
 
 
 class Admission:

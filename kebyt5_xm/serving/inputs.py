@@ -77,9 +77,9 @@ def make_example(
             num_ids += sum(len(piece.encode()) for piece in content.pieces) + len(content)
         else:
             kind, name, raw = content
-            name = _find_modality(processor, kind, name)
+            name = find_modality(processor, kind, name)
             segments.append((name, raw))
-            num_ids += _count_slots(processor, name, raw, limits, number)
+            num_ids += count_slots(processor, name, raw, limits, number)
         if num_ids > limits.max_input_ids:
             raise ApiError(
                 413,
@@ -109,7 +109,7 @@ def find_slots(
     return found
 
 
-def _find_modality(processor: CrossModalProcessor, kind: MediaKind, name: str | None) -> str:
+def find_modality(processor: CrossModalProcessor, kind: MediaKind, name: str | None) -> str:
     known = {name: interface.media for name, interface in processor.interfaces.items()}
     takes = ", ".join(f"'{name}' ({media})" for name, media in known.items()) or "text alone"
     if name is not None:
@@ -133,7 +133,7 @@ def _find_modality(processor: CrossModalProcessor, kind: MediaKind, name: str | 
     return fitting[0]
 
 
-def _count_slots(
+def count_slots(
     processor: CrossModalProcessor, name: str, raw: bytes, limits: ServingLimits, number: int
 ) -> int:
     interface = processor.interfaces[name]

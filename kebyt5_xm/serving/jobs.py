@@ -8,6 +8,8 @@ from typing import Any
 
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.model.infilling import Gaps
+from kebyt5_xm.model.transcription.transcript import TimedWord
+from kebyt5_xm.model.transcription.windows import Window
 from kebyt5_xm.serving.api_errors import ApiError, timeout_error
 from kebyt5_xm.serving.attention import MediumSlots
 
@@ -67,10 +69,11 @@ class Search:
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a request: its answers, the best first, or the probabilities of its labels."""
+    """The end of a request: its answers, the best first, the probabilities of its labels, or its words with times."""
 
     answers: list[dict[str, Any]]
     probabilities: dict[str, float] | None = None
+    words: list[TimedWord] = field(default_factory=list)
 
     @property
     def num_bytes(self) -> int:
@@ -96,6 +99,7 @@ class Job:
         max_seconds: it fails when it is not done so long after `started`.
         gaps: the text whose gaps the answer fills.
         media: those to which the attention of the answer is wanted; with `details` alone.
+        window: the part of a recording in the example, if the times of words are wanted.
     """
 
     example: Example
@@ -105,6 +109,7 @@ class Job:
     max_seconds: float
     gaps: Gaps | None = None
     media: Sequence[MediumSlots] = ()
+    window: Window | None = None
     queued: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:

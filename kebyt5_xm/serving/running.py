@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from kebyt5_xm.model.answer_stream import AnswerStream
 from kebyt5_xm.model.hypothesis import Hypothesis
@@ -20,7 +19,7 @@ class RunningBatch:
         jobs: one for each row of the stream.
         stream: their answers.
         metrics: are told of every piece.
-        describe: returns the answers to a job as they are sent.
+        describe: returns the end of a job.
     """
 
     def __init__(
@@ -28,7 +27,7 @@ class RunningBatch:
         jobs: list[Job],
         stream: AnswerStream,
         metrics: Metrics,
-        describe: Callable[[Job, Sequence[Hypothesis]], list[dict[str, Any]]],
+        describe: Callable[[Job, Sequence[Hypothesis]], Result],
     ) -> None:
         self.jobs, self.begun = jobs, time.monotonic()
         self._stream, self._metrics, self._describe = stream, metrics, describe
@@ -60,7 +59,7 @@ class RunningBatch:
         if any(job.is_wanted() for job in self.jobs):
             for job, answer in zip(self.jobs, self._stream.result(), strict=True):
                 if job.is_wanted():
-                    job.send(Result(self._describe(job, [answer])))
+                    job.send(self._describe(job, [answer]))
 
     def _send_ends(self) -> None:
         for number, job in enumerate(self.jobs):

@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.model.answer_arguments import MAX_NEW_TOKENS
 from kebyt5_xm.model.infilling import Gaps
+from kebyt5_xm.model.transcription.transcriber import Cutting
 from kebyt5_xm.serving.admission import Place
 from kebyt5_xm.serving.api_errors import ApiError, bad_request, internal_error, log
 from kebyt5_xm.serving.attention import MediumSlots
@@ -21,6 +22,9 @@ from kebyt5_xm.serving.jobs import Job, Result, Search
 from kebyt5_xm.serving.limits import ServingLimits
 from kebyt5_xm.serving.worker import Worker
 
+T = TypeVar("T")
+Data = dict[str, Any]
+"""An object that is sent."""
 PREPARING_THREADS = 2
 """Threads that decode media: one decodes while another waits for a file. Our own choice."""
 
@@ -34,12 +38,14 @@ class Service:
         worker: owns the model.
         limits: of requests.
         transcription_prompt: what stands around a recording in /v1/audio/transcriptions, with one `{audio}`.
+        cutting: how recordings are cut that are longer than a window.
     """
 
     name: str
     worker: Worker
     limits: ServingLimits
     transcription_prompt: str = "{audio}"
+    cutting: Cutting = field(default_factory=Cutting)
     _threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(PREPARING_THREADS, "prepare"), repr=False
     )
@@ -113,39 +119,47 @@ class Service:
     ) -> Job:
         """Prepare a request and hand it to the worker; attention needs details. Raises `ApiError`."""
         self.check_search(search, stream)
-        place = request.state.place
-        assert isinstance(place, Place)
-        try:
-            example, media = await self._in_thread(contents, attention)
-        except MemoryError:
-            raise ApiError(
-                503, "found no memory for this request; send smaller media", "out_of_memory"
-            ) from None
+        example, media = await self.in_thread(lambda: self._prepare(contents, attention))
         gaps = next((content for content in contents if isinstance(content, Gaps)), None)
-        limit = self.limits.max_request_seconds
-        job = Job(example, search, details, place.started, limit, gaps, media)
-        place.job = job
-        self.worker.waiting.put(job)
+        place = place_of(request)
+        job = Job(
+            example, search, details, place.started, self.limits.max_request_seconds, gaps=gaps, media=media
+        )
+        self.queue(place, [job])
         return job
 
-    async def _in_thread(
-        self, contents: Sequence[Content], attention: bool
-    ) -> tuple[Example, list[MediumSlots]]:
-        """Call `_prepare` in a thread.
+    def queue(self, place: Place, jobs: Sequence[Job]) -> None:
+        """Hand jobs of a request to the worker."""
+        place.jobs.extend(jobs)
+        for job in jobs:
+            self.worker.waiting.put(job)
+
+    async def in_thread(self, prepare: Callable[[], T]) -> T:
+        """Call a function in a thread. Raises `ApiError`.
 
         A request waits here, not in the line of the threads: there the media of clients that have left would stay.
         """
         await self._idle_threads.acquire()
-        prepared = asyncio.get_running_loop().run_in_executor(
-            self._threads, self._prepare, contents, attention
-        )
+        prepared = asyncio.get_running_loop().run_in_executor(self._threads, prepare)
         prepared.add_done_callback(lambda _: self._idle_threads.release())
-        return await asyncio.shield(prepared)
+        try:
+            return await asyncio.shield(prepared)
+        except MemoryError:
+            raise ApiError(
+                503, "found no memory for this request; send smaller media", "out_of_memory"
+            ) from None
 
     def _prepare(self, contents: Sequence[Content], attention: bool) -> tuple[Example, list[MediumSlots]]:
         processor = self.worker.processor
         example = make_example(processor, contents, self.limits)
         return example, find_slots(processor, contents, example, self.limits) if attention else []
+
+
+def place_of(request: Request) -> Place:
+    """Return the place of a request in the server."""
+    place = request.state.place
+    assert isinstance(place, Place)
+    return place
 
 
 async def finish(job: Job) -> Result:
@@ -156,23 +170,33 @@ async def finish(job: Job) -> Result:
     raise internal_error()
 
 
-async def stream_events(job: Job, to_data: Any) -> StreamingResponse:
-    """Return a response of server-sent events, once the first event is there.
+async def stream_events(job: Job, to_data: Callable[[str | Result], Iterable[Data]]) -> StreamingResponse:
+    """Return a response of server-sent events, once the first event of a job is there.
 
-    `to_data` takes an event (a piece or the `Result`) and returns the objects to send for it. Raises `ApiError` for a
-    failure before the first event; a later one is sent as an event of its own.
+    `to_data` takes an event (a piece or the `Result`) and returns the objects to send for it. Raises as
+    `server_stream` does.
     """
-    events = job.events()
-    first = await anext(events)
+
+    async def objects() -> AsyncIterator[Data]:
+        async for event in job.events():
+            for data in to_data(event):
+                yield data
+
+    return await server_stream(objects())
+
+
+async def server_stream(objects: AsyncIterator[Data]) -> StreamingResponse:
+    """Return a response of server-sent events, once the first object is there.
+
+    Raises `ApiError` for a failure before the first object; a later one is sent as an event of its own.
+    """
+    first = await anext(objects)
 
     async def body() -> AsyncIterator[bytes]:
         try:
-            for data in to_data(first):
+            yield server_sent(first)
+            async for data in objects:
                 yield server_sent(data)
-            if not isinstance(first, Result):
-                async for event in events:
-                    for data in to_data(event):
-                        yield server_sent(data)
         except ApiError as error:
             yield server_sent(error.content())
         except Exception as error:
@@ -184,6 +208,6 @@ async def stream_events(job: Job, to_data: Any) -> StreamingResponse:
     return StreamingResponse(body(), media_type="text/event-stream", headers=headers)
 
 
-def server_sent(data: dict[str, Any]) -> bytes:
+def server_sent(data: Data) -> bytes:
     """Return an object as one server-sent event (html.spec.whatwg.org, "Server-sent events")."""
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()

@@ -14,6 +14,7 @@ from kebyt5_xm.model.device import explain_out_of_memory
 from kebyt5_xm.model.hypothesis import Hypothesis
 from kebyt5_xm.model.infilling import Filled
 from kebyt5_xm.model.processor import CrossModalProcessor
+from kebyt5_xm.model.transcription.word_times import time_words
 from kebyt5_xm.serving.api_errors import ApiError, bad_request, internal_error, log
 from kebyt5_xm.serving.attention import slot_attention
 from kebyt5_xm.serving.jobs import Job, Result, padded_positions
@@ -131,10 +132,17 @@ class Worker:
         for job, found in zip(batch, answers, strict=True):
             group = found if isinstance(found, list) else [found]
             self._metrics.count_bytes(sum(len(answer.raw) for answer in group))
-            job.send(Result(self._describe(job, group)))
+            job.send(self._describe(job, group))
         return None
 
-    def _describe(self, job: Job, answers: Sequence[Hypothesis]) -> list[dict[str, Any]]:
+    def _describe(self, job: Job, answers: Sequence[Hypothesis]) -> Result:
+        if job.window is None:
+            return Result(self._as_dicts(job, answers))
+        inputs = self.processor.collate([job.example]).to(self._model.device)
+        words = time_words(self._model, self.processor, inputs, answers, [job.window])
+        return Result([answer.as_dict() for answer in answers], words=words[0])
+
+    def _as_dicts(self, job: Job, answers: Sequence[Hypothesis]) -> list[dict[str, Any]]:
         if job.gaps is not None:
             return [Filled.of(job.gaps, answer, self.processor.sentinels).as_dict() for answer in answers]
         fields = [answer.as_dict() for answer in answers]

@@ -12,6 +12,7 @@ import soundfile
 from tiny_model import picture, recording
 
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.transcription.transcriber import Cutting
 from kebyt5_xm.serving.app import make_app
 from kebyt5_xm.serving.limits import ServingLimits
 from kebyt5_xm.serving.metrics import Metrics
@@ -27,12 +28,13 @@ def client(
     token: str | None = None,
     prompt: str = "{audio}",
     content: PageContent | None = None,
+    window_seconds: float = 30.0,
     **limits: Any,
 ) -> Iterator[Any]:
     """Yield a client of a server named `tiny`, with given limits."""
     from fastapi.testclient import TestClient
 
-    app = make(model, token, prompt, content, **limits)
+    app = make(model, token, prompt, content, window_seconds, **limits)
     with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as opened:
         yield opened
 
@@ -42,11 +44,13 @@ def make(
     token: str | None = None,
     prompt: str = "{audio}",
     content: PageContent | None = None,
+    window_seconds: float = 30.0,
     **limits: Any,
 ) -> Any:
     """Return the app of a server named `tiny`, with given limits."""
     metrics, allowed = Metrics(), ServingLimits(**limits)
-    service = Service("tiny", Worker(model, allowed, metrics), allowed, prompt)
+    worker = Worker(model, allowed, metrics)
+    service = Service("tiny", worker, allowed, prompt, Cutting(window_seconds))
     return make_app(service, metrics, token, content)
 
 
