@@ -57,7 +57,9 @@ class GapsSegment(Strict):
     """A text with removed spans: the answer is the whole text, with what the model writes into each gap."""
 
     type: Literal["gaps"]
-    pieces: list[Text] = Field(min_length=2, description="the texts before, between and after the gaps")
+    pieces: list[Text] = Field(
+        min_length=2, max_length=MAX_PARTS, description="the texts before, between and after the gaps"
+    )
 
 
 Segment = Annotated[TextSegment | GapsSegment | MediaSegment, Field(discriminator="type")]

@@ -140,6 +140,7 @@ def test_lists_have_a_most():
     asked = [
         ("/v1/answer", {"segments": [part] * 4097}),
         ("/v1/answer", {"segments": "x", "labels": [""] * 4097}),
+        ("/v1/answer", {"segments": [{"type": "gaps", "pieces": [""] * 4097}]}),
         ("/v1/chat/completions", {"model": "tiny", "messages": [message] * 4097}),
         ("/v1/chat/completions", {"model": "tiny", "messages": [message | {"content": [part] * 4097}]}),
     ]
