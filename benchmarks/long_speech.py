@@ -60,7 +60,8 @@ def read_numbers(manifest: Path, language: str) -> list[Number]:
 
 def _read(path: Path, text: str) -> Number:
     with wave.open(str(path)) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32)
+    samples /= 32768
     loud = np.flatnonzero(np.abs(samples) >= AUDIBLE * np.abs(samples).max())
     return Number(text, samples, int(loud[0]), int(loud[-1]) + 1)
 

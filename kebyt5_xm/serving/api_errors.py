@@ -115,7 +115,7 @@ def _unreadable(cause: str) -> ApiError:
 
 def _field_name(location: Sequence[str | int]) -> str | None:
     """Return the path of a field as it stands in the JSON: pydantic's has the members of unions too."""
-    parts = [str(part) for part in location if part != "body" and "[" not in str(part)]
+    parts = [str(part) for part in location if part != "body" and "[" not in str(part).removesuffix("[]")]
     named = [part for part, after in zip(parts, [*parts[1:], ""], strict=False) if part != after]
     if len(named) > 1 and named[-1] in ("str", "int", "float"):
         named.pop()

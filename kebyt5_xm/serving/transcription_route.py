@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.datastructures import FormData
 
 from kebyt5_xm.model.transcription.transcript import Transcript
 from kebyt5_xm.serving.api_errors import bad_request
@@ -58,10 +59,7 @@ def transcription_router(service: Service) -> APIRouter:
     ) -> Response:
         """Write down a recording, window by window if it is long. Other fields of a form are refused."""
         service.check_model(model)
-        if unknown := sorted((await request.form()).keys() - set(FIELDS)):
-            raise bad_request(
-                f"found the field '{unknown[0]}', expected {', '.join(sorted(FIELDS))}", unknown[0]
-            )
+        _check_fields(await request.form())
         if stream and response_format != "json":
             raise bad_request(f"found stream with response_format {response_format}, expected json", "stream")
         if granularities and response_format != "verbose_json":
@@ -97,6 +95,15 @@ def transcription_router(service: Service) -> APIRouter:
         return _response(response_format, transcript.text, usage)
 
     return router
+
+
+def _check_fields(form: FormData) -> None:
+    """Raise `ApiError` for an unknown field, and for one that is given twice."""
+    if unknown := sorted(form.keys() - set(FIELDS)):
+        raise bad_request(f"found the field '{unknown[0]}', expected {', '.join(sorted(FIELDS))}", unknown[0])
+    for name in form:
+        if name != GRANULARITIES and len(form.getlist(name)) > 1:
+            raise bad_request(f"{name}: found it {len(form.getlist(name))} times, expected it once", name)
 
 
 def split_prompt(template: str, raw: bytes, language: str | None) -> tuple[str, str]:

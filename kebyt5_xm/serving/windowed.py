@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.errors import UserError
@@ -70,7 +71,7 @@ async def final_words(jobs: Sequence[Job]) -> AsyncIterator[list[TimedWord]]:
     """
     words: list[TimedWord] = []
     sent, end = 0, 0.0
-    for job, after in zip(jobs, [*jobs[1:], None], strict=True):
+    for job, after in zip_longest(jobs, jobs[1:]):
         assert job.window is not None
         result = await finish(job)
         words = join_words(words, result.words, job.window.start_seconds, end)

@@ -3,8 +3,10 @@
 `make demo` and `make test` are what continuous integration runs.
 """
 
+import contextlib
 import pkgutil
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pages import ROOT, WORDS, blocks, execute, write_checkpoint, write_media
+from server_process import Server
 
 from benchmarks import readme
 
+ADDRESS = "http://127.0.0.1:8000"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -48,13 +52,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 )  # Lightning's calls
 def test_every_command_runs(folder: Path) -> None:
     write_checkpoint(folder / "google" / "byt5-small")
-    for number, command in enumerate(commands()):
-        execute(command, folder / f"{number}.log")
+    with contextlib.ExitStack() as servers:
+        for number, command in enumerate(commands()):
+            match shlex.split(command):
+                case ["kebyt5-xm", "serve", model, *options]:
+                    server = servers.enter_context(Server(str(folder / model), *options))
+                case _:
+                    execute(command, folder / f"{number}.log")
+        for kind, text in blocks(README):
+            if kind == "python" and not re.match(r"# \S+\n", text):
+                exec(text.replace(ADDRESS, server.url), {})
+        status, _, page = server.ask("/")
+        assert (status, "<title>" in page) == (200, True)
+        server.stop()
     last = max(Path("runs/pretrain-small/checkpoints").glob("step=*.ckpt"))
     assert last.name == "step=3.ckpt", "a finished run that is given another step must train it"
-    for kind, text in blocks(README):
-        if kind == "python" and not re.match(r"# \S+\n", text):
-            exec(text, {})
     trained = {path.parent.name for path in (folder / "runs").glob("*/results.json")}
     assert trained == {
         *("pretrain-small", "continue-small", "ddp", "image", "image-speech", "photos", "my-encoder"),

@@ -132,12 +132,19 @@ def test_refusals(client: Any, fields: dict[str, str], message: str) -> None:
     assert message in response.json()["error"]["message"]
 
 
+def test_a_field_that_is_given_twice(client: Any) -> None:
+    files = [("file", LONG), ("file", serving.wav())]
+    response = client.post("/v1/audio/transcriptions", files=files, data={"model": "tiny"})
+    assert response.status_code == 400
+    assert "file: found it 2 times, expected it once" in response.json()["error"]["message"]
+
+
 def test_limits(model: CrossModalT5) -> None:
     with serving.client(model, window_seconds=WINDOW, max_seconds=2.5) as client:
         response = transcribe(client, response_format="srt")
         assert response.status_code == 413
         assert "found 3.0 seconds, expected at most 2.5" in response.json()["error"]["message"]
-    with serving.client(model, window_seconds=WINDOW, max_input_ids=30) as client:
+    with serving.client(model, window_seconds=WINDOW, max_input_ids=9) as client:
         response = transcribe(client, response_format="srt")
         assert response.status_code == 413
         assert "--window-seconds" in response.json()["error"]["message"]
