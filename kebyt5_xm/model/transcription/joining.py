@@ -28,16 +28,19 @@ def join_words(
     """
     if stop <= start:
         return [*before, *after]
-    middle = (start + stop) / 2
+    middle, common = (start + stop) / 2, len(before)
+    while common and before[common - 1].stop > start:  # a long recording has many words before
+        common -= 1
     pairs = [
         (one.text != other.text, abs((one.start + other.start) / 2 - middle), first, second)
-        for first, one in enumerate(before)
+        for first, one in enumerate(before[common:], common)
         for second, other in enumerate(after)
-        if one.stop > start and other.start < stop and _are_same(one, other)
+        if other.start < stop and _are_same(one, other)
     ]
     if not pairs:
         return [
-            *(word for word in before if (word.start + word.stop) / 2 < middle),
+            *before[:common],
+            *(word for word in before[common:] if (word.start + word.stop) / 2 < middle),
             *(word for word in after if (word.start + word.stop) / 2 >= middle),
         ]
     is_different, _, first, second = min(pairs)
