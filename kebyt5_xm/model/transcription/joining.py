@@ -35,7 +35,11 @@ def join_words(
         (one.text != other.text, abs((one.start + other.start) / 2 - middle), first, second)
         for first, one in enumerate(before[common:], common)
         for second, other in enumerate(after)
-        if other.start < stop and _are_same(one, other)
+        if other.start < stop
+        and _are_same(one, other)
+        # Of a word that is said several times in a row, each is itself.
+        and other is _nearest(after, one)
+        and one is _nearest(before[common:], other)
     ]
     if not pairs:
         return [
@@ -47,6 +51,10 @@ def join_words(
     if is_different and after[second].start - start > stop - before[first].stop:
         return [*before[:first], *after[second:]]
     return [*before[: first + 1], *after[second + 1 :]]
+
+
+def _nearest(words: Sequence[TimedWord], to: TimedWord) -> TimedWord:
+    return min(words, key=lambda word: abs(word.start - to.start))
 
 
 def _are_same(one: TimedWord, other: TimedWord) -> bool:
