@@ -53,6 +53,32 @@ def test_of_a_word_heard_differently_the_version_far_from_the_edge_stays() -> No
     assert joined(before, after, 1.05, 1.9) == "a b seat d"
 
 
+def assert_in_order(found: list[TimedWord]) -> None:
+    assert all(word.start < word.stop for word in found)
+    assert all(one.stop <= other.start for one, other in pairwise(found))
+
+
+GAPS = st.lists(
+    st.tuples(st.sampled_from("ab"), st.sampled_from([0.0, 0.02, 0.3]), st.sampled_from([0.02, 0.2, 0.9])),
+    max_size=6,
+)
+
+
+@hypothesis.given(GAPS, GAPS, st.sampled_from([0.0, 0.2, 0.5]), st.sampled_from([0.6, 1.0, 2.0]))
+def test_words_follow_each_other_whatever_was_heard(
+    first: list[tuple[str, float, float]], second: list[tuple[str, float, float]], start: float, stop: float
+) -> None:
+    """Windows may disagree in everything; the words of each are in order and inside of it."""
+    heard = []
+    for parts, at, end in ((first, 0.0, stop), (second, start, 10.0)):
+        heard.append([])
+        for text, gap, length in parts:
+            if (begins := at + gap) < end:
+                at = min(begins + length, end)
+                heard[-1].append(TimedWord(text, begins, at, 0.9))
+    assert_in_order(join_words(*heard, start, stop))
+
+
 @hypothesis.given(
     st.lists(st.sampled_from("abc"), min_size=3, max_size=14),
     st.floats(0.2, 3.0),

@@ -1,6 +1,7 @@
 """Joins the words of windows that overlap, so that none is doubled and none is lost."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kebyt5_xm.model.transcription.transcript import TimedWord
 
@@ -24,7 +25,8 @@ def join_words(
 
     The common part is parted at the word that both windows heard nearest to its middle: the earlier window's words
     stand up to there, the later one's after it. Of a word that they wrote differently, the version is taken that lies
-    farther from the end of its window. If they heard no word alike, the part is parted in the middle.
+    farther from the end of its window. If they heard no word alike, the part is parted in the middle. Words that
+    meet there are cut to follow each other.
     """
     if stop <= start:
         return [*before, *after]
@@ -42,15 +44,26 @@ def join_words(
         and one is _nearest(before[common:], other)
     ]
     if not pairs:
-        return [
-            *before[:common],
-            *(word for word in before[common:] if (word.start + word.stop) / 2 < middle),
-            *(word for word in after if (word.start + word.stop) / 2 >= middle),
-        ]
+        return _follow(
+            [*before[:common], *(word for word in before[common:] if (word.start + word.stop) / 2 < middle)],
+            [word for word in after if (word.start + word.stop) / 2 >= middle],
+        )
     is_different, _, first, second = min(pairs)
     if is_different and after[second].start - start > stop - before[first].stop:
-        return [*before[:first], *after[second:]]
-    return [*before[: first + 1], *after[second + 1 :]]
+        return _follow(before[:first], after[second:])
+    return _follow(before[: first + 1], after[second + 1 :])
+
+
+def _follow(before: Sequence[TimedWord], after: Sequence[TimedWord]) -> list[TimedWord]:
+    """Return all words; if the last of `before` reaches into the first of `after`, it is cut there.
+
+    The beginning of a word is surer than its end. Only if the later one begins first, it is cut instead.
+    """
+    if not (before and after and before[-1].stop > after[0].start):
+        return [*before, *after]
+    last, next_ = before[-1], after[0]
+    at = next_.start if next_.start > last.start else last.stop
+    return [*before[:-1], replace(last, stop=at), replace(next_, start=at), *after[1:]]
 
 
 def _nearest(words: Sequence[TimedWord], to: TimedWord) -> TimedWord:
