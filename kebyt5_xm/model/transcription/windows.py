@@ -60,15 +60,22 @@ def cut_windows(
     """
     longest, overlap = int(window_seconds * sample_rate), int(overlap_seconds * sample_rate)
     assert 0 < 2 * overlap <= longest, (window_seconds, overlap_seconds)
-    held, start = np.zeros(0, dtype=np.float32), 0
+    # Blocks are joined when they fill a window: one by one, long windows would take quadratic time.
+    waiting: list[NDArray[np.float32]] = []
+    num_samples, start = 0, 0
     for block in blocks:
-        held = np.concatenate([held, block])
+        waiting.append(block)
+        num_samples += len(block)
+        if num_samples <= longest:
+            continue
+        held = np.concatenate(waiting)
         while len(held) > longest:
             stop, keep_from = _cut(held[:longest], sample_rate, overlap)
             if window := _trim(held[:stop], start, sample_rate):
                 yield window
             held, start = held[keep_from:], start + keep_from
-    if len(held) and (window := _trim(held, start, sample_rate)):
+        waiting, num_samples = [held], len(held)
+    if num_samples and (window := _trim(np.concatenate(waiting), start, sample_rate)):
         yield window
 
 
