@@ -97,3 +97,27 @@ def test_noise_is_no_speech_between_words() -> None:
     first, second = windows(noisy)
     assert first.stop_seconds == pytest.approx(2.25, abs=0.2)
     assert second.start_seconds == pytest.approx(2.25, abs=0.2)
+
+
+def test_a_constant_is_no_sound() -> None:
+    """Cheap sound cards add one; silence is silence all the same."""
+    offset = np.float32(0.3)
+    parts = [speech(1.6), silence(0.4), speech(2.0, 3), silence(4.0)]
+    assert seconds(windows(*(part + offset for part in parts))) == seconds(windows(*parts))
+    assert windows(silence(4.0) + offset) == []
+
+
+def test_the_work_does_not_grow_with_the_square_of_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples are joined a few times each, however small the blocks are."""
+    joined, concatenate = 0, np.concatenate
+
+    def counting(arrays: list[Sound], *args: object) -> Sound:
+        nonlocal joined
+        joined += sum(len(array) for array in arrays)
+        return concatenate(arrays, *args)
+
+    whole = speech(12.0)
+    monkeypatch.setattr(np, "concatenate", counting)
+    blocks = [whole[start : start + 100] for start in range(0, len(whole), 100)]
+    assert len(list(cut_windows(blocks, RATE, 5.0, 1.0))) > 2
+    assert joined < 4 * len(whole)
