@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overlap-seconds",
         type=float,
         metavar="N",
-        help="what parts have in common where no silence parts them (a fifth of the window)",
+        help="what parts have in common where no silence parts them (a fifth of the window, at least 1 s)",
     )
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="parts answered together (8)")
     parser.add_argument("--num-beams", type=int, metavar="N", help="beams; without them decoding is greedy")

@@ -56,7 +56,9 @@ class Cutting:
     @property
     def overlap(self) -> float:
         """Seconds that two windows have in common."""
-        return OVERLAP_SHARE * self.window_seconds if self.overlap_seconds is None else self.overlap_seconds
+        if self.overlap_seconds is not None:
+            return self.overlap_seconds
+        return min(max(OVERLAP_SHARE * self.window_seconds, MIN_OVERLAP), self.window_seconds / 2)
 
     @property
     def max_new_tokens(self) -> int:

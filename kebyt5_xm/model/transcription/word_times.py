@@ -93,6 +93,11 @@ def _timed(
         looked = weights[:, first : first + count]
     times = align_words(characters, looked, share, window.samples, window.sample_rate)
     return [
-        TimedWord(word.text, window.start_seconds + start, window.start_seconds + stop, word.confidence)
+        TimedWord(
+            word.text,
+            window.start_seconds + start,
+            min(window.start_seconds + stop, window.stop_seconds),  # the last frame may be cut short
+            word.confidence,
+        )
         for word, (start, stop) in zip(words, times, strict=True)
     ]
