@@ -25,12 +25,12 @@ SMOOTHING = 5
 def levels(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
     """Return the level of every 10 ms [steps] in dB of full scale; a rest shorter than a step has its own.
 
-    Step k begins at sample `step_start(k, sample_rate)`. Their mean is taken off: a constant is no sound.
+    Step k begins at sample `step_start(k, sample_rate)`. Their median is taken off: a constant is no sound.
     """
     if not len(samples):
         return np.zeros(0, dtype=np.float32)
     starts = step_start(np.arange(-(-len(samples) * STEPS_PER_SECOND // sample_rate)), sample_rate)
-    sums = np.add.reduceat((samples - samples.mean(dtype=np.float64)) ** 2, starts)
+    sums = np.add.reduceat((samples - np.median(samples).astype(np.float64)) ** 2, starts)
     counts = np.diff(np.append(starts, len(samples)))
     return (10 * np.log10(np.maximum(sums / counts, 10 ** (FLOOR / 10)))).astype(np.float32)
 
