@@ -27,6 +27,8 @@ REFUSED = {"labels", "stream", "details", "valid_utf8"}
 OVERLAP_SHARE, MIN_OVERLAP = 0.2, 1.0
 """What two windows have in common if no silence parts them: a share of a window, but at least so many seconds, since
 long words need that. Our own choices."""
+SHORTEST_OVERLAP = 0.01
+"""The steps in which silence is sought, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,10 @@ class Cutting:
             raise UserError(
                 f"found window_seconds {self.window_seconds}, expected 0.5 or more: what recordings of training had"
             )
-        if not 0 < self.overlap <= self.window_seconds / 2:
+        if not SHORTEST_OVERLAP <= self.overlap <= self.window_seconds / 2:
             raise UserError(
-                f"found overlap_seconds {self.overlap_seconds} for windows of {self.window_seconds:g}, expected more "
-                "than 0 and at most half of a window"
+                f"found overlap_seconds {self.overlap_seconds} for windows of {self.window_seconds:g}, expected at "
+                f"least {SHORTEST_OVERLAP} and at most half of a window"
             )
 
     @property
