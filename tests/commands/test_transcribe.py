@@ -41,6 +41,7 @@ def test_formats(folder: Path, capsys: pytest.CaptureFixture[str], name: str, be
     found = capsys.readouterr().out
     assert found.startswith(begin)
     if name == "json":
+        assert json.loads(found)["file"] == str(folder / "a.wav")
         assert json.loads(found)["seconds"] == pytest.approx(9001 / SAMPLE_RATE, abs=1e-3)
 
 
@@ -80,6 +81,27 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
         transcribe(folder, str(folder / "a.wav"), *PROMPT, *out)
     with pytest.raises(UserError, match="expected a CPU; use --dtype bf16"):
         transcribe(folder, str(folder / "a.wav"), "--dtype", "int8", "--device", "cuda")
+
+
+def test_another_recording_of_one_name_is_not_done(folder: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    transcribe(folder, str(folder / "a.wav"), *PROMPT, *out)
+    (tmp_path / "a.wav").write_bytes((folder / "b.wav").read_bytes())
+    with pytest.raises(
+        UserError, match=r"a\.txt', the transcript of '.*a\.wav', expected that of '.*a\.wav'"
+    ):
+        transcribe(folder, str(tmp_path / "a.wav"), *PROMPT, *out)
+    transcribe(folder, str(folder / "b.wav"), *PROMPT, *out)
+    transcribe(folder, str(folder / "a.wav"), *PROMPT, *out)  # its place is kept by commands without it
+    (tmp_path / "out" / "a.txt").unlink()
+    transcribe(folder, str(tmp_path / "a.wav"), *PROMPT, *out)
+    assert (tmp_path / "out" / "a.txt").read_text() == (tmp_path / "out" / "b.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ["srt", "vtt"])
+def test_subtitles_of_several_recordings_need_a_folder(folder: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"found 2 recordings, expected one: .*; give --out"):
+        transcribe(folder, str(folder / "a.wav"), str(folder / "b.wav"), *PROMPT, "--format", name)
 
 
 def test_int8_and_beams(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ same command goes on where it was stopped.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kebyt5_xm.commands.transcribe.folder import TranscriptFolder
 
 SUFFIXES = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
+SUBTITLES = ("srt", "vtt")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +60,10 @@ def run(args: argparse.Namespace) -> None:
 
     recordings = list(dict.fromkeys(Path(path) for given in args.files for path in expand_files(given)))
     folder = None
+    if args.out is None and args.format in SUBTITLES and len(recordings) > 1:
+        raise UserError(
+            f"found {len(recordings)} recordings, expected one: subtitles are a file for each; give --out FOLDER"
+        )
     if args.out is not None:
         folder = TranscriptFolder(Path(args.out), SUFFIXES[args.format], recordings)
     if args.dtype == "int8" and args.device != "cpu":
@@ -101,7 +107,10 @@ def _transcribe_all(
             except UserError as error:
                 errors.append(error)
                 continue
-            text = found.format(args.format)
+            if args.format == "json":
+                text = json.dumps({"file": str(path)} | found.as_dict(), ensure_ascii=False) + "\n"
+            else:
+                text = found.format(args.format)
             if folder is None:
                 sys.stdout.write(text)
                 sys.stdout.flush()

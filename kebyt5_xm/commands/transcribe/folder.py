@@ -10,6 +10,8 @@ from kebyt5_xm.errors import UserError
 
 SETTINGS = ".transcripts.json"
 """What the transcripts depend on, so that those of two models are never mixed."""
+SOURCES = "recordings"
+"""The key of the paths of recordings, by the names of their transcripts."""
 
 
 class TranscriptFolder:
@@ -41,13 +43,28 @@ class TranscriptFolder:
             ) from error
 
     def check(self, settings: dict[str, Any]) -> None:
-        """Keep `settings` (JSON values); raise `UserError` if the folder has transcripts of others."""
+        """Keep `settings` (JSON values); raise `UserError` if the folder has transcripts of others.
+
+        The path of each recording is kept too: another recording of the same name is not done.
+        """
         path, wanted = self._folder / SETTINGS, json.loads(json.dumps(settings))
         try:
             before = json.loads(path.read_bytes())
         except (FileNotFoundError, ValueError):
             before = None
+        sources: dict[str, str] = {} if before is None else before.pop(SOURCES, {})
+        wanted_sources = {
+            output.name: str(recording.resolve()) for recording, output in self._outputs.items()
+        }
         if before == wanted:
+            for output in self._outputs.values():
+                other, source = sources.get(output.name), wanted_sources[output.name]
+                if other not in (None, source) and output.exists():
+                    raise UserError(
+                        f"found '{output}', the transcript of '{other}', expected that of '{source}'; choose another "
+                        "--out, or delete the file"
+                    )
+            self._write(path, json.dumps(wanted | {SOURCES: sources | wanted_sources}, indent=1))
             return
         if before is None and any(output.exists() for output in self._outputs.values()):
             raise UserError(
@@ -59,7 +76,7 @@ class TranscriptFolder:
                 f"found transcripts in '{self._folder}' of another {' and '.join(changed)}, expected the same "
                 "command; choose another --out, or delete the folder"
             )
-        self._write(path, json.dumps(wanted, indent=1))
+        self._write(path, json.dumps(wanted | {SOURCES: wanted_sources}, indent=1))
 
     def is_done(self, recording: Path) -> bool:
         """Return whether a recording has its transcript."""
@@ -76,5 +93,5 @@ class TranscriptFolder:
             sync(self._folder)
         except OSError as error:
             raise UserError(
-                f"cannot write '{path}' ({error.strerror}); make room and give the same command again"
+                f"cannot write '{path}' ({error.strerror}); make room or choose another --out"
             ) from error
