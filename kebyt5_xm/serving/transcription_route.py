@@ -7,7 +7,7 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.datastructures import FormData
 
-from kebyt5_xm.model.transcription.transcript import Transcript
+from kebyt5_xm.model.transcription.transcript import TimedWord, Transcript
 from kebyt5_xm.serving.api_errors import bad_request
 from kebyt5_xm.serving.inputs import Content
 from kebyt5_xm.serving.jobs import Job, Result, Search
@@ -22,6 +22,8 @@ LANGUAGE = "{language}"
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 TIMED = ("srt", "verbose_json", "vtt")
 """Formats with times."""
+BATCHES_AHEAD = 2
+"""Batches of windows of one recording in the line: the second one is there when the first is done."""
 GRANULARITIES = "timestamp_granularities[]"
 FIELDS = (
     *("file", "model", "prompt", "language", "response_format", "temperature", "stream"),
@@ -81,10 +83,12 @@ def transcription_router(service: Service) -> APIRouter:
                 return await stream_events(job, lambda event: _stream_data(job, event))
             result = await finish(job)
             return _response(response_format, result.answers[0]["text"], _usage([job], result.num_bytes))
-        jobs, seconds = await _queue_windows(service, request, before, raw, after, search)
+        jobs, seconds = await _prepare_windows(service, request, before, raw, after, search)
+        place, ahead = place_of(request), BATCHES_AHEAD * service.limits.max_batch_size
+        found = final_words(jobs, lambda queued: service.queue(place, queued), ahead)
         if stream:
-            return await server_stream(_stream_words(jobs))
-        words = [word async for found in final_words(jobs) for word in found]
+            return await server_stream(_stream_words(jobs, found))
+        words = [word async for some in found for word in some]
         transcript = Transcript(tuple(words), seconds)
         if response_format in ("srt", "vtt"):
             return PlainTextResponse(transcript.format(response_format))
@@ -117,7 +121,7 @@ def split_prompt(template: str, raw: bytes, language: str | None) -> tuple[str, 
     return before, after
 
 
-async def _queue_windows(
+async def _prepare_windows(
     service: Service, request: Request, before: str, raw: bytes, after: str, search: Search
 ) -> tuple[list[Job], float]:
     """Return a job for each window of a recording, and its seconds."""
@@ -128,13 +132,14 @@ async def _queue_windows(
     )
     place, most = place_of(request), limits.max_request_seconds
     jobs = [Job(example, search, True, place.started, most, window=window) for window, example in cut.windows]
-    service.queue(place, jobs)
     return jobs, cut.seconds
 
 
-async def _stream_words(jobs: Sequence[Job]) -> AsyncIterator[dict[str, Any]]:
+async def _stream_words(
+    jobs: Sequence[Job], found: AsyncIterator[list[TimedWord]]
+) -> AsyncIterator[dict[str, Any]]:
     text = ""
-    async for words in final_words(jobs):
+    async for words in found:
         if words:
             delta = (" " if text else "") + " ".join(word.text for word in words)
             text += delta

@@ -22,6 +22,7 @@ class WaitingJobs:
 
     def put(self, job: Job) -> None:
         """Append a job; those that nobody waits for any more leave the line."""
+        job.queued = time.monotonic()
         with self._changed:
             self._jobs = deque(waiting for waiting in self._jobs if waiting.is_wanted())
             self._jobs.append(job)

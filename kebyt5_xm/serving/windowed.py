@@ -1,6 +1,6 @@
 """Recordings that are transcribed window by window: a job for each window, and their words joined."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -64,16 +64,21 @@ def cut_recording(
     return CutRecording(opened.seconds, windows)
 
 
-async def final_words(jobs: Sequence[Job]) -> AsyncIterator[list[TimedWord]]:
+async def final_words(
+    jobs: Sequence[Job], queue: Callable[[Sequence[Job]], object], ahead: int
+) -> AsyncIterator[list[TimedWord]]:
     """Yield the words of jobs with windows, in order, each as soon as no later window can change it.
 
-    Raises `ApiError`.
+    At most `ahead` jobs are handed to `queue` before the first of them has ended: other requests come between, and
+    need not wait for a whole recording. Raises `ApiError`.
     """
     words: list[TimedWord] = []
     sent, end = 0, 0.0
-    for job, after in zip_longest(jobs, jobs[1:]):
+    queue(jobs[:ahead])
+    for number, (job, after) in enumerate(zip_longest(jobs, jobs[1:])):
         assert job.window is not None
         result = await finish(job)
+        queue(jobs[number + ahead : number + ahead + 1])
         words = join_words(words, result.words, job.window.start_seconds, end)
         end = job.window.stop_seconds
         start = float("inf") if after is None or after.window is None else after.window.start_seconds

@@ -13,6 +13,8 @@ from tiny_model import SAMPLE_RATE, recording, tiny_model
 
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.transcription.transcript import Transcript
+from kebyt5_xm.serving.jobs import Job
+from kebyt5_xm.serving.waiting import WaitingJobs
 
 WINDOW = 1.0
 PROMPT = "{audio} ko: "
@@ -99,6 +101,29 @@ def test_words_are_streamed_window_by_window(client: Any, expected: Transcript) 
     assert len(pieces) > 1
     assert "".join(piece["delta"] for piece in pieces) == done["text"] == expected.text
     assert done["type"] == "transcript.text.done"
+
+
+@pytest.mark.parametrize("stream", ["false", "true"])
+def test_a_long_recording_leaves_the_line_to_others(
+    model: CrossModalT5, expected: Transcript, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    """Two batches of its windows wait, not all."""
+    lengths, put = [], WaitingJobs.put
+
+    def watched(waiting: WaitingJobs, job: Job) -> None:
+        put(waiting, job)
+        lengths.append(len(waiting))
+
+    monkeypatch.setattr(WaitingJobs, "put", watched)
+    with serving.client(
+        model, prompt=PROMPT, window_seconds=WINDOW, max_new_tokens=MAX_NEW_TOKENS, max_batch_size=1
+    ) as client:
+        response = transcribe(client, stream=stream)
+    assert response.status_code == 200
+    if stream == "false":
+        assert response.json()["text"] == expected.text
+    assert len(lengths) > 4
+    assert max(lengths) <= 2
 
 
 def test_silence(client: Any) -> None:
