@@ -118,6 +118,13 @@ def test_beams_and_the_least_risk(model: CrossModalT5) -> None:
         (lambda m, r: m.transcribe(r, window_seconds=float("nan")), "found window_seconds nan"),
         (lambda m, r: m.transcribe(r, overlap_seconds=20), "found overlap_seconds 20 for windows of 30"),
         (lambda m, r: m.transcribe(r, overlap_seconds=1e-5), "found overlap_seconds 1e-05 for windows of 30"),
+        (lambda m, r: m.transcribe(r, window_seconds="3"), "found window_seconds '3', expected a number"),
+        (lambda m, r: m.transcribe(r, window_seconds=None), "found window_seconds None, expected"),
+        (
+            lambda m, r: m.transcribe(r, overlap_seconds=[1]),
+            r"found overlap_seconds \[1\], expected a number",
+        ),
+        (lambda m, r: m.transcribe(r, batch_size=2.5), "found batch_size 2.5, expected 1 or more windows"),
         (lambda m, r: m.transcribe(r, batch_size=0), "found batch_size 0, expected 1 or more"),
         (lambda m, r: m.transcribe(r, stream=True), "found stream, expected a search for one text"),
         (lambda m, r: m.transcribe(r, n=2), "found n without choose, expected both"),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from kebyt5_xm.data.sources.template import Template
@@ -45,6 +46,12 @@ class Cutting:
     overlap_seconds: float | None = None
 
     def __post_init__(self) -> None:
+        given = {"window_seconds": self.window_seconds}
+        if self.overlap_seconds is not None:
+            given["overlap_seconds"] = self.overlap_seconds
+        for name, value in given.items():
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise UserError(f"found {name} {value!r}, expected a number of seconds")
         if not (math.isfinite(self.window_seconds) and self.window_seconds >= 0.5):
             raise UserError(
                 f"found window_seconds {self.window_seconds}, expected 0.5 or more: what recordings of training had"
@@ -94,8 +101,10 @@ class Transcriber:
             raise UserError(
                 f"found the prompt '{self.prompt}', expected one place for the recording, such as '{AUDIO} ko:'"
             )
-        if self.batch_size < 1:
-            raise UserError(f"found batch_size {self.batch_size}, expected 1 or more windows")
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise UserError(
+                f"found batch_size {self.batch_size!r}, expected 1 or more windows, a whole number"
+            )
         if refused := sorted(REFUSED & self.search.keys()):
             raise UserError(f"found {refused[0]}, expected a search for one text: leave it out")
         if self.search.get("n", 1) != 1 and self.search.get("choose") is None:
