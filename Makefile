@@ -50,10 +50,10 @@ test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu
 
 # kills a run over a hundred times, 60 saves, and a trainer five times: see tests/data/test_soak.py; then asks a server
-# all kinds of things for an hour, or SOAK_MINUTES: see tests/serving/test_soak.py
+# all kinds of things for an hour, or SOAK_MINUTES: see tests/serving/test_server_soak.py
 soak: $(INSTALLED)
 	KEBYT5_XM_SOAK=1 $(BIN)/python -m pytest tests/data/test_soak.py tests/model/test_checkpoints.py
-	KEBYT5_XM_SOAK=1 $(BIN)/python -m pytest -s tests/serving/test_soak.py
+	KEBYT5_XM_SOAK=1 $(BIN)/python -m pytest -s tests/serving/test_server_soak.py
 
 # tens of thousands of damaged and restructured tables, images and recordings; FUZZ_EXAMPLES=N of each kind
 fuzz: $(INSTALLED)

@@ -132,7 +132,10 @@ def test_what_openai_has_and_this_model_has_not_is_refused(client):
         (lambda: chat(client, text("x"), presence_penalty=1.0), "presence_penalty"),
         (lambda: chat(client, remote), "the server fetches nothing"),
         (lambda: transcribe(model="tiny", file=wav), "language: found no language"),
-        (lambda: transcribe(model="tiny", file=wav, language="ko", response_format="srt"), "response_format"),
+        (
+            lambda: transcribe(model="tiny", file=wav, language="ko", response_format="diarized_json"),
+            "response_format",
+        ),
         (
             lambda: transcribe(model="tiny", file=wav, language="ko", chunking_strategy="auto"),
             "chunking_strategy",
