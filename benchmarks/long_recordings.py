@@ -151,8 +151,8 @@ def compare(
     counts.overlaps += sum(
         after.start_seconds < before.stop_seconds for (before, _), (after, _) in pairwise(heard)
     )
-    owners = {word: place for place, (_, words) in enumerate(heard) for word in words}
-    taken, kept = set[TimedWord](), set(written)
+    owners = {_key(word): place for place, (_, words) in enumerate(heard) for word in words}
+    taken, kept = set[TimedWord](), {_key(word) for word in written}
     for word in said:
         claims = [other for other in written if _is_there(word, other)]
         free = [claim for claim in claims if claim not in taken]
@@ -161,11 +161,11 @@ def compare(
             taken.add(best)
             counts.errors.append(abs(best.start - word.start))
             others = [claim for claim in claims if claim is not best and claim.text == best.text]
-            counts.doubled += any(owners[other] != owners[best] for other in others)
+            counts.doubled += any(owners[_key(other)] != owners[_key(best)] for other in others)
         else:
             counts.missed += 1
             counts.lost += any(
-                other.text == word.text and other not in kept and _is_there(word, other)
+                other.text == word.text and _key(other) not in kept and _is_there(word, other)
                 for _, words in heard
                 for other in words
             )
@@ -174,6 +174,11 @@ def compare(
             for window, _ in heard
         )
     counts.extra += len(written) - len(taken)
+
+
+def _key(word: TimedWord) -> tuple[str, float]:
+    """Return what joining leaves as it is: a word's times may be cut."""
+    return word.text, word.confidence
 
 
 def _is_there(word: Said, other: TimedWord) -> bool:
