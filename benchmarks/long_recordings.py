@@ -30,7 +30,8 @@ from kebyt5_xm.errors import exit_on_user_error
 from kebyt5_xm.metrics import WordErrorRate
 from kebyt5_xm.metrics.metric import Answer
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.transcription.transcriber import Cutting, Transcriber
+from kebyt5_xm.model.transcription.cutting import Cutting
+from kebyt5_xm.model.transcription.transcriber import Transcriber
 from kebyt5_xm.model.transcription.transcript import TimedWord
 from kebyt5_xm.model.transcription.windows import Window
 

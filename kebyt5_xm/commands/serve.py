@@ -8,16 +8,13 @@ import argparse
 import os
 import socket
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
 from kebyt5_xm.commands.generate import DTYPES
 from kebyt5_xm.commands.prompt import unescape
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.serving.limits import AUDIO, ServingLimits
+from kebyt5_xm.model.transcription.cutting import AUDIO, WINDOW_SECONDS, Cutting
+from kebyt5_xm.serving.limits import ServingLimits
 from kebyt5_xm.trust import add_trust_argument
-
-if TYPE_CHECKING:
-    from kebyt5_xm.model.transcription.transcriber import Cutting
 
 LIMITS = {
     "max_bytes": "bytes of a request",
@@ -48,16 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--transcription-prompt",
-        default="{audio}",
+        default=AUDIO,
         metavar="TEXT",
         help=r"prompt of transcriptions, as in training; may have {language} ('{audio}')",
     )
     parser.add_argument(
         "--window-seconds",
         type=float,
-        default=30.0,
+        default=WINDOW_SECONDS,
         metavar="N",
-        help="longest part of a recording that is transcribed at once: the longest recordings of training (30)",
+        help="longest part of a recording that is transcribed at once: the longest recordings of training "
+        f"({WINDOW_SECONDS:g})",
     )
     for field in fields(ServingLimits):
         kind = int if isinstance(field.default, int) else float
@@ -76,7 +74,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT. Raises `UserError`."""
     try:
-        from kebyt5_xm.model.transcription.transcriber import Cutting
         from kebyt5_xm.serving.server import open_socket, read_token
     except ModuleNotFoundError as error:
         raise UserError(f"found no {error.name}; install it: pip install 'kebyt5-xm[serve]'") from error
@@ -98,7 +95,7 @@ def _serve(
     args: argparse.Namespace,
     limits: ServingLimits,
     prompt: str,
-    cutting: "Cutting",
+    cutting: Cutting,
     token: str | None,
     listening: socket.socket,
 ) -> None:

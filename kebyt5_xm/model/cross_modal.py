@@ -12,7 +12,8 @@ from kebyt5_xm.model.infilling import Filled, Gaps
 from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.model.processor import Processed, Segments
 from kebyt5_xm.model.saved_model import SavedModel
-from kebyt5_xm.model.transcription.transcriber import AUDIO, Cutting, Transcriber
+from kebyt5_xm.model.transcription.cutting import AUDIO, WINDOW_SECONDS, Cutting
+from kebyt5_xm.model.transcription.transcriber import Transcriber
 from kebyt5_xm.model.transcription.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class CrossModalT5(SavedModel):
         recording: Any,
         prompt: str = AUDIO,
         *,
-        window_seconds: float = 30.0,
+        window_seconds: float = WINDOW_SECONDS,
         overlap_seconds: float | None = None,
         batch_size: int = 8,
         progress: Callable[[float], object] | None = None,

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from kebyt5_xm.data.media.reference import Limits
 from kebyt5_xm.errors import UserError
 
-AUDIO = "{audio}"
-"""The place of the recording in a prompt of transcriptions."""
-
 
 @dataclass(frozen=True)
 class ServingLimits:

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from starlette.types import Message, Receive, Scope, Send
 
 from kebyt5_xm.encoder import Media
+from kebyt5_xm.model.transcription.cutting import AUDIO
 from kebyt5_xm.serving.api_errors import ApiError
-from kebyt5_xm.serving.limits import AUDIO
 from kebyt5_xm.serving.page_content import Example, GapExample, PageContent, Prompt
 from kebyt5_xm.serving.schemas import ERRORS
 from kebyt5_xm.serving.service import Service

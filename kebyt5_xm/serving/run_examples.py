@@ -55,7 +55,7 @@ def collect_content(
     for name, block in ((run.config.get("data") or {}).get("sources") or {}).items():
         init_args = block.get("init_args") or {} if isinstance(block, dict) else {}
         source = _open(block, trusted_modules)
-        template = _template(init_args.get("prompt"))
+        template = Template.if_valid(init_args.get("prompt"))
         if template is not None and set(template.modalities) <= modalities.keys():
             _add_prompt(content, name, template, init_args.get("labels"), source, modalities)
         elif source is not None:
@@ -69,13 +69,6 @@ def _open(block: Any, trusted_modules: Sequence[str]) -> Source | None:
         with without_working_folder(trusted_modules):
             return build(block, Source, trusted_modules, where="data.sources")
     except (UserError, OSError):
-        return None
-
-
-def _template(text: Any) -> Template | None:
-    try:
-        return Template(text) if isinstance(text, str) else None
-    except UserError:  # of a third-party source, whose templates may be of another language
         return None
 
 

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.model.answer_arguments import MAX_NEW_TOKENS
 from kebyt5_xm.model.infilling import Gaps
-from kebyt5_xm.model.transcription.transcriber import Cutting
+from kebyt5_xm.model.transcription.cutting import AUDIO, Cutting
 from kebyt5_xm.serving.admission import Place
 from kebyt5_xm.serving.api_errors import ApiError, bad_request, internal_error, log
 from kebyt5_xm.serving.attention import MediumSlots
@@ -44,7 +44,7 @@ class Service:
     name: str
     worker: Worker
     limits: ServingLimits
-    transcription_prompt: str = "{audio}"
+    transcription_prompt: str = AUDIO
     cutting: Cutting = field(default_factory=Cutting)
     _threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(PREPARING_THREADS, "prepare"), repr=False

@@ -7,11 +7,11 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.datastructures import FormData
 
+from kebyt5_xm.model.transcription.cutting import AUDIO
 from kebyt5_xm.model.transcription.transcript import TimedWord, Transcript
 from kebyt5_xm.serving.api_errors import bad_request
 from kebyt5_xm.serving.inputs import Content
 from kebyt5_xm.serving.jobs import Job, Result, Search
-from kebyt5_xm.serving.limits import AUDIO
 from kebyt5_xm.serving.schemas import STREAMED, Text
 from kebyt5_xm.serving.service import Service, finish, place_of, server_stream, stream_events
 from kebyt5_xm.serving.transcription_schemas import Transcription, VerboseTranscription, verbose

@@ -7,9 +7,9 @@ from itertools import zip_longest
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.processor import CrossModalProcessor
+from kebyt5_xm.model.transcription.cutting import Cutting
 from kebyt5_xm.model.transcription.joining import join_words
 from kebyt5_xm.model.transcription.recording import open_recording
-from kebyt5_xm.model.transcription.transcriber import Cutting
 from kebyt5_xm.model.transcription.transcript import TimedWord
 from kebyt5_xm.model.transcription.windows import Window, cut_windows
 from kebyt5_xm.serving.api_errors import ApiError, bad_request
@@ -41,9 +41,11 @@ def cut_recording(
     limits: ServingLimits,
     cutting: Cutting,
 ) -> CutRecording:
-    """Decode and cut a recording, with the prompt around each window. Raises `ApiError`."""
+    """Decode and cut a recording within the limits (`recording_seconds`), with the prompt around each window.
+
+    Raises `ApiError`.
+    """
     name = find_modality(processor, "audio", None)
-    count_slots(processor, name, raw, limits, 1)
     windows = []
     try:
         opened = open_recording(raw)

@@ -16,7 +16,8 @@ from tiny_model import SAMPLE_RATE, SPECS, recording, tiny_model
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics import ChrF
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.transcription.transcriber import Cutting, Transcriber
+from kebyt5_xm.model.transcription.cutting import Cutting
+from kebyt5_xm.model.transcription.transcriber import Transcriber
 from kebyt5_xm.model.transcription.transcript import TimedWord, Transcript
 from kebyt5_xm.model.transcription.windows import Window
 

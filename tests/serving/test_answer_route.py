@@ -12,9 +12,7 @@ from kebyt5_xm.model.cross_modal import CrossModalT5
 
 pytest.importorskip("fastapi")
 
-IMAGE = {"type": "image", "data": serving.data_url(serving.png())}
-AUDIO = {"type": "audio", "data": serving.in_base64(serving.wav())}
-TEXT = {"type": "text", "text": " ko:"}
+IMAGE, AUDIO, TEXT = serving.IMAGE, serving.AUDIO, serving.TEXT
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +38,7 @@ def texts(found: dict[str, Any]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("files")
-    (folder / "a.png").write_bytes(serving.png())
-    (folder / "b.wav").write_bytes(serving.wav())
-    return folder / "a.png", folder / "b.wav"
+    return serving.write_files(tmp_path_factory.mktemp("files"))
 
 
 def test_texts_images_and_recordings_are_answered_as_in_python(client, model, files):

@@ -17,9 +17,7 @@ from kebyt5_xm.serving import attention
 
 pytest.importorskip("fastapi")
 
-IMAGE = {"type": "image", "data": serving.data_url(serving.png())}
-AUDIO = {"type": "audio", "data": serving.in_base64(serving.wav())}
-TEXT = {"type": "text", "text": " ko:"}
+IMAGE, AUDIO, TEXT = serving.IMAGE, serving.AUDIO, serving.TEXT
 PIECES = ["서울은 ", "이고, ", "."]
 GAPS = {"type": "gaps", "pieces": PIECES}
 

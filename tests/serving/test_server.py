@@ -48,10 +48,7 @@ def server(exported) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("files")
-    (folder / "a.png").write_bytes(serving.png())
-    (folder / "b.wav").write_bytes(serving.wav())
-    return folder / "a.png", folder / "b.wav"
+    return serving.write_files(tmp_path_factory.mktemp("files"))
 
 
 @pytest.fixture

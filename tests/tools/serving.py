@@ -6,13 +6,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import soundfile
 from tiny_model import picture, recording
 
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.transcription.transcriber import Cutting
+from kebyt5_xm.model.transcription.cutting import Cutting
 from kebyt5_xm.serving.app import make_app
 from kebyt5_xm.serving.limits import ServingLimits
 from kebyt5_xm.serving.metrics import Metrics
@@ -117,3 +118,16 @@ def in_base64(raw: bytes) -> str:
 
 def data_url(raw: bytes, kind: str = "image/png") -> str:
     return f"data:{kind};base64,{in_base64(raw)}"
+
+
+def write_files(folder: Path) -> tuple[Path, Path]:
+    """Write an image and a recording."""
+    (folder / "a.png").write_bytes(png())
+    (folder / "b.wav").write_bytes(wav())
+    return folder / "a.png", folder / "b.wav"
+
+
+IMAGE = {"type": "image", "data": data_url(png())}
+AUDIO = {"type": "audio", "data": in_base64(wav())}
+TEXT = {"type": "text", "text": " ko:"}
+"""Segments of /v1/answer."""

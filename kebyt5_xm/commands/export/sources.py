@@ -117,7 +117,7 @@ def _source(
     stores = init_args.get("stores")
     files = stores if isinstance(stores, dict) else {"": init_args.get("path", "")}
     parts = [_part(name, part, file, init_args, description, held_out) for part, file in files.items()]
-    prompt, target = (_template(init_args.get(key)) for key in ("prompt", "target"))
+    prompt, target = (Template.if_valid(init_args.get(key)) for key in ("prompt", "target"))
     labels = init_args.get("labels")
     words = labels.values() if isinstance(labels, dict) else labels or ()
     packages = {path.partition(".")[0] for _, path in find_class_paths(dict(block))}
@@ -163,13 +163,6 @@ def _part(
         kept.get("rows"),
         kept.get("digest"),
     )
-
-
-def _template(text: Any) -> Template | None:
-    try:
-        return Template(text) if isinstance(text, str) else None
-    except UserError:  # of a third-party source, whose templates may be of another language
-        return None
 
 
 def _values(

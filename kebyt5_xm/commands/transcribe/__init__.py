@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kebyt5_xm.commands.generate import DTYPES
 from kebyt5_xm.commands.prompt import unescape
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.transcription.cutting import AUDIO, WINDOW_SECONDS, Cutting
 from kebyt5_xm.trust import add_trust_argument
 
 if TYPE_CHECKING:
@@ -31,12 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a run, a checkpoint of one, an export, or a hub id")
     parser.add_argument("files", nargs="+", metavar="FILE", help="recordings, or patterns of them")
     parser.add_argument(
-        "--prompt", default="{audio}", help="as in training, with one place for the recording ('{audio}')"
+        "--prompt", default=AUDIO, help=f"as in training, with one place for the recording ('{AUDIO}')"
     )
     parser.add_argument("--format", choices=SUFFIXES, default="text", help="of what is written (text)")
     parser.add_argument("--out", metavar="FOLDER", help="write a file for each recording there")
     parser.add_argument(
-        "--window-seconds", type=float, default=30.0, metavar="N", help="longest part answered at once (30)"
+        "--window-seconds",
+        type=float,
+        default=WINDOW_SECONDS,
+        metavar="N",
+        help=f"longest part answered at once ({WINDOW_SECONDS:g})",
     )
     parser.add_argument(
         "--overlap-seconds",
@@ -81,7 +86,7 @@ def _transcribe_all(
     from kebyt5_xm.model.decoding.int8 import quantize_decoder
     from kebyt5_xm.model.device import explain_out_of_memory, open_device
     from kebyt5_xm.model.transcription.recording import open_recording
-    from kebyt5_xm.model.transcription.transcriber import Cutting, Transcriber
+    from kebyt5_xm.model.transcription.transcriber import Transcriber
 
     cutting = Cutting(args.window_seconds, args.overlap_seconds)
     device = open_device(args.device)

@@ -70,6 +70,14 @@ class Template:
         )
         """The modalities used, each once, in order."""
 
+    @classmethod
+    def if_valid(cls, text: Any) -> "Template | None":
+        """Return the template of a recipe's value; None if a third-party source means something else by it."""
+        try:
+            return cls(text) if isinstance(text, str) else None
+        except UserError:
+            return None
+
     def pieces(self) -> list[str | tuple[str, str | None]]:
         """Return the literal texts and the fields (column, modality) of the template, in order."""
         return [part if isinstance(part, str) else (part.column, part.modality) for part in self._parts]
