@@ -1,0 +1,115 @@
+"""A model's scores beside those of simple baselines, as rows of a table and as sentences."""
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from kebyt5_xm.evaluation.baseline_scores import Baseline, Best, Method, SimpleBaselines
+from kebyt5_xm.evaluation.evaluation_file import EvaluationFile, MetricScore
+from kebyt5_xm.evaluation.report.wording import bilingual, data, number
+from kebyt5_xm.metrics.bootstrap import Score
+
+METHODS: tuple[Method, ...] = ("constant", "linear", "nearest")
+"""In the order of columns."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A metric of a source: the model's score, that of each method, and the best method."""
+
+    source: str
+    metric: str
+    measured: MetricScore
+    by_method: dict[Method, Score]
+    best: Best | None
+
+    @property
+    def verdict(self) -> Markup:
+        """Whether the model is better than the best method; empty if that is not known."""
+        if self.best is None:
+            return Markup("")
+        if not self.best.is_missed:
+            return bilingual("better than all")
+        return bilingual(
+            "no better than {baseline}: {value} against {other}",
+            baseline=name_in_sentence(self.best.baseline),
+            value=number(self.measured.score.value),
+            other=number(self.best.score.value),
+        )
+
+
+def compare_baselines(evaluation: EvaluationFile | None) -> list[Compared]:
+    """Return every metric of the sources with baselines."""
+    return [
+        Compared(
+            name,
+            metric,
+            measured,
+            {b.method: b.scores[metric] for b in source.baselines.measured if metric in b.scores},
+            source.baselines.best(metric, measured.score, measured.higher_is_better),
+        )
+        for name, source in (evaluation.sources if evaluation else {}).items()
+        if source.baselines
+        for metric, measured in source.metrics.items()
+    ]
+
+
+def not_better(compared: list[Compared]) -> list[Compared]:
+    """Return the first metric of every source by which the model is no better than a baseline."""
+    first: dict[str, Compared] = {}
+    for entry in compared:
+        first.setdefault(entry.source, entry)
+    return [entry for entry in first.values() if entry.best is not None and entry.best.is_missed]
+
+
+def heading(method: Method) -> Markup:
+    """Return a method as the head of a column."""
+    return {
+        "constant": bilingual("Best constant answer"),
+        "linear": bilingual("Logistic regression"),
+        "nearest": bilingual("Nearest neighbour"),
+    }[method]
+
+
+def name_in_sentence(baseline: Baseline) -> Markup:
+    """Return a baseline as a part of a sentence, with what it saw."""
+    if baseline.method == "constant":
+        return bilingual("the best constant answer")
+    seen = Markup(", ").join(_feature(feature) for feature in baseline.features)
+    if baseline.method == "nearest":
+        return bilingual("the nearest neighbour by {features}", features=seen)
+    if baseline.features == ("characters",):
+        return bilingual("logistic regression on {features}", features=seen)
+    return bilingual("a linear probe on {features}", features=seen)
+
+
+def how_fitted(source: str, baselines: SimpleBaselines) -> Markup:
+    """Return what the baselines of a source saw, and how many rows they were fitted on."""
+    seen = dict.fromkeys(feature for baseline in baselines.measured for feature in baseline.features)
+    counts = {"source": data(source), "rows": number(baselines.training_rows), "total": number(baselines.of_rows)}
+    if not seen:
+        return bilingual("{source}: fitted on {rows} of {total} training rows.", **counts)
+    features = Markup(", ").join(map(_feature, seen))
+    prompts = max(baseline.prompts for baseline in baselines.measured)
+    if prompts == 1:
+        return bilingual(
+            "{source}: on {features}, fitted on {rows} of {total} training rows.", features=features, **counts
+        )
+    return bilingual(
+        "{source}: on {features}, fitted on {rows} of {total} training rows, separately for each of {prompts} prompts.",
+        features=features,
+        prompts=number(prompts),
+        **counts,
+    )
+
+
+def _feature(name: str) -> Markup:
+    known = {"characters", "pixels", "log-mel", "array"}
+    if name not in known:
+        return bilingual("frozen features of {encoder}", encoder=data(name))
+    return {
+        "characters": bilingual("character n-grams"),
+        "pixels": bilingual("pixels"),
+        "log-mel": bilingual("log-mel frames"),
+        "array": bilingual("the stored arrays"),
+    }[name]
