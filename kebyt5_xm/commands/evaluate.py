@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation at --out")
     add_evaluation_arguments(parser)
-    add_baselines(parser, "off", "what simple methods reach; training rows, from `path`, are then opened (off)")
+    add_baselines(
+        parser, "off", "what simple methods reach; training rows, from `path`, are then opened (off)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-evaluate", action="store_true", help="draw the existing evaluation, without the model"
     )
     add_evaluation_arguments(parser)
-    add_baselines(parser, "auto", f"what simple methods reach; auto: if {AUTO_ROWS:,} training rows or fewer (auto)")
+    add_baselines(
+        parser, "auto", f"what simple methods reach; auto: if {AUTO_ROWS:,} training rows or fewer (auto)"
+    )
     add_trust_argument(parser)
 
 

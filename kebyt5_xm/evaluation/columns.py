@@ -39,7 +39,9 @@ def describe_scores(found: EvaluationFile) -> str:
         for name, source in found.sources.items()
         for number, (metric, measured) in enumerate(source.metrics.items())
     ]
-    rows += [(part, "bits_per_byte", figure(bits), "", "", "", "") for part, bits in found.bits_per_byte.items()]
+    rows += [
+        (part, "bits_per_byte", figure(bits), "", "", "", "") for part, bits in found.bits_per_byte.items()
+    ]
     table = [(*heading, "best baseline"), *rows]
     has_baselines = any(source.baselines for source in found.sources.values())
     return align(table if has_baselines else [row[:-1] for row in table])
@@ -51,7 +53,8 @@ def _best_baseline(source: SourceEvaluation, metric: str) -> str:
     if not best:
         return ""
     mark = ", and the model is no better" if best.is_missed else ""
-    return f"{figure(best.score.value)} {' on '.join((best.baseline.method, *best.baseline.features[:1]))}{mark}"
+    method = " on ".join((best.baseline.method, *best.baseline.features[:1]))
+    return f"{figure(best.score.value)} {method}{mark}"
 
 
 def _counts(source: SourceEvaluation, number: int) -> tuple[str, str]:

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation.baselines import AUTO_ROWS, AUTO_SECONDS, When
 from kebyt5_xm.evaluation.baseline_scores import SimpleBaselines
+from kebyt5_xm.evaluation.baselines import AUTO_ROWS, AUTO_SECONDS, When
 from kebyt5_xm.evaluation.baselines.frozen_encoders import MakeEncoder, feature_makers
 from kebyt5_xm.evaluation.baselines.media_features import FeatureMaker
 from kebyt5_xm.evaluation.baselines.questions import TooSlow
@@ -129,7 +129,10 @@ class Beside:
             (held_out.name, held_out.fingerprint, part.rows, len(part.missed)),
             [answer.references for answer in part.answers],
             sorted(source.settings().items()),
-            [(type(metric).__qualname__, metric.name, sorted(vars(metric).items())) for metric in part.metrics],
+            [
+                (type(metric).__qualname__, metric.name, sorted(vars(metric).items()))
+                for metric in part.metrics
+            ],
             sorted((name, maker.name, maker.key) for name, maker in makers.items()),
         )
         for value in what:

@@ -63,7 +63,7 @@ class Raw(FeatureMaker):
 
     def prepare(self, item: Any) -> Tensor:
         if self.media == "image":
-            small = item.resize((PIXELS, PIXELS), resample=2)  # bilinear, which averages where it reduces
+            small = item.resize((PIXELS, PIXELS), resample=2)  # bilinear; Pillow averages where it reduces
             return torch.from_numpy(np.asarray(small, dtype=np.float32).ravel() / 255)
         if self.media == "audio":
             return pool_sequence(log_mel(*item))
@@ -136,7 +136,7 @@ def log_mel(waveform: NDArray[np.float32], sample_rate: int) -> Tensor:
     if sample_rate != SAMPLE_RATE:
         length = max(1, round(len(samples) * SAMPLE_RATE / sample_rate))
         # Linear: without torchaudio at hand, good enough for 40 bands.
-        samples = functional.interpolate(samples[None, None], length, mode="linear", align_corners=False)[0, 0]
+        samples = functional.interpolate(samples[None, None], length, mode="linear").flatten()
     samples = functional.pad(samples, (0, max(0, WINDOW - len(samples))))
     frames = samples.unfold(0, WINDOW, HOP) * torch.hann_window(WINDOW)  # [F, WINDOW]
     power = torch.fft.rfft(frames).abs().square()

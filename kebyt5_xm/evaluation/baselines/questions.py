@@ -39,7 +39,9 @@ class TooSlow(Exception):
     """Reading and encoding media would take longer than allowed."""
 
     def __init__(self, num_media: int, seconds: float) -> None:
-        super().__init__(f"the features of {num_media:,} images or recordings would take about {seconds:.0f} s")
+        super().__init__(
+            f"the features of {num_media:,} images or recordings would take about {seconds:.0f} s"
+        )
 
 
 class Reader:

@@ -109,7 +109,9 @@ def require_scikit_learn() -> None:
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
-        raise UserError("simple baselines need scikit-learn; run: pip install 'kebyt5-xm[baselines]'") from error
+        raise UserError(
+            "simple baselines need scikit-learn; run: pip install 'kebyt5-xm[baselines]'"
+        ) from error
 
 
 def _questions_of(
@@ -209,7 +211,9 @@ class _Fitting:
         answers: dict[int, Answer] = {}
         for training, places in self._split():
             found = training[nearest(self._rows[training], self._asked_rows[places])]
-            answers |= {int(place): Answer(self._targets[n], ()) for place, n in zip(places, found, strict=True)}
+            answers |= {
+                int(place): Answer(self._targets[n], ()) for place, n in zip(places, found, strict=True)
+            }
         return [answers[n] for n in range(len(self._asked))]
 
     def _split(self) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -86,20 +86,32 @@ def name_in_sentence(baseline: Baseline) -> Markup:
 def how_fitted(source: str, baselines: SimpleBaselines) -> Markup:
     """Return what the baselines of a source saw, and how many rows they were fitted on."""
     seen = dict.fromkeys(feature for baseline in baselines.measured for feature in baseline.features)
-    counts = {"source": data(source), "rows": number(baselines.training_rows), "total": number(baselines.of_rows)}
+    rows, total = number(baselines.training_rows), number(baselines.of_rows)
     if not seen:
-        return bilingual("{source}: fitted on {rows} of {total} training rows.", **counts)
+        return bilingual(
+            "{source}: fitted on {rows} of {total} training rows.",
+            source=data(source),
+            rows=rows,
+            total=total,
+        )
     features = Markup(", ").join(map(_feature, seen))
     prompts = max(baseline.prompts for baseline in baselines.measured)
     if prompts == 1:
         return bilingual(
-            "{source}: on {features}, fitted on {rows} of {total} training rows.", features=features, **counts
+            "{source}: on {features}, fitted on {rows} of {total} training rows.",
+            source=data(source),
+            features=features,
+            rows=rows,
+            total=total,
         )
     return bilingual(
-        "{source}: on {features}, fitted on {rows} of {total} training rows, separately for each of {prompts} prompts.",
+        "{source}: on {features}, fitted on {rows} of {total} training rows, separately for each of {prompts} "
+        "prompts.",
+        source=data(source),
         features=features,
+        rows=rows,
+        total=total,
         prompts=number(prompts),
-        **counts,
     )
 
 
