@@ -43,7 +43,8 @@ def nearest(training: Any, rows: Any) -> NDArray[np.int64]:
     """Return the number of the training row with the largest cosine for each row, the first of equal ones."""
     from sklearn.preprocessing import normalize
 
-    known, asked = normalize(training), normalize(rows)
+    known: Any = normalize(training)
+    asked: Any = normalize(rows)
     found = [np.empty(0, np.int64)]
     for start in range(0, asked.shape[0], AT_ONCE):
         cosines = asked[start : start + AT_ONCE] @ known.T

@@ -46,7 +46,8 @@ class Matrices:
         self._layout = layouts.pop() if len(layouts) == 1 else None
         self._widths = {medium[0]: len(vectors[medium]) for q in training for medium in q.media}
         self._words = self._learn_words(training, min(most, MAX_NGRAMS)) if with_texts else []
-        self._scaler = self._components = None
+        self._scaler: Any = None
+        self._components: Any = None
         media = self._media(training)
         if media.shape[1]:
             self._scaler = StandardScaler().fit(media)

@@ -212,7 +212,7 @@ class _Fitting:
         for training, places in self._split():
             found = training[nearest(self._rows[training], self._asked_rows[places])]
             answers |= {
-                int(place): Answer(self._targets[n], ()) for place, n in zip(places, found, strict=True)
+                int(place): Answer(self._known[n].target, ()) for place, n in zip(places, found, strict=True)
             }
         return [answers[n] for n in range(len(self._asked))]
 

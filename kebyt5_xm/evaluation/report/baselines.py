@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from kebyt5_xm.evaluation.baseline_scores import Baseline, Best, Method, SimpleBaselines
+from kebyt5_xm.evaluation.baseline_scores import Best, Method, SimpleBaselines
 from kebyt5_xm.evaluation.evaluation_file import EvaluationFile, MetricScore
 from kebyt5_xm.evaluation.report.wording import bilingual, data, number
 from kebyt5_xm.metrics.bootstrap import Score
@@ -30,11 +30,24 @@ class Compared:
             return Markup("")
         if not self.best.is_missed:
             return bilingual("better than all")
+        value, other = number(self.measured.score.value), number(self.best.score.value)
+        features = data(", ".join(self.best.baseline.features))
+        if self.best.baseline.method == "constant":
+            return bilingual(
+                "no better than the best constant answer: {value} against {other}", value=value, other=other
+            )
+        if self.best.baseline.method == "linear":
+            return bilingual(
+                "no better than logistic regression on {features}: {value} against {other}",
+                features=features,
+                value=value,
+                other=other,
+            )
         return bilingual(
-            "no better than {baseline}: {value} against {other}",
-            baseline=name_in_sentence(self.best.baseline),
-            value=number(self.measured.score.value),
-            other=number(self.best.score.value),
+            "no better than the nearest neighbour by {features}: {value} against {other}",
+            features=features,
+            value=value,
+            other=other,
         )
 
 
@@ -71,18 +84,6 @@ def heading(method: Method) -> Markup:
     }[method]
 
 
-def name_in_sentence(baseline: Baseline) -> Markup:
-    """Return a baseline as a part of a sentence, with what it saw."""
-    if baseline.method == "constant":
-        return bilingual("the best constant answer")
-    seen = Markup(", ").join(_feature(feature) for feature in baseline.features)
-    if baseline.method == "nearest":
-        return bilingual("the nearest neighbour by {features}", features=seen)
-    if baseline.features == ("characters",):
-        return bilingual("logistic regression on {features}", features=seen)
-    return bilingual("a linear probe on {features}", features=seen)
-
-
 def how_fitted(source: str, baselines: SimpleBaselines) -> Markup:
     """Return what the baselines of a source saw, and how many rows they were fitted on."""
     seen = dict.fromkeys(feature for baseline in baselines.measured for feature in baseline.features)
@@ -94,7 +95,7 @@ def how_fitted(source: str, baselines: SimpleBaselines) -> Markup:
             rows=rows,
             total=total,
         )
-    features = Markup(", ").join(map(_feature, seen))
+    features = data(", ".join(seen))
     prompts = max(baseline.prompts for baseline in baselines.measured)
     if prompts == 1:
         return bilingual(
@@ -113,15 +114,3 @@ def how_fitted(source: str, baselines: SimpleBaselines) -> Markup:
         total=total,
         prompts=number(prompts),
     )
-
-
-def _feature(name: str) -> Markup:
-    known = {"characters", "pixels", "log-mel", "array"}
-    if name not in known:
-        return bilingual("frozen features of {encoder}", encoder=data(name))
-    return {
-        "characters": bilingual("character n-grams"),
-        "pixels": bilingual("pixels"),
-        "log-mel": bilingual("log-mel frames"),
-        "array": bilingual("the stored arrays"),
-    }[name]
