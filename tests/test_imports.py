@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 # Pillow and torchvision are missing here: torchmetrics imports them where they are installed.
-EXTRAS = ("timm", "torchaudio", "soundfile", "deepspeed", "datasets", "datatrove", "peft", "pytest")
+EXTRAS = (
+    "timm",
+    "torchaudio",
+    "soundfile",
+    "deepspeed",
+    "datasets",
+    "datatrove",
+    "peft",
+    "pytest",
+    "sklearn",
+)
 
 PROGRAM = """
 import sys

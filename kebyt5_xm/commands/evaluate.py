@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kebyt5_xm.commands.report import add_evaluation_arguments, check_numbers
+from kebyt5_xm.commands.report import add_baselines, add_evaluation_arguments, check_numbers
 from kebyt5_xm.durable import durable_folder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.report import write_report
@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation at --out")
     add_evaluation_arguments(parser)
+    add_baselines(
+        parser, "off", "what simple methods reach; training rows, from `path`, are then opened (off)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -43,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or Path("evaluations") / _name(args.model, args.config)
     check_output_folder(out, args.overwrite)
 
+    from kebyt5_xm.evaluation.baselines.beside import BaselineChoice
     from kebyt5_xm.evaluation.columns import describe_scores
     from kebyt5_xm.evaluation.evaluate import Evaluation, write_evaluation
     from kebyt5_xm.model.cross_modal import CrossModalT5
@@ -53,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     from kebyt5_xm.training.from_recipes import build_held_out
 
     device = open_device(args.device)
-    data, recipe = build_held_out(args.config, args.trust)
+    data, recipe = build_held_out(args.config, args.trust, with_training=args.baselines != "off")
     source = open_pretrained(args.model)
     checkpoint = source.run.checkpoint() if isinstance(source, RunBackbone) else None
     model = CrossModalT5.from_pretrained(args.model, trusted_modules=args.trust)
@@ -69,7 +73,8 @@ def run(args: argparse.Namespace) -> None:
         _write_about(folder, args.model, source.config, model, recipe)
         step = checkpoint and checkpoint_step(checkpoint)
         name = checkpoint and checkpoint.name
-        found = write_evaluation(evaluation, folder, name, step, args.probed, args.robustness)
+        choice = BaselineChoice(args.baselines)
+        found = write_evaluation(evaluation, folder, name, step, args.probed, args.robustness, choice)
     print(describe_scores(found))
     write_report(Run(out), evaluation.medium, None, args.examples, args.language)
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from kebyt5_xm.data.media.bad_sample import escape_unprintable
 from kebyt5_xm.data.text.store import Store
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation.baselines import measure_baselines
+from kebyt5_xm.evaluation.entropies import measure_entropies
 
 SAMPLED_DOCUMENTS = 2000
 SAMPLED_BYTES = 16 << 20
@@ -60,7 +60,7 @@ def describe(store: Store) -> str:
     numbers = sample_numbers(store.num_documents)
     sample = [store.document(number)[: SAMPLED_BYTES // len(numbers)] for number in numbers]
     lengths = [store.document_length(number) for number in numbers]
-    entropies = measure_baselines(np.frombuffer(store.separator.join((*sample, b"")), np.uint8))
+    entropies = measure_entropies(np.frombuffer(store.separator.join((*sample, b"")), np.uint8))
     separators = store.num_documents * len(store.separator)
     rows = [
         ("language", store.language),

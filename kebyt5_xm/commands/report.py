@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation import PROBED_EXAMPLES, SHOWN_EXAMPLES
+from kebyt5_xm.evaluation.baselines import AUTO_ROWS
 from kebyt5_xm.evaluation.report import write_report
 from kebyt5_xm.trust import add_trust_argument
 
@@ -26,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-evaluate", action="store_true", help="draw the existing evaluation, without the model"
     )
     add_evaluation_arguments(parser)
+    add_baselines(
+        parser, "auto", f"what simple methods reach; auto: if {AUTO_ROWS:,} training rows or fewer (auto)"
+    )
     add_trust_argument(parser)
 
 
@@ -54,6 +58,11 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_baselines(parser: argparse.ArgumentParser, default: str, text: str) -> None:
+    """Declare `--baselines`."""
+    parser.add_argument("--baselines", choices=("auto", "on", "off"), default=default, help=text)
+
+
 def add_language(parser: argparse.ArgumentParser) -> None:
     """Declare `--language`; the reader of the page can switch it."""
     parser.add_argument("--language", choices=("ko", "en"), default="en", help="language shown first (en)")
@@ -71,6 +80,11 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"'{found.path}' is an evaluation, which is only drawn; give --robustness to kebyt5-xm evaluate"
         )
+    if args.baselines == "on" and (args.no_evaluate or found.evaluated_model):
+        raise UserError(
+            "found --baselines on, but nothing is evaluated here; leave out --no-evaluate, or give it to kebyt5-xm "
+            "evaluate"
+        )
     find = None if args.no_evaluate or found.evaluated_model else _evaluate(found, args)
     write_report(found, find, Path(args.out) if args.out else None, args.examples, args.language)
 
@@ -84,15 +98,18 @@ def check_numbers(args: argparse.Namespace) -> None:
 
 def _evaluate(run: "Run", args: argparse.Namespace) -> "Opener":
     """Evaluate a run, and return the opener of its examples' media."""
+    from kebyt5_xm.evaluation.baselines.beside import BaselineChoice
     from kebyt5_xm.evaluation.evaluate import evaluate
-    from kebyt5_xm.training.from_recipes import build_run_data
+    from kebyt5_xm.training.from_recipes import build_run
 
+    data, encoders = build_run(run, args.trust)
     evaluation = evaluate(
         run,
-        build_run_data(run, args.trust),
+        data,
         args.device,
         args.trust,
         num_probed=args.probed,
         with_robustness=args.robustness,
+        baselines=BaselineChoice(args.baselines, encoders),
     )
     return evaluation.medium

@@ -1,4 +1,4 @@
-"""Evaluation: baselines, tables of samples, metrics and reports."""
+"""Evaluation: answers and scores of held-out examples, entropies and simple baselines beside them, reports."""
 
 PROBED_EXAMPLES = 200
 """Held-out examples of each source that probes use. Our own choice: an accuracy of 0.5 then has an interval of about

@@ -25,15 +25,36 @@ def figure(value: float | None) -> str:
 
 
 def describe_scores(found: EvaluationFile) -> str:
-    """Return a table of every metric with its interval, and of the bits per byte."""
+    """Return a table of every metric with its interval and its best baseline, and of the bits per byte."""
     heading = ("held out", "metric", "value", f"{100 * found.confidence:g} % interval", "examples", "skipped")
     rows = [
-        (name, metric, figure(measured.score.value), _interval(measured.score), *_counts(source, number))
+        (
+            name,
+            metric,
+            figure(measured.score.value),
+            _interval(measured.score),
+            *_counts(source, number),
+            _best_baseline(source, metric),
+        )
         for name, source in found.sources.items()
         for number, (metric, measured) in enumerate(source.metrics.items())
     ]
-    rows += [(part, "bits_per_byte", figure(bits), "", "", "") for part, bits in found.bits_per_byte.items()]
-    return align([heading, *rows])
+    rows += [
+        (part, "bits_per_byte", figure(bits), "", "", "", "") for part, bits in found.bits_per_byte.items()
+    ]
+    table = [(*heading, "best baseline"), *rows]
+    has_baselines = any(source.baselines for source in found.sources.values())
+    return align(table if has_baselines else [row[:-1] for row in table])
+
+
+def _best_baseline(source: SourceEvaluation, metric: str) -> str:
+    measured = source.metrics[metric]
+    best = source.baselines and source.baselines.best(metric, measured.score, measured.higher_is_better)
+    if not best:
+        return ""
+    mark = ", and the model is no better" if best.is_missed else ""
+    method = " on ".join((best.baseline.method, *best.baseline.features[:1]))
+    return f"{figure(best.score.value)} {method}{mark}"
 
 
 def _counts(source: SourceEvaluation, number: int) -> tuple[str, str]:

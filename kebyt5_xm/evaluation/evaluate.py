@@ -3,7 +3,7 @@
 evaluation.json    date, checkpoint, step, hardware, seconds, generated_bytes_per_second, confidence, resamples
     sources.NAME   examples answered and skipped, how many of those are counted_as_wrong, labels, modalities,
                    malformed (share of the answers that are not UTF-8), repetition (share of those that end in one
-                   phrase over and over), metrics with intervals; modality_use and robustness if measured
+                   phrase over and over), metrics with intervals; modality_use, robustness and baselines if measured
     bits_per_byte  of every held-out part
 predictions.jsonl  for every answer: source, row, path, line, prompt, references, prediction, probabilities, right;
                    a byte that is not UTF-8 is a lone surrogate, \\udc80 to \\udcff
@@ -31,6 +31,7 @@ from kebyt5_xm.data.media.reference import Readable, read_contents
 from kebyt5_xm.data.sources.template import MediaSegment
 from kebyt5_xm.durable import durable_file
 from kebyt5_xm.evaluation import PROBED_EXAMPLES
+from kebyt5_xm.evaluation.baselines.beside import BaselineChoice, Beside
 from kebyt5_xm.evaluation.evaluation_file import EvaluationFile, MetricScore, SourceEvaluation
 from kebyt5_xm.evaluation.judging import JudgedPart, Judging
 from kebyt5_xm.evaluation.probing import probed
@@ -172,16 +173,18 @@ def evaluate(
     trusted_modules: Sequence[str] = (),
     num_probed: int = PROBED_EXAMPLES,
     with_robustness: bool = False,
+    baselines: BaselineChoice | None = None,
 ) -> Evaluation:
     """Evaluate a run, write its evaluation.json and predictions.jsonl, and return the model with its data.
 
     Use of modalities, and robustness if requested, are measured on the first `num_probed` held-out examples of each
-    source (see `kebyt5_xm.evaluation.probing`). Raises `UserError` as `Evaluation.of`.
+    source (see `kebyt5_xm.evaluation.probing`); simple baselines as `baselines` says, by default not at all.
+    Raises `UserError` as `Evaluation.of`.
     """
     evaluation = Evaluation.of(run, data, device, trusted_modules)
     checkpoint = run.checkpoint()
     step = checkpoint_step(checkpoint)
-    write_evaluation(evaluation, run.path, checkpoint.name, step, num_probed, with_robustness)
+    write_evaluation(evaluation, run.path, checkpoint.name, step, num_probed, with_robustness, baselines)
     return evaluation
 
 
@@ -192,6 +195,7 @@ def write_evaluation(
     step: int | None,
     num_probed: int = PROBED_EXAMPLES,
     with_robustness: bool = False,
+    baselines: BaselineChoice | None = None,
 ) -> EvaluationFile:
     """Evaluate, write evaluation.json and predictions.jsonl into `folder`, and return the content of the first.
 
@@ -199,6 +203,7 @@ def write_evaluation(
     """
     started = time.perf_counter()
     judged, bits, answering = evaluation.run()
+    beside = Beside(evaluation.model, evaluation.data, baselines or BaselineChoice("off"), folder)
     written = sum(len(answer.text.encode("utf-8", "replace")) for part in judged for answer in part.answers)
     result = EvaluationFile(
         date=datetime.date.today().isoformat(),
@@ -217,6 +222,7 @@ def write_evaluation(
                     num_probed,
                     with_robustness,
                 ),
+                baselines=beside.measure(evaluation.number(part.name), part),
             )
             for part in judged
         },

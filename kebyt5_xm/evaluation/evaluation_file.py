@@ -12,6 +12,8 @@ from typing import Any
 
 from kebyt5_xm.durable import durable_file
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.evaluation.baseline_scores import SimpleBaselines
+from kebyt5_xm.evaluation.json_numbers import read_known, read_real, read_score, read_scores, to_json_values
 from kebyt5_xm.metrics.bootstrap import CONFIDENCE, Score
 
 
@@ -27,7 +29,7 @@ class MetricScore:
 
     @classmethod
     def from_dict(cls, block: Mapping[str, Any]) -> "MetricScore":
-        return cls(_read_score(block), bool(block.get("higher_is_better", True)))
+        return cls(read_score(block), bool(block.get("higher_is_better", True)))
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Use:
     @classmethod
     def from_dict(cls, block: Mapping[str, Any]) -> "Use":
         names = ("real", "shuffled", "none", "real_minus_shuffled", "real_minus_none")
-        scores = {name: _read_score(block.get(name)) for name in names}
+        scores = {name: read_score(block.get(name)) for name in names}
         return cls(**scores, higher_is_better=bool(block.get("higher_is_better", True)))
 
     def _gain(self, difference: Score) -> Score:
@@ -121,7 +123,7 @@ class Point:
 
     @classmethod
     def from_dict(cls, block: Mapping[str, Any]) -> "Point":
-        return cls(_real(block["strength"]), int(block.get("changed", 0)), _read_scores(block["metrics"]))
+        return cls(read_real(block["strength"]), int(block.get("changed", 0)), read_scores(block["metrics"]))
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class Robustness:
     @classmethod
     def from_dict(cls, block: Mapping[str, Any]) -> "Robustness":
         curves = [Curve.from_dict(curve) for curve in block.get("curves") or ()]
-        return cls(int(block.get("examples", 0)), _read_scores(block.get("clean") or {}), curves)
+        return cls(int(block.get("examples", 0)), read_scores(block.get("clean") or {}), curves)
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ class SourceEvaluation:
     repetition: float | None = None
     modality_use: ModalityUse | None = None
     robustness: Robustness | None = None
+    baselines: SimpleBaselines | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -193,11 +196,13 @@ class SourceEvaluation:
             "metrics": {name: metric.as_dict() for name, metric in self.metrics.items()},
             **({"modality_use": self.modality_use.as_dict()} if self.modality_use else {}),
             **({"robustness": self.robustness.as_dict()} if self.robustness else {}),
+            **({"baselines": self.baselines.as_dict()} if self.baselines else {}),
         }
 
     @classmethod
     def from_dict(cls, block: Mapping[str, Any]) -> "SourceEvaluation":
         labels, use, robustness = (block.get(key) for key in ("labels", "modality_use", "robustness"))
+        baselines = block.get("baselines")
         return cls(
             metrics={name: MetricScore.from_dict(metric) for name, metric in block["metrics"].items()},
             examples=int(block.get("examples", 0)),
@@ -205,10 +210,11 @@ class SourceEvaluation:
             counted_as_wrong=int(block.get("counted_as_wrong", 0)),
             labels=None if labels is None else [str(label) for label in labels],
             modalities=tuple(map(str, block.get("modalities") or ())),
-            malformed=_known(block.get("malformed")),
-            repetition=_known(block.get("repetition")),
+            malformed=read_known(block.get("malformed")),
+            repetition=read_known(block.get("repetition")),
             modality_use=ModalityUse.from_dict(use) if use else None,
             robustness=Robustness.from_dict(robustness) if robustness else None,
+            baselines=SimpleBaselines.from_dict(baselines) if baselines else None,
         )
 
 
@@ -249,46 +255,21 @@ class EvaluationFile:
     def _from_dict(cls, content: dict[str, Any]) -> "EvaluationFile":
         return cls(
             sources={name: SourceEvaluation.from_dict(block) for name, block in content["sources"].items()},
-            bits_per_byte={part: _real(v) for part, v in (content.get("bits_per_byte") or {}).items()},
+            bits_per_byte={part: read_real(v) for part, v in (content.get("bits_per_byte") or {}).items()},
             date=_text(content.get("date")),
             checkpoint=_text(content.get("checkpoint")),
             step=_integer(content.get("step")),
             hardware=_text(content.get("hardware")),
             confidence=float(content.get("confidence", CONFIDENCE)),
             resamples=_integer(content.get("resamples")),
-            generated_bytes_per_second=_known(content.get("generated_bytes_per_second")),
-            seconds=_known(content.get("seconds")),
+            generated_bytes_per_second=read_known(content.get("generated_bytes_per_second")),
+            seconds=read_known(content.get("seconds")),
         )
 
 
 def interval_sign(score: Score) -> int:
     """Return 1 if the interval of a difference is above zero, -1 if below, 0 if it holds zero or is unknown."""
     return 1 if score.low > 0 else -1 if score.high < 0 else 0
-
-
-def to_json_values(value: Any) -> Any:
-    """Return a nested value with None for NaN and infinities, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: to_json_values(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json_values(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _read_score(block: Mapping[str, Any] | None) -> Score:
-    return Score(*(_real((block or {}).get(key)) for key in ("value", "low", "high")))
-
-
-def _read_scores(block: Mapping[str, Any]) -> dict[str, Score]:
-    return {metric: _read_score(score) for metric, score in block.items()}
-
-
-def _real(value: Any) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _known(value: Any) -> float | None:
-    return None if value is None or math.isnan(float(value)) else float(value)
 
 
 def _integer(value: Any) -> int | None:

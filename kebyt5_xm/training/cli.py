@@ -33,7 +33,7 @@ from kebyt5_xm.training.callbacks.samples import SampleTable
 from kebyt5_xm.training.callbacks.skips import Skips
 from kebyt5_xm.training.callbacks.termination import SaveOnTerminate, Terminated
 from kebyt5_xm.training.callbacks.throughput import Throughput
-from kebyt5_xm.training.from_recipes import build_run_data
+from kebyt5_xm.training.from_recipes import build_run
 from kebyt5_xm.training.library_messages import explain_errors, silence
 from kebyt5_xm.training.loggers import MetricsLog, NoTrace, make_tensorboard_logger
 from kebyt5_xm.training.outcome import describe_outcome
@@ -185,11 +185,14 @@ class TrainingCLI(RecipeCLI):
         print(describe_outcome(run))
 
     def _report(self, run: Run) -> None:
+        from kebyt5_xm.evaluation.baselines.beside import BaselineChoice
         from kebyt5_xm.evaluation.evaluate import evaluate
         from kebyt5_xm.evaluation.report import write_report
 
         device, trusted = str(self.trainer.strategy.root_device), find_packages(run.config)
-        write_report(run, evaluate(run, build_run_data(run, trusted), device, trusted).medium)
+        data, encoders = build_run(run, trusted)
+        choice = BaselineChoice("auto", encoders)
+        write_report(run, evaluate(run, data, device, trusted, baselines=choice).medium)
 
     def _make_loggers(self, run: Path) -> list[Logger]:
         path = self._subcommand_config.get("ckpt_path")

@@ -3,12 +3,13 @@
 import importlib
 import inspect
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kebyt5_xm.data.datamodule import DataModule
+from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import SHAPES, Backbone
 from kebyt5_xm.model.runs.run import Run
@@ -103,13 +104,13 @@ def build_data(paths: list[str], trusted_modules: Sequence[str] = ()) -> DataMod
 
 
 def build_held_out(
-    paths: list[str], trusted_modules: Sequence[str] = ()
+    paths: list[str], trusted_modules: Sequence[str] = (), with_training: bool = False
 ) -> tuple[DataModule, recipes.Recipe]:
     """Return the data of the merged recipes at `paths` for an evaluation alone, and the recipe of that data.
 
     Other parts of the recipes are not read, nor are training rows: a source whose class takes `path` and `validation`
-    has its held-out table, or else its only one, in both places. Raises `UserError`, or exits with 2, as
-    `build_with_config` does.
+    has its held-out table, or else its only one, in both places. `with_training` keeps the training rows of sources
+    with both. Raises `UserError`, or exits with 2, as `build_with_config` does.
     """
     merged = recipes.merge(paths)
     data = merged.get("data")
@@ -117,20 +118,25 @@ def build_held_out(
     if not isinstance(sources, dict) or not sources:
         raise UserError(f"found no data.sources in {', '.join(paths)}; expected the sources to evaluate on")
     assert isinstance(data, dict)
-    held_out = {name: _with_held_out_rows(block) for name, block in sources.items()}
+    held_out = {name: _with_held_out_rows(block, with_training) for name, block in sources.items()}
     recipe = {"data": {**{k: v for k, v in data.items() if k != "idle_modalities"}, "sources": held_out}}
     with limit_imports(paths, trusted_modules):
         reader = _read({**recipe, "model": {"backbone": {"size": "mini"}}}, paths)  # never built
     return reader.task_and_data[1], recipe
 
 
-def _with_held_out_rows(block: Any) -> Any:
-    """Return a source's block in which training rows are the held-out ones, so that no others are opened."""
+def _with_held_out_rows(block: Any, with_training: bool) -> Any:
+    """Return a source's block in which training rows are the held-out ones, so that no others are opened.
+
+    `with_training` returns a block that names both as it is.
+    """
     if not isinstance(block, dict) or not isinstance(block.get("class_path"), str):
         return block  # the parser reports the error
     known = signatures.read_options(block["class_path"]) or ()
     init_args = block.get("init_args")
     if not {"path", "validation"} <= {*known} or not isinstance(init_args, dict):
+        return block
+    if with_training and init_args.get("validation"):
         return block
     rows = init_args.get("validation") or init_args.get("path")
     layout = (init_args.get("validation") and init_args.get("validation_format")) or init_args.get("format")
@@ -138,9 +144,15 @@ def _with_held_out_rows(block: Any) -> Any:
     return {**block, "init_args": {key: value for key, value in changed.items() if value is not None}}
 
 
-def build_run_data(run: Run, trusted_modules: Sequence[str] = ()) -> DataModule:
-    """Return the data of RUN/config.yaml, not yet connected to a model. Raises `UserError`."""
-    return build_task([str(run.path / "config.yaml")], False, trusted_modules)[1]
+def build_run(
+    run: Run, trusted_modules: Sequence[str] = ()
+) -> tuple[DataModule, dict[str, Callable[[], Encoder]]]:
+    """Return the data of RUN/config.yaml, not yet connected to a model, and modality -> what builds its encoder.
+
+    Raises `UserError`.
+    """
+    task, data = build_task([str(run.path / "config.yaml")], False, trusted_modules)
+    return data, {name: modality.encoder for name, modality in task.builder.modalities.items()}
 
 
 def _with_random_weights(backbone: Backbone, ask_hub: bool) -> Backbone:

@@ -10,8 +10,8 @@ import lightning.pytorch as pl
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.order.plan import fingerprint
 from kebyt5_xm.durable import durable_file
-from kebyt5_xm.evaluation.baselines import measure_baselines
-from kebyt5_xm.evaluation.evaluation_file import to_json_values
+from kebyt5_xm.evaluation.entropies import measure_entropies
+from kebyt5_xm.evaluation.json_numbers import to_json_values
 from kebyt5_xm.model.device import device_name
 from kebyt5_xm.model.runs.software import installed_versions
 from kebyt5_xm.training.callbacks.forgetting import ForgettingMeter
@@ -60,7 +60,7 @@ class ResultsWriter(pl.Callback):
         for number, name in enumerate(data.validation.names):
             held_out = data.validation.raw_bytes(number)
             if len(held_out):
-                found = measure_baselines(held_out)
+                found = measure_entropies(held_out)
                 self.baselines[name] = {
                     "uniform": found.uniform,
                     "unigram": found.unigram,

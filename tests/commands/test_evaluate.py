@@ -140,6 +140,25 @@ def test_a_run_answers_the_held_out_rows_alone(models: Path) -> None:
     assert [row["prediction"] for row in written] == [row["prediction"] for row in same]
 
 
+def test_simple_methods_stand_beside_the_model(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are fitted on the training rows, which are opened for them alone."""
+    write_rows("held-out.jsonl", 5)
+    recipe = write_recipe("words.yaml", manifest("{word}?", "ExactMatch", validation="held-out.jsonl"))
+    arguments = [str(models / "text"), "-c", recipe, "--probed", "0"]
+    cli.run("evaluate", [*arguments, "--out", "beside", "--baselines", "auto"])
+    found = read("beside").sources["asked"].baselines
+    assert found is not None
+    assert [baseline.method for baseline in found.measured] == ["constant", "linear", "nearest"]
+    assert found.measured[2].scores["exact_match"].value == 1.0, "all words are among the training rows"
+    assert (found.training_rows, found.of_rows) == (7, 7)
+    assert "on characters, and the model is no better" in capsys.readouterr().out
+    assert "no better than" in Path("beside/report.html").read_text("utf-8")
+    cli.run("evaluate", [*arguments, "--out", "alone"])
+    assert read("alone").sources["asked"].baselines is None
+    with pytest.raises(UserError, match="--baselines on"):
+        cli.run("report", ["beside", "--baselines", "on"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

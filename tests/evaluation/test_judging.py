@@ -17,7 +17,7 @@ from kebyt5_xm.evaluation.judging import Judging
 from kebyt5_xm.metrics import Accuracy, ExactMatch
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
-from kebyt5_xm.training.from_recipes import build_run_data
+from kebyt5_xm.training.from_recipes import build_run
 from kebyt5_xm.training.recipes import overlay
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning's calls of jsonargparse
@@ -123,7 +123,7 @@ def test_an_evaluation_finds_what_validation_found(folder: Path) -> None:
     run = Run(folder / "single")
     step = checkpoint_step(run.best)
     tables = set(folder.glob("*.lengths-*"))
-    evaluation = evaluate(run, build_run_data(run), num_probed=5, with_robustness=True)
+    evaluation = evaluate(run, build_run(run)[0], num_probed=5, with_robustness=True)
     assert set(folder.glob("*.lengths-*")) == tables, "training has measured these rows"
     found = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
     assert found["step"] == step
@@ -161,7 +161,7 @@ def test_third_party_classes_are_not_imported_without_trust(folder: Path, tmp_pa
     contents["data"]["sources"]["captions"]["class_path"] = "stranger.Source"
     (tmp_path / "config.yaml").write_text(json.dumps(contents))
     with pytest.raises(UserError, match=r"data.sources.captions is 'stranger.Source', and 'stranger' is not"):
-        build_run_data(Run(tmp_path))
+        build_run(Run(tmp_path))[0]
 
 
 def test_an_answer_that_repeats_one_phrase_is_told() -> None:

@@ -816,3 +816,19 @@ def test_wrong_use_is_refused(
         spoil(run)
     with pytest.raises(UserError, match=re.escape(words)):
         cli.run(command, [str(run) if arg == "RUN" else arg for arg in args])
+
+
+def test_baselines_stand_beside_the_scores(folder: Path, page: Page, tmp_path: Path) -> None:
+    words = " ".join(page.text.split())
+    linear = "no better than logistic regression on"
+    assert f"{linear} pixels : 0.978 against 0.985" in words
+    assert words.count(f"{linear} pixels") == 2, "in the summary, and in the table"
+    assert f"{linear} log-mel : 0.041 against 0.027" in words
+    assert "better than all" in words  # by macro F1
+    assert "separately for each of 4 prompts" in words
+    content = json.loads((folder / "evaluation.json").read_text("utf-8"))
+    for source in content["sources"].values():
+        source.pop("baselines", None)
+    bare = Page(draw(write_files(tmp_path / "bare", evaluation_dot_json=content)))
+    assert "--baselines on" in bare.text
+    assert "no better than" not in bare.text

@@ -15,7 +15,7 @@ from tiny_run import fit_and_read_log as fit
 from torch import nn
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.evaluation.evaluation_file import to_json_values
+from kebyt5_xm.evaluation.json_numbers import to_json_values
 from kebyt5_xm.model.finite import finite_figures, non_finite_tensors, non_finite_weights, refuse_non_finite
 from kebyt5_xm.model.runs.run import Run, backbone_tensors
 from kebyt5_xm.model.tensor_files import write_tensors

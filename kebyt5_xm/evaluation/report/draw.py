@@ -1,6 +1,7 @@
 """Draws the report of one run as one page."""
 
 from kebyt5_xm.evaluation import SHOWN_EXAMPLES
+from kebyt5_xm.evaluation.report.baselines import METHODS, compare_baselines, heading, how_fitted, not_better
 from kebyt5_xm.evaluation.report.charts import MAX_ROWS
 from kebyt5_xm.evaluation.report.configuration import (
     count_epochs,
@@ -42,6 +43,7 @@ def draw(
     evaluation = record.evaluation
     sources = evaluation.sources if evaluation else {}
     without = {"curves": None} if run.evaluated_model else {}  # nothing was trained here
+    compared = compare_baselines(evaluation)
     uses = [source.modality_use for source in sources.values() if source.modality_use]
     return render(
         "report.html.j2",
@@ -54,6 +56,11 @@ def draw(
         malformed=count_malformed(record),
         score_charts=chart_scores(evaluation) if evaluation else [],
         MAX_ROWS=MAX_ROWS,
+        compared=compared,
+        not_better=not_better(compared),
+        METHODS=METHODS,
+        method_headings=[heading(method) for method in METHODS],
+        how_fitted=how_fitted,
         examples=show_examples(record, MediaRenderer(media)),
         parts=record.text_parts,
         text_rows=text_rows,

@@ -1,4 +1,4 @@
-"""Baselines in bits per byte: what models with little or no context reach on held-out bytes."""
+"""Entropies in bits per byte: what models with little or no context reach on held-out bytes."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ BLOCK_BYTES = 1 << 20  # bytes counted at a time; the index arrays of a block ta
 
 
 @dataclass(frozen=True)
-class Baselines:
+class Entropies:
     """Bits per byte. A trained model should be below each of them.
 
     uniform: every byte value equally likely, log2(256) = 8.
@@ -24,7 +24,7 @@ class Baselines:
     bigram: float
 
 
-def measure_baselines(held_out: NDArray[np.uint8]) -> Baselines:
+def measure_entropies(held_out: NDArray[np.uint8]) -> Entropies:
     """Return the entropies of exactly these bytes: a sequence [bytes] or independent chunks [chunk, bytes].
 
     They are what the best unigram and bigram models *fitted on these same bytes* reach, a little lower than models
@@ -54,7 +54,7 @@ def measure_baselines(held_out: NDArray[np.uint8]) -> Baselines:
             bigrams += np.bincount(pairs.ravel(), minlength=256 * 256)
     before = bigrams.reshape(256, 256).sum(axis=1)
     bigram = _entropy(bigrams) - _entropy(before)  # H(a, b) - H(a) = H(b | a)
-    return Baselines(uniform=8.0, unigram=_entropy(unigrams), bigram=bigram)
+    return Entropies(uniform=8.0, unigram=_entropy(unigrams), bigram=bigram)
 
 
 def _entropy(counts: NDArray[np.int64]) -> float:
