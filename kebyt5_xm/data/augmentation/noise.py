@@ -49,8 +49,8 @@ class Noise(Transformation):
                 f"found the column '{column}' for Noise, expected one of {path}: "
                 f"{', '.join(self._rows.columns)}{did_you_mean(column, self._rows.columns)}"
             )
-        self.manifest, self.column, self.snr_db = manifest, column, snr_db
-        self.fingerprint = self._rows.fingerprint
+        self.column, self.snr_db = column, snr_db
+        self.fingerprint = self._rows.fingerprint  # a setting, unlike the place of the manifest
         try:
             read_audio_header(self._readable(0))
         except BadSample as error:
@@ -64,7 +64,10 @@ class Noise(Transformation):
             generator.uniform(*self.snr_db),
         )
         noise = self._stretch(int(row), float(start), len(waveform) / sample_rate)
-        noise = np.resize(resample(*noise, sample_rate), len(waveform))
+        noise = resample(*noise, sample_rate)
+        if len(noise) < len(waveform):
+            noise = np.roll(noise, int(start * len(noise)))
+        noise = np.resize(noise, len(waveform))
         if not noise.any() or not waveform.any():
             return item  # silence has no power to compare with
         mixed = torchaudio_functional("Noise").add_noise(
