@@ -9,7 +9,9 @@ import tiny_media
 import tiny_run
 from tiny_run import fit, log_of, train_losses
 
+from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.runs.run import Run, backbone_tensors
+from kebyt5_xm.training import recipe_check, signatures
 from kebyt5_xm.training.recipes import overlay
 
 OURS = "kebyt5_xm.data.augmentation"
@@ -112,3 +114,17 @@ def test_refused_before_training(folder: Path, image: list[dict[str, Any]], word
     (error,) = [line for line in log.splitlines() if line.startswith("error: ")]
     assert all(word in error for word in words), error
     assert "Traceback" not in log
+
+
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = signatures.Missing("No module named 'torchvision'")
+    monkeypatch.setattr(
+        signatures, "find_missing", lambda path: missing if path.startswith("torchvision.") else None
+    )
+    path = tiny_run.write_recipe(tmp_path, "recipe", recipe(tmp_path, "run", 0))
+    with pytest.raises(
+        UserError, match=r"No module named 'torchvision'; run: pip install 'kebyt5-xm\[image\]'"
+    ):
+        recipe_check.check([path])
