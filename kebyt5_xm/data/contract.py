@@ -164,7 +164,8 @@ class SourceContract(ABC):
             selection = Selection.rows(number, 0, min(part.num_rows, MAX_ROWS), held_out, SEED)
             for row, example in enumerate(source.load(selection)):
                 if example.skipped is None:
-                    assert _same(example, prompts.example(row)), "prompts() makes another example"
+                    changes = None if held_out else source.changes(SEED, row)
+                    assert _same(example, prompts.example(row, changes)), "prompts() makes another example"
 
     def test_lint_reads_every_row(self, source: Source) -> None:
         for inspection in source.inspections():

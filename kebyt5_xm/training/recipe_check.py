@@ -54,6 +54,9 @@ CLASSES = (
 )
 """Blocks that must have a `class_path`."""
 
+EXTRAS = {"torchvision": "image", "timm": "image", "torchaudio": "audio", "peft": "finetune"}
+"""Package of optional classes -> the extra that installs it."""
+
 _CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 
@@ -191,11 +194,19 @@ def _check_class(block: dict[str, Any], at: KeyPath, class_path: str) -> Iterato
     yield from _unknown_keys(block, at, _CLASS_KEYS, "a class and its arguments")
     if absent := signatures.find_missing(class_path):
         near = did_you_mean(absent.name, absent.known) if absent.name else ""
-        remedy = near or "; install the package that it is in, or correct the class_path"
+        remedy = near or suggest_install(class_path)
         yield (*at, "class_path"), f"cannot import {class_path}: {absent.cause}{remedy}"
     known = signatures.read_options(class_path)
     if known is not None and isinstance(block.get("init_args"), dict):
         yield from _unknown_keys(block["init_args"], (*at, "init_args"), known, class_path.rpartition(".")[2])
+
+
+def suggest_install(class_path: str) -> str:
+    """Return the remedy for a class whose package is not installed."""
+    extra = EXTRAS.get(class_path.partition(".")[0])
+    if extra is not None:
+        return f"; run: pip install 'kebyt5-xm[{extra}]'"
+    return "; install the package that it is in, or correct the class_path"
 
 
 def _unknown_keys(

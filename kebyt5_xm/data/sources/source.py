@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.augmentation.augmentation import Changes
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.sources.inspection import Findings, Inspection, findings_of, inspect_prompts
@@ -171,10 +172,17 @@ class Source(ABC):
         """
         return None
 
+    def changes(self, seed: int, index: int) -> Changes | None:
+        """Return how training changes texts and media of example number `index` of a run; None for not at all.
+
+        `prompts(False).example(row, changes)` is then the example that `load` gives.
+        """
+        return None
+
     def first(self, num_rows: int, seed: int) -> list[Example]:
         """Return the examples of the first training rows, empty ones with their causes among them.
 
-        Length tables are neither made nor read.
+        Length tables are neither made nor read, and nothing is augmented.
         """
         num_rows = min(num_rows, self.parts()[0].num_rows)
         prompts = self.prompts(held_out=False)
