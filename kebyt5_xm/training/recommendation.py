@@ -50,7 +50,10 @@ BATCHES: dict[Kind, Points] = {
 """Examples of one optimizer step, by the number of different training examples."""
 PASSES: dict[Kind, Points] = {
     "from scratch": ((1e4, 4),),  # up to 4 passes are almost as good as new data: Muennighoff et al. 2023
-    "from weights": ((2500, 10), (4e5, 3)),  # 3 for MNLI in BERT (Devlin et al. 2019); 20 for 2,500 examples in
+    "from weights": (
+        (2500, 10),
+        (4e5, 3),
+    ),  # 3 for MNLI in BERT (Devlin et al. 2019); 20 for 2,500 examples in
     "lora": ((2500, 10), (4e5, 3)),  # Mosbach et al. 2021, of which we take half
     "adapters": ((2500, 10), (4e5, 3)),
 }

@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="random weights of the configured shape instead of pretrained ones",
     )
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the recommended settings as an overlay")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="write the recommended settings as an overlay"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

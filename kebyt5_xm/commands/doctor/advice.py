@@ -117,7 +117,11 @@ def _padding(advice: Advice, filling: Filling, data: DataModule) -> Finding:
     found = f"with {has}, {_describe(filling)} (the first {filling.steps} steps, {filling.examples} examples)"
     if filling.left_out:
         found += f"; {filling.left_out} examples are impossible, or have no place in a row"
-    how = f"data.budget {advice.budget}" if advice.budget is not None else f"{advice.settings.batch} examples a step"
+    how = (
+        f"data.budget {advice.budget}"
+        if advice.budget is not None
+        else f"{advice.settings.batch} examples a step"
+    )
     saves = 0.0
     if advice.filling is not None:
         found += f"; with {how}, {_describe(advice.filling)}"
@@ -183,7 +187,9 @@ def _describe_optimizer(recipe: Mapping[str, Any]) -> str:
     shape = "a constant rate" if schedule is None else _name(_class_path(schedule))
     rates = [name for name, group in (recipe["model"]["groups"] or {}).items() if _rate(group) is not None]
     return f"{_name(_class_path(optimizer))}{at}, {shape}" + (
-        f", and rates of their own for the groups {', '.join(rates)}, which the overlay leaves" if rates else ""
+        f", and rates of their own for the groups {', '.join(rates)}, which the overlay leaves"
+        if rates
+        else ""
     )
 
 

@@ -19,7 +19,12 @@ COMPILED_SHARE = 0.31
 
 
 def estimates(
-    model: CrossModalT5, done: Pass, batch: Batch, optimizer: OptimizerFactory, found: StepTime, max_steps: int
+    model: CrossModalT5,
+    done: Pass,
+    batch: Batch,
+    optimizer: OptimizerFactory,
+    found: StepTime,
+    max_steps: int,
 ) -> Iterator[Finding]:
     """Yield the estimates of memory and time.
 
@@ -45,8 +50,10 @@ def estimates(
     media = media_flops(model, batch) / done.rows * len(found.lengths)
     flops = text + media
     how = f"measured: {found.steps} steps" if found.steps else "scaled from a part of the first micro-batch"
-    loading = f", of them {found.loading:.2g} s for loading" if not found.num_workers else (
-        f"; loading takes {found.loading:.2g} s, shared by {found.num_workers} data workers"
+    loading = (
+        f", of them {found.loading:.2g} s for loading"
+        if not found.num_workers
+        else (f"; loading takes {found.loading:.2g} s, shared by {found.num_workers} data workers")
     )
     yield Finding(
         "estimate: time a step",

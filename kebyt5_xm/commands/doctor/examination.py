@@ -101,7 +101,9 @@ def _examine(
         advice, filling = advise(task, model, data, num_ranks)
         yield from list_advice(advice, filling, data, recipe, paths)
     except UserError as error:
-        yield Finding("advice: padding", "FAILED", str(error), "change data.budget, or the sources that it names")
+        yield Finding(
+            "advice: padding", "FAILED", str(error), "change data.budget, or the sources that it names"
+        )
         return
     if write is not None:
         reasons = [f"{advice.reason[0].upper()}{advice.reason[1:]}.", f"Rate: {advice.settings.rate_source}."]

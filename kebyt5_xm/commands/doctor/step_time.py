@@ -121,7 +121,11 @@ def time_steps(
 
 
 def _scaled(
-    data: DataModule, done: Pass, seconds: float, micro_batches: list[MicroBatch], lengths: list[tuple[int, int]]
+    data: DataModule,
+    done: Pass,
+    seconds: float,
+    micro_batches: list[MicroBatch],
+    lengths: list[tuple[int, int]],
 ) -> StepTime:
     """Return the time of a step from that of a few examples: memory by positions, loading by examples."""
     largest = max(micro_batches, key=lambda micro: int(data.training.lengths(micro.draws)[:, 0].sum()))

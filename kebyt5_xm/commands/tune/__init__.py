@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how long the search may take, without loading the model ({DEFAULT_MINUTES:g})",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="the folder of the results (run_dir of the recipe, and -tune)"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="the folder of the results (run_dir of the recipe, and -tune)",
     )
 
 

@@ -5,31 +5,47 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 SMOOTHING = 0.9
-"""Weight of the past in the smoothed loss: about the last ten steps. Lightning's and fastai's range tests use 0.98."""
+"""Weight of the past in the average that ends the range test: about the last ten steps. Lightning's range test has
+0.98."""
 RISE = 0.25
 """The range test ends when the smoothed loss has risen by this share of its fall, or of itself if it never fell."""
 SKIPPED = 5
-"""First steps whose smoothed loss is not judged: it rests on too few."""
-BELOW_LOWEST = 4.0
-"""The first short run has the rate of the lowest smoothed loss divided by this. Smith 2017 and fastai take up to ten,
-since the loss of a range test lags behind its rate; the runs that follow climb from there."""
+"""First steps whose average is not judged: it rests on too few."""
+BELOW_LOWEST = 10.0
+"""The first short run has the rate of the lowest loss divided by this, as in fastai: the loss of a range test lags
+behind its rate. The runs that follow climb from there."""
+WINDOW = 1 / 8
+"""Share of the steps over which the curve is averaged, on both sides together."""
 RATIO = 2.0
 """Between two rates that are tried."""
+MAX_RUNS = 12
+"""Rates that are tried at most."""
 TIE = 0.002
 """A higher rate must lower the loss by this share: long runs want a lower rate than short ones."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One step of the range test: the rate, the training loss, and the loss smoothed over the steps before."""
+    """One step of the range test: the rate, the training loss, and the loss averaged over the steps around."""
 
     rate: float
     loss: float
     smoothed: float
 
 
+def to_points(rates: Sequence[float], losses: Sequence[float]) -> list[Point]:
+    """Return the steps of a range test as points; averages leave out losses that are not finite."""
+    reach = round(len(losses) * WINDOW / 2)
+    points = []
+    for n, (rate, loss) in enumerate(zip(rates, losses, strict=True)):
+        side = min(reach, n, len(losses) - 1 - n)  # as many steps on both sides, or the average would lag
+        around = [other for other in losses[n - side : n + side + 1] if math.isfinite(other)]
+        points.append(Point(rate, loss, sum(around) / len(around) if around else math.nan))
+    return points
+
+
 def smooth(losses: Sequence[float]) -> list[float]:
-    """Return the exponential moving averages, corrected for their start as in Adam."""
+    """Return the exponential moving averages of the past, corrected for their start as in Adam."""
     smoothed, average = [], 0.0
     for number, loss in enumerate(losses, start=1):
         average = SMOOTHING * average + (1 - SMOOTHING) * loss
@@ -47,12 +63,14 @@ def has_diverged(losses: Sequence[float]) -> bool:
     if not smoothed:
         return False
     fall = max(smoothed[0] - min(smoothed), 0.1 * min(smoothed))
-    return smoothed[-1] > min(smoothed) + RISE * fall and smoothed.index(min(smoothed)) < len(smoothed) - SKIPPED
+    return (
+        smoothed[-1] > min(smoothed) + RISE * fall and smoothed.index(min(smoothed)) < len(smoothed) - SKIPPED
+    )
 
 
 def first_rate(points: Sequence[Point]) -> float:
     """Return the rate of the first short run, below that of the lowest smoothed loss."""
-    judged = [point for point in points if math.isfinite(point.smoothed)][SKIPPED:] or points
+    judged = [point for point in points if math.isfinite(point.smoothed)] or points
     return min(judged, key=lambda point: point.smoothed).rate / BELOW_LOWEST
 
 
@@ -67,7 +85,7 @@ def climb(measure: Callable[[float], float | None], first: float, highest: float
 
     def try_rate(rate: float) -> bool:
         """Return whether the rate could be measured and is the best so far."""
-        if rate > highest or (loss := measure(rate)) is None:
+        if rate > highest or len(found) == MAX_RUNS or (loss := measure(rate)) is None:
             return False
         found[rate] = loss if math.isfinite(loss) else math.inf
         return found[rate] <= min(found.values())

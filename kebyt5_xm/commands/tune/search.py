@@ -29,8 +29,8 @@ RANGE_SHARE = 0.3
 """Of the time, for the range test."""
 RANGE_STEPS = (30, 120)
 """The fewest and the most steps of the range test."""
-RUNS = 6
-"""Short runs that the rest of the time is meant for."""
+RUNS, FEWEST_RUNS = 6, 3
+"""Short runs that the rest of the time is meant for, and the fewest: with two, the lowest loss may lie beyond."""
 RUN_STEPS = (20, 400)
 """The fewest and the most steps of a short run."""
 PAGE, OVERLAY = "tune.html", "rate.yaml"
@@ -62,7 +62,7 @@ class Found:
     def reason(self) -> str:
         """Why this rate."""
         if not any(map(math.isfinite, self.losses.values())):
-            return "a quarter of the rate of the lowest loss in the range test; no short run has confirmed it"
+            return "a tenth of the rate of the lowest loss in the range test; no short run has confirmed it"
         judge = "held-out" if self.held_out else "training"
         listed = ", ".join(f"{rate:.2g}: {loss:.4g}" for rate, loss in sorted(self.losses.items()))
         return f"the lowest {judge} loss after {self.steps} steps ({listed})"
@@ -84,7 +84,9 @@ def tune(paths: list[str], minutes: float, out: Path | None, trusted_modules: Se
     data.prepare(task.interfaces())
     data.connect(task.interfaces())
     check_steps(data, recipe["trainer"]["max_steps"], recipe["trainer"]["accumulate_grad_batches"], 1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the table of groups for every short run
+    logging.getLogger("lightning.pytorch").setLevel(
+        logging.WARNING
+    )  # the table of groups for every short run
     with _interruptible() as is_stopped:
         found = _search(Trials(task, data, recipe["trainer"], is_stopped), 60 * minutes, recipe, is_stopped)
     if len(found.points) < RANGE_STEPS[0] // 2 and is_stopped():
@@ -94,7 +96,9 @@ def tune(paths: list[str], minutes: float, out: Path | None, trusted_modules: Se
     write_page(found, " + ".join(paths), out / PAGE)
     overlay = rate_overlay(recipe, found.rate)
     use = write_overlay(out / OVERLAY, "tune", paths, [f"{found.rate:g}: {found.reason}."], overlay)
-    print(f"the rate is {found.rate:g}: {found.reason}\nwrote {out / PAGE} and {out / OVERLAY}; train with\n  {use}")
+    print(
+        f"the rate is {found.rate:g}: {found.reason}\nwrote {out / PAGE} and {out / OVERLAY}; train with\n  {use}"
+    )
 
 
 def rate_overlay(recipe: Mapping[str, Any], rate: float) -> dict[str, Any]:
@@ -127,10 +131,9 @@ def _search(
     found = Found(test.points, held_out=bool(trials.data.validation.parts))
     _print(f"range test: {len(found.points)} steps of {test.step_seconds:.2g} s")
     left = seconds - (time.perf_counter() - started)
-    found.steps = min(
-        int(left / RUNS / max(test.step_seconds, 1e-9)), recipe["trainer"]["max_steps"], RUN_STEPS[1]
-    )
-    if found.steps < RUN_STEPS[0] or is_stopped():
+    fitting = left / max(test.step_seconds, 1e-9)
+    found.steps = min(max(RUN_STEPS[0], int(fitting / RUNS)), recipe["trainer"]["max_steps"], RUN_STEPS[1])
+    if FEWEST_RUNS * found.steps > fitting or is_stopped():
         found.steps = 0
         return found
     longest = 0.0

@@ -1,7 +1,7 @@
 """Short runs of a recipe from one start, on the trainer of Lightning, without a folder, a logger or checkpoints.
 
-Lightning's own `Tuner.lr_find` (2.6) does not fit: it gives every optimizer group the same rate, records the loss of the
-last micro-batch alone, and rewinds by a checkpoint, which a task of ours ties to the run's position in its data.
+Lightning's own `Tuner.lr_find` (2.6) does not fit: it gives every optimizer group the same rate, records the loss of
+the last micro-batch alone, and rewinds by a checkpoint, which a task of ours ties to the run's position in its data.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from kebyt5_xm.commands.tune.choice import Point, has_diverged, smooth
+from kebyt5_xm.commands.tune.choice import Point, has_diverged, to_points
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.loading.micro_batches import ValidationMicroBatches
@@ -114,7 +114,9 @@ class _Scaled(pl.Callback):
         for group, rate in zip(trainer.optimizers[0].param_groups, self.trials.rates, strict=True):
             group["lr"] = group["initial_lr"] = rate * factor
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Task, outputs: Any, batch: Batch, n: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Task, outputs: Any, batch: Batch, n: int
+    ) -> None:
         if batch.progress.ends_step:
             finite = pl_module.watch.is_finite
             self.record(trainer, pl_module.tally.totals()[1].loss if finite else math.nan)
@@ -146,13 +148,14 @@ class RangeTest(_Scaled):
 
     @property
     def points(self) -> list[Point]:
-        smoothed = smooth([loss for _, loss in self._tested])
-        pairs = zip(self._tested, smoothed, strict=True)
-        return [Point(self.trials.rate * factor, loss, average) for (factor, loss), average in pairs]
+        rates = [self.trials.rate * factor for factor, _ in self._tested]
+        return to_points(rates, [loss for _, loss in self._tested])
 
     @property
     def step_seconds(self) -> float:
-        return (self._times[-1] - self._times[0]) / (len(self._times) - 1) if len(self._times) > 1 else math.nan
+        return (
+            (self._times[-1] - self._times[0]) / (len(self._times) - 1) if len(self._times) > 1 else math.nan
+        )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.set_factor(trainer, self._factor)
@@ -176,7 +179,7 @@ class RangeTest(_Scaled):
 
 
 class Outcome(_Scaled):
-    """Trains with a factor on the rates; `loss` is that of held-out examples, or of the last steps if there are none."""
+    """Trains with a factor on the rates; `loss` is of held-out examples, or of the last steps if there are none."""
 
     def __init__(self, trials: Trials, factor: float) -> None:
         super().__init__(trials)
