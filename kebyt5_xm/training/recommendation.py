@@ -30,16 +30,20 @@ ADAMW = "torch.optim.AdamW"
 RATES: dict[Kind, Rate] = {
     "from scratch": Rate(
         RMS_SCALED_ADAMW,
-        ((1e6, 0.05), (2.5e8, 0.02)),
-        "0.05 in the demo (1 M parameters), 0.02 in nanoT5 (250 M)",
+        ((5e5, 0.05), (2.5e8, 0.02)),
+        "0.05 in the demo (0.5 M parameters), 0.02 in nanoT5 (250 M)",
     ),
     "from weights": Rate(
         RMS_SCALED_ADAMW,
         ((1e6, 0.01), (3e8, 1e-3)),
-        "0.01 in the demo (1 M); 1e-3, relative to the weights, in ByT5's fine-tuning (Xue et al. 2022, section 3.3)",
+        "0.01 in the demo (1 M); 1e-3, relative to the weights, in ByT5's fine-tuning (Xue et al. 2022)",
     ),
-    "lora": Rate(ADAMW, ((1e5, 1e-3), (1e6, 3e-4)), "5e-4 to 2e-4 in LoRA (Hu et al. 2021, appendix D)"),
-    "adapters": Rate(ADAMW, ((1e6, 1e-3),), "1e-3 in LLaVA's first stage (Liu et al. 2023, section 4.2)"),
+    "lora": Rate(
+        ADAMW,
+        ((1e5, 1e-3), (1e6, 3e-4)),
+        "2e-4 to 5e-4 in LoRA (Hu et al. 2021, appendix D)",
+    ),
+    "adapters": Rate(ADAMW, ((1e6, 1e-3),), "1e-3 in the first stage of LLaVA-1.5 (Liu et al. 2023)"),
 }
 BATCHES: dict[Kind, Points] = {
     "from scratch": ((1e4, 8), (1e6, 128), (1e8, 1024)),  # the demo; nanoT5; ByT5: 2^20 positions

@@ -9,6 +9,7 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.order.filling import Filling, fitting_budget, measure_filling
 from kebyt5_xm.data.order.steps import Budget, BudgetedSteps, CountedSteps
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.lora import LORA_SUFFIXES
 from kebyt5_xm.training.inherited_rate import find_inherited_rate
 from kebyt5_xm.training.recommendation import Kind, Settings, Situation, recommend
 from kebyt5_xm.training.task import Task
@@ -72,11 +73,11 @@ def advise(task: Task, model: CrossModalT5, data: DataModule, num_ranks: int) ->
 def describe_situation(task: Task, model: CrossModalT5, data: DataModule) -> Situation:
     """Return what trains, and on how many examples: those of sources that teach a task, or else all."""
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    base = [name for name, _ in parameters if name.startswith("backbone.") and ".lora_" not in name]
+    of_backbone = [name for name, _ in parameters if name.startswith("backbone.")]
     kind: Kind = "adapters"
-    if any(".lora_" in name for name, _ in parameters):
+    if any(name.endswith(LORA_SUFFIXES) for name in of_backbone):
         kind = "lora"
-    elif base:
+    elif of_backbone:
         kind = "from scratch" if task.backbone.weights is None else "from weights"
     mixture, weights = data.training, data.cursor.plan.weights
     numbers = range(len(mixture.parts))

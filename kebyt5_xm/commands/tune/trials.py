@@ -169,6 +169,7 @@ class RangeTest(_Scaled):
         fewest, most = self.limits
         left = int((self.seconds - (self._times[-1] - self._times[0])) / max(self.step_seconds, 1e-9))
         self.is_short = not self._tested and left < fewest
+        left = max(left, fewest - len(self._tested))  # steps may have become slower
         left = min(left, most - len(self._tested), trainer.max_steps - len(self._times))
         if left < 1 or self._factor >= self.high or has_diverged([loss for _, loss in self._tested]):
             trainer.should_stop = True

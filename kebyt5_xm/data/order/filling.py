@@ -14,9 +14,8 @@ SAMPLE = 1 << 16
 """Draws whose lengths decide a budget."""
 ROW_MULTIPLE = 8
 """Packed rows are a multiple of this many positions, as matrix kernels like it."""
-FILLED = 0.92
-"""Share of packed rows that best fit fills: 0.90 with texts of 30 to 1,500 bytes (benchmarks/results/loader.json),
-0.95 and more with shorter ones."""
+FILLED = 0.9
+"""Share of packed rows that holds something: texts of 30 to 1,500 bytes in benchmarks/results/loader.json."""
 
 
 @dataclass(frozen=True)
