@@ -16,6 +16,7 @@ from kebyt5_xm.commands.doctor.costs import Pass
 from kebyt5_xm.commands.doctor.step_time import time_steps
 from kebyt5_xm.commands.written_overlay import MARK
 from kebyt5_xm.training.from_recipes import build_with_config
+from kebyt5_xm.training.recipes import overlay
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,7 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_run.write_stores(folder)
     tiny_media.write_media(folder)
     tiny_run.write_recipe(folder, "text", tiny_run.recipe(folder, "unused"))
-    tiny_run.write_recipe(folder, "image", tiny_media.image_overlay(folder))
+    images = tiny_media.image_overlay(folder)
+    images["data"]["sources"]["captions"]["init_args"]["weight"] = 3.0
+    tiny_run.write_recipe(folder, "image", overlay(images, {"data": {"micro_batch_size": 8}}))
     return folder
 
 
@@ -46,20 +49,20 @@ def doctor(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
 
 def test_the_written_overlay_lies_over_the_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Short captions among long texts are packed, and what is written trains as it is."""
-    text, image, overlay = (str(folder / f"{name}.yaml") for name in ("text", "image", "advice"))
-    code, out = doctor(capsys, "-c", text, "-c", image, "--write", overlay)
+    text, image, advice = (str(folder / f"{name}.yaml") for name in ("text", "image", "advice"))
+    code, out = doctor(capsys, "-c", text, "-c", image, "--write", advice)
     assert code == 0, out
     assert "advice: padding WARNING with its batches by number" in out
-    written = yaml.safe_load(Path(overlay).read_text(encoding="utf-8"))
+    written = yaml.safe_load(Path(advice).read_text(encoding="utf-8"))
     budget = written["data"]["budget"]
     assert budget["packed_length"] == 64  # the longest text has 61 positions
-    assert f"-c {text} -c {image} -c {overlay}" in Path(overlay).read_text(encoding="utf-8")
-    task, data, recipe = build_with_config([text, image, overlay], False)
+    assert f"-c {text} -c {image} -c {advice}" in Path(advice).read_text(encoding="utf-8")
+    task, data, recipe = build_with_config([text, image, advice], False)
     assert vars(data.budget) == budget
     assert recipe["trainer"]["max_steps"] == written["trainer"]["max_steps"]
     group = task.optimization.optimizer([torch.nn.Parameter(torch.ones(2, 3))]).param_groups[0]
     assert group["lr"] == written["model"]["optimizer"]["init_args"]["lr"]
-    code, out = doctor(capsys, "-c", text, "-c", image, "-c", overlay)
+    code, out = doctor(capsys, "-c", text, "-c", image, "-c", advice)
     assert code == 0, out
     assert "FAILED" not in out
     assert "WARNING" not in out

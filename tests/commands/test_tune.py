@@ -13,6 +13,7 @@ import yaml
 from kebyt5_xm.commands import cli
 from kebyt5_xm.commands.tune import search, trials
 from kebyt5_xm.training.from_recipes import build_with_config
+from kebyt5_xm.training.library_messages import silence
 from kebyt5_xm.training.recipes import overlay
 
 pytestmark = [
@@ -65,6 +66,7 @@ def test_page_and_overlay(
 
 
 def test_trials_start_anew(recipe: list[str]) -> None:
+    silence()
     task, data, parsed = build_with_config(recipe, False)
     data.prepare(task.interfaces())
     data.connect(task.interfaces())

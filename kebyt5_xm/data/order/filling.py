@@ -73,7 +73,10 @@ def measure_filling(steps: Steps, lengths: Lengths) -> Filling:
         done, start = done + 1, batch.stop
         if start >= MAX_EXAMPLES:
             break
-    return Filling(done, examples, *map(int, sums), left_out, micro_positions)
+    inputs, targets, input_positions, target_positions = sums.tolist()
+    return Filling(
+        done, examples, inputs, targets, input_positions, target_positions, left_out, micro_positions
+    )
 
 
 def _row_lengths(lengths: np.ndarray, micro_batch: MicroBatch) -> np.ndarray:
