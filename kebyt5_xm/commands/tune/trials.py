@@ -115,11 +115,12 @@ class _Scaled(pl.Callback):
             group["lr"] = group["initial_lr"] = rate * factor
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Task, outputs: Any, batch: Batch, n: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        task = self.trials.task
         if batch.progress.ends_step:
-            finite = pl_module.watch.is_finite
-            self.record(trainer, pl_module.tally.totals()[1].loss if finite else math.nan)
+            loss = task.tally.totals()[1].loss if task.watch.is_finite else math.nan
+            self.record(trainer, loss)
             trainer.should_stop = trainer.should_stop or self.trials.is_stopped()
 
     def record(self, trainer: pl.Trainer, loss: float) -> None:
@@ -200,12 +201,12 @@ class Outcome(_Scaled):
         if not math.isfinite(loss):
             trainer.should_stop = True
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Task) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         last = self._losses[-max(1, len(self._losses) // 4) :]
         self.loss = sum(last) / max(1, len(last))
         if self.trials.data.validation.parts and math.isfinite(self.loss) and not self.trials.is_stopped():
             with trainer.strategy.precision_plugin.forward_context():
-                self.loss = held_out_loss(pl_module, self.trials.data)
+                self.loss = held_out_loss(self.trials.task, self.trials.data)
 
 
 @torch.no_grad()
