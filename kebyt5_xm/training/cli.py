@@ -34,6 +34,7 @@ from kebyt5_xm.training.callbacks.skips import Skips
 from kebyt5_xm.training.callbacks.termination import SaveOnTerminate, Terminated
 from kebyt5_xm.training.callbacks.throughput import Throughput
 from kebyt5_xm.training.from_recipes import build_run
+from kebyt5_xm.training.inherited_rate import find_inherited_rate
 from kebyt5_xm.training.library_messages import explain_errors, silence
 from kebyt5_xm.training.loggers import MetricsLog, NoTrace, make_tensorboard_logger
 from kebyt5_xm.training.outcome import describe_outcome
@@ -159,7 +160,18 @@ class TrainingCLI(RecipeCLI):
     def before_fit(self) -> None:
         """Print the environment. Raise `UserError` if the checkpoint or the device cannot be used."""
         rank_zero_info(environment.describe())
+        self._warn_of_inherited_rate()
         self._check_run(trains=True)
+
+    def _warn_of_inherited_rate(self) -> None:
+        """Print a line if the run starts from weights at a rate that a recipe from scratch has given."""
+        config = self._subcommand_config
+        inherited = None if config.get("ckpt_path") else find_inherited_rate(self.paths)
+        if inherited is None:
+            return
+        rate = (config["model"]["optimizer"].get("init_args") or {}).get("lr")
+        if rate is not None and float(rate) == float(inherited.rate):  # not changed on the command line
+            rank_zero_info(f"warning: {inherited}")
 
     def before_validate(self) -> None:
         """Raise `UserError` if the checkpoint or the device cannot be used."""

@@ -26,6 +26,7 @@ class RecipeCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str], paths: list[str], **others: Any) -> None:
+        self.paths = paths
         super().__init__(
             Task,
             DataModule,
