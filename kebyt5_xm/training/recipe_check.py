@@ -25,6 +25,7 @@ TOP = (
     "report",
     "profile",
     "forgetting",
+    "ema",
     "ckpt_path",
     "weights_only",
 )
@@ -41,6 +42,7 @@ BLOCKS: dict[tuple[str, ...], str] = {
     ("data", "budget"): "kebyt5_xm.data.order.steps.Budget",
     ("data", "sources", "*", "init_args", "limits"): "kebyt5_xm.data.media.reference.Limits",
     ("forgetting",): "kebyt5_xm.training.callbacks.forgetting.Forgetting",
+    ("ema",): "kebyt5_xm.training.callbacks.averaging.Ema",
     ("trainer",): "lightning.pytorch.trainer.trainer.Trainer",
 }
 """Blocks without a `class_path` -> the class whose arguments they hold."""

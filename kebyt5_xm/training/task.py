@@ -26,10 +26,12 @@ from kebyt5_xm.model.splice import Unchecked
 from kebyt5_xm.optimizers import RMSScaledAdamW
 from kebyt5_xm.training import groups as parameter_groups
 from kebyt5_xm.training.building import ModelBuilder
+from kebyt5_xm.training.callbacks.averaging import take_raw_weights
 from kebyt5_xm.training.draft_loss import DraftLoss
 from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.loggers import is_log_step
 from kebyt5_xm.training.optimization import Optimization, OptimizerFactory, ScheduleFactory
+from kebyt5_xm.training.resuming import restore_progress
 from kebyt5_xm.training.sharding import idle_calls, shard
 from kebyt5_xm.training.step_watch import StepWatch
 from kebyt5_xm.training.validation import ValidationScores
@@ -280,21 +282,11 @@ class Task(pl.LightningModule):
         checkpoint[BYTE_RMS] = self._model.byte_rms()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the optimizer's options, and convert Lightning's micro-batch counts to the present accumulation.
-
-        A run that is resumed on another number of ranks has another number of micro-batches per step.
-        """
+        """Restore raw weights, the optimizer's options, and Lightning's counts of micro-batches."""
         if BYTE_RMS in checkpoint:
             self._model.config.byte_rms = checkpoint[BYTE_RMS]
         if self.trainer.state.fn != "fit":
             return
+        take_raw_weights(checkpoint)
         self.optimization.load(checkpoint, self.trainer)
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
-        for counts in (progress["total"], progress["current"]):
-            counts.update(dict.fromkeys(counts, batches))
-        progress["is_last_batch"] = False
-        # The whole run is one epoch for Lightning. Marked as unfinished, it continues if max_steps was raised.
-        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]
-        for counts in (epochs["total"], epochs["current"]):
-            counts.update(processed=0, completed=0)
+        restore_progress(checkpoint, self.trainer.accumulate_grad_batches)
