@@ -33,6 +33,7 @@ from kebyt5_xm.training.loggers import is_log_step
 from kebyt5_xm.training.optimization import Optimization, OptimizerFactory, ScheduleFactory
 from kebyt5_xm.training.resuming import restore_progress
 from kebyt5_xm.training.sharding import idle_calls, shard
+from kebyt5_xm.training.smoothing import check_smoothing, smooth
 from kebyt5_xm.training.step_watch import StepWatch
 from kebyt5_xm.training.validation import ValidationScores
 
@@ -54,6 +55,7 @@ class Task(pl.LightningModule):
             defaults; the last match wins.
         lora: name -> pattern, rank and alpha of low-rank updates; the rest of the part they go into is then frozen.
         draft_heads: heads that guess further bytes, so that answers are written faster; none by default.
+        label_smoothing: share of every label that is spread over bytes and the end, in the training loss alone.
     """
 
     def __init__(
@@ -66,8 +68,11 @@ class Task(pl.LightningModule):
         groups: dict[str, Group] | None = None,
         lora: dict[str, LoRA] | None = None,
         draft_heads: DraftHeads | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        check_smoothing(label_smoothing)
+        self.label_smoothing = label_smoothing
         self.builder = ModelBuilder(
             backbone, modalities or {}, slot_bias, groups or {}, lora or {}, draft_heads
         )
@@ -200,6 +205,8 @@ class Task(pl.LightningModule):
         output = self._output(batch)
         losses = token_losses(output.logits, batch.labels)  # [B, T], in nats
         self.tally.add(batch, losses)
+        if self.label_smoothing:
+            losses = smooth(losses, output.logits, batch.labels, self.label_smoothing)
         for name, used_and_total in batch.padding.items():
             self._padding.setdefault(name, []).append(used_and_total)
         # Lightning divides by the accumulation, and the strategy averages over ranks. Undoing both gives the sum over
