@@ -97,8 +97,8 @@ class WarmupStableDecay(Schedule):
 
     A run that is resumed from a checkpoint before its decay, with more steps, equals one that had them from the start.
 
-    decay_fraction: 0.2 and the shape `1-sqrt` are of Hägele et al. 2024 (section 3 and figure 5), where the n-th of d
-    steps of decay has 1 - sqrt((n - 1) / d); `linear` has 1 - (n - 1) / d. Hu et al. 2024 (MiniCPM) decay over 0.1.
+    decay_fraction: 0.2 and the shape `1-sqrt` are of Hägele et al. 2024, where the n-th of d steps of decay has
+    1 - sqrt((n - 1) / d); `linear` has 1 - (n - 1) / d. Hu et al. 2024 (MiniCPM) decay over 0.1.
     final_fraction: of the learning rate, to which it decays; 0 as there.
     """
 

@@ -58,7 +58,9 @@ def test_constant():
 
 def test_warmup_stable_decay():
     def found(**settings: object) -> list[float]:
-        schedule = WarmupStableDecay(optimizer(), total_steps=10, warmup_steps=2, decay_fraction=0.4, **settings)
+        schedule = WarmupStableDecay(
+            optimizer(), total_steps=10, warmup_steps=2, decay_fraction=0.4, **settings
+        )
         return rates(schedule, 12)
 
     assert found()[:7] == pytest.approx([1.0, *[2.0] * 6])

@@ -25,8 +25,8 @@ from kebyt5_xm.model.network import Outputs, teacher_force, token_losses
 from kebyt5_xm.model.splice import Unchecked
 from kebyt5_xm.optimizers import RMSScaledAdamW
 from kebyt5_xm.training import groups as parameter_groups
+from kebyt5_xm.training.averages import take_raw_weights
 from kebyt5_xm.training.building import ModelBuilder
-from kebyt5_xm.training.callbacks.averaging import take_raw_weights
 from kebyt5_xm.training.draft_loss import DraftLoss
 from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.loggers import is_log_step

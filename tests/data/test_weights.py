@@ -69,7 +69,17 @@ def places(seen: list[Draws]) -> list[tuple[int, int, int, int]]:
 def test_a_weight_follows_its_lines_in_stairs() -> None:
     found = {step: weight_at(RISING, step) for step in (0, 129, 149, 150, 199, 200, 429, 430, 10**9)}
     line = {begin: 1 + 6 * (begin - 130) / 300 for begin in (150, 200, 400)}
-    expected = {0: 1, 129: 1, 149: 1, 150: line[150], 199: line[150], 200: line[200], 429: line[400], 430: 3, 10**9: 3}
+    expected = {
+        0: 1,
+        129: 1,
+        149: 1,
+        150: line[150],
+        199: line[150],
+        200: line[200],
+        429: line[400],
+        430: 3,
+        10**9: 3,
+    }
     assert CHANGE_EVERY == 50
     assert found == pytest.approx(expected)
     assert weight_at([(100, 2.0), (200, 4.0)], 3) == 2
@@ -144,10 +154,14 @@ def test_epochs_count_on_across_changes() -> None:
         train(cursor(epochs=2), True, number + 1)
 
 
+def test_mean_shares_are_those_of_a_run() -> None:
+    drawn = np.bincount([part for _, part, *_ in places(train(cursor(), False, 500))])
+    assert cursor().mean_shares(500) == pytest.approx(drawn / drawn.sum(), abs=0.02)
+    assert cursor([3.0, 1.0]).mean_shares(7) == pytest.approx([0.75, 0.25])
+
+
 def test_the_description_names_the_weights() -> None:
-    assert cursor().description()["weights.a"] == (
-        "1 at step 0, 1 at step 130, 7 at step 430, 3 at step 430"
-    )
+    assert cursor().description()["weights.a"] == ("1 at step 0, 1 at step 130, 7 at step 430, 3 at step 430")
     assert "weights.b" not in cursor().description()
 
 

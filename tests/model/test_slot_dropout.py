@@ -84,9 +84,7 @@ def test_it_acts_in_training_mode_alone_and_reaches_all_weights() -> None:
 
 
 def recipe(folder: Path, name: str, dropout: dict | None, **trainer: Any) -> dict[str, Any]:
-    contents = overlay(
-        tiny_run.resumable_recipe(folder, name, **trainer), tiny_media.image_overlay(folder)
-    )
+    contents = overlay(tiny_run.resumable_recipe(folder, name, **trainer), tiny_media.image_overlay(folder))
     contents["model"]["modalities"]["image"]["dropout"] = dropout
     return contents
 
@@ -97,7 +95,9 @@ def test_a_run_with_it_is_killed_and_continued_bit_identically(tmp_path: Path) -
     tiny_media.write_media(tmp_path)
     dropout = {"slots": 0.3, "media": 0.2}
     for name, given in (("whole", dropout), ("plain", None)):
-        assert fit_to_log(tmp_path, recipe(tmp_path, name, given)) == [0], (tmp_path / "log").read_text()[-3000:]
+        assert fit_to_log(tmp_path, recipe(tmp_path, name, given)) == [0], (tmp_path / "log").read_text()[
+            -3000:
+        ]
     kill = {"class_path": "killing.KillAfter", "init_args": {"micro_batch": 17}}
     assert fit_to_log(tmp_path, recipe(tmp_path, "killed", dropout, callbacks=[kill])) == [-signal.SIGKILL]
     assert fit_to_log(tmp_path, recipe(tmp_path, "killed", dropout), "--ckpt_path", "last") == [0]

@@ -25,7 +25,9 @@ def test_prolonged_before_the_decay_is_bit_identical(tmp_path: Path) -> None:
     for name, max_steps in (("short", 5), ("long", 8)):
         assert fit_to_log(tmp_path, recipe(tmp_path, name, max_steps)) == [0], (tmp_path / "log").read_text()
     rates = {
-        row["step"]: row["value"] for row in Run(tmp_path / "short").metrics() if row["metric"] == "lr/default"
+        row["step"]: row["value"]
+        for row in Run(tmp_path / "short").metrics()
+        if row["metric"] == "lr/default"
     }
     assert [rates[step] / rates[2] for step in (1, 3, 4)] == [1.0, 1.0, 1.0]
     assert rates[5] < rates[4]

@@ -13,6 +13,9 @@ from kebyt5_xm.data.sources.weights import Weight, check_weights, describe, weig
 KEPT_PLANS = 3
 """Plans of steps ahead that are kept: workers are given steps before the run comes to them."""
 
+SHARE_POINTS = 101
+"""Steps over which `mean_shares` averages."""
+
 
 class Cursor:
     """A run's position in its plan. The plan changes when weights change: over the steps, or that of text.
@@ -76,8 +79,8 @@ class Cursor:
     def plan_at(self, step: int, start: int, plan: Plan) -> Plan:
         """Return the plan of a step whose first example is `start`; `plan` is that of the step before.
 
-        It is `plan` itself unless weights change at this step; every part then goes on at its own next row. It follows
-        from the arguments and the factor on text alone.
+        It is `plan` itself unless weights change at this step; every part then goes on at its own next row. It
+        follows from the arguments and the factor on text alone.
         """
         shares = self._shares(self.text_factor, step)
         if shares == plan.weights:
@@ -87,6 +90,12 @@ class Cursor:
                 del self._kept[next(iter(self._kept))]
             self._kept[step, start] = plan.continued(start, shares)
         return self._kept[step, start]
+
+    def mean_shares(self, num_steps: int) -> NDArray[np.float64]:
+        """Return each part's mean share of the examples of a run of `num_steps`, as its recipe has it."""
+        steps = np.unique(np.linspace(0, max(0, num_steps - 1), SHARE_POINTS, dtype=np.int64))
+        weights = np.asarray([self._shares(1.0, int(step)) for step in steps])  # [step, part]
+        return (weights / weights.sum(axis=1, keepdims=True)).mean(axis=0)
 
     def advance(self, next_step: int, next_index: int) -> None:
         """Record that the present step is finished; arguments as the attributes."""

@@ -23,8 +23,8 @@ class Denoising(Source):
 
     Args:
         stores: language -> folder of a store made by `kebyt5-xm prepare text`.
-        weight: share of this source's examples in the mixture, relative to the other sources; or [step, weight] pairs,
-            with straight lines in between.
+        weight: share of this source's examples in the mixture, relative to the other sources; or [step, weight]
+            pairs, with straight lines in between.
         epochs: a language ends after this many passes over its chunks, and the others fill its share; null repeats it
             without end.
         temperature: languages are drawn with p ~ bytes^(1 / temperature). The default is ByT5's and mT5's

@@ -58,8 +58,8 @@ class Manifest(Source):
             are then always one of them.
         references: a column of the right answer, or of a list of right answers; the target by default.
         metrics: judge the generated answers to the held-out rows.
-        weight: share of this source's examples in the mixture, relative to the other sources; or [step, weight] pairs,
-            with straight lines in between.
+        weight: share of this source's examples in the mixture, relative to the other sources; or [step, weight]
+            pairs, with straight lines in between.
         epochs: the source ends after this many passes over its rows, and the other sources fill its share; null
             repeats it without end.
         validation: a held-out manifest with the same columns.

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from kebyt5_xm.errors import UserError
 
 Weight = float | list[tuple[int, float]]
-"""Before its first step a list has the first weight, after its last step the last. Of two pairs of one step, the second
-counts from that step on."""
+"""Before its first step a list has the first weight, after its last step the last. Of two pairs of one step, the
+second counts from that step on."""
 
 CHANGE_EVERY = 50
 """Optimizer steps between two changes of a weight that follows a line. Chosen by us."""
@@ -64,7 +64,9 @@ def _refuse_silence(names: Sequence[str], weights: Sequence[Weight]) -> None:
     named = {step for curve in curves for step, _ in curve}
     for step in sorted({0, *named, *range(0, max(named), CHANGE_EVERY)}):
         if not any(weight_at(weight, step) for weight in weights):
-            raise UserError(f"all sources ({', '.join(names)}) have the weight 0 at step {step}; give one a weight")
+            raise UserError(
+                f"all sources ({', '.join(names)}) have the weight 0 at step {step}; give one a weight"
+            )
 
 
 def describe(weight: list[tuple[int, float]]) -> str:

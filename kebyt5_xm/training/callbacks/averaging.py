@@ -1,7 +1,7 @@
 """The exponential moving average (EMA) of the weights that train: `ema` in a recipe.
 
-Training goes on with the raw weights. Everything else takes the averages: validations with their answers and tables of
-samples, the weights in checkpoints, and so exports and runs that start from this one.
+Training goes on with the raw weights. Everything else takes the averages: validations with their answers and tables
+of samples, the weights in checkpoints, and so exports and runs that start from this one.
 
 Lightning's `EMAWeightAveraging` (2.6) copies frozen encoders too, calls `configure_model` a second time, and puts the
 raw weights back before the tables of samples are written.
@@ -19,15 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.errors import UserError
-
-KEY = "ema"
-"""The key of a checkpoint that holds the raw weights, while its `state_dict` holds the averages:
-
-updates    number of updates of the averages
-raw        name -> raw weight, of every weight that trains, under all names of tied ones
-precise    name -> average in fp32, of weights of lower precision, in which `state_dict` rounds it
-averages   the same of all weights; never stored, but made by `take_raw_weights`
-"""
+from kebyt5_xm.training.averages import KEY
 
 
 @dataclass
@@ -47,7 +39,9 @@ class Ema:
     def check(self) -> None:
         """Raise `UserError` for values out of range. Not in `__post_init__`: parsers build instances on the way."""
         if not 0 < self.decay < 1:
-            raise UserError(f"ema.decay is {self.decay:g}; expected more than 0 and less than 1, such as 0.999")
+            raise UserError(
+                f"ema.decay is {self.decay:g}; expected more than 0 and less than 1, such as 0.999"
+            )
         if self.every_n_steps < 1:
             raise UserError(f"ema.every_n_steps is {self.every_n_steps}; expected at least 1")
         if self.start_step < 0:
@@ -65,8 +59,8 @@ class Ema:
 class Averaging(pl.Callback):
     """Updates the averages after optimizer steps, and lends them to the model for validations and checkpoints.
 
-    It must be the first callback, so that others save and validate the averages of the present step. The averages stay
-    in the model from the start of a validation until training goes on, for what other callbacks do at its end.
+    It must be the first callback, so that others save and validate the averages of the present step. The averages
+    stay in the model from the start of a validation until training goes on, for what other callbacks do at its end.
 
     Averages are kept in fp32, and only of parameters that train. Buffers, such as the statistics of batch norms, are
     the model's own. Raises `UserError` for strategies that shard weights.
@@ -167,21 +161,6 @@ class Averaging(pl.Callback):
             self.updates = checkpoint[KEY]["updates"]
             averages = checkpoint[KEY]["averages"]
             self.averages = {name: averages[name].float().clone() for name in trained_weights(pl_module)}
-
-
-def take_raw_weights(checkpoint: dict[str, Any]) -> None:
-    """Make the raw weights those of a checkpoint to continue from, with or without `ema`; keep its averages."""
-    if KEY not in checkpoint:
-        return
-    if "state_dict" not in checkpoint:  # FSDP2 has loaded it by itself
-        raise UserError(
-            "the checkpoint was written with `ema`, and this trainer.strategy would go on from the averages; use one "
-            "device or DDP, or start a new run from them with model.backbone.weights"
-        )
-    state, stored = checkpoint["state_dict"], checkpoint[KEY]
-    averages = {**{name: state[name] for name in stored["raw"]}, **stored["precise"]}
-    checkpoint[KEY] = {**stored, "averages": averages}
-    checkpoint["state_dict"] = {**state, **stored["raw"]}
 
 
 def is_sharding(strategy: Strategy) -> bool:
