@@ -95,7 +95,7 @@ class Cosine(Schedule):
 class WarmupStableDecay(Schedule):
     """A linear warm-up, the full learning rate, then a decay over the last `decay_fraction` of the run.
 
-    A run that is resumed from a checkpoint before its decay, with more steps, equals one that had them from the start.
+    A run that is resumed with more steps from a checkpoint before its decay equals one that had them from the start.
 
     decay_fraction: 0.2 and the shape `1-sqrt` are of Hägele et al. 2024, where the n-th of d steps of decay has
     1 - sqrt((n - 1) / d); `linear` has 1 - (n - 1) / d. Hu et al. 2024 (MiniCPM) decay over 0.1.

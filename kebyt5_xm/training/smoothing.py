@@ -28,7 +28,7 @@ def smooth(losses: Tensor, logits: Tensor, labels: Tensor, smoothing: float) -> 
     """Return the smoothed losses [B, T] in nats, zero where `labels` [B, T] are `IGNORE_INDEX`.
 
     `losses` [B, T] are the negative log-likelihoods of the labels by `logits` [B, T, V]. The logarithm of
-    the softmax's sum is the same for every id, so the rest follows from logits: losses + s (the label's - mean logit).
+    the softmax's sum is the same for every id, so the rest follows from logits: losses + s (the label's - mean).
     """
     bytes_and_end = logits[..., BYTE_OFFSET : BYTE_OFFSET + NUM_BYTES].sum(-1, dtype=losses.dtype)
     bytes_and_end = bytes_and_end + logits[..., EOS_ID]
