@@ -102,8 +102,8 @@ class Steps(ABC):
     num_micro_batches: int
 
     def with_plan(self, plan: Plan) -> Self:
-        """Return the same steps of another plan."""
-        return replace(self, plan=plan)  # pyright: ignore[reportArgumentType] - subclasses are dataclasses
+        """Return the same steps of another plan; this object if it is the same one."""
+        return self if plan is self.plan else replace(self, plan=plan)  # pyright: ignore[reportArgumentType] - subclasses are dataclasses
 
     @abstractmethod
     def batch(self, start: int) -> GlobalBatch:
