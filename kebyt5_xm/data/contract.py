@@ -57,7 +57,7 @@ class SourceContract(ABC):
         assert parts, "parts() is empty; raise UserError if there is nothing to train on"
         assert all(part.num_rows > 0 for part in parts), "a part has no rows"
         assert sum(part.share for part in parts) == pytest.approx(1.0), "the shares must sum to 1"
-        assert source.weight > 0, "weight must be positive"
+        assert isinstance(source.weight, list) or source.weight > 0, "weight must be positive"
 
     def test_names_of_parts_are_unique(self, source: Source) -> None:
         for parts in (source.parts(), source.validation_parts()):

@@ -24,6 +24,7 @@ from kebyt5_xm.model.runs.checkpoint_io import DurableCheckpointIO, check_readab
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step, read_checkpoint, refuse_damaged
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training import environment, recipes, trainer_options
+from kebyt5_xm.training.callbacks.averaging import Averaging
 from kebyt5_xm.training.callbacks.checkpoints import Best, Newest
 from kebyt5_xm.training.callbacks.forgetting import Forgetting, ForgettingMeter
 from kebyt5_xm.training.callbacks.incidents import Incidents
@@ -117,6 +118,7 @@ class TrainingCLI(RecipeCLI):
         task, data = self.task_and_data
         task.connect(data)  # the one place where task, data and callbacks are connected
         throughput, skips = Throughput(), Skips(data)
+        averaging: list[Callback] = []
         callbacks: list[Callback] = [throughput, skips, SampleTable(data)]
         if config["trainer"]["enable_progress_bar"] is not False:
             callbacks.append(ProgressBar())
@@ -126,6 +128,8 @@ class TrainingCLI(RecipeCLI):
             forgetting = ForgettingMeter(
                 self._get(self.config_init, "forgetting") or Forgetting(), newest, data
             )
+            if ema := self._get(self.config_init, "ema"):
+                averaging = [Averaging(ema)]
             callbacks = [
                 *([Profile(run / "profile")] if config["profile"] else []),
                 SetAside(run),
@@ -143,7 +147,7 @@ class TrainingCLI(RecipeCLI):
             trainer = super().instantiate_trainer(
                 default_root_dir=str(run),
                 logger=[*self._make_loggers(run), *self._get_list("trainer.logger")] if is_fit else False,
-                callbacks=[*self._get_list("trainer.callbacks"), *callbacks],
+                callbacks=[*averaging, *self._get_list("trainer.callbacks"), *callbacks],
                 enable_model_summary=False,  # the table of optimizer groups replaces it
                 enable_checkpointing=is_fit,
                 **kwargs,

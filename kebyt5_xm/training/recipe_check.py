@@ -25,6 +25,7 @@ TOP = (
     "report",
     "profile",
     "forgetting",
+    "ema",
     "ckpt_path",
     "weights_only",
 )
@@ -34,6 +35,7 @@ BLOCKS: dict[tuple[str, ...], str] = {
     ("model",): "kebyt5_xm.training.task.Task",
     ("model", "backbone"): "kebyt5_xm.model.backbone.Backbone",
     ("model", "modalities", "*"): "kebyt5_xm.model.modality.Modality",
+    ("model", "modalities", "*", "dropout"): "kebyt5_xm.model.slot_dropout.SlotDropout",
     ("model", "groups", "*"): "kebyt5_xm.training.groups.Group",
     ("model", "draft_heads"): "kebyt5_xm.model.draft_heads.DraftHeads",
     ("model", "lora", "*"): "kebyt5_xm.model.lora.LoRA",
@@ -41,6 +43,7 @@ BLOCKS: dict[tuple[str, ...], str] = {
     ("data", "budget"): "kebyt5_xm.data.order.steps.Budget",
     ("data", "sources", "*", "init_args", "limits"): "kebyt5_xm.data.media.reference.Limits",
     ("forgetting",): "kebyt5_xm.training.callbacks.forgetting.Forgetting",
+    ("ema",): "kebyt5_xm.training.callbacks.averaging.Ema",
     ("trainer",): "lightning.pytorch.trainer.trainer.Trainer",
 }
 """Blocks without a `class_path` -> the class whose arguments they hold."""

@@ -26,6 +26,7 @@ from kebyt5_xm.data.sources.manifest import open_rows
 from kebyt5_xm.data.sources.prompts import PromptTable
 from kebyt5_xm.data.sources.source import Part, Selection, Source
 from kebyt5_xm.data.sources.template import Template
+from kebyt5_xm.data.sources.weights import Weight
 from kebyt5_xm.data.sources.words import Words
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics import Metric, check_metrics
@@ -54,7 +55,8 @@ class Manifest(Source):
             are then always one of them.
         references: a column of the right answer, or of a list of right answers; the target by default.
         metrics: judge the generated answers to the held-out rows.
-        weight: share of this source's examples in the mixture, relative to the other sources.
+        weight: share of this source's examples in the mixture, relative to the other sources; or [step, weight]
+            pairs, with straight lines in between.
         epochs: the source ends after this many passes over its rows, and the other sources fill its share; null
             repeats it without end.
         validation: a held-out manifest with the same columns.
@@ -82,7 +84,7 @@ class Manifest(Source):
         labels: list[str] | dict[str, str] | None = None,
         references: str | None = None,
         metrics: list[Metric] | None = None,
-        weight: float = 1.0,
+        weight: Weight = 1.0,
         epochs: int | None = None,
         validation: str | None = None,
         validation_format: Layout | None = None,

@@ -17,6 +17,7 @@ from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.sources.inspection import Findings, Inspection, findings_of, inspect_prompts
 from kebyt5_xm.data.sources.prompts import MediaReference, PromptTable
+from kebyt5_xm.data.sources.weights import Weight
 from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.metrics import Metric
@@ -78,7 +79,8 @@ class Source(ABC):
     prompt, returns that table from `prompts`; the other defaults then use it.
 
     Attributes:
-        weight: share of the examples drawn from this source, relative to the other sources' weights.
+        weight: share of the examples drawn from this source, relative to the other sources' weights; or pairs
+            of a step and its weight (`kebyt5_xm.data.sources.weights`).
         is_text: True if the source trains the language by itself (span denoising): the forgetting meter follows its
             held-out loss, and the gate raises its weight.
         metrics: judge the generated answers to held-out examples; without metrics no answers are generated.
@@ -87,7 +89,7 @@ class Source(ABC):
         max_source_length, max_target_length: the source's own limits in bytes; None if it has none.
     """
 
-    weight: float = 1.0
+    weight: Weight = 1.0
     is_text: bool = False
     metrics: Sequence[Metric] = ()
     labels: Sequence[str] | None = None
