@@ -35,8 +35,9 @@ RATES: dict[Kind, Rate] = {
     ),
     "from weights": Rate(
         RMS_SCALED_ADAMW,
-        ((1e6, 0.01), (3e8, 1e-3)),
-        "0.01 in the demo (1 M); 1e-3, relative to the weights, in ByT5's fine-tuning (Xue et al. 2022)",
+        ((1e6, 0.02), (3e8, 1e-3)),
+        "0.02 on the demo's digits and spoken numbers (1 M; docs/experiments.md); 1e-3, relative to the weights, in "
+        "ByT5's fine-tuning (Xue et al. 2022)",
     ),
     "lora": Rate(
         ADAMW,
@@ -45,6 +46,9 @@ RATES: dict[Kind, Rate] = {
     ),
     "adapters": Rate(ADAMW, ((1e6, 1e-3),), "1e-3 in the first stage of LLaVA-1.5 (Liu et al. 2023)"),
 }
+NEW_PARTS_SHARE = 0.25
+"""The rate of modalities that are new to a backbone from weights, as a share of the backbone's. At the backbone's own
+rate a deep stem stays on its plateau: docs/experiments.md, 2026-11-28."""
 BATCHES: dict[Kind, Points] = {
     "from scratch": ((1e4, 8), (1e6, 128), (1e8, 1024)),  # the demo; nanoT5; ByT5: 2^20 positions
     "from weights": ((100, 8), (2500, 32), (1e5, 128)),  # 16 to 32 for GLUE in BERT; 128 in T5's fine-tuning
@@ -54,11 +58,10 @@ BATCHES: dict[Kind, Points] = {
 """Examples of one optimizer step, by the number of different training examples."""
 PASSES: dict[Kind, Points] = {
     "from scratch": ((1e4, 4),),  # up to 4 passes are almost as good as new data: Muennighoff et al. 2023
-    "from weights": (
-        (2500, 10),
-        (4e5, 3),
-    ),  # 3 for MNLI in BERT (Devlin et al. 2019); 20 for 2,500 examples in
-    "lora": ((2500, 10), (4e5, 3)),  # Mosbach et al. 2021, of which we take half
+    # The demo's digits and numbers (docs/experiments.md); Mosbach et al. 2021 take 20 for 2,500 examples, BERT
+    # (Devlin et al. 2019) 3 for MNLI.
+    "from weights": ((640, 40), (2500, 12), (4e5, 3)),
+    "lora": ((2500, 10), (4e5, 3)),
     "adapters": ((2500, 10), (4e5, 3)),
 }
 """Passes over the training examples, by their number."""
@@ -81,20 +84,28 @@ class Situation:
         trainable: number of parameters that train.
         examples: number of different training examples that the run is about.
         share: their share of the examples drawn; the rest keeps up what the model can do.
+        new_modalities: the modalities that train without weights of their own.
     """
 
     kind: Kind
     trainable: int
     examples: int
     share: float = 1.0
+    new_modalities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Recommended settings. `interval`: optimizer steps between validations, and between checkpoints."""
+    """Recommended settings.
+
+    Attributes:
+        new_parts_rate: the rate of new modalities; None if it is `rate` too.
+        interval: optimizer steps between validations, and between checkpoints.
+    """
 
     optimizer: str
     rate: float
+    new_parts_rate: float | None
     batch: int
     steps: int
     warmup_steps: int
@@ -111,9 +122,12 @@ def recommend(situation: Situation) -> Settings:
     wanted = _interpolate(PASSES[kind], examples) * examples / (batch * situation.share)
     interval = max(1, round(_round(min(max(wanted, MIN_STEPS), MAX_STEPS) / VALIDATIONS)))
     steps = VALIDATIONS * interval
+    at = _interpolate(rate.points, situation.trainable)
+    apart = kind == "from weights" and bool(situation.new_modalities)
     return Settings(
         optimizer=rate.optimizer,
-        rate=_round(_interpolate(rate.points, situation.trainable)),
+        rate=_round(at),
+        new_parts_rate=_round(NEW_PARTS_SHARE * at) if apart else None,
         batch=batch,
         steps=steps,
         warmup_steps=min(MAX_WARMUP, round(WARMUP_SHARE * steps)),

@@ -10,13 +10,16 @@ import tiny_run
 import torch
 import yaml
 
+from benchmarks.peers import plain_t5
 from kebyt5_xm.commands import cli
 from kebyt5_xm.commands.doctor import step_time
 from kebyt5_xm.commands.doctor.costs import Pass
 from kebyt5_xm.commands.doctor.step_time import time_steps
 from kebyt5_xm.commands.written_overlay import MARK
+from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.training.from_recipes import build_with_config
 from kebyt5_xm.training.recipes import overlay
+from kebyt5_xm.training.recommendation import NEW_PARTS_SHARE
 
 pytestmark = [
     pytest.mark.slow,
@@ -66,6 +69,27 @@ def test_the_written_overlay_lies_over_the_recipe(folder: Path, capsys: pytest.C
     assert code == 0, out
     assert "FAILED" not in out
     assert "WARNING" not in out
+
+
+def test_a_modality_without_weights_gets_a_rate_of_its_own(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The backbone has weights, the image's encoder and adapter do not."""
+    shape = tiny_run.recipe(folder, "unused")["model"]["backbone"]["shape"]
+    plain_t5(Backbone(shape=shape).config()).save_pretrained(tmp_path / "t5")
+    backbone = {"model": {"backbone": {"shape": None, "weights": str(tmp_path / "t5")}}}
+    weights = tmp_path / "weights.yaml"
+    weights.write_text(yaml.safe_dump(backbone), encoding="utf-8")
+    words = ["-c", str(folder / "text.yaml"), "-c", str(folder / "image.yaml"), "-c", str(weights)]
+    code, out = doctor(capsys, *words, "--write", str(tmp_path / "advice.yaml"))
+    assert code == 0, out
+    model = yaml.safe_load((tmp_path / "advice.yaml").read_text(encoding="utf-8"))["model"]
+    lower = NEW_PARTS_SHARE * model["optimizer"]["init_args"]["lr"]
+    assert model["groups"] == {"image": {"pattern": "modalities.image.*", "lr": pytest.approx(lower)}}
+    assert f"({lower:g} for image, new to it)" in out
+    code, out = doctor(capsys, *words, "-c", str(tmp_path / "advice.yaml"))
+    assert code == 0, out
+    assert "groups: image" in out
 
 
 def test_no_recipe_is_written_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,14 @@ def test_examples_that_are_a_share_of_what_is_drawn_take_more_steps() -> None:
     assert shared.passes == pytest.approx(alone.passes, rel=0.06)
 
 
+def test_new_modalities_beside_a_trained_backbone_have_a_lower_rate() -> None:
+    found = recommend(Situation("from weights", 10, 1000, new_modalities=("image",)))
+    assert found.rate == pytest.approx(0.1)
+    assert found.new_parts_rate == pytest.approx(0.1 * recommendation.NEW_PARTS_SHARE)
+    assert recommend(Situation("from weights", 10, 1000)).new_parts_rate is None
+    assert recommend(Situation("from scratch", 10, 1000, new_modalities=("image",))).new_parts_rate is None
+
+
 def test_a_run_on_few_examples_still_has_steps() -> None:
     for kind in RATES:
         assert recommend(Situation(kind, 1, 0)).steps >= recommendation.MIN_STEPS

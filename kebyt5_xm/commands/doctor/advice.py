@@ -84,7 +84,12 @@ def describe_situation(task: Task, model: CrossModalT5, data: DataModule) -> Sit
     tasks = [number for number in numbers if not mixture.source(number).is_text] or [*numbers]
     rows = sum(mixture.parts[number].num_rows for number in tasks)
     share = sum(weights[number] for number in tasks) / sum(weights)
-    return Situation(kind, sum(p.numel() for _, p in parameters), rows, share)
+    new = tuple(
+        name
+        for name, modality in task.modalities.items()
+        if modality.weights is None and any(path.startswith(f"modalities.{name}.") for path, _ in parameters)
+    )
+    return Situation(kind, sum(p.numel() for _, p in parameters), rows, share, new)
 
 
 def list_advice(
@@ -98,8 +103,9 @@ def list_advice(
     yield Finding(
         "advice: rate",
         "ok",
-        f"recommended {_name(settings.optimizer)} at {settings.rate:g}, a cosine after {settings.warmup_steps} steps "
-        f"of warm-up; the recipe has {_describe_optimizer(recipe)}. {advice.reason}; {settings.rate_source}",
+        f"recommended {_name(settings.optimizer)} at {settings.rate:g}{_apart(advice)}, a cosine after "
+        f"{settings.warmup_steps} steps of warm-up; the recipe has {_describe_optimizer(recipe)}. {advice.reason}; "
+        f"{settings.rate_source}",
     )
     examples = filling.examples / max(1, filling.steps)
     yield Finding(
@@ -152,15 +158,29 @@ def to_overlay(advice: Advice, recipe: Mapping[str, Any]) -> dict[str, Any]:
         }
     else:
         data = {"global_batch_size": None, "budget": vars(budget)}
+    model: dict[str, Any] = {
+        "optimizer": {"class_path": settings.optimizer, "init_args": init_args},
+        "schedule": {"class_path": COSINE, "init_args": {"warmup_steps": settings.warmup_steps}},
+    }
+    if settings.new_parts_rate is not None:
+        model["groups"] = {
+            name: {"pattern": f"modalities.{name}.*", "lr": settings.new_parts_rate}
+            for name in advice.situation.new_modalities
+        }
     return {
-        "model": {
-            "optimizer": {"class_path": settings.optimizer, "init_args": init_args},
-            "schedule": {"class_path": COSINE, "init_args": {"warmup_steps": settings.warmup_steps}},
-        },
+        "model": model,
         "data": data,
         "trainer": {"max_steps": settings.steps, "val_check_interval": settings.interval},
         "checkpoint_every": settings.interval,
     }
+
+
+def _apart(advice: Advice) -> str:
+    if advice.settings.new_parts_rate is None:
+        return ""
+    return (
+        f" ({advice.settings.new_parts_rate:g} for {', '.join(advice.situation.new_modalities)}, new to it)"
+    )
 
 
 def _measure(steps: BudgetedSteps | CountedSteps) -> Filling | None:
