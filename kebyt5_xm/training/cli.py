@@ -33,6 +33,7 @@ from kebyt5_xm.training.callbacks.samples import SampleTable
 from kebyt5_xm.training.callbacks.skips import Skips
 from kebyt5_xm.training.callbacks.termination import SaveOnTerminate, Terminated
 from kebyt5_xm.training.callbacks.throughput import Throughput
+from kebyt5_xm.training.callbacks.too_short import TooShortForCTC
 from kebyt5_xm.training.from_recipes import build_run
 from kebyt5_xm.training.library_messages import explain_errors, silence
 from kebyt5_xm.training.loggers import MetricsLog, NoTrace, make_tensorboard_logger
@@ -131,6 +132,7 @@ class TrainingCLI(RecipeCLI):
                 *callbacks,
                 ResultsWriter(data, throughput, skips, forgetting),
                 NoTrace(run),
+                TooShortForCTC(run, task, data),
                 Incidents(run, config["max_bad_steps"], newest, task, data),
                 forgetting,
                 Validations(),

@@ -6,6 +6,7 @@ from typing import Any
 
 from kebyt5_xm.commands.doctor.cache_advice import check_cache, sources_using
 from kebyt5_xm.commands.doctor.costs import check_gradients, estimates, training_pass
+from kebyt5_xm.commands.doctor.ctc import check_ctc
 from kebyt5_xm.commands.doctor.findings import Finding
 from kebyt5_xm.commands.doctor.modalities import check_modality
 from kebyt5_xm.commands.doctor.samples import PER_SOURCE, batch_of, check_samples, first_examples
@@ -64,6 +65,7 @@ def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[s
         examples, finding = first_examples(name, source, data.seed)
         yield finding
         chosen[name] = examples[:PER_SOURCE]
+    yield from check_ctc(task.builder.ctc, data)
     together = [example for examples in chosen.values() for example in examples]
     if not together:
         yield Finding("model", "skipped", "no source gives an example that can be used")
@@ -71,7 +73,7 @@ def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[s
     batch = batch_of(together, data)
     try:
         yield from check_samples(model, data, together)
-        done = training_pass(model, batch)
+        done = training_pass(model, batch, task.builder.ctc)
     except UserError as error:
         yield Finding("model: real samples", "FAILED", str(error), "change the modality that it names")
         return
