@@ -46,19 +46,20 @@ class CTC:
     sources: list[str] | None = None
     until: int | None = None
 
-    def __post_init__(self) -> None:
+    def check(self, key: str) -> None:
+        """Raise `UserError` for values that cannot be used; `key` is their place in the recipe."""
         if not 0 < self.weight < float("inf"):
             raise UserError(
-                f"the weight of ctc is {self.weight}, expected more than 0, such as 0.5; take the block out for none"
+                f"{key}.weight is {self.weight}, expected more than 0, such as 0.5; take the block out for none"
             )
         if not 1 <= self.frames_per_slot <= MAX_FRAMES_PER_SLOT:
             raise UserError(
-                f"frames_per_slot of ctc is {self.frames_per_slot}, expected 1 to {MAX_FRAMES_PER_SLOT}"
+                f"{key}.frames_per_slot is {self.frames_per_slot}, expected 1 to {MAX_FRAMES_PER_SLOT}"
             )
         if self.until is not None and self.until < 1:
-            raise UserError(f"until of ctc is {self.until}, expected the number of a step, 1 or more")
+            raise UserError(f"{key}.until is {self.until}, expected the number of a step, 1 or more")
         if self.sources is not None and not self.sources:
-            raise UserError("sources of ctc is empty; name a source of data.sources, or take the block out")
+            raise UserError(f"{key}.sources is empty; name a source of data.sources, or take the block out")
 
     def weight_at(self, step: int) -> float:
         """Return the factor of the loss in a step, counted from 0."""

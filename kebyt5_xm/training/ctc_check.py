@@ -58,8 +58,8 @@ def check_model(
             )
         if module.adapter.slot_extent((PROBED,)) is None:
             raise UserError(
-                f"{key}.ctc reads slots in the order of time, but those of {type(module.adapter).__name__} have none; "
-                "take ctc out, or use an adapter such as kebyt5_xm.adapters.FrameStacking"
+                f"{key}.ctc reads slots in the order of time, but those of {type(module.adapter).__name__} have "
+                "none; take ctc out, or use an adapter such as kebyt5_xm.adapters.FrameStacking"
             )
         read = (f"modalities.{name}.", "backbone.shared.", "backbone.encoder.")
         if not any(parameter.startswith(read) for parameter in training):
@@ -83,8 +83,8 @@ def sources_of(name: str, ctc: CTC, data: DataModule) -> list[str]:
     for source in ctc.sources:
         if source not in feeding:
             raise UserError(
-                f"{key} names '{source}', expected sources that feed '{name}': {', '.join(feeding) or 'there are none'}"
-                f"{did_you_mean(source, feeding)}"
+                f"{key} names '{source}', expected sources that feed '{name}': "
+                f"{', '.join(feeding) or 'there are none'}{did_you_mean(source, feeding)}"
             )
     return ctc.sources
 
@@ -121,13 +121,13 @@ def find_problem(fit: Fit, name: str, source: str, ctc: CTC) -> str | None:
     key = f"model.modalities.{name}.ctc"
     if not fit.with_one_medium:
         return (
-            f"{key}: none of the first {fit.rows} rows of '{source}' has exactly one '{name}', which CTC needs; leave "
-            f"the source out of {key}.sources, or take ctc out"
+            f"{key}: none of the first {fit.rows} rows of '{source}' has exactly one '{name}', which CTC needs; "
+            f"leave the source out of {key}.sources, or take ctc out"
         )
     if 2 * fit.too_short > fit.with_one_medium:
         return (
-            f"{key}: {fit.too_short} of {fit.with_one_medium} recordings at the start of '{source}' have fewer frames "
-            f"than their transcripts have bytes; set frames_per_slot to {fit.needed} (it is {ctc.frames_per_slot}), or "
-            "shorten the recording less: a lower stride of the encoder, a lower stack of the adapter"
+            f"{key}: {fit.too_short} of {fit.with_one_medium} recordings at the start of '{source}' have fewer "
+            f"frames than their transcripts need; set frames_per_slot to {fit.needed} (it is {ctc.frames_per_slot}), "
+            "or make more slots: a lower stride of the encoder, a lower stack of the adapter"
         )
     return None

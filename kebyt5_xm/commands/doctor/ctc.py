@@ -23,8 +23,9 @@ def check_ctc(heads: Mapping[str, CTC], data: DataModule) -> Iterator[Finding]:
             if problem := find_problem(fit, name, source, ctc):
                 yield Finding(f"{name}: ctc", "FAILED", problem, f"change {key}")
                 continue
+            fitting = fit.with_one_medium - fit.too_short
             found = (
-                f"{fit.with_one_medium - fit.too_short} of {fit.with_one_medium} recordings of '{source}' have enough "
-                f"frames for their transcripts ({fit.needed} per slot would do for all, {ctc.frames_per_slot} are set)"
+                f"{fitting} of {fit.with_one_medium} recordings of '{source}' have enough frames for their "
+                f"transcripts ({fit.needed} per slot would do for all, {ctc.frames_per_slot} are set)"
             )
             yield Finding(f"{name}: ctc", "ok", found)
