@@ -7,6 +7,7 @@ al. 2017, arXiv 1609.06773). A head is used in training alone: checkpoints have 
 Letters in shapes: N recordings, M slots of one (padded), D the model's width.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,10 @@ BLANK = 256
 """The class of the blank; the class of a byte is the byte."""
 
 NUM_CLASSES = BLANK + 1
+
+BLANK_BIAS = math.log(2 * 256)
+"""The first bias of the blank, which makes it twice as probable as all bytes together: frames outnumber bytes. From
+equal classes, the first 40 steps of the demo's speech learned nothing else (docs/experiments.md)."""
 
 MAX_FRAMES_PER_SLOT = 64
 """A slot seldom covers more than half a second, in which nobody says 64 bytes."""
@@ -79,6 +84,8 @@ class CTCHead(nn.Module):
         if not self.weight.is_meta:
             with torch.random.fork_rng(devices=[]):
                 nn.init.normal_(self.weight, std=d_model**-0.5)
+            with torch.no_grad():
+                self.bias.view(frames_per_slot, NUM_CLASSES)[:, BLANK] = BLANK_BIAS
 
     def forward(self, states: Tensor) -> Tensor:
         """Return the logits [N, M x frames per slot, `NUM_CLASSES`] of states [N, M, D]."""
