@@ -46,7 +46,7 @@ class CTC:
         until: the weight falls from its value at step 0 to 0 at this step, in a straight line; constant by default.
     """
 
-    weight: float = 0.5
+    weight: float = 0.1
     frames_per_slot: int = 4
     sources: list[str] | None = None
     until: int | None = None
@@ -55,7 +55,7 @@ class CTC:
         """Raise `UserError` for values that cannot be used; `key` is their place in the recipe."""
         if not 0 < self.weight < float("inf"):
             raise UserError(
-                f"{key}.weight is {self.weight}, expected more than 0, such as 0.5; take the block out for none"
+                f"{key}.weight is {self.weight}, expected more than 0, such as 0.1; take the block out for none"
             )
         if not 1 <= self.frames_per_slot <= MAX_FRAMES_PER_SLOT:
             raise UserError(
