@@ -218,13 +218,20 @@ def test_values_that_cannot_be_used_are_refused(ctc: CTC, message: str) -> None:
 def test_modalities_without_time_and_heads_that_train_alone_are_refused() -> None:
     built = tiny_model()
     names = [name for name, _ in built.named_parameters()]
-    with pytest.raises(UserError, match=r"modalities\.image\.ctc is set, but 'image' is a modality of images"):
+    with pytest.raises(
+        UserError, match=r"modalities\.image\.ctc is set, but 'image' is a modality of images"
+    ):
         check_model({"image": CTC()}, built, [(name, True) for name in names])
     only_decoder = [(name, name.startswith("backbone.decoder")) for name in names]
     with pytest.raises(UserError, match=r"modalities\.speech\.ctc trains nothing but its own head"):
         check_model({"speech": CTC()}, built, only_decoder)
     check_model({"speech": CTC()}, built, [(name, "speech.adapter" in name) for name in names])
-    perceiver = {"class_path": "kebyt5_xm.adapters.PerceiverResampler", "init_args": {"queries": 3, "heads": 1, "width": 8}}
+    perceiver = {
+        "class_path": "kebyt5_xm.adapters.PerceiverResampler",
+        "init_args": {"queries": 3, "heads": 1, "width": 8},
+    }
     built = tiny_model({"speech": {**SPECS["speech"], "adapter": perceiver}})
-    with pytest.raises(UserError, match=r"reads slots in the order of time, but those of PerceiverResampler have none"):
+    with pytest.raises(
+        UserError, match=r"reads slots in the order of time, but those of PerceiverResampler have none"
+    ):
         check_model({"speech": CTC()}, built, [(name, True) for name, _ in built.named_parameters()])

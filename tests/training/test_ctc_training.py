@@ -58,7 +58,9 @@ def data(folder: Path, *names: str) -> DataModule:
     found: dict[str, Any] = {name: Manifest(**speech["init_args"]) for name in names}
     module = DataModule(found, num_workers=0)
     encoder = LogMelEncoder(out_dim=12, sample_rate=tiny_media.SAMPLE_RATE, num_mels=17)
-    module.connect({"speech": interface(encoder, lambda width, d_model: Linear(width, d_model, begin_end=True), 13)})
+    module.connect(
+        {"speech": interface(encoder, lambda width, d_model: Linear(width, d_model, begin_end=True), 13)}
+    )
     return module
 
 
@@ -122,7 +124,9 @@ def test_sources_are_found_or_must_be_named(folder: Path) -> None:
     one, two = data(folder, "speech"), data(folder, "questions", "speech")
     assert transcript_parts({"speech": CTC()}, one) == {"speech": {0}}
     assert transcript_parts({"speech": CTC(sources=["speech"])}, two) == {"speech": {1}}
-    with pytest.raises(UserError, match=r"ctc\.sources is not given, but several .* 'speech': questions, speech"):
+    with pytest.raises(
+        UserError, match=r"ctc\.sources is not given, but several .* 'speech': questions, speech"
+    ):
         transcript_parts({"speech": CTC()}, two)
     with pytest.raises(
         UserError, match=r"names 'speach', expected sources that feed 'speech'.*did you mean 'speech'"
@@ -139,6 +143,8 @@ def test_sources_that_ctc_cannot_learn_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"3 of 3 recordings .* set frames_per_slot to 3 \(it is 1\)"):
         check_transcripts({"speech": CTC(frames_per_slot=1)}, short)
     check_transcripts({"speech": CTC(frames_per_slot=3)}, short)
-    tiny_media.write_manifest(tmp_path / "speech.jsonl", [{"recording": ["0.wav", "1.wav"], "transcript": "a"}])
+    tiny_media.write_manifest(
+        tmp_path / "speech.jsonl", [{"recording": ["0.wav", "1.wav"], "transcript": "a"}]
+    )
     with pytest.raises(UserError, match=r"none of the first 1 rows of 'speech' has exactly one 'speech'"):
         check_transcripts({"speech": CTC()}, data(tmp_path, "speech"))
