@@ -25,8 +25,8 @@ BLANK = 256
 NUM_CLASSES = BLANK + 1
 
 BLANK_BIAS = math.log(2 * 256)
-"""The first bias of the blank, which makes it twice as probable as all bytes together: frames outnumber bytes. Our own
-choice; from equal classes, the loss of the demo's speech was twice as high after 20 steps (docs/experiments.md)."""
+"""The first bias of the blank, which makes it twice as probable as all bytes together: frames outnumber bytes. Our
+own choice; from equal classes, the loss of the demo's speech was twice as high at step 20 (docs/experiments.md)."""
 
 MAX_FRAMES_PER_SLOT = 64
 """A slot seldom covers more than half a second, in which nobody says 64 bytes."""
