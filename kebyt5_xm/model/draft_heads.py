@@ -108,9 +108,10 @@ class DraftHeadsModule(nn.Module):
 
 @dataclass
 class DraftedOutput(Seq2SeqLMOutput):
-    """transformers' output, with the logits [C, B, T, V] of draft heads."""
+    """transformers' output, with the logits [C, B, T, V] of draft heads and those of CTC heads."""
 
     draft_logits: Tensor | None = None
+    ctc_logits: dict[str, Tensor] | None = None
 
 
 def draft_labels(labels: Tensor, segments: Tensor | None, count: int) -> Tensor:

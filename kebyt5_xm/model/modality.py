@@ -12,6 +12,7 @@ from kebyt5_xm.data.media.feature_cache import DIGEST_BYTES, FeatureCache, tenso
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.ctc import CTC
 from kebyt5_xm.model.slot_dropout import SlotDropout
 
 _SETTING_TYPES = (bool, int, float, str, tuple, type(None))
@@ -28,6 +29,7 @@ class Modality:
             the backbone must be the one that it was trained on.
         cache: folder of features that `kebyt5-xm cache` has computed; the encoder must be frozen, and does not run
             in training.
+        ctc: a CTC loss on the transcripts of recordings beside the model's own; none by default.
         dropout: slots and media whose vectors are replaced by zeros in training; none by default.
     """
 
@@ -35,6 +37,7 @@ class Modality:
     adapter: Callable[[int, int], Adapter]
     weights: str | None = None
     cache: str | None = None
+    ctc: CTC | None = None
     dropout: SlotDropout | None = None
 
 

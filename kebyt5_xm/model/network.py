@@ -23,39 +23,14 @@ from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.model.attention.interface import refuse_eager, takes_patterns
 from kebyt5_xm.model.attention.teacher_forcing import decode, encoder_patterns
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
+from kebyt5_xm.model.ctc import CTCHeads
 from kebyt5_xm.model.draft_heads import DraftedOutput, DraftHeadsModule
+from kebyt5_xm.model.generation_encoder import CrossModalEncoder
 from kebyt5_xm.model.modality_module import ModalityModule
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.splice import Unchecked, slot_positions, splice
 from kebyt5_xm.model.t5 import EMBEDDING_ALIASES, t5, t5_config
 from kebyt5_xm.vocabulary import PAD_ID
-
-
-class CrossModalEncoder(nn.Module):
-    """The encoder that `generate` calls once: bytes and media in, the T5 encoder's states out."""
-
-    main_input_name = "input_ids"
-
-    def __init__(self, owner: "CrossModalNetwork") -> None:
-        super().__init__()
-        self._owner = [owner]  # in a list, so that the model is not a child of its own child
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        media: list[MediaGroup] | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutput:
-        """Return the states [B, S, D]; see `CrossModalNetwork.forward`."""
-        media = [group.to(input_ids.device) for group in media or ()]  # a pipeline moves tensors alone
-        slots = slot_positions(input_ids.shape, media, input_ids.device)
-        if attention_mask is not None and not attention_mask[slots].all():
-            raise UserError(
-                "the attention_mask masks slots: their id is PAD, but they hold a medium; pass the processor's mask: "
-                "model.generate(**processor(segments))"
-            )
-        return self._owner[0].encode(input_ids, attention_mask, media)
 
 
 class CrossModalNetwork(PreTrainedModel, GenerationMixin):
@@ -66,6 +41,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         backbone: the T5; built from `config.backbone` with random weights by default.
         modalities: name -> encoder and adapter; built from `config.modalities` by default.
         draft_heads: heads that guess further ids; none by default.
+        ctc_heads: heads that read transcripts off the encoder's states, in training; none by default.
         trusted_modules: packages, besides this project's own, whose classes `config.modalities` may name.
     """
 
@@ -82,6 +58,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         modalities: Mapping[str, tuple[Encoder, Adapter]] | None = None,
         trusted_modules: Sequence[str] = (),
         draft_heads: DraftHeadsModule | None = None,
+        ctc_heads: CTCHeads | None = None,
     ) -> None:
         super().__init__(config)
         self.backbone = backbone or t5(t5_config(config.backbone))
@@ -93,6 +70,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
             {name: ModalityModule(encoder, adapter) for name, (encoder, adapter) in modalities.items()}
         )
         self.draft_heads = draft_heads
+        self.ctc_heads = ctc_heads
         self.generation_config = self.backbone.generation_config
         self.scale_ratios: dict[str, Tensor] = {}
         self.unchecked: Unchecked | None = None  # set where training must not wait for a GPU
@@ -181,6 +159,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         packing: Packing | None = None,
         extents: NDArray[np.int64] | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        ctc_positions: Mapping[str, Tensor] | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Return transformers' Seq2SeqLMOutput: logits [B, T, V], the loss if `labels` [B, T] are given.
@@ -189,7 +168,8 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         [B, S] in either case. If rows hold several examples each, pass their `packing` instead of the mask and
         `decoder_input_ids` from `packing.shift_right`; there is no loss then. `extents` are those of `Inputs`.
         The Trainer of transformers passes `num_items_in_batch`, the number of target ids in all micro-batches of a
-        step, by which the loss is then divided. The other arguments are T5's.
+        step, by which the loss is then divided. `ctc_positions` are those of `CTCHeads.forward`. The other arguments
+        are T5's.
         """
         if packing is not None:
             refuse_eager(self.backbone, "packing")
@@ -205,6 +185,8 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
             output = DraftedOutput(logits=logits, encoder_last_hidden_state=states)
             if self.draft_heads is not None and self.training:
                 output["draft_logits"] = self.draft_heads(final.detach(), decoder_input_ids)
+            if self.ctc_heads is not None and ctc_positions is not None:
+                output["ctc_logits"] = self.ctc_heads(states, ctc_positions)
         else:
             output = self.backbone(
                 attention_mask=attention_mask,
@@ -260,13 +242,14 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
 class Outputs(NamedTuple):
     """Outputs of one call: logits [B, T, V], the encoder's states [B, S, D] and their mask [B, S].
 
-    `draft_logits` [C, B, T, V] are those of C draft heads, in training mode.
+    `draft_logits` [C, B, T, V] are those of C draft heads, in training mode; `ctc_logits` are those of CTC heads.
     """
 
     logits: Tensor
     states: Tensor
     mask: Tensor | None
     draft_logits: Tensor | None = None
+    ctc_logits: dict[str, Tensor] | None = None
 
 
 def teacher_force(
@@ -274,6 +257,7 @@ def teacher_force(
     inputs: Inputs,
     labels: Tensor,
     idle_modalities: Mapping[str, int] | None = None,
+    ctc_positions: Mapping[str, Tensor] | None = None,
 ) -> Outputs:
     """Return the model's outputs for inputs whose targets are `labels` [B, T], from one call of the model."""
     mask = inputs.attention_mask()
@@ -285,9 +269,11 @@ def teacher_force(
         extents=inputs.extents,
         decoder_input_ids=(inputs.packing or model).shift_right(labels),
         idle_modalities=idle_modalities,
+        ctc_positions=ctc_positions,
         use_cache=False,
     )
-    return Outputs(output.logits, output.encoder_last_hidden_state, mask, output.get("draft_logits"))
+    others = output.get("draft_logits"), output.get("ctc_logits")
+    return Outputs(output.logits, output.encoder_last_hidden_state, mask, *others)
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:

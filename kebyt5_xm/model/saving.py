@@ -21,6 +21,7 @@ from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError, first_line
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CONFIG_KEYS, CrossModalT5Config, check_fields
+from kebyt5_xm.model.ctc import PREFIX as CTC_PREFIX
 from kebyt5_xm.model.draft_heads import FILE, PREFIX, DraftHeadsModule
 from kebyt5_xm.model.draft_heads_files import KEY as HEADS_KEY
 from kebyt5_xm.model.draft_heads_files import about_heads, heads_of, saved_heads, tensors_under
@@ -96,7 +97,7 @@ def save(
         | about_heads(model.draft_heads),
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    state = state_to_save(model, str(folder / WEIGHTS), state_dict, without=PREFIX)
+    state = state_to_save(model, str(folder / WEIGHTS), state_dict, without=(PREFIX, CTC_PREFIX))
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(state, folder, max_shard_bytes)
     if model.draft_heads is not None:
@@ -265,6 +266,7 @@ def _assemble(
         modalities = build_modalities(config.modalities, backbone.config.d_model, trusted_modules)
     backbone.to_empty(device=torch.device("cpu"))  # spends no time on random weights
     model = cls(config, backbone, modalities)
-    load_tensors(model, {key: t for key, t in tensors.items() if not key.startswith(PREFIX)}, name)
+    own = {key: t for key, t in tensors.items() if not key.startswith((PREFIX, CTC_PREFIX))}
+    load_tensors(model, own, name)
     model.draft_heads = draft_heads
     return model.eval()

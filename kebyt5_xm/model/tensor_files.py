@@ -70,13 +70,13 @@ def state_to_save(
     module: nn.Module,
     target: str,
     state_dict: Mapping[str, Tensor] | None = None,
-    without: str | None = None,
+    without: tuple[str, ...] = (),
 ) -> dict[str, Tensor]:
     """Return the module's tensors on the CPU, each once and none sharing memory with another.
 
     `target` is where they are written, for errors. `state_dict` are tensors to save instead. Those whose names begin
-    with `without` are left out. Raises `UserError` if they do not have the names and shapes of the module's, for LoRA
-    that is not merged, and for values that are not finite.
+    with one of `without` are left out. Raises `UserError` if they do not have the names and shapes of the module's,
+    for LoRA that is not merged, and for values that are not finite.
     """
     tensors = unique_tensors(module)
     if state_dict is not None:
@@ -85,7 +85,7 @@ def state_to_save(
     state = {
         key: tensor.detach().cpu().contiguous()
         for key, tensor in tensors.items()
-        if without is None or not key.startswith(without)
+        if not key.startswith(without)
     }
     refuse_updates(state)
     refuse_non_finite(state, f"'{target}'")

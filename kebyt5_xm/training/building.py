@@ -13,11 +13,13 @@ from kebyt5_xm.model.adapter_folder import load_adapter
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config, SlotBias
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.ctc import CTC, PREFIX, CTCHead, CTCHeads
 from kebyt5_xm.model.draft_heads import DraftHeads, DraftHeadsModule
 from kebyt5_xm.model.lora import LoRA, part_of
 from kebyt5_xm.model.modality import Modality, cache_folder, interface
 from kebyt5_xm.model.t5 import without_weights
 from kebyt5_xm.training import groups as parameter_groups
+from kebyt5_xm.training.ctc_check import check_model
 from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.resuming import resume_backbone
 from kebyt5_xm.training.training_choice import TrainingChoice, decide
@@ -73,14 +75,18 @@ class ModelBuilder:
         for name, modality in self.modalities.items():
             if modality.dropout is not None:
                 modality.dropout.check(f"model.modalities.{name}.dropout")
-        choice = self._decide(self._compose(without_weights(self.backbone.config())))
+            if modality.ctc is not None:
+                modality.ctc.check(f"model.modalities.{name}.ctc")
+        model = self._compose(without_weights(self.backbone.config()))
+        choice = self._decide(model)
         parameters = choice.parameters()
-        if not any(trains for _, trains in parameters):
+        if not any(trains and not name.startswith(PREFIX) for name, trains in parameters):
             raise UserError(
                 "nothing trains: model.backbone.frozen is true, or groups with `frozen: true` match all parameters; "
                 "set one to false"
             )
         parameter_groups.split_by_layer(self.groups, parameters)
+        check_model(self.ctc, model, parameters)
         for place in choice.lora:
             part, _, name = part_of(place).removesuffix(".encoder").partition(".")
             if part == "modalities" and name in self.modalities and self.modalities[name].cache is not None:
@@ -91,6 +97,11 @@ class ModelBuilder:
 
     def _decide(self, model: CrossModalT5) -> TrainingChoice:
         return decide(model, self.backbone.frozen, self.lora, self.groups)
+
+    @property
+    def ctc(self) -> dict[str, CTC]:
+        """Modality -> its CTC loss, for those that have one."""
+        return {name: modality.ctc for name, modality in self.modalities.items() if modality.ctc is not None}
 
     @cached_property
     def _encoders(self) -> dict[str, Encoder]:
@@ -137,4 +148,10 @@ class ModelBuilder:
         if self.draft_heads is not None:
             width, vocab_size = backbone.config.d_model, backbone.config.vocab_size
             heads = DraftHeadsModule(self.draft_heads.count, width, vocab_size, backbone.device)
-        return CrossModalT5(config, backbone, modules, draft_heads=heads)
+        ctc_heads = None
+        if self.ctc:
+            width = backbone.config.d_model
+            ctc_heads = CTCHeads(
+                {name: CTCHead(width, ctc.frames_per_slot, backbone.device) for name, ctc in self.ctc.items()}
+            )
+        return CrossModalT5(config, backbone, modules, draft_heads=heads, ctc_heads=ctc_heads)

@@ -34,6 +34,7 @@ from kebyt5_xm.training.callbacks.samples import SampleTable
 from kebyt5_xm.training.callbacks.skips import Skips
 from kebyt5_xm.training.callbacks.termination import SaveOnTerminate, Terminated
 from kebyt5_xm.training.callbacks.throughput import Throughput
+from kebyt5_xm.training.callbacks.too_short import TooShortForCTC
 from kebyt5_xm.training.from_recipes import build_run
 from kebyt5_xm.training.inherited_rate import find_inherited_rate
 from kebyt5_xm.training.library_messages import explain_errors, silence
@@ -136,6 +137,7 @@ class TrainingCLI(RecipeCLI):
                 *callbacks,
                 ResultsWriter(data, throughput, skips, forgetting),
                 NoTrace(run),
+                TooShortForCTC(run, task, data),
                 Incidents(run, config["max_bad_steps"], newest, task, data),
                 forgetting,
                 Validations(),

@@ -35,6 +35,7 @@ BLOCKS: dict[tuple[str, ...], str] = {
     ("model",): "kebyt5_xm.training.task.Task",
     ("model", "backbone"): "kebyt5_xm.model.backbone.Backbone",
     ("model", "modalities", "*"): "kebyt5_xm.model.modality.Modality",
+    ("model", "modalities", "*", "ctc"): "kebyt5_xm.model.ctc.CTC",
     ("model", "modalities", "*", "dropout"): "kebyt5_xm.model.slot_dropout.SlotDropout",
     ("model", "groups", "*"): "kebyt5_xm.training.groups.Group",
     ("model", "draft_heads"): "kebyt5_xm.model.draft_heads.DraftHeads",

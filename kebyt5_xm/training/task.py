@@ -27,12 +27,12 @@ from kebyt5_xm.optimizers import RMSScaledAdamW
 from kebyt5_xm.training import groups as parameter_groups
 from kebyt5_xm.training.averages import take_raw_weights
 from kebyt5_xm.training.building import ModelBuilder
-from kebyt5_xm.training.draft_loss import DraftLoss
 from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.loggers import is_log_step
 from kebyt5_xm.training.optimization import Optimization, OptimizerFactory, ScheduleFactory
 from kebyt5_xm.training.resuming import restore_progress
 from kebyt5_xm.training.sharding import idle_calls, shard
+from kebyt5_xm.training.side_losses import SideLosses
 from kebyt5_xm.training.smoothing import check_smoothing, smooth
 from kebyt5_xm.training.step_watch import StepWatch
 from kebyt5_xm.training.validation import ValidationScores
@@ -99,6 +99,8 @@ class Task(pl.LightningModule):
                     "all ranks; take the cache out, or use ZeRO 2, DDP or FSDP2"
                 )
         self.builder.check()
+        if stage == "fit":
+            self.side_losses = SideLosses(self.builder, self._data)
         self.model = self.builder.build()
 
     @property
@@ -129,9 +131,9 @@ class Task(pl.LightningModule):
 
     # -- training ----------------------------------------------------------------------------------
 
-    def _output(self, batch: Batch) -> Outputs:
+    def _output(self, batch: Batch, ctc_positions: dict[str, Tensor] | None = None) -> Outputs:
         idle = idle_calls(batch, self.modalities, self.trainer.world_size, self.device)
-        return teacher_force(self._model, batch.inputs, batch.labels, idle)
+        return teacher_force(self._model, batch.inputs, batch.labels, idle, ctc_positions)
 
     def on_train_start(self) -> None:
         self.optimization.apply_changes(self.trainer)
@@ -151,7 +153,7 @@ class Task(pl.LightningModule):
             self._model.unchecked = Unchecked() if self.device.type == "cuda" else None
             self._padding: dict[str, list[tuple[int, int]]] = {}
             self.tally = Tally(len(self._data.training.parts), self.device)
-            self.draft_loss = DraftLoss(self.device)
+            self.side_losses.begin(self.device)
             self.watch.begin()
             self.step_start = self._data.cursor.next_index
         self._position = batch.progress.next_step, batch.progress.next_index
@@ -202,7 +204,7 @@ class Task(pl.LightningModule):
         self._data.cursor.advance(*self._position)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        output = self._output(batch)
+        output = self._output(batch, self.side_losses.ctc.find(batch))
         losses = token_losses(output.logits, batch.labels)  # [B, T], in nats
         self.tally.add(batch, losses)
         if self.label_smoothing:
@@ -217,8 +219,7 @@ class Task(pl.LightningModule):
             accumulation **= 2
         factor = self.trainer.world_size * accumulation / batch.progress.num_targets
         loss = self.watch.add_loss(losses, factor)
-        draft_loss = self.draft_loss.add(output, batch, factor)
-        loss = loss if draft_loss is None else loss + draft_loss
+        loss = sum(self.side_losses.add(output, batch, factor), loss)
         # A batch of text trains nothing if only adapters train, but Lightning refuses a loss without a graph.
         return loss if loss.requires_grad else loss.requires_grad_()
 
@@ -239,8 +240,7 @@ class Task(pl.LightningModule):
         metrics = {"train/loss": whole.loss}
         names = self._data.training.names
         metrics |= {f"train/loss/{n}": p.loss for n, p in zip(names, parts, strict=True) if p.targets}
-        if self._model.draft_heads is not None:
-            metrics["train/loss/draft"] = self.draft_loss.mean(self.trainer.strategy)
+        metrics |= self.side_losses.metrics(self.trainer.strategy)
         for group in self.trainer.optimizers[0].param_groups:
             metrics[f"lr/{group.get('name', parameter_groups.DEFAULT)}"] = float(group["lr"])
         metrics |= {f"scale_ratio/{name}": float(ratio) for name, ratio in self._model.scale_ratios.items()}

@@ -263,3 +263,19 @@ def test_the_ranks_that_a_recipe_asks_for(doctor: Any) -> None:
     assert ranks({}) == ranks({"devices": "auto"}) == ranks({"devices": -1}) == 1
     assert ranks({"devices": 3, "num_nodes": 2}) == ranks({"devices": [0, 1, 5], "num_nodes": 2}) == 6
     assert ranks({"devices": "3"}) == 3
+
+
+def test_ctc_is_checked_on_the_first_recordings(folder: Path, doctor: Any) -> None:
+    speech = tiny_media.speech_overlay(folder)
+
+    def with_ctc(**options: Any) -> dict[str, Any]:
+        return overlay(speech, {"model": {"modalities": {"speech": {"ctc": options}}}})
+
+    code, found = doctor(with_ctc())
+    assert code == 0, found
+    assert "11 of 11 recordings of 'speech' have enough frames" in found["speech: ctc"]
+    assert not failed(found)
+    code, found = doctor(with_ctc(sources=["text"]))
+    assert code == 1
+    assert failed(found) == {"speech: ctc"}
+    assert "model.modalities.speech.ctc.sources names 'text'" in found["speech: ctc"]

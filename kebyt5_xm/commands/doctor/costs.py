@@ -1,6 +1,7 @@
 """One forward and backward pass: memory, time, and the parameters that get a gradient."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,10 @@ from kebyt5_xm.commands.doctor.findings import Finding, verdict
 from kebyt5_xm.commands.doctor.samples import forward
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.ctc import CTC, PREFIX
 from kebyt5_xm.model.lora import LORA_SUFFIXES
 from kebyt5_xm.model.network import token_losses
+from kebyt5_xm.training.ctc_loss import CTCLoss
 from kebyt5_xm.training.draft_loss import draft_losses
 
 SHOWN = 3
@@ -31,8 +34,11 @@ class Pass:
     leaking: list[str]  # frozen, with a gradient
 
 
-def training_pass(model: CrossModalT5, batch: Batch) -> Pass:
-    """Run one pass in training mode and fp32 on the CPU; gradients are cleared afterwards."""
+def training_pass(model: CrossModalT5, batch: Batch, heads: Mapping[str, CTC] | None = None) -> Pass:
+    """Run one pass in training mode and fp32 on the CPU; gradients are cleared afterwards.
+
+    `heads` are the model's CTC heads; here they learn the targets of all sources.
+    """
     model.train()
     parameters = dict(model.named_parameters())
     weights = {p.untyped_storage().data_ptr() for p in parameters.values()}
@@ -46,16 +52,21 @@ def training_pass(model: CrossModalT5, batch: Batch) -> Pass:
 
     started = time.perf_counter()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = forward(model, batch)
+        ctc = CTCLoss(heads or {}, dict.fromkeys(heads or {}, frozenset({0})), batch.labels.device)
+        output = forward(model, batch, ctc.find(batch))
         loss = token_losses(output.logits, batch.labels).sum()
         drafted = draft_losses(output, batch)
         if drafted is not None:
             loss = loss + drafted[0].sum()
+        heard = ctc.add(output, step=0, factor=1.0)
+        loss = loss if heard is None else loss + heard
     if loss.requires_grad:
         loss.backward()
     seconds = time.perf_counter() - started
     present = {group.modality for group in batch.inputs.media}
     absent = tuple(f"modalities.{name}." for name in model.modalities if name not in present)
+    # A head that has no transcript in these samples gets no gradient.
+    absent += tuple(f"{PREFIX}{name}." for name, found in ctc.transcripts.items() if not found.targets)
     unreached = [
         name
         for name, p in parameters.items()

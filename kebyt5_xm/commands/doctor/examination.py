@@ -8,6 +8,7 @@ from typing import Any
 from kebyt5_xm.commands.doctor.advice import advise, list_advice, to_overlay
 from kebyt5_xm.commands.doctor.cache_advice import check_cache, sources_using
 from kebyt5_xm.commands.doctor.costs import check_gradients, training_pass
+from kebyt5_xm.commands.doctor.ctc import check_ctc
 from kebyt5_xm.commands.doctor.estimates import estimates
 from kebyt5_xm.commands.doctor.findings import Finding
 from kebyt5_xm.commands.doctor.modalities import check_modality
@@ -79,6 +80,7 @@ def _examine(
         examples, finding = first_examples(name, source, data.seed)
         yield finding
         chosen[name] = examples[:PER_SOURCE]
+    yield from check_ctc(task.builder.ctc, data)
     together = [example for examples in chosen.values() for example in examples]
     if not together:
         yield Finding("model", "skipped", "no source gives an example that can be used")
@@ -86,7 +88,7 @@ def _examine(
     batch = batch_of(together, data)
     try:
         yield from check_samples(model, data, together)
-        done = training_pass(model, batch)
+        done = training_pass(model, batch, task.builder.ctc)
     except UserError as error:
         yield Finding("model: real samples", "FAILED", str(error), "change the modality that it names")
         return

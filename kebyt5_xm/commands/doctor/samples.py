@@ -63,12 +63,12 @@ def batch_of(examples: list[Example], data: DataModule) -> Batch:
     ).to("cpu")
 
 
-def forward(model: CrossModalT5, batch: Batch) -> Outputs:
-    """Return the outputs for a batch."""
+def forward(model: CrossModalT5, batch: Batch, ctc_positions: dict[str, Tensor] | None = None) -> Outputs:
+    """Return the outputs for a batch; `ctc_positions` are those of `CTCHeads.forward`."""
     idle = {
         name: 1 for name in model.modalities if all(name != group.modality for group in batch.inputs.media)
     }
-    return teacher_force(model, batch.inputs, batch.labels, idle)
+    return teacher_force(model, batch.inputs, batch.labels, idle, ctc_positions)
 
 
 def check_samples(model: CrossModalT5, data: DataModule, examples: list[Example]) -> Iterator[Finding]:

@@ -242,6 +242,11 @@ def _settings(run: Run) -> list[tuple[str, Any]]:
             f"lora.{name}": ", ".join(f"{key} {value}" for key, value in entry.items() if value is not None)
             for name, entry in (model.get("lora") or {}).items()
         },
+        **{
+            f"ctc.{name}": f"weight {modality['ctc']['weight']}"
+            for name, modality in (model.get("modalities") or {}).items()
+            if modality.get("ctc")
+        },
         "draft heads": (model.get("draft_heads") or {}).get("count"),
         **_block("optimizer", model.get("optimizer")),
         **_block("schedule", model.get("schedule")),

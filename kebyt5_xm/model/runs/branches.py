@@ -24,7 +24,7 @@ from kebyt5_xm.model.runs.digest import digest_path
 
 FOLDER = "abandoned"
 LOGS = "logs"
-ROW_FILES = ("metrics.csv", "skipped.jsonl", "incidents.jsonl")
+ROW_FILES = ("metrics.csv", "skipped.jsonl", "incidents.jsonl", "ctc_too_short.jsonl")
 """Files with a step in each row."""
 STEP_FILES = ("samples/step=*.md", "predictions/step=*.jsonl")
 """Files of one step."""
