@@ -107,10 +107,16 @@ class DraftHeadsModule(nn.Module):
 
 
 @dataclass
-class DraftedOutput(Seq2SeqLMOutput):
-    """transformers' output, with the logits [C, B, T, V] of draft heads."""
+class TeacherForced(Seq2SeqLMOutput):
+    """transformers' output, with the logits [C, B, T, V] of draft heads, and a delete gate's mask and values.
+
+    `encoder_mask` [B, S'] is that of the encoder's states, `gate` [B, S] are the values of
+    `kebyt5_xm.model.delete_gate.GatedStates`.
+    """
 
     draft_logits: Tensor | None = None
+    encoder_mask: Tensor | None = None
+    gate: Tensor | None = None
 
 
 def draft_labels(labels: Tensor, segments: Tensor | None, count: int) -> Tensor:

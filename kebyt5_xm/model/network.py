@@ -20,42 +20,19 @@ from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.data.inputs import Inputs, MediaGroup, Packing
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.model import encoder_mask
 from kebyt5_xm.model.attention.interface import refuse_eager, takes_patterns
 from kebyt5_xm.model.attention.teacher_forcing import decode, encoder_patterns
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
-from kebyt5_xm.model.draft_heads import DraftedOutput, DraftHeadsModule
+from kebyt5_xm.model.delete_gate import GatedStates
+from kebyt5_xm.model.draft_heads import DraftHeadsModule, TeacherForced
+from kebyt5_xm.model.gated_encoder import encode_gated, make_gate
+from kebyt5_xm.model.generation_encoder import CrossModalEncoder
 from kebyt5_xm.model.modality_module import ModalityModule
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.splice import Unchecked, slot_positions, splice
 from kebyt5_xm.model.t5 import EMBEDDING_ALIASES, t5, t5_config
 from kebyt5_xm.vocabulary import PAD_ID
-
-
-class CrossModalEncoder(nn.Module):
-    """The encoder that `generate` calls once: bytes and media in, the T5 encoder's states out."""
-
-    main_input_name = "input_ids"
-
-    def __init__(self, owner: "CrossModalNetwork") -> None:
-        super().__init__()
-        self._owner = [owner]  # in a list, so that the model is not a child of its own child
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        media: list[MediaGroup] | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutput:
-        """Return the states [B, S, D]; see `CrossModalNetwork.forward`."""
-        media = [group.to(input_ids.device) for group in media or ()]  # a pipeline moves tensors alone
-        slots = slot_positions(input_ids.shape, media, input_ids.device)
-        if attention_mask is not None and not attention_mask[slots].all():
-            raise UserError(
-                "the attention_mask masks slots: their id is PAD, but they hold a medium; pass the processor's mask: "
-                "model.generate(**processor(segments))"
-            )
-        return self._owner[0].encode(input_ids, attention_mask, media)
 
 
 class CrossModalNetwork(PreTrainedModel, GenerationMixin):
@@ -93,6 +70,9 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
             {name: ModalityModule(encoder, adapter) for name, (encoder, adapter) in modalities.items()}
         )
         self.draft_heads = draft_heads
+        self.delete_gate = (
+            None if config.delete_gate is None else make_gate(self.backbone, **config.delete_gate)
+        )
         self.generation_config = self.backbone.generation_config
         self.scale_ratios: dict[str, Tensor] = {}
         self.unchecked: Unchecked | None = None  # set where training must not wait for a GPU
@@ -115,7 +95,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         `attention_mask` [B, S] marks the valid ids, None for all; `packing`, of packed rows, takes its place.
         `extents` (see `Inputs`) tell the same on the host, so that nothing waits for the device.
         `idle_modalities` is how many more times each modality's encoder runs, on its dummy, so that it runs equally
-        often on every rank.
+        often on every rank. With a delete gate the result is `GatedStates`, whose rows may be shorter.
         """
         embedded = self.backbone.shared(input_ids)
         unchecked = self.unchecked if torch.is_grad_enabled() else None
@@ -137,6 +117,13 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         slots = None
         if self.config.slot_bias == "zero":
             slots = slot_positions(input_ids.shape, media, input_ids.device)
+        if (gate := self.delete_gate) is not None:
+            if packing is not None:
+                raise UserError(
+                    "found packed rows, expected one example in each: a delete gate knows no packing"
+                )
+            soft = self.training and torch.is_grad_enabled() and not gate.is_hard
+            return encode_gated(self.backbone, gate, embedded, attention_mask, slots, extents, soft)
         patterns = encoder_patterns(attention_mask, packing, slots, extents)
         return self.backbone.encoder(inputs_embeds=embedded, patterns=patterns)
 
@@ -188,6 +175,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         Pass `input_ids` [B, S] and `media`, or the `encoder_outputs` of an earlier call, with `attention_mask`
         [B, S] in either case. If rows hold several examples each, pass their `packing` instead of the mask and
         `decoder_input_ids` from `packing.shift_right`; there is no loss then. `extents` are those of `Inputs`.
+        With a delete gate and `encoder_outputs`, the mask is that of these states (`kebyt5_xm.model.encoder_mask`).
         The Trainer of transformers passes `num_items_in_batch`, the number of target ids in all micro-batches of a
         step, by which the loss is then divided. The other arguments are T5's.
         """
@@ -196,16 +184,28 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         if encoder_outputs is None:
             assert input_ids is not None
             encoder_outputs = self.encode(input_ids, attention_mask, media, idle_modalities, packing, extents)
+        scores = None
+        if self.delete_gate is not None:
+            if isinstance(encoder_outputs, GatedStates):
+                attention_mask, extents = encoder_outputs.mask, None
+            attention_mask, scores = encoder_mask.split(attention_mask)
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.shift_right(labels)
         if packing is not None or self._is_teacher_forced(labels, decoder_attention_mask, kwargs):
             assert decoder_input_ids is not None
             states = encoder_outputs[0]
-            logits, final = decode(self.backbone, states, decoder_input_ids, attention_mask, packing, extents)
-            output = DraftedOutput(logits=logits, encoder_last_hidden_state=states)
+            logits, final = decode(
+                self.backbone, states, decoder_input_ids, attention_mask, packing, extents, scores
+            )
+            output = TeacherForced(logits=logits, encoder_last_hidden_state=states)
+            if isinstance(encoder_outputs, GatedStates):
+                output["encoder_mask"], output["gate"] = encoder_outputs.mask, encoder_outputs.gate
             if self.draft_heads is not None and self.training:
                 output["draft_logits"] = self.draft_heads(final.detach(), decoder_input_ids)
         else:
+            if scores is not None:
+                scores = encoder_mask.join(attention_mask, scores)
+                attention_mask = encoder_mask.additive(scores, encoder_outputs[0].dtype)
             output = self.backbone(
                 attention_mask=attention_mask,
                 encoder_outputs=encoder_outputs,
@@ -260,13 +260,15 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
 class Outputs(NamedTuple):
     """Outputs of one call: logits [B, T, V], the encoder's states [B, S, D] and their mask [B, S].
 
-    `draft_logits` [C, B, T, V] are those of C draft heads, in training mode.
+    `draft_logits` [C, B, T, V] are those of C draft heads, in training mode. `gate` [B, S] are a delete gate's values
+    at the input's positions, `GatedStates.gate`; the states may then be fewer.
     """
 
     logits: Tensor
     states: Tensor
     mask: Tensor | None
     draft_logits: Tensor | None = None
+    gate: Tensor | None = None
 
 
 def teacher_force(
@@ -287,7 +289,9 @@ def teacher_force(
         idle_modalities=idle_modalities,
         use_cache=False,
     )
-    return Outputs(output.logits, output.encoder_last_hidden_state, mask, output.get("draft_logits"))
+    states, gate = output.encoder_last_hidden_state, output.get("gate")
+    mask = mask if gate is None else output["encoder_mask"]
+    return Outputs(output.logits, states, mask, output.get("draft_logits"), gate)
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:

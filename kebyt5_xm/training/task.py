@@ -18,6 +18,7 @@ from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import SlotBias
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.delete_gate import DeleteGate
 from kebyt5_xm.model.draft_heads import DraftHeads
 from kebyt5_xm.model.lora import LoRA
 from kebyt5_xm.model.modality import Modality
@@ -28,13 +29,14 @@ from kebyt5_xm.training import groups as parameter_groups
 from kebyt5_xm.training.averages import take_raw_weights
 from kebyt5_xm.training.building import ModelBuilder
 from kebyt5_xm.training.draft_loss import DraftLoss
+from kebyt5_xm.training.gate_control import GateControl
 from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.loggers import is_log_step
 from kebyt5_xm.training.optimization import Optimization, OptimizerFactory, ScheduleFactory
-from kebyt5_xm.training.resuming import restore_progress
-from kebyt5_xm.training.sharding import idle_calls, shard
+from kebyt5_xm.training.resuming import other_model_error, restore_progress
+from kebyt5_xm.training.sharding import idle_calls, refuse_caches, shard
 from kebyt5_xm.training.smoothing import check_smoothing, smooth
-from kebyt5_xm.training.step_watch import StepWatch
+from kebyt5_xm.training.step_watch import StepWatch, fill_gradients
 from kebyt5_xm.training.validation import ValidationScores
 
 BYTE_RMS = "byte_rms"
@@ -55,6 +57,7 @@ class Task(pl.LightningModule):
             defaults; the last match wins.
         lora: name -> pattern, rank and alpha of low-rank updates; the rest of the part they go into is then frozen.
         draft_heads: heads that guess further bytes, so that answers are written faster; none by default.
+        delete_gate: a gate that shortens the encoder's sequence after an early layer; none by default.
         label_smoothing: share of every label that is spread over bytes and the end, in the training loss alone.
     """
 
@@ -68,14 +71,16 @@ class Task(pl.LightningModule):
         groups: dict[str, Group] | None = None,
         lora: dict[str, LoRA] | None = None,
         draft_heads: DraftHeads | None = None,
+        delete_gate: DeleteGate | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         check_smoothing(label_smoothing)
         self.label_smoothing = label_smoothing
         self.builder = ModelBuilder(
-            backbone, modalities or {}, slot_bias, groups or {}, lora or {}, draft_heads
+            backbone, modalities or {}, slot_bias, groups or {}, lora or {}, draft_heads, delete_gate
         )
+        self.gate = GateControl(delete_gate)
         self.optimization = Optimization(optimizer or RMSScaledAdamW, schedule, groups or {})
         self.model: CrossModalT5 | None = None
         self.watch = StepWatch()
@@ -92,12 +97,9 @@ class Task(pl.LightningModule):
     def setup(self, stage: str) -> None:
         if self.model is not None:
             return
-        for name in (name for name, modality in self.modalities.items() if modality.cache is not None):
-            if getattr(self.trainer.strategy, "zero_stage_3", False):
-                raise UserError(
-                    f"model.modalities.{name}.cache: ZeRO 3 shards the encoder, which then must run equally often on "
-                    "all ranks; take the cache out, or use ZeRO 2, DDP or FSDP2"
-                )
+        refuse_caches(self.modalities, self.trainer.strategy)
+        data = self._connected_data
+        self.gate.check(self.backbone, None if data is None else data.budget, self.trainer.strategy)
         self.builder.check()
         self.model = self.builder.build()
 
@@ -152,6 +154,7 @@ class Task(pl.LightningModule):
             self._padding: dict[str, list[tuple[int, int]]] = {}
             self.tally = Tally(len(self._data.training.parts), self.device)
             self.draft_loss = DraftLoss(self.device)
+            self.gate.begin(self._model, batch.progress.step)
             self.watch.begin()
             self.step_start = self._data.cursor.next_index
         self._position = batch.progress.next_step, batch.progress.next_index
@@ -165,12 +168,8 @@ class Task(pl.LightningModule):
         zeros, so this makes the results independent of the number of ranks.
         """
         # DeepSpeed's flat buffers hold a gradient for every weight.
-        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
-            return
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
+        if not isinstance(self.trainer.strategy, DeepSpeedStrategy):
+            fill_gradients(optimizer)
 
     def configure_gradient_clipping(
         self,
@@ -199,6 +198,7 @@ class Task(pl.LightningModule):
         if not self.watch.is_finite and self._model.unchecked is not None:
             self._model.unchecked.check()
         # Here, not at the batch's end: callbacks that save a checkpoint run before the module's own hook.
+        self.gate.end(self.trainer.strategy, self.watch.is_finite)
         self._data.cursor.advance(*self._position)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -217,8 +217,9 @@ class Task(pl.LightningModule):
             accumulation **= 2
         factor = self.trainer.world_size * accumulation / batch.progress.num_targets
         loss = self.watch.add_loss(losses, factor)
-        draft_loss = self.draft_loss.add(output, batch, factor)
-        loss = loss if draft_loss is None else loss + draft_loss
+        for beside in (self.draft_loss, self.gate):
+            added = beside.add(output, batch, factor)
+            loss = loss if added is None else loss + added
         # A batch of text trains nothing if only adapters train, but Lightning refuses a loss without a graph.
         return loss if loss.requires_grad else loss.requires_grad_()
 
@@ -241,6 +242,7 @@ class Task(pl.LightningModule):
         metrics |= {f"train/loss/{n}": p.loss for n, p in zip(names, parts, strict=True) if p.targets}
         if self._model.draft_heads is not None:
             metrics["train/loss/draft"] = self.draft_loss.mean(self.trainer.strategy)
+        metrics |= self.gate.metrics()
         for group in self.trainer.optimizers[0].param_groups:
             metrics[f"lr/{group.get('name', parameter_groups.DEFAULT)}"] = float(group["lr"])
         metrics |= {f"scale_ratio/{name}": float(ratio) for name, ratio in self._model.scale_ratios.items()}
@@ -278,14 +280,11 @@ class Task(pl.LightningModule):
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
-            differences = " ".join(line.strip() for line in str(error).splitlines()[1:])
-            raise UserError(
-                f"the checkpoint is of another model than the recipe's: {differences[:300]}; continue it with its "
-                "own recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights"
-            ) from error
+            raise other_model_error(error) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.optimization.save(checkpoint)
+        self.gate.save(checkpoint)
         checkpoint[BYTE_RMS] = self._model.byte_rms()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -295,5 +294,6 @@ class Task(pl.LightningModule):
         if self.trainer.state.fn != "fit":
             return
         take_raw_weights(checkpoint)
+        self.gate.load(checkpoint)
         self.optimization.load(checkpoint, self.trainer)
         restore_progress(checkpoint, self.trainer.accumulate_grad_batches)

@@ -1,0 +1,77 @@
+"""Runs the encoder of a T5 with a delete gate after one of its layers.
+
+Letters in shapes: B rows, S encoder positions, K kept positions, D the model's width.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+
+from kebyt5_xm.model import encoder_mask
+from kebyt5_xm.model.attention.interface import Patterns, implementation, refuse_eager
+from kebyt5_xm.model.attention.pattern import Pattern, bias_table
+from kebyt5_xm.model.attention.teacher_forcing import Extents, encoder_patterns
+from kebyt5_xm.model.delete_gate import DeleteGateModule, GatedStates, Shortened, decide, scores
+
+
+def make_gate(backbone: T5ForConditionalGeneration, layer: int) -> DeleteGateModule:
+    """Return a new gate after `layer` encoder layers of a backbone. Raises `UserError` for eager attention."""
+    refuse_eager(backbone, "delete_gate")
+    return DeleteGateModule(layer, backbone.config.d_model, device=backbone.device)
+
+
+def encode_gated(
+    backbone: T5ForConditionalGeneration,
+    gate: DeleteGateModule,
+    embedded: Tensor,
+    mask: Tensor | None,
+    slots: Tensor | None,
+    extents: Extents,
+    soft: bool,
+) -> GatedStates:
+    """Return the encoder's states for embeddings [B, S, D].
+
+    `mask` [B, S] marks valid positions, None for all; at `slots` [B, S] there is no relative bias, None for none.
+    `soft` deletes by the gate's values alone; else deleted positions are taken out, without states.
+    """
+    encoder: Any = backbone.encoder
+    blocks = list(encoder.block)
+    patterns = encoder_patterns(mask, None, slots, extents)
+    hidden, bias = encoder.dropout(embedded), None
+    for block in blocks[: gate.layer]:
+        hidden, bias, _ = block(hidden, None, bias, patterns=patterns)
+    kept, closed = decide(gate(hidden), mask)
+    if soft:
+        positions, found = None, scores(closed, mask)
+        own = encoder_patterns(mask, None, slots, extents).own
+    else:
+        short = Shortened.of(kept)
+        hidden, positions = short.take(hidden), short.positions
+        found = scores(short.take(closed), short.valid)
+        own = encoder_patterns(short.valid, None, None if slots is None else short.take(slots), None).own
+        own, bias = _placed(encoder, own, positions, hidden)
+    patterns = Patterns(replace(own, key_scores=encoder_mask.split(found)[1]))
+    for block in blocks[gate.layer :]:
+        hidden, bias, _ = block(hidden, None, bias, patterns=patterns)
+    hidden = encoder.dropout(encoder.final_layer_norm(hidden))
+    return GatedStates(hidden, mask=found, positions=positions, gate=closed)  # pyright: ignore[reportArgumentType]
+
+
+def _placed(encoder: Any, own: Pattern, positions: Tensor, hidden: Tensor) -> tuple[Pattern, Tensor]:
+    """Return the pattern and the relative bias of states [B, K, D] at `positions` [B, K] of the input.
+
+    For `sdpa` it is the bias of every pair, [B, H, K, K], which the layers share; for the others the table.
+    """
+    attention = encoder.block[0].layer[0].SelfAttention
+    table = bias_table(attention)
+    if implementation(attention) != "sdpa":
+        return replace(own, query_positions=positions, key_positions=positions), table
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    places = Pattern(query_positions=positions, key_positions=positions)
+    bias = places.bias(table.to(dtype), hidden.shape[1], hidden.shape[1])
+    assert bias is not None
+    return own, bias
