@@ -23,6 +23,7 @@ from kebyt5_xm.model.pretrained import open_pretrained
 from kebyt5_xm.model.t5 import without_weights
 from kebyt5_xm.model.tensor_files import load_tensors
 from kebyt5_xm.training import groups as parameter_groups
+from kebyt5_xm.training.gate_control import check_gate
 from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.resuming import resume_backbone
 from kebyt5_xm.training.training_choice import TrainingChoice, decide
@@ -81,6 +82,8 @@ class ModelBuilder:
 
         Raises `UserError` for a pattern without effect, choices that contradict each other, and if nothing trains.
         """
+        if self.delete_gate is not None:
+            check_gate(self.delete_gate, self.backbone)
         if not self._is_resumed:
             self._gate_is_given = check_start(self.backbone.weights, self._gate_config)
         for name, modality in self.modalities.items():

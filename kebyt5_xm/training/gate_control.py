@@ -117,11 +117,10 @@ class GateControl:
         if self._controller is not None and KEY in checkpoint:
             self._controller.load(checkpoint[KEY])
 
-    def check(self, backbone: Backbone, budget: Budget | None, strategy: Strategy) -> None:
-        """Raise `UserError` if the gate cannot train with the rest of the recipe."""
+    def check(self, budget: Budget | None, strategy: Strategy) -> None:
+        """Raise `UserError` if the gate cannot train with the recipe's batches and strategy."""
         if self._gate is None:
             return
-        check_gate(self._gate, backbone)
         if budget is not None and budget.packed_length is not None:
             raise UserError(
                 f"model.delete_gate knows no packed rows, but data.budget.packed_length is {budget.packed_length}; "

@@ -99,7 +99,7 @@ class Task(pl.LightningModule):
             return
         refuse_caches(self.modalities, self.trainer.strategy)
         data = self._connected_data
-        self.gate.check(self.backbone, None if data is None else data.budget, self.trainer.strategy)
+        self.gate.check(None if data is None else data.budget, self.trainer.strategy)
         self.builder.check()
         self.model = self.builder.build()
 

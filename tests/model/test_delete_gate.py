@@ -142,7 +142,11 @@ def test_answers_of_the_fast_decoder_are_those_of_transformers() -> None:
         beams = model.generate(**model.processor(ROWS), max_new_tokens=5, num_beams=3, early_stopping=True)
     for answer, row in zip(ours, theirs[:, 1:].tolist(), strict=True):
         assert list(answer.ids) == row[: len(answer.ids)]
-    found = model.answer(ROWS, max_new_tokens=5, num_beams=3, valid_utf8=False, details=True, early_stopping=True)
+    alone = model.answer(ROWS[3], max_new_tokens=9, valid_utf8=False, details=True)  # drafted
+    assert alone.ids == ours[3].ids
+    found = model.answer(
+        ROWS, max_new_tokens=5, num_beams=3, valid_utf8=False, details=True, early_stopping=True
+    )
     for answer, row in zip(found, beams[:, 1:].tolist(), strict=True):
         assert list(answer.ids) == row[: len(answer.ids)]
 
