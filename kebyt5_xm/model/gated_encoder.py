@@ -30,12 +30,11 @@ def encode_gated(
     mask: Tensor | None,
     slots: Tensor | None,
     extents: Extents,
-    soft: bool,
 ) -> GatedStates:
     """Return the encoder's states for embeddings [B, S, D].
 
     `mask` [B, S] marks valid positions, None for all; at `slots` [B, S] there is no relative bias, None for none.
-    `soft` deletes by the gate's values alone; else deleted positions are taken out, without states.
+    Deletion is soft where a gate in training mode has a gradient and is not `is_hard`.
     """
     encoder: Any = backbone.encoder
     blocks = list(encoder.block)
@@ -44,34 +43,34 @@ def encode_gated(
     for block in blocks[: gate.layer]:
         hidden, bias, _ = block(hidden, None, bias, patterns=patterns)
     kept, closed = decide(gate(hidden), mask)
-    if soft:
+    if gate.training and torch.is_grad_enabled() and not gate.is_hard:
         positions, found = None, scores(closed, mask)
-        own = encoder_patterns(mask, None, slots, extents).own
+        patterns = encoder_patterns(mask, None, slots, extents, encoder_mask.split(found)[1])
     else:
         short = Shortened.of(kept)
         hidden, positions = short.take(hidden), short.positions
         found = scores(short.take(closed), short.valid)
-        own = encoder_patterns(short.valid, None, None if slots is None else short.take(slots), None).own
-        own, bias = _placed(encoder, own, positions, hidden)
-    patterns = Patterns(replace(own, key_scores=encoder_mask.split(found)[1]))
+        slots = None if slots is None else short.take(slots)
+        patterns = encoder_patterns(short.valid, None, slots, None, encoder_mask.split(found)[1])
+        patterns, bias = _placed(encoder, patterns, positions, hidden)
     for block in blocks[gate.layer :]:
         hidden, bias, _ = block(hidden, None, bias, patterns=patterns)
     hidden = encoder.dropout(encoder.final_layer_norm(hidden))
     return GatedStates(hidden, mask=found, positions=positions, gate=closed)  # pyright: ignore[reportArgumentType]
 
 
-def _placed(encoder: Any, own: Pattern, positions: Tensor, hidden: Tensor) -> tuple[Pattern, Tensor]:
-    """Return the pattern and the relative bias of states [B, K, D] at `positions` [B, K] of the input.
+def _placed(encoder: Any, patterns: Patterns, positions: Tensor, hidden: Tensor) -> tuple[Patterns, Tensor]:
+    """Return the patterns and the relative bias of states [B, K, D] at `positions` [B, K] of the input.
 
     For `sdpa` it is the bias of every pair, [B, H, K, K], which the layers share; for the others the table.
     """
     attention = encoder.block[0].layer[0].SelfAttention
     table = bias_table(attention)
     if implementation(attention) != "sdpa":
-        return replace(own, query_positions=positions, key_positions=positions), table
+        return Patterns(replace(patterns.own, query_positions=positions, key_positions=positions)), table
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     places = Pattern(query_positions=positions, key_positions=positions)
     bias = places.bias(table.to(dtype), hidden.shape[1], hidden.shape[1])
     assert bias is not None
-    return own, bias
+    return patterns, bias

@@ -122,8 +122,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
                 raise UserError(
                     "found packed rows, expected one example in each: a delete gate knows no packing"
                 )
-            soft = self.training and torch.is_grad_enabled() and not gate.is_hard
-            return encode_gated(self.backbone, gate, embedded, attention_mask, slots, extents, soft)
+            return encode_gated(self.backbone, gate, embedded, attention_mask, slots, extents)
         patterns = encoder_patterns(attention_mask, packing, slots, extents)
         return self.backbone.encoder(inputs_embeds=embedded, patterns=patterns)
 
@@ -173,11 +172,10 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         """Return transformers' Seq2SeqLMOutput: logits [B, T, V], the loss if `labels` [B, T] are given.
 
         Pass `input_ids` [B, S] and `media`, or the `encoder_outputs` of an earlier call, with `attention_mask`
-        [B, S] in either case. If rows hold several examples each, pass their `packing` instead of the mask and
-        `decoder_input_ids` from `packing.shift_right`; there is no loss then. `extents` are those of `Inputs`.
-        With a delete gate and `encoder_outputs`, the mask is that of these states (`kebyt5_xm.model.encoder_mask`).
-        The Trainer of transformers passes `num_items_in_batch`, the number of target ids in all micro-batches of a
-        step, by which the loss is then divided. The other arguments are T5's.
+        [B, S] in either case (of a delete gate's states: `encoder_mask`). If rows hold several examples each, pass
+        their `packing` instead of the mask and `decoder_input_ids` from `packing.shift_right`; there is no loss
+        then. `extents` are those of `Inputs`. transformers' Trainer passes `num_items_in_batch`, the target ids of a
+        whole step, by which the loss is then divided. The other arguments are T5's.
         """
         if packing is not None:
             refuse_eager(self.backbone, "packing")
@@ -187,7 +185,8 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         scores = None
         if self.delete_gate is not None:
             if isinstance(encoder_outputs, GatedStates):
-                attention_mask, extents = encoder_outputs.mask, None
+                attention_mask = encoder_outputs.mask
+                extents = extents if encoder_outputs.positions is None else None  # they are of all positions
             attention_mask, scores = encoder_mask.split(attention_mask)
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.shift_right(labels)

@@ -117,8 +117,8 @@ class GateControl:
         if self._controller is not None and KEY in checkpoint:
             self._controller.load(checkpoint[KEY])
 
-    def check(self, budget: Budget | None, strategy: Strategy) -> None:
-        """Raise `UserError` if the gate cannot train with the recipe's batches and strategy."""
+    def check(self, budget: Budget | None, strategy: Strategy | None = None) -> None:
+        """Raise `UserError` if the gate cannot train with the recipe's batches, or with its strategy if known."""
         if self._gate is None:
             return
         if budget is not None and budget.packed_length is not None:

@@ -50,6 +50,7 @@ def _examine(
     trains = False
     try:
         task.builder.check()
+        task.gate.check(data.budget)
     except UserError as error:
         yield Finding(
             "what trains", "FAILED", str(error), "change model.groups, model.lora, or what is frozen"

@@ -81,6 +81,7 @@ def tune(paths: list[str], minutes: float, out: Path | None, trusted_modules: Se
         check_target(out / OVERLAY)
     trainer_options.check(recipe["trainer"])
     task.builder.check()
+    task.gate.check(data.budget)
     data.prepare(task.interfaces())
     data.connect(task.interfaces())
     check_steps(data, recipe["trainer"]["max_steps"], recipe["trainer"]["accumulate_grad_batches"], 1)

@@ -18,14 +18,25 @@ Extents = NDArray[np.int64] | None
 
 
 def encoder_patterns(
-    mask: Tensor | None, packing: Packing | None, slots: Tensor | None, extents: Extents
+    mask: Tensor | None,
+    packing: Packing | None,
+    slots: Tensor | None,
+    extents: Extents,
+    scores: Tensor | None = None,
 ) -> Patterns:
     """Return the patterns of the encoder.
 
     `mask` [B, S] marks valid positions, None for all; `packing` takes its place. At `slots` [B, S] there is no bias.
+    `scores` [B, S] are added to the attention scores of every query.
     """
     segments = packing.segments if packing is not None else None if mask is None else mask.long()
-    own = Pattern(query_segments=segments, key_segments=segments, query_slots=slots, key_slots=slots)
+    own = Pattern(
+        query_segments=segments,
+        key_segments=segments,
+        key_scores=scores,
+        query_slots=slots,
+        key_slots=slots,
+    )
     if extents is not None:
         set_spans(own, (Span(row, start, stop, start, stop) for row, start, stop, _, _ in extents.tolist()))
     return Patterns(own)
