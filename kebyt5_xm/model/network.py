@@ -99,8 +99,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         """
         embedded = self.backbone.shared(input_ids)
         unchecked = self.unchecked if torch.is_grad_enabled() else None
-        media = media or []
-        idle = idle_modalities or {}
+        media, idle = media or [], idle_modalities or {}
         for name in {**dict.fromkeys(group.modality for group in media), **idle}:
             self.modality(name)  # raises for an unknown name
         for name in self.modalities:  # the same order on every rank, since sharded weights are gathered here
