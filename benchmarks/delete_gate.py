@@ -150,7 +150,7 @@ def deep_models() -> dict[str, tuple[CrossModalT5, Batch | torch.Tensor]]:
                 assert isinstance(found, GatedStates)
                 assert found.gate is not None
                 threshold = found.gate[0].logit().quantile(1 - share)
-                model.delete_gate.bias -= threshold
+                model.delete_gate.bias.data -= threshold
         models[name] = model, ids
     return models
 
