@@ -39,7 +39,7 @@ class AnswerFile:
         """The keys of the inputs that have an answer; those with an error are tried again."""
 
     def __enter__(self) -> Self:
-        self._check_place()
+        self.check_place()
         self._settings_file = self._open_locked()
         try:
             self._check_settings()
@@ -68,7 +68,8 @@ class AnswerFile:
     def _settings_path(self) -> Path:
         return settings_path(self._path)
 
-    def _check_place(self) -> None:
+    def check_place(self) -> None:
+        """Raise `UserError` unless the file may be written, as far as can be said without the settings."""
         if self._path.is_dir() or not self._path.parent.is_dir():
             found = "a folder" if self._path.is_dir() else f"no folder {self._path.parent}"
             raise UserError(f"found {found} for --out {self._path}, expected a file in an existing folder")

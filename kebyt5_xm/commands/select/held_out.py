@@ -31,8 +31,8 @@ def choose_threshold(answers: Answers, args: argparse.Namespace) -> Selection:
             raise held_out.rows.error(number, error.cause) from error
         if held_out.labels and compose_unicode(right.strip()) not in held_out.labels:
             raise UserError(
-                f"line {held_out.rows.line(number)} of '{args.held_out}' has the right answer '{right[:80]}', expected "
-                f"one of the labels {', '.join(args.label)}{did_you_mean(right, args.label)}"
+                f"line {held_out.rows.line(number)} of '{args.held_out}' has the right answer '{right[:80]}', "
+                f"expected one of the labels {', '.join(args.label)}{did_you_mean(right, args.label)}"
             )
         if line.is_usable:
             judged.append(Judged(line.confidence, is_right(line.answer, right, args.max_error_rate)))
@@ -54,7 +54,7 @@ def choose_threshold(answers: Answers, args: argparse.Namespace) -> Selection:
 
 
 def is_right(answer: str, right: str, max_error_rate: float) -> bool:
-    """Return whether an answer has at most so many edits per character of the right one; 0 is the metric ExactMatch."""
+    """Return whether an answer has at most so many edits per character of the right one; 0 means `ExactMatch`."""
     judged = Answer(answer, (right,), {})
     if not max_error_rate:
         return bool(ExactMatch().figure(judged))

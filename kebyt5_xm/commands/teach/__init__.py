@@ -1,8 +1,8 @@
 r"""`kebyt5-xm teach`: let a model answer the rows of a manifest; its answers become training data.
 
-MODEL is a run, a checkpoint of one or an export of this project, with images and recordings, or any text-to-text model
-of transformers (encoder-decoder or causal language model): a folder or a hub id. A model that needs code of its own is
-refused.
+MODEL is a run, a checkpoint of one or an export of this project, with images and recordings, or any text-to-text
+model of transformers (encoder-decoder or causal language model): a folder or a hub id. A model that needs code of
+its own is refused.
 
 --out is a manifest in the folder of --manifest: each row of it with the columns `answer`, `confidence`,
 `log_probability`, `num_tokens`, `finish_reason` and `row`. A recipe reads it with `target: "{answer}"`, and
@@ -69,11 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Answer the rows and write the manifest. Raises `UserError`."""
     _check(args)
+    from kebyt5_xm.commands.generate.output import AnswerFile
     from kebyt5_xm.commands.teach.manifest import ManifestInputs
     from kebyt5_xm.commands.teach.question import Question
 
     question = Question.of(args)
     inputs = ManifestInputs(args.manifest, question, Path(args.out), args.prefix, args.allow_outside)
+    AnswerFile(Path(args.out), inputs.key, {}).check_place()  # before a model is read
 
     from kebyt5_xm.commands.teach.answering import answer_rows
     from kebyt5_xm.commands.teach.teachers import open_teacher
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
 
     device = open_device(args.device)
     with explain_out_of_memory(device, "give a smaller --batch-size or --max-new-tokens"):
-        teacher = open_teacher(args, question.labels, device)
+        teacher = open_teacher(args, question, device)
         answer_rows(teacher, inputs, args)
 
 

@@ -11,6 +11,8 @@ import torch
 from kebyt5_xm.commands.generate import find_modality
 from kebyt5_xm.commands.generate.output import model_digest
 from kebyt5_xm.commands.teach import DTYPES
+from kebyt5_xm.commands.teach.question import Question
+from kebyt5_xm.data.sources.template import Template
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.pretrained import RunBackbone, open_pretrained
@@ -101,7 +103,7 @@ def _chosen(probabilities: dict[str, float]) -> Taught:
     return Taught(label, probability, math.log(probability), None, "stop")
 
 
-def open_teacher(args: argparse.Namespace, labels: Sequence[str], device: torch.device) -> Teacher:
+def open_teacher(args: argparse.Namespace, question: Question, device: torch.device) -> Teacher:
     """Return the model of `kebyt5-xm teach` on `device`. Raises `UserError` if it cannot be loaded.
 
     A model that `kebyt5-xm generate` loads is one of ours, a byte-level T5 included; any other is transformers'.
@@ -114,15 +116,24 @@ def open_teacher(args: argparse.Namespace, labels: Sequence[str], device: torch.
             )
         model = CrossModalT5.from_pretrained(args.model, trusted_modules=args.trust, dtype=dtype)
         model = model.to(device)  # pyright: ignore[reportArgumentType]
-        return OurTeacher(model, labels, args.max_new_tokens)
-    from kebyt5_xm.commands.teach.transformers_teacher import TransformersTeacher
-
-    if labels:
+        return OurTeacher(model, question.labels, args.max_new_tokens)
+    for name in Template(question.prompt).modalities:
+        raise no_media(args.model, name)
+    if question.labels:
         raise UserError(
             f"found labels for '{args.model}', which writes text; name them in the prompt, and let `kebyt5-xm select "
             "--label` drop other answers"
         )
+    from kebyt5_xm.commands.teach.transformers_teacher import TransformersTeacher
+
     return TransformersTeacher.open(args.model, dtype, device, args.max_new_tokens, args.chat)
+
+
+def no_media(model: str, name: str) -> UserError:
+    """Return the error of a prompt with a modality for a model that has none."""
+    return UserError(
+        f"the prompt has a place for '{name}', but '{model}' reads text alone; name columns of text"
+    )
 
 
 def _is_ours(name: str) -> bool:

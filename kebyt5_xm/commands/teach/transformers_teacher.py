@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kebyt5_xm.commands.generate.output import model_digest
-from kebyt5_xm.commands.teach.teachers import Taught
+from kebyt5_xm.commands.teach.teachers import Taught, no_media
 from kebyt5_xm.errors import UserError, first_line
 
 GREEDY: dict[str, Any] = {
@@ -89,9 +89,7 @@ class TransformersTeacher:
         return cls(name, model.to(device).eval(), tokenizer, max_new_tokens, chat)
 
     def find_modality(self, name: str) -> str:
-        raise UserError(
-            f"the prompt has a place for '{name}', but '{self._name}' reads text alone; name columns of text"
-        )
+        raise no_media(self._name, name)
 
     def is_recording(self, name: str) -> bool:
         return False
@@ -121,8 +119,8 @@ class TransformersTeacher:
         if self._max_positions is not None and length > self._max_positions:
             answer = f" with {self._options.max_new_tokens} for the answer" if self._is_causal else ""
             raise UserError(
-                f"the prompt has {len(ids)} tokens{answer}, expected at most {self._max_positions} positions; shorten "
-                "it, or lower --max-new-tokens"
+                f"the prompt has {len(ids)} tokens{answer}, expected at most {self._max_positions} positions; "
+                "shorten it, or lower --max-new-tokens"
             )
         return ids
 
