@@ -27,7 +27,7 @@ def byte_tokenizer(**tokens: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", **tokens)
 
 
-def causal_model(seed: int = 5, positions: int = 61) -> tuple[Any, PreTrainedTokenizerFast]:
+def causal_model(seed: int = 9, positions: int = 61) -> tuple[Any, PreTrainedTokenizerFast]:
     """Return a GPT-2 whose end is about as probable as its other ids, without a padding id."""
     torch.manual_seed(seed)
     config = GPT2Config(
@@ -41,10 +41,10 @@ def causal_model(seed: int = 5, positions: int = 61) -> tuple[Any, PreTrainedTok
     )
     model = GPT2LMHeadModel(config).eval()
     torch.nn.init.normal_(model.transformer.wte.weight, std=0.5)
-    return model, byte_tokenizer()
+    return with_ends(model), byte_tokenizer()
 
 
-def seq2seq_model(seed: int = 7) -> tuple[Any, ByT5Tokenizer]:
+def seq2seq_model(seed: int = 9) -> tuple[Any, ByT5Tokenizer]:
     """Return a T5 on bytes."""
     torch.manual_seed(seed)
     config = T5Config(
@@ -52,7 +52,14 @@ def seq2seq_model(seed: int = 7) -> tuple[Any, ByT5Tokenizer]:
     )
     model = T5ForConditionalGeneration(config).eval()
     torch.nn.init.normal_(model.lm_head.weight, std=0.7)
-    return model, ByT5Tokenizer()
+    return with_ends(model), ByT5Tokenizer()
+
+
+def with_ends(model: Any) -> Any:
+    """Return a model that ends some answers early, since its end has larger logits than other ids."""
+    with torch.no_grad():
+        model.lm_head.weight[model.config.eos_token_id] *= 3
+    return model
 
 
 def save(folder: Path, model: Any, tokenizer: Any) -> str:
