@@ -71,7 +71,8 @@ def test_the_threshold_of_held_out_rows_keeps_answers(capsys: pytest.CaptureFixt
     select(*PRECISION)
     assert read() == [ANSWERS[0], ANSWERS[2]], "neither cut answers, however confident, nor those below 0.65"
     said = capsys.readouterr().out
-    assert "threshold 0.6500: 2 of 6 answers (33.3 %) in more.jsonl; 1 others" in said
+    assert "threshold 0.6500: 2 of 6 answers (33.3 %) in more.jsonl" in said
+    assert "or none of the labels: 1" in said
     assert "3 of the 3 kept answers are right (1.000), and 75.0 % of 4 are kept" in said
     assert "95 % interval" in said
     source = Manifest(path="more.jsonl", prompt="{question}", target="{answer}")

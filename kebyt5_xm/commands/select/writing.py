@@ -22,7 +22,7 @@ class Written:
         """Return the lines that say what was written."""
         lines = [
             f"threshold {threshold:.4f}: {self.kept} of {self.total} answers ({100 * self.kept / self.total:.1f} %) "
-            f"in {out}; {self.unusable} others are cut, repeat a phrase, or are none of the labels"
+            f"in {out}; never kept, as cut, repeating or none of the labels: {self.unusable}"
         ]
         if self.hard:
             lines.append(f"{self.hard} rows of the least confidence in {hard_path(out)}")
