@@ -92,6 +92,49 @@ class Cosine(Schedule):
         return self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+class WarmupStableDecay(Schedule):
+    """A linear warm-up, the full learning rate, then a decay over the last `decay_fraction` of the run.
+
+    A run that is resumed with more steps from a checkpoint before its decay equals one that had them from the start.
+
+    decay_fraction: 0.2 and the shape `1-sqrt` are of Hägele et al. 2024, where the n-th of d steps of decay has
+    1 - sqrt((n - 1) / d); `linear` has 1 - (n - 1) / d. Hu et al. 2024 (MiniCPM) decay over 0.1.
+    final_fraction: of the learning rate, to which it decays; 0 as there.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        warmup_steps: int,
+        decay_fraction: float = 0.2,
+        shape: Literal["1-sqrt", "linear"] = "1-sqrt",
+        final_fraction: float = 0.0,
+    ):
+        for name, value in (("decay_fraction", decay_fraction), ("final_fraction", final_fraction)):
+            if not 0 <= value <= 1:
+                raise UserError(f"found {name}={value}, expected 0 to 1; correct it")
+        self.decay_steps = round(decay_fraction * total_steps)
+        if warmup_steps + self.decay_steps > total_steps:
+            raise UserError(
+                f"found warmup_steps={warmup_steps} and a decay over {self.decay_steps} of {total_steps} optimizer "
+                "steps, expected that both fit; lower warmup_steps or decay_fraction"
+            )
+        self.decay_fraction = decay_fraction
+        self.shape = shape
+        self.final_fraction = final_fraction
+        super().__init__(optimizer, total_steps, warmup_steps)
+
+    def factor(self, step: int) -> float:
+        """Return the value of the warm-up, 1, or that of the decay; `final_fraction` after the last step."""
+        done = step - 1 - (self.total_steps - self.decay_steps)
+        if done < 0:
+            return self._warmup(step)
+        progress = min(1.0, done / self.decay_steps) if self.decay_steps else 1.0
+        fallen = math.sqrt(progress) if self.shape == "1-sqrt" else progress
+        return 1 - (1 - self.final_fraction) * fallen
+
+
 class InverseSquareRoot(Schedule):
     """T5's schedule: `lr * sqrt(warmup_steps / max(step, warmup_steps))`, constant while it warms up.
 

@@ -25,8 +25,8 @@ from kebyt5_xm.errors import UserError
 TRUSTED = ("kebyt5_xm", "encoders")
 """Packages, submodules included, whose classes are always trusted."""
 
-LIBRARIES = ("torch", "lightning")
-"""Packages whose classes are trusted in a run's recipe too: optimizers and parts of the trainer."""
+LIBRARIES = ("torch", "lightning", "torchvision.transforms.v2")
+"""Packages whose classes are trusted in a run's recipe too: optimizers, parts of the trainer, changes of images."""
 
 RENAMED = {
     "kebyt5_xm.sharding.FSDP2": "kebyt5_xm.training.sharding.FSDP2",

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.schedules import Constant, Cosine, InverseSquareRoot
+from kebyt5_xm.schedules import Constant, Cosine, InverseSquareRoot, WarmupStableDecay
 
 
 def optimizer() -> Optimizer:
@@ -56,6 +56,19 @@ def test_constant():
     assert rates(Constant(optimizer(), total_steps=5, warmup_steps=5), 3) == pytest.approx([0.4, 0.8, 1.2])
 
 
+def test_warmup_stable_decay():
+    def found(**settings: object) -> list[float]:
+        schedule = WarmupStableDecay(
+            optimizer(), total_steps=10, warmup_steps=2, decay_fraction=0.4, **settings
+        )
+        return rates(schedule, 12)
+
+    assert found()[:7] == pytest.approx([1.0, *[2.0] * 6])
+    assert found()[7:] == pytest.approx([2 - 2 * (n / 4) ** 0.5 for n in (1, 2, 3, 4, 4)])
+    assert found(shape="linear", final_fraction=0.2)[6:] == pytest.approx([2.0, 1.6, 1.2, 0.8, 0.4, 0.4])
+    assert rates(WarmupStableDecay(optimizer(), 5, 0, decay_fraction=0.0), 5) == [2.0] * 5
+
+
 def test_a_resumed_run_continues_and_may_have_more_steps():
     whole = rates(Cosine(optimizer(), total_steps=13, warmup_steps=3), 13)
     first = Cosine(optimizer(), total_steps=13, warmup_steps=3)
@@ -77,6 +90,8 @@ def test_a_resumed_run_continues_and_may_have_more_steps():
     [
         (Cosine, {"warmup_steps": 11}, "warmup_steps=11"),
         (Cosine, {"warmup_steps": 3, "final_fraction": 1.5}, "final_fraction=1.5"),
+        (WarmupStableDecay, {"warmup_steps": 9}, "warmup_steps=9 and a decay over 2 of 10"),
+        (WarmupStableDecay, {"warmup_steps": 1, "decay_fraction": 1.5}, "decay_fraction=1.5"),
         (Constant, {"warmup_steps": -1}, "warmup_steps=-1"),
         (InverseSquareRoot, {"warmup_steps": 0}, "warmup_steps=0"),
     ],

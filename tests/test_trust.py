@@ -162,7 +162,17 @@ EVIL: dict[str, Callable[[dict[str, Any]], Any]] = {
         }
     ),
     "library's": lambda r: r["model"].update(optimizer="subprocess.Popen"),
+    "augmentation": lambda r: r["data"]["sources"].update(captions=_augmented("evil.Change")),
+    "function in an augmentation": lambda r: r["data"]["sources"].update(
+        captions=_augmented("torchvision.transforms.v2.Lambda", {"lambd": "evil.change"})
+    ),
 }
+
+
+def _augmented(class_path: str, init_args: dict[str, Any] | None = None) -> dict[str, Any]:
+    step = {"class_path": class_path, "init_args": init_args or {}}
+    prompt = {"path": "rows.jsonl", "prompt": "{picture:image}", "target": "{caption}"}
+    return {"class_path": "kebyt5_xm.data.Manifest", "init_args": {**prompt, "augment": {"image": [step]}}}
 
 
 @pytest.fixture

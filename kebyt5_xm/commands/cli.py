@@ -30,6 +30,7 @@ COMMANDS = {
         "show the first examples as the model gets them, as a page",
     ),
     "doctor": ("kebyt5_xm.commands.doctor", "try a configuration on this CPU before it trains"),
+    "tune": ("kebyt5_xm.commands.tune", "find the learning rate of a recipe by short runs"),
     "evaluate": (
         "kebyt5_xm.commands.evaluate",
         "measure a run, an export or another model on any held-out data",

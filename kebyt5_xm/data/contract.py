@@ -57,7 +57,7 @@ class SourceContract(ABC):
         assert parts, "parts() is empty; raise UserError if there is nothing to train on"
         assert all(part.num_rows > 0 for part in parts), "a part has no rows"
         assert sum(part.share for part in parts) == pytest.approx(1.0), "the shares must sum to 1"
-        assert source.weight > 0, "weight must be positive"
+        assert isinstance(source.weight, list) or source.weight > 0, "weight must be positive"
 
     def test_names_of_parts_are_unique(self, source: Source) -> None:
         for parts in (source.parts(), source.validation_parts()):
@@ -164,7 +164,8 @@ class SourceContract(ABC):
             selection = Selection.rows(number, 0, min(part.num_rows, MAX_ROWS), held_out, SEED)
             for row, example in enumerate(source.load(selection)):
                 if example.skipped is None:
-                    assert _same(example, prompts.example(row)), "prompts() makes another example"
+                    changes = None if held_out else source.changes(SEED, row)
+                    assert _same(example, prompts.example(row, changes)), "prompts() makes another example"
 
     def test_lint_reads_every_row(self, source: Source) -> None:
         for inspection in source.inspections():

@@ -208,9 +208,8 @@ class DataModule(pl.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         next_step, next_index = self.cursor.next_step, self.cursor.next_index
-        return TrainingOrders(
-            self.steps, trainer.global_rank, trainer.world_size, next_step, next_index, trainer.max_steps
-        )
+        place = trainer.global_rank, trainer.world_size, next_step, next_index
+        return TrainingOrders(self.steps, *place, trainer.max_steps, self.cursor.plan_at)
 
     def val_dataloader(self) -> list[Loader]:
         assert self.trainer is not None
@@ -238,7 +237,7 @@ class DataModule(pl.LightningDataModule):
             for key, value in source.settings().items()
         }
         size = f"{self.global_batch_size} examples" if self.budget is None else str(self.budget)
-        return {"global_batch": size, **self.cursor.recipe_plan().description(), **settings}
+        return {"global_batch": size, **self.cursor.description(), **settings}
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.cursor.state_dict(), "description": self.description()}
@@ -292,7 +291,7 @@ def check_steps(data: DataModule, max_steps: int, accumulation: int, world_size:
             f"data.budget makes {data.steps.num_micro_batches} micro-batches a step, which {world_size} ranks "
             "cannot share evenly; change global_length or micro_length"
         )
-    done = data.steps.count(max_steps)
+    done = data.steps.count(max_steps, data.cursor.plan_at)
     if done < max_steps:
         raise UserError(
             f"trainer.max_steps is {max_steps}, but the sources end after {done} whole steps; set it to {done}, or "

@@ -4,27 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kebyt5_xm.data.inputs import Example
+from kebyt5_xm.data.perturbations import Kind, Perturbation, make_generator
+from kebyt5_xm.data.perturbations.every import PERTURBATIONS
 from kebyt5_xm.data.sources.prompts import PromptTable
 from kebyt5_xm.data.sources.template import MediaSegment, Segment, as_bytes
 from kebyt5_xm.evaluation.evaluation_file import Curve, Point, Robustness
 from kebyt5_xm.evaluation.held_out import HeldOut, Tell
-from kebyt5_xm.evaluation.perturbations import Kind, Perturbation, make_generator
-from kebyt5_xm.evaluation.perturbations.media import BandLimit, Blur, Jpeg, Noise
-from kebyt5_xm.evaluation.perturbations.text import ByteNoise, Homoglyphs, Jamo, MissingSpaces, Typos
 from kebyt5_xm.metrics import Answer, Score, score
-
-PERTURBATIONS: tuple[Perturbation, ...] = (
-    Typos(),
-    Jamo(),
-    MissingSpaces(),
-    Homoglyphs(),
-    ByteNoise(),
-    Blur(),
-    Jpeg(),
-    Noise(),
-    BandLimit(),
-)
-"""All perturbations, in the order of reports."""
 
 _SEED = 0
 """Seed of every random draw. Its value is arbitrary, but fixed, so that evaluations are comparable."""

@@ -12,6 +12,7 @@ from kebyt5_xm.data.media.feature_cache import DIGEST_BYTES, FeatureCache, tenso
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.model.slot_dropout import SlotDropout
 
 _SETTING_TYPES = (bool, int, float, str, tuple, type(None))
 
@@ -27,12 +28,14 @@ class Modality:
             the backbone must be the one that it was trained on.
         cache: folder of features that `kebyt5-xm cache` has computed; the encoder must be frozen, and does not run
             in training.
+        dropout: slots and media whose vectors are replaced by zeros in training; none by default.
     """
 
     encoder: Callable[[], Encoder]
     adapter: Callable[[int, int], Adapter]
     weights: str | None = None
     cache: str | None = None
+    dropout: SlotDropout | None = None
 
 
 def interface(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kebyt5_xm.adapters import Adapter
 from kebyt5_xm.encoder import Encoded, Encoder, length_mask
+from kebyt5_xm.model.slot_dropout import SlotDropout
 
 
 class ModalityModule(nn.Module):
@@ -16,6 +17,8 @@ class ModalityModule(nn.Module):
 
     encoder_changed: bool = False
     """True if LoRA or a loaded file gave the encoder other weights than its constructor does."""
+    dropout: SlotDropout | None = None
+    """Acts in training mode; set by training."""
 
     def __init__(self, encoder: Encoder, adapter: Adapter) -> None:
         super().__init__()
@@ -33,6 +36,10 @@ class ModalityModule(nn.Module):
         if prepared.ndim == 4:
             return self._adapt(Encoded.full(prepared.flatten(1, 2), (prepared.shape[1], prepared.shape[2])))
         return self._adapt(Encoded(prepared, length_mask(lengths, prepared.shape[1])))
+
+    def drop(self, vectors: Tensor) -> Tensor:
+        """Return vectors [N, M, D] for the slots: in training mode, with some replaced by zeros."""
+        return vectors if self.dropout is None or not self.training else self.dropout(vectors)
 
     def _adapt(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         return self.adapter(encoded.features, encoded.mask, encoded.grid)

@@ -128,6 +128,7 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
                 if group.modality == name:
                     vectors, mask = self.modality(name)(group.prepared, group.lengths, group.encoded)
                     self.scale_ratios[name] = scale_ratio(vectors, mask, self.byte_rms())
+                    vectors = self.modality(name).drop(vectors)
                     embedded = splice(embedded, vectors, mask, group, unchecked)
             for _ in range(idle.get(name, 0)):
                 embedded = embedded + self.modality(name).dummy(embedded.device).to(embedded.dtype)

@@ -9,6 +9,7 @@ Exports copy these, even if the original weights are no longer reachable by then
 
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -199,11 +200,13 @@ def _notice(source: Pretrained, name: str, card: dict[str, Any], folder: Path) -
 
 
 def run_denoising(run: Run, trusted_modules: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the settings of the span denoising in a run's data; of several sources, those of the largest weight.
+    """Return the settings of the span denoising in a run's data; of several sources, those of the largest weight
+    at the end.
 
     Empty if no source denoises. A source of a package that is not trusted is passed over and not imported.
     """
     from kebyt5_xm.data.sources.source import Source  # imports torch, which cards and pages need not load
+    from kebyt5_xm.data.sources.weights import weight_at
     from kebyt5_xm.data.text.denoising import SpanDenoising
     from kebyt5_xm.model.specs import import_class
 
@@ -218,5 +221,5 @@ def run_denoising(run: Run, trusted_modules: Sequence[str] = ()) -> dict[str, An
             init_args = spec.get("init_args") or {}
             denoising = source.denoising(init_args)
             if denoising is not None:
-                found.append((init_args.get("weight", 1.0), denoising))
+                found.append((weight_at(init_args.get("weight", 1.0), sys.maxsize), denoising))
     return asdict(max(found, key=lambda pair: pair[0])[1]) if found else {}

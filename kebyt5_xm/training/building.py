@@ -60,6 +60,7 @@ class ModelBuilder:
         for name, modality in self.modalities.items():
             if modality.weights is not None and not self._is_resumed:
                 load_adapter(model, name, modality.weights)
+            model.modality(name).dropout = modality.dropout
         self._decide(model).apply(model)
         model.train()  # encoders then put their frozen parts into eval mode
         return model
@@ -69,6 +70,9 @@ class ModelBuilder:
 
         Raises `UserError` for a pattern without effect, choices that contradict each other, and if nothing trains.
         """
+        for name, modality in self.modalities.items():
+            if modality.dropout is not None:
+                modality.dropout.check(f"model.modalities.{name}.dropout")
         choice = self._decide(self._compose(without_weights(self.backbone.config())))
         parameters = choice.parameters()
         if not any(trains for _, trains in parameters):

@@ -24,6 +24,7 @@ from kebyt5_xm.model.runs.checkpoint_io import DurableCheckpointIO, check_readab
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step, read_checkpoint, refuse_damaged
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training import environment, recipes, trainer_options
+from kebyt5_xm.training.callbacks.averaging import Averaging
 from kebyt5_xm.training.callbacks.checkpoints import Best, Newest
 from kebyt5_xm.training.callbacks.forgetting import Forgetting, ForgettingMeter
 from kebyt5_xm.training.callbacks.incidents import Incidents
@@ -34,6 +35,7 @@ from kebyt5_xm.training.callbacks.skips import Skips
 from kebyt5_xm.training.callbacks.termination import SaveOnTerminate, Terminated
 from kebyt5_xm.training.callbacks.throughput import Throughput
 from kebyt5_xm.training.from_recipes import build_run
+from kebyt5_xm.training.inherited_rate import find_inherited_rate
 from kebyt5_xm.training.library_messages import explain_errors, silence
 from kebyt5_xm.training.loggers import MetricsLog, NoTrace, make_tensorboard_logger
 from kebyt5_xm.training.outcome import describe_outcome
@@ -116,6 +118,7 @@ class TrainingCLI(RecipeCLI):
         task, data = self.task_and_data
         task.connect(data)  # the one place where task, data and callbacks are connected
         throughput, skips = Throughput(), Skips(data)
+        averaging: list[Callback] = []
         callbacks: list[Callback] = [throughput, skips, SampleTable(data)]
         if config["trainer"]["enable_progress_bar"] is not False:
             callbacks.append(ProgressBar())
@@ -125,6 +128,8 @@ class TrainingCLI(RecipeCLI):
             forgetting = ForgettingMeter(
                 self._get(self.config_init, "forgetting") or Forgetting(), newest, data
             )
+            if ema := self._get(self.config_init, "ema"):
+                averaging = [Averaging(ema)]
             callbacks = [
                 *([Profile(run / "profile")] if config["profile"] else []),
                 SetAside(run),
@@ -142,7 +147,7 @@ class TrainingCLI(RecipeCLI):
             trainer = super().instantiate_trainer(
                 default_root_dir=str(run),
                 logger=[*self._make_loggers(run), *self._get_list("trainer.logger")] if is_fit else False,
-                callbacks=[*self._get_list("trainer.callbacks"), *callbacks],
+                callbacks=[*averaging, *self._get_list("trainer.callbacks"), *callbacks],
                 enable_model_summary=False,  # the table of optimizer groups replaces it
                 enable_checkpointing=is_fit,
                 **kwargs,
@@ -159,7 +164,18 @@ class TrainingCLI(RecipeCLI):
     def before_fit(self) -> None:
         """Print the environment. Raise `UserError` if the checkpoint or the device cannot be used."""
         rank_zero_info(environment.describe())
+        self._warn_of_inherited_rate()
         self._check_run(trains=True)
+
+    def _warn_of_inherited_rate(self) -> None:
+        """Print a line if the run starts from weights at a rate that a recipe from scratch has given."""
+        config = self._subcommand_config
+        inherited = None if config.get("ckpt_path") else find_inherited_rate(self.paths)
+        if inherited is None:
+            return
+        rate = (config["model"]["optimizer"].get("init_args") or {}).get("lr")
+        if rate is not None and float(rate) == float(inherited.rate):  # not changed on the command line
+            rank_zero_info(f"warning: {inherited}")
 
     def before_validate(self) -> None:
         """Raise `UserError` if the checkpoint or the device cannot be used."""

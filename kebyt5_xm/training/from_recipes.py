@@ -140,7 +140,9 @@ def _with_held_out_rows(block: Any, with_training: bool) -> Any:
         return block
     rows = init_args.get("validation") or init_args.get("path")
     layout = (init_args.get("validation") and init_args.get("validation_format")) or init_args.get("format")
-    changed = {**init_args, "path": rows, "validation": rows, "format": layout, "validation_format": None}
+    # Held-out rows are never augmented, so the files of noises need not be there.
+    unused = {"validation_format": None, "augment": None}
+    changed = {**init_args, "path": rows, "validation": rows, "format": layout, **unused}
     return {**block, "init_args": {key: value for key, value in changed.items() if value is not None}}
 
 

@@ -12,7 +12,7 @@ from jsonargparse import set_dumper, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.training.recipe_check import locate_value
+from kebyt5_xm.training.recipe_check import locate_value, suggest_install
 from kebyt5_xm.training.recipe_yaml import dump_values, load_option
 
 # jsonargparse 4.53 writes the text `1e3` without quotes, in RUN/config.yaml too, and then reads it as a number.
@@ -111,7 +111,7 @@ def explain(message: str, names: set[str]) -> str:
         return line + did_you_mean(choice["value"], re.findall(r"'([^']+)'", choice["choices"]))
     if failed := _NO_CLASS.search(message) or _NO_CLASS_WITHIN.search(message):
         near = did_you_mean(failed["name"], dir(sys.modules.get(failed["module"]))) if failed["name"] else ""
-        remedy = near or "; install the package that it is in, or correct the class_path"
+        remedy = near or suggest_install(failed["class_path"])
         return f"cannot import {failed['class_path']}: {failed['cause']}{remedy}"
     found = _UNKNOWN.search(message)
     if not found:

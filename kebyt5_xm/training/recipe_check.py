@@ -25,6 +25,7 @@ TOP = (
     "report",
     "profile",
     "forgetting",
+    "ema",
     "ckpt_path",
     "weights_only",
 )
@@ -34,6 +35,7 @@ BLOCKS: dict[tuple[str, ...], str] = {
     ("model",): "kebyt5_xm.training.task.Task",
     ("model", "backbone"): "kebyt5_xm.model.backbone.Backbone",
     ("model", "modalities", "*"): "kebyt5_xm.model.modality.Modality",
+    ("model", "modalities", "*", "dropout"): "kebyt5_xm.model.slot_dropout.SlotDropout",
     ("model", "groups", "*"): "kebyt5_xm.training.groups.Group",
     ("model", "draft_heads"): "kebyt5_xm.model.draft_heads.DraftHeads",
     ("model", "lora", "*"): "kebyt5_xm.model.lora.LoRA",
@@ -41,6 +43,7 @@ BLOCKS: dict[tuple[str, ...], str] = {
     ("data", "budget"): "kebyt5_xm.data.order.steps.Budget",
     ("data", "sources", "*", "init_args", "limits"): "kebyt5_xm.data.media.reference.Limits",
     ("forgetting",): "kebyt5_xm.training.callbacks.forgetting.Forgetting",
+    ("ema",): "kebyt5_xm.training.callbacks.averaging.Ema",
     ("trainer",): "lightning.pytorch.trainer.trainer.Trainer",
 }
 """Blocks without a `class_path` -> the class whose arguments they hold."""
@@ -53,6 +56,9 @@ CLASSES = (
     ("data", "sources", "*"),
 )
 """Blocks that must have a `class_path`."""
+
+EXTRAS = {"torchvision": "image", "timm": "image", "torchaudio": "audio", "peft": "finetune"}
+"""Package of optional classes -> the extra that installs it."""
 
 _CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
@@ -191,11 +197,19 @@ def _check_class(block: dict[str, Any], at: KeyPath, class_path: str) -> Iterato
     yield from _unknown_keys(block, at, _CLASS_KEYS, "a class and its arguments")
     if absent := signatures.find_missing(class_path):
         near = did_you_mean(absent.name, absent.known) if absent.name else ""
-        remedy = near or "; install the package that it is in, or correct the class_path"
+        remedy = near or suggest_install(class_path)
         yield (*at, "class_path"), f"cannot import {class_path}: {absent.cause}{remedy}"
     known = signatures.read_options(class_path)
     if known is not None and isinstance(block.get("init_args"), dict):
         yield from _unknown_keys(block["init_args"], (*at, "init_args"), known, class_path.rpartition(".")[2])
+
+
+def suggest_install(class_path: str) -> str:
+    """Return the remedy for a class whose package is not installed."""
+    extra = EXTRAS.get(class_path.partition(".")[0])
+    if extra is not None:
+        return f"; run: pip install 'kebyt5-xm[{extra}]'"
+    return "; install the package that it is in, or correct the class_path"
 
 
 def _unknown_keys(

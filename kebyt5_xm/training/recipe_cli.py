@@ -11,6 +11,7 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model import origin
 from kebyt5_xm.training import trainer_options
+from kebyt5_xm.training.callbacks.averaging import Ema
 from kebyt5_xm.training.callbacks.forgetting import Forgetting
 from kebyt5_xm.training.parser import Parser
 from kebyt5_xm.training.task import Task
@@ -26,6 +27,7 @@ class RecipeCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str], paths: list[str], **others: Any) -> None:
+        self.paths = paths
         super().__init__(
             Task,
             DataModule,
@@ -90,6 +92,12 @@ class RecipeCLI(LightningCLI):
             type=Forgetting | None,
             default=Forgetting(),
             help="What happens when the model forgets text.",
+        )
+        parser.add_argument(
+            "--ema",
+            type=Ema | None,
+            default=None,
+            help="Moving average of the weights, which validations, checkpoints and exports take.",
         )
         parser.add_argument(
             "--max_bad_steps",

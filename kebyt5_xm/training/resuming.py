@@ -219,6 +219,25 @@ def _flatten(value: Any, where: str) -> Iterator[tuple[str, Any]]:
         yield where, value
 
 
+# -- Lightning's counts ------------------------------------------------------------------------------------
+
+
+def restore_progress(checkpoint: dict[str, Any], accumulation: int) -> None:
+    """Convert Lightning's micro-batch counts in a checkpoint to the present accumulation.
+
+    A run that is resumed on another number of ranks has another number of micro-batches per step.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    batches = checkpoint["global_step"] * accumulation
+    for counts in (progress["total"], progress["current"]):
+        counts.update(dict.fromkeys(counts, batches))
+    progress["is_last_batch"] = False
+    # The whole run is one epoch for Lightning. Marked as unfinished, it continues if max_steps was raised.
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+    for counts in (epochs["total"], epochs["current"]):
+        counts.update(processed=0, completed=0)
+
+
 # -- the backbone ----------------------------------------------------------------------------------------
 
 

@@ -25,12 +25,15 @@ from kebyt5_xm.model.network import Outputs, teacher_force, token_losses
 from kebyt5_xm.model.splice import Unchecked
 from kebyt5_xm.optimizers import RMSScaledAdamW
 from kebyt5_xm.training import groups as parameter_groups
+from kebyt5_xm.training.averages import take_raw_weights
 from kebyt5_xm.training.building import ModelBuilder
 from kebyt5_xm.training.draft_loss import DraftLoss
 from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.loggers import is_log_step
 from kebyt5_xm.training.optimization import Optimization, OptimizerFactory, ScheduleFactory
+from kebyt5_xm.training.resuming import restore_progress
 from kebyt5_xm.training.sharding import idle_calls, shard
+from kebyt5_xm.training.smoothing import check_smoothing, smooth
 from kebyt5_xm.training.step_watch import StepWatch
 from kebyt5_xm.training.validation import ValidationScores
 
@@ -52,6 +55,7 @@ class Task(pl.LightningModule):
             defaults; the last match wins.
         lora: name -> pattern, rank and alpha of low-rank updates; the rest of the part they go into is then frozen.
         draft_heads: heads that guess further bytes, so that answers are written faster; none by default.
+        label_smoothing: share of every label that is spread over bytes and the end, in the training loss alone.
     """
 
     def __init__(
@@ -64,8 +68,11 @@ class Task(pl.LightningModule):
         groups: dict[str, Group] | None = None,
         lora: dict[str, LoRA] | None = None,
         draft_heads: DraftHeads | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        check_smoothing(label_smoothing)
+        self.label_smoothing = label_smoothing
         self.builder = ModelBuilder(
             backbone, modalities or {}, slot_bias, groups or {}, lora or {}, draft_heads
         )
@@ -198,6 +205,8 @@ class Task(pl.LightningModule):
         output = self._output(batch)
         losses = token_losses(output.logits, batch.labels)  # [B, T], in nats
         self.tally.add(batch, losses)
+        if self.label_smoothing:
+            losses = smooth(losses, output.logits, batch.labels, self.label_smoothing)
         for name, used_and_total in batch.padding.items():
             self._padding.setdefault(name, []).append(used_and_total)
         # Lightning divides by the accumulation, and the strategy averages over ranks. Undoing both gives the sum over
@@ -280,21 +289,11 @@ class Task(pl.LightningModule):
         checkpoint[BYTE_RMS] = self._model.byte_rms()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the optimizer's options, and convert Lightning's micro-batch counts to the present accumulation.
-
-        A run that is resumed on another number of ranks has another number of micro-batches per step.
-        """
+        """Restore raw weights, the optimizer's options, and Lightning's counts of micro-batches."""
         if BYTE_RMS in checkpoint:
             self._model.config.byte_rms = checkpoint[BYTE_RMS]
         if self.trainer.state.fn != "fit":
             return
+        take_raw_weights(checkpoint)
         self.optimization.load(checkpoint, self.trainer)
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
-        for counts in (progress["total"], progress["current"]):
-            counts.update(dict.fromkeys(counts, batches))
-        progress["is_last_batch"] = False
-        # The whole run is one epoch for Lightning. Marked as unfinished, it continues if max_steps was raised.
-        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]
-        for counts in (epochs["total"], epochs["current"]):
-            counts.update(processed=0, completed=0)
+        restore_progress(checkpoint, self.trainer.accumulate_grad_batches)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from kebyt5_xm.commands.export import export
 from kebyt5_xm.commands.export.card import CARDS
 from kebyt5_xm.commands.export.export import export_run
 from kebyt5_xm.commands.export.metadata import licence_metadata, pipeline_tag
-from kebyt5_xm.commands.export.sources import SourceFacts
+from kebyt5_xm.commands.export.sources import SourceFacts, list_sources
 from kebyt5_xm.commands.export.usage import text_code
 from kebyt5_xm.data.sources.template import Template
 from kebyt5_xm.errors import UserError
@@ -263,6 +264,26 @@ def test_prompts_of_text_models_become_python(prompt: str, call: str):
     code = text_code({}, [source], lora_apart=False)
     assert call in code
     compile(code, "card", "exec")
+
+
+def test_a_share_that_changes_over_the_steps_is_not_one_number():
+    blocks = {
+        name: {"class_path": "kebyt5_xm.data.Manifest", "init_args": {"path": f"{name}.jsonl", "prompt": "x"}}
+        for name in ("photos", "pages")
+    }
+    run: Any = SimpleNamespace(config={"data": {"sources": blocks}}, results=dict)
+    constant = {
+        f"parts.{name}": f"7 rows, share {share}, abc" for name, share in (("photos", 0.25), ("pages", 0.75))
+    }
+    assert [(s.name, s.share, s.weights) for s in list_sources(run, constant)] == [
+        ("pages", 0.75, None),
+        ("photos", 0.25, None),
+    ]
+    found = list_sources(run, constant | {"weights.photos": "1 at step 0, 4 at step 500"})
+    assert [(s.name, s.share, s.weights) for s in found] == [
+        ("photos", None, "1 at step 0, 4 at step 500"),
+        ("pages", None, None),
+    ]
 
 
 def test_the_code_of_updates_kept_apart_loads_them_first():

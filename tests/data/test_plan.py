@@ -118,7 +118,7 @@ def test_fingerprint_sees_every_ingredient() -> None:
     ("change", "words"),
     [
         ({"rows": (1013, 0, 7)}, "'p1' has no training rows"),
-        ({"weights": (1.0, 0.0, 1.0)}, "'p1' has weight 0"),
+        ({"weights": (1.0, -0.5, 1.0)}, "'p1' has weight -0.5"),
     ],
 )
 def test_impossible_plans_are_refused(change: dict, words: str) -> None:

@@ -17,13 +17,13 @@ from kebyt5_xm.adapters import Linear
 from kebyt5_xm.data.batch import collate
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.media.interface import MediaInterface
+from kebyt5_xm.data.perturbations.media import BandLimit, Blur, Noise
+from kebyt5_xm.data.perturbations.text import ByteNoise, Jamo, MissingSpaces
 from kebyt5_xm.data.sources.manifest_source import Manifest
 from kebyt5_xm.data.sources.template import MediaSegment, Template
 from kebyt5_xm.evaluation import held_out as held_out_file
 from kebyt5_xm.evaluation.held_out import HeldOut
 from kebyt5_xm.evaluation.modality_use import _partners, measure_modality_use
-from kebyt5_xm.evaluation.perturbations.media import BandLimit, Blur, Noise
-from kebyt5_xm.evaluation.perturbations.text import ByteNoise, Jamo, MissingSpaces
 from kebyt5_xm.evaluation.robustness import PERTURBATIONS, measure_robustness
 from kebyt5_xm.metrics import Accuracy, ExactMatch
 from kebyt5_xm.model.modality import interface

@@ -191,7 +191,7 @@ class Data:
 
     @property
     def factors(self) -> list[float]:
-        return [factor for _, factor in self.cursor.text_changes]
+        return [factor for _, _, factor in self.cursor.changes]
 
     def text_parts(self) -> list[str]:
         return ["text/ko", "text/en"] if self.held_out else []

@@ -188,7 +188,7 @@ def test_the_type_decides_what_a_value_is(parser: Any, labels: str, found: Any, 
         (
             SOURCE.format("path: a, prompt: b, target: c, weight: heavy"),
             r"data\.sources\.s\.init_args\.weight: "
-            "expected float, found heavy",
+            "expected float or list, found heavy",
         ),
         (SOURCE.format("path: a, prompt: b, target: c, epochs: 1.5"), "epochs: expected int, found 1.5"),
         (

@@ -112,5 +112,5 @@ def _epochs(data: DataModule, using: Set[str], max_steps: int) -> tuple[int, flo
     plan, names = data.cursor.plan, list(data.sources)
     parts = [n for n in range(len(plan.parts)) if names[data.training.source_of_part[n]] in using]
     rows = sum(plan.parts[number].num_rows for number in parts)
-    share = sum(plan.weights[number] for number in parts) / sum(plan.weights)
+    share = float(data.cursor.mean_shares(max_steps)[parts].sum())
     return rows, max_steps * data.steps.batch(0).stop * share / max(1, rows)

@@ -1,7 +1,6 @@
 """One forward and backward pass: memory, time, and the parameters that get a gradient."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,16 +10,10 @@ from kebyt5_xm.commands.doctor.findings import Finding, verdict
 from kebyt5_xm.commands.doctor.samples import forward
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.flops import A100, media_flops, step_flops
 from kebyt5_xm.model.lora import LORA_SUFFIXES
 from kebyt5_xm.model.network import token_losses
 from kebyt5_xm.training.draft_loss import draft_losses
-from kebyt5_xm.training.memory import optimizer_bytes
-from kebyt5_xm.training.optimization import OptimizerFactory
 
-GB = 1e9
-COMPILED_SHARE = 0.31
-"""Share of that peak that nanoT5's compiled T5 reaches in bf16 (its README); 0.13 without compiling."""
 SHOWN = 3
 """Names of parameters listed in a finding."""
 
@@ -102,39 +95,4 @@ def check_gradients(model: CrossModalT5, done: Pass) -> Finding:
         + (f"; {kind} {', '.join(wrong[:SHOWN])}{more}" if wrong else ", and gradients reach exactly these"),
         "a parameter that the loss does not depend on cannot learn: freeze it (`frozen: true` of its encoder), or "
         "change the class_path of the module that ignores it",
-    )
-
-
-def estimates(
-    model: CrossModalT5,
-    done: Pass,
-    batch: Batch,
-    optimizer: OptimizerFactory,
-    micro_batch: int,
-    global_batch: int,
-) -> Iterator[Finding]:
-    """Yield the estimates of memory and of time per step, from the measured pass."""
-    total = sum(p.numel() for p in model.parameters())
-    trained = [p for p in model.parameters() if p.requires_grad]
-    trainable = sum(p.numel() for p in trained)
-    state = optimizer_bytes(trained, optimizer)
-    activations = done.kept_bytes / done.rows * micro_batch
-    yield Finding(
-        "estimate: memory",
-        "ok",
-        f"{(4 * total + 4 * trainable + state + activations) / GB:.2f} GB on one device in fp32 = weights 4 x "
-        f"{total:,} + gradients 4 x {trainable:,} bytes + optimizer {state / GB:.2f} GB + activations "
-        f"{activations / GB:.2f} GB (kept by {done.rows} examples, scaled to a micro-batch of {micro_batch}); lower "
-        "data.micro_batch_size, or set model.backbone.gradient_checkpointing, if that is too much",
-    )
-    text = step_flops(model.backbone.config, done.inputs, done.targets) * global_batch
-    media = media_flops(model, batch) / done.rows * global_batch
-    flops = text + media
-    yield Finding(
-        "estimate: time a step",
-        "ok",
-        f"{done.seconds / done.rows * global_batch:.2f} s here (measured: {done.rows} examples in {done.seconds:.2f} "
-        f"s, {torch.get_num_threads()} threads; scaled to {global_batch} examples); {flops / 1e12:.3g} TFLOP, "
-        f"{media / flops:.0%} of it in media encoders and adapters, {flops / 1e12 / A100 / COMPILED_SHARE:.2g} s on "
-        f"an A100 at {COMPILED_SHARE:.0%} of its bf16 peak",
     )

@@ -2,14 +2,19 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from kebyt5_xm.commands.doctor.advice import advise, list_advice, to_overlay
 from kebyt5_xm.commands.doctor.cache_advice import check_cache, sources_using
-from kebyt5_xm.commands.doctor.costs import check_gradients, estimates, training_pass
+from kebyt5_xm.commands.doctor.costs import check_gradients, training_pass
+from kebyt5_xm.commands.doctor.estimates import estimates
 from kebyt5_xm.commands.doctor.findings import Finding
 from kebyt5_xm.commands.doctor.modalities import check_modality
 from kebyt5_xm.commands.doctor.samples import PER_SOURCE, batch_of, check_samples, first_examples
-from kebyt5_xm.data.datamodule import DataModule, check_steps
+from kebyt5_xm.commands.doctor.step_time import time_steps
+from kebyt5_xm.commands.written_overlay import check_target, write_overlay
+from kebyt5_xm.data.datamodule import check_steps
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
@@ -19,18 +24,28 @@ from kebyt5_xm.training.from_recipes import build_with_config
 from kebyt5_xm.training.task import Task
 
 
-def examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[str] = ()) -> list[Finding]:
-    """Return all findings on the recipes at `paths`. Raises `UserError` if they cannot be read or built."""
-    return list(_examine(paths, random_weights, trusted_modules))
+def examine(
+    paths: list[str], random_weights: bool, trusted_modules: Sequence[str] = (), write: Path | None = None
+) -> list[Finding]:
+    """Return all findings on the recipes at `paths`, and write the recommended overlay to `write`.
+
+    Raises `UserError` if the recipes cannot be read or built, or the overlay cannot be written.
+    """
+    if write is not None:
+        check_target(write)
+    return list(_examine(paths, random_weights, trusted_modules, write))
 
 
-def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[str]) -> Iterator[Finding]:
+def _examine(
+    paths: list[str], random_weights: bool, trusted_modules: Sequence[str], write: Path | None
+) -> Iterator[Finding]:
     task, data, recipe = build_with_config(paths, random_weights, trusted_modules)
     trainer = recipe["trainer"]
     trainer_options.check(trainer)
     max_steps = trainer["max_steps"]
     data.connect(task.interfaces(read_caches=False))  # a cache may not be filled yet
-    check_steps(data, max_steps, trainer["accumulate_grad_batches"], _world_size(trainer))
+    num_ranks = _world_size(trainer)
+    check_steps(data, max_steps, trainer["accumulate_grad_batches"], num_ranks)
     check_monitor(recipe["monitor"], data)
     trains = False
     try:
@@ -82,10 +97,23 @@ def _examine(paths: list[str], random_weights: bool, trusted_modules: Sequence[s
             yield check_cache(
                 name, model, data, batch, using=using, max_steps=max_steps, cache=modality.cache
             )
+    try:
+        advice, filling = advise(task, model, data, num_ranks)
+        yield from list_advice(advice, filling, data, recipe, paths)
+    except UserError as error:
+        yield Finding(
+            "advice: padding", "FAILED", str(error), "change data.budget, or the sources that it names"
+        )
+        return
+    if write is not None:
+        reasons = [f"{advice.reason[0].upper()}{advice.reason[1:]}.", f"Rate: {advice.settings.rate_source}."]
+        use = write_overlay(write, "doctor", paths, reasons, to_overlay(advice, recipe))
+        yield Finding("advice: overlay", "ok", f"wrote {write}; train with: {use}")
     if not optimizes:  # the estimate includes the optimizer's state
         return
-    micro_batch, global_batch = _sizes(data)
-    yield from estimates(model, done, batch, task.optimization.optimizer, micro_batch, global_batch)
+    optimizer = task.optimization.build(model, max_steps)[0]
+    found = time_steps(model, data, optimizer, max_steps, done)
+    yield from estimates(model, done, batch, task.optimization.optimizer, found, max_steps)
 
 
 def _optimization(task: Task, model: CrossModalT5, max_steps: int) -> Finding:
@@ -112,9 +140,3 @@ def _world_size(trainer: Mapping[str, Any]) -> int:
         devices = int(devices)
     counts = (devices, trainer.get("num_nodes"))
     return math.prod(count if type(count) is int and count > 0 else 1 for count in counts)
-
-
-def _sizes(data: DataModule) -> tuple[int, int]:
-    """Return the number of examples in a micro-batch and in a global batch (the first ones, with a budget)."""
-    first = data.steps.batch(0)
-    return max(len(micro_batch.draws) for micro_batch in first.micro_batches), first.stop

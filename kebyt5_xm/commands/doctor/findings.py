@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Status = Literal["ok", "FAILED", "skipped"]
+Status = Literal["ok", "WARNING", "FAILED", "skipped"]
 
 WIDTH = 110
 """Columns of the printed table."""

@@ -17,6 +17,8 @@ from kebyt5_xm.model.runs.checkpoint_reading import read_checkpoint
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.trust import TRUSTED, find_class_paths, without_working_folder
 
+WEIGHTS = "weights."
+"""Keys of a data description with the weight of a part over the steps: see `Cursor.description`."""
 _PART = re.compile(r"(\d+) rows, share ([\d.]+), (\w+)(?:, (\d+) epochs)?")
 """A part in the description of a plan, as `kebyt5_xm.data.order.plan.Plan.description` writes it."""
 
@@ -58,6 +60,7 @@ class SourceFacts:
         packages: packages, besides this project's, that building it needs.
         datasets: ids of datasets on the hub that its files are in.
         values: text column -> its values, for columns that have few.
+        weights: the weight over the steps, if it changes.
     """
 
     name: str
@@ -71,10 +74,11 @@ class SourceFacts:
     packages: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     values: Mapping[str, list[str]] = field(default_factory=dict)
+    weights: str | None = None
 
     @property
     def share(self) -> float | None:
-        """Its share of the examples drawn."""
+        """Its share of the examples drawn; None if it is not recorded, or changes over the steps."""
         shares = [part.share for part in self.parts if part.share is not None]
         return sum(shares) if shares else None
 
@@ -132,6 +136,7 @@ def _source(
         modalities=prompt.modalities if prompt else (),
         packages=tuple(sorted(packages - set(TRUSTED))),
         datasets=tuple(dict.fromkeys(_HUB_DATASET.findall(" ".join(map(str, files.values()))))),
+        weights=_weights(name, description),
     )
     if prompt is None or not prompt.text_columns:
         return facts
@@ -157,11 +162,19 @@ def _part(
         name,
         Path(str(file)).name,
         int(recorded[1]) if recorded else None,
-        float(recorded[2]) if recorded else None,
+        float(recorded[2]) if recorded and not any(key.startswith(WEIGHTS) for key in description) else None,
         recorded[3] if recorded else None,
         "" if shown == "0" else shown,
         kept.get("rows"),
         kept.get("digest"),
+    )
+
+
+def _weights(source: str, description: Mapping[str, Any]) -> str | None:
+    """Return the weight of a source over the steps, which all its parts have; None if it does not change."""
+    key = f"{WEIGHTS}{source}"
+    return next(
+        (str(w) for name, w in description.items() if name == key or name.startswith(f"{key}/")), None
     )
 
 

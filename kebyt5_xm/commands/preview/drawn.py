@@ -31,7 +31,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Drawn:
-    """An example of the run. `decoded` has an entry for each slot: (waveform, rate) of a recording, else None."""
+    """An example of the run. `decoded` has an entry for each slot: (waveform, rate) of a recording, else None.
+
+    `plain` is the example of the same row without augmentation; None if the source does not augment.
+    """
 
     index: int
     part: str
@@ -39,6 +42,7 @@ class Drawn:
     example: Example
     decoded: tuple[Any, ...]
     sentinels: Sentinels
+    plain: Example | None = None
 
 
 def first_drawn(data: DataModule, number: int, first: int, source: str | None) -> Iterator[Drawn]:
@@ -82,20 +86,25 @@ def _drawn(data: DataModule, part: int, selection: Selection) -> Drawn:
     prompts = source.prompts(held_out=False, part=data.training.part_in_source[part])
     path, line = data.training.place(part, row)
     place = f"chunk {row}" if source.is_text else f"{path}:{line}"
-    decoded = []
+    decoded, plain = [], None
+    changes = source.changes(selection.seed, index)
     if prompts is None:
         example = source.load(selection)[0]
     else:
         try:
-            example = prompts.example(row)
+            example = prompts.example(row, changes)
+            plain = prompts.example(row) if changes is not None else None
             for segment in prompts.segments(row):
                 if isinstance(segment, MediaSegment):
                     is_audio = prompts.interfaces[segment.modality].media == "audio"
                     readable = prompts.readable(segment.reference)
-                    decoded.append(open_audio(readable, prompts.limits) if is_audio else None)
+                    heard = open_audio(readable, prompts.limits) if is_audio else None
+                    if changes is not None and heard is not None:
+                        heard = changes.medium(len(decoded), segment.modality, heard)
+                    decoded.append(heard)
         except BadSample as error:
             example, decoded = prompts.skipped(row, error), []
-    return Drawn(index, name, place, example, tuple(decoded), source.sentinels)
+    return Drawn(index, name, place, example, tuple(decoded), source.sentinels, plain)
 
 
 def pieces(ids: NDArray[np.int16], sentinels: Sentinels, example: Example | None = None) -> Iterator[Piece]:

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kebyt5_xm.commands.preview.drawn import Drawn, first_drawn, pieces
-from kebyt5_xm.commands.preview.pictures import shown
+import numpy as np
+
+from kebyt5_xm.commands.preview.drawn import Drawn, Piece, first_drawn, pieces
+from kebyt5_xm.commands.preview.pictures import shown, without_augmentation
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.report import write_page as write_html
 from kebyt5_xm.evaluation.report.pages import render
+from kebyt5_xm.vocabulary import PAD_ID
 
 
 def write_page(
@@ -46,14 +49,30 @@ def _shown(data: DataModule, drawn: Drawn) -> dict[str, Any]:
     if example.skipped is not None:
         return head
     figures = []
-    for medium, decoded in zip(example.media, drawn.decoded, strict=True):
+    for slot, (medium, decoded) in enumerate(zip(example.media, drawn.decoded, strict=True)):
         interface = data.interfaces[medium.modality]
-        figures += shown(interface.media, interface.preprocessor.waveform_rate, medium.prepared, decoded)
+        rate = interface.preprocessor.waveform_rate
+        if drawn.plain is not None and not medium.prepared.equal(drawn.plain.media[slot].prepared):
+            prepared = drawn.plain.media[slot].prepared
+            figures += without_augmentation(interface.media, rate, prepared)
+        figures += shown(interface.media, rate, medium.prepared, decoded)
     return {
         **head,
         "figures": figures,
         "num_positions": len(example.input_ids),
         "input": list(pieces(example.input_ids, drawn.sentinels, example)),
+        "plain": _plain_input(drawn),
         "num_ids": len(example.target_ids),
         "target": list(pieces(example.target_ids, drawn.sentinels)),
     }
+
+
+def _plain_input(drawn: Drawn) -> list[Piece]:
+    """Return the input without augmentation if its text differs, else an empty list."""
+    plain, ids = drawn.plain, drawn.example.input_ids
+    if plain is None:
+        return []
+    # Slots, which are padding, may differ in number alone.
+    if np.array_equal(plain.input_ids[plain.input_ids != PAD_ID], ids[ids != PAD_ID]):
+        return []
+    return list(pieces(plain.input_ids, drawn.sentinels, plain))

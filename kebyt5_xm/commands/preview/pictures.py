@@ -40,6 +40,17 @@ def shown(media: Media, waveform_rate: int | None, prepared: Tensor, decoded: An
     return [_tensor(prepared, caption)]
 
 
+def without_augmentation(media: Media, waveform_rate: int | None, prepared: Tensor) -> list[Shown]:
+    """Return a picture of the prepared medium as it would be without augmentation; of a recording a spectrogram."""
+    note = "without augmentation"
+    if media == "image":
+        pictures = [_image(picture, note) for picture in _colour_pictures(prepared)]
+        return pictures or [_tensor(prepared, note)]
+    if media == "audio" and waveform_rate is not None:
+        return [_picture(spectrogram(prepared.numpy(), waveform_rate), f"spectrogram {note}")]
+    return [_tensor(prepared, note)]
+
+
 def _colour_pictures(prepared: Tensor) -> list[Tensor]:
     """Return the pictures [3, H, W] in a prepared image; an empty list for another shape."""
     if prepared.ndim == 3 and prepared.shape[0] == 3:

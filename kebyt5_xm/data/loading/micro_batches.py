@@ -11,7 +11,7 @@ from kebyt5_xm.data.batch import Batch, Progress, collate
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.order.mixture import Mixture
 from kebyt5_xm.data.order.plan import Draws
-from kebyt5_xm.data.order.steps import MicroBatch, Steps
+from kebyt5_xm.data.order.steps import MicroBatch, Replan, Steps
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Order:
 class TrainingOrders:
     """The micro-batches of one rank in training order, from `step` on, whose first example is `start`.
 
+    `replan` gives the plan of each step, if weights change.
+
     Runs in the model's process, so that workers need not know of each other. It costs arithmetic and lookups in the
     length tables.
     """
@@ -36,11 +38,14 @@ class TrainingOrders:
     step: int
     start: int
     num_steps: int
+    replan: Replan | None = None
 
     def __iter__(self) -> Iterator[Order]:
-        start = self.start
+        start, steps = self.start, self.steps
         for step in range(self.step, self.num_steps):
-            batch = self.steps.batch(start)
+            if self.replan is not None:
+                steps = steps.with_plan(self.replan(step, start, steps.plan))
+            batch = steps.batch(start)
             mine = batch.micro_batches[self.rank :: self.world_size]
             for number, micro_batch in enumerate(mine):
                 last = number == len(mine) - 1

@@ -61,6 +61,8 @@ class Plan:
     A part with a limited number of epochs gives all its rows; after that the other parts fill its share, in
     proportion to their weights.
 
+    A part of weight 0 waits for a plan that continues this one.
+
     A plan that continues another one begins at example `begin`, after `given` examples of each part.
     """
 
@@ -80,7 +82,7 @@ class Plan:
                 raise UserError(f"'{part.name}' has no training rows; its corpus is shorter than one example")
             if part.epochs is not None and part.epochs < 1:
                 raise UserError(f"'{part.name}' has epochs {part.epochs}; expected 1 or more, or null")
-            if not weight > 0:
+            if not weight >= 0:
                 raise UserError(f"'{part.name}' has weight {weight}; expected more than 0 (or leave it out)")
 
     @cached_property
@@ -95,7 +97,7 @@ class Plan:
         block = 0
         while (left := np.subtract(limits, used, dtype=np.float64)).any():
             counts = _counts(np.where(left > 0, weights, 0.0), BLOCK)
-            ending = np.isfinite(left) & (left > 0)
+            ending = np.isfinite(left) & (left > 0)  # where parts end, no weight is 0: see `check_weights`
             num_blocks = int((left[ending] // counts[ending]).min()) if ending.any() else None
             if num_blocks is None:
                 phases.append(Phase(block, counts, used))

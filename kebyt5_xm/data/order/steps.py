@@ -10,19 +10,22 @@ number of ranks. It starts where the previous one ended: `(step, start)` is enou
 """
 
 from abc import ABC, abstractmethod
-from bisect import bisect_left, insort
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from kebyt5_xm.data.order.bins import Bin, packed_bins, padded_bins
 from kebyt5_xm.data.order.plan import Draws, Plan
 from kebyt5_xm.errors import UserError
 
 Lengths = Callable[[Draws], NDArray[np.int64]]
 """Draws -> [n, 2], encoder positions and target ids of each; zeros for an impossible example."""
+Replan = Callable[[int, int, Plan], Plan]
+"""Step, its first example, the plan of the step before -> the plan of the step (see `Cursor.plan_at`)."""
 MARGIN = 1.05
 """A row's length may depend a little on its draw (where spans fall). The estimate of enough data allows for it."""
 LOOKUP_ROWS = 1 << 16
@@ -95,7 +98,12 @@ class Budget:
 class Steps(ABC):
     """Cuts the plan into global batches of `num_micro_batches`, a multiple of the number of ranks."""
 
+    plan: Plan
     num_micro_batches: int
+
+    def with_plan(self, plan: Plan) -> Self:
+        """Return the same steps of another plan; this object if it is the same one."""
+        return self if plan is self.plan else replace(self, plan=plan)  # pyright: ignore[reportArgumentType] - subclasses are dataclasses
 
     @abstractmethod
     def batch(self, start: int) -> GlobalBatch:
@@ -105,8 +113,8 @@ class Steps(ABC):
         """
 
     @abstractmethod
-    def count(self, limit: int) -> int:
-        """Return the number of steps before the sources end, at most `limit`."""
+    def count(self, limit: int, replan: Replan | None = None) -> int:
+        """Return the number of steps before the sources end, at most `limit`; `replan` if weights change."""
 
 
 @dataclass
@@ -127,7 +135,7 @@ class CountedSteps(Steps):
         num_targets = int(self.lengths(draws)[:, 1].sum())
         return GlobalBatch(start, start + len(draws), [MicroBatch(cut) for cut in cuts], num_targets)
 
-    def count(self, limit: int) -> int:
+    def count(self, limit: int, replan: Replan | None = None) -> int:
         if self.plan.num_examples is None:
             return limit
         return min(limit, self.plan.num_examples // (self.micro_batch_size * self.num_micro_batches))
@@ -170,18 +178,19 @@ class BudgetedSteps(Steps):
         num_targets = int(lengths[usable[:count], 1].sum())
         return GlobalBatch(start, start + stop, micro_batches, num_targets)
 
-    def count(self, limit: int) -> int:
+    def count(self, limit: int, replan: Replan | None = None) -> int:
         """As `Steps.count`, step by step if it is close, since lengths decide; with a bar if it takes long.
 
         If the examples, end to end and without padding, fill that many steps and some more, none is counted.
         """
         if self.plan.num_examples is None or self._are_enough_for(limit):
             return limit
-        start = 0
+        start, steps = 0, self
         for step in tqdm(range(limit), unit=" steps", desc="counting steps", disable=None, delay=2.0):
             if start >= self.plan.num_examples:
                 return step
-            start = self.batch(start).stop
+            steps = steps if replan is None else steps.with_plan(replan(step, start, steps.plan))
+            start = steps.batch(start).stop
         return limit
 
     def _fits(self, lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -224,9 +233,9 @@ class BudgetedSteps(Steps):
     def _bins(self, longest: NDArray[np.int64]) -> "list[Bin]":
         order = np.argsort(-longest, kind="stable")
         if self.budget.packed_length is None:
-            return _padded(longest, order, self.budget.micro_length, self.num_micro_batches)
+            return padded_bins(longest, order, self.budget.micro_length, self.num_micro_batches)
         rows = self.budget.micro_length // self.budget.packed_length
-        return _packed(longest, order, self.budget.packed_length, rows, self.num_micro_batches)
+        return packed_bins(longest, order, self.budget.packed_length, rows, self.num_micro_batches)
 
     def _are_enough_for(self, steps: int) -> bool:
         """Return True if the sources certainly give so many steps: no step takes more positions than its budget."""
@@ -242,49 +251,6 @@ class BudgetedSteps(Steps):
                 if wanted <= 0:
                     return True
         return False
-
-
-Bin = tuple[list[int], list[int]]
-"""One micro-batch: its examples, and the packed row of each."""
-
-
-def _padded(longest: NDArray[np.int64], order: NDArray[np.int64], budget: int, wanted: int) -> list[Bin]:
-    """Fill micro-batches with examples of similar length, longest first, each padded to its longest."""
-    bins = []
-    place = 0
-    while place < len(order):
-        rows = max(1, budget // int(longest[order[place]]))
-        bins.append(order[place : place + rows].tolist())
-        place += rows
-    while len(bins) < wanted and max(map(len, bins)) > 1:  # a rank without work would wait for the others
-        fullest = max(range(len(bins)), key=lambda number: len(bins[number]))
-        half = len(bins[fullest]) // 2
-        bins[fullest : fullest + 1] = [bins[fullest][:half], bins[fullest][half:]]
-    return [(members, []) for members in bins]
-
-
-def _packed(
-    longest: NDArray[np.int64], order: NDArray[np.int64], capacity: int, max_rows: int, wanted: int
-) -> list[Bin]:
-    """Fill rows of `capacity` positions by best fit, longest first; deal at most `max_rows` to a micro-batch."""
-    free: list[tuple[int, int]] = []  # (positions left, row), in that order
-    members: list[list[int]] = []
-    for example in order.tolist():
-        length = int(longest[example])
-        place = bisect_left(free, (length, -1))
-        if place == len(free):
-            left, row = capacity, len(members)
-            members.append([])
-        else:
-            left, row = free.pop(place)
-        members[row].append(example)
-        insort(free, (left - length, row))
-    num_bins = max(-(-len(members) // max_rows), min(wanted, len(members)))
-    bins: list[Bin] = []
-    for dealt in np.array_split(np.arange(len(members)), num_bins):
-        flat = [(example, row) for row, number in enumerate(dealt) for example in members[number]]
-        bins.append(([example for example, _ in flat], [row for _, row in flat]))
-    return bins
 
 
 def _ended(num_examples: int) -> UserError:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.sources.inspection import Inspection, inspect_store
 from kebyt5_xm.data.sources.source import Part, Selection, Source
+from kebyt5_xm.data.sources.weights import Weight
 from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.data.text.spans import Boundaries
 from kebyt5_xm.data.text.store import Store
@@ -22,7 +23,8 @@ class Denoising(Source):
 
     Args:
         stores: language -> folder of a store made by `kebyt5-xm prepare text`.
-        weight: share of this source's examples in the mixture, relative to the other sources.
+        weight: share of this source's examples in the mixture, relative to the other sources; or [step, weight]
+            pairs, with straight lines in between.
         epochs: a language ends after this many passes over its chunks, and the others fill its share; null repeats it
             without end.
         temperature: languages are drawn with p ~ bytes^(1 / temperature). The default is ByT5's and mT5's
@@ -39,7 +41,7 @@ class Denoising(Source):
     def __init__(
         self,
         stores: dict[str, str],
-        weight: float = 1.0,
+        weight: Weight = 1.0,
         epochs: int | None = None,
         temperature: float = 1 / 0.3,
         validation: float | dict[str, str] = 0.01,

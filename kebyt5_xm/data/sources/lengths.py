@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kebyt5_xm.data.pool import Progress, run_jobs
+from kebyt5_xm.data.sources.prompts import PromptTable
 from kebyt5_xm.data.tables.derived import list_derived_paths, write_derived
 from kebyt5_xm.errors import UserError
 
@@ -67,12 +68,55 @@ class LengthTable:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def num_impossible(self, longest: int | None) -> int:
+        """Return how many rows give no example, or one of more than `longest` positions or target ids."""
+        return self.num_bad + (0 if longest is None else int((self.lengths.max(axis=1) > longest).sum()))
+
+    def describe_change(self, found: tuple[int, int], promised: tuple[int, ...]) -> str:
+        """Return why an example has other lengths, in positions and target ids, than this table promised."""
+        if not any(promised):
+            return "a file was added after the length table was made; the row is used from the next start on"
+        return (
+            f"{found[0]} positions and {found[1]} target ids, but {promised[0]} and {promised[1]} when the length "
+            f"table was made: a file has changed since; delete {self.path.name} and start again"
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         values = (self.digest, self.longest, self.num_bad)
         there = _open(self.path)
         if there is not None and there.digest == self.digest:
             return _open_exactly, (self.path, *values)
         return type(self), (self.path, np.asarray(self.lengths), *values)
+
+
+def open_table(prompts: PromptTable, settings: dict[str, Any]) -> LengthTable:
+    """Return the table of `prompts`, and make it if there is none. `settings` are those that decide lengths."""
+    key = _key(prompts, settings)
+    return find_table(prompts.rows.path, key, len(prompts.rows)) or _make(prompts, key, 1, lambda _: None)
+
+
+def refresh_table(
+    prompts: PromptTable, settings: dict[str, Any], workers: int, progress: Progress
+) -> LengthTable:
+    """Return the table of `prompts` as `open_table` does, with the rows that gave no example measured again."""
+    key = _key(prompts, settings)
+    table = find_table(prompts.rows.path, key, len(prompts.rows))
+    if table is None:
+        return _make(prompts, key, workers, progress)
+    if not table.num_bad:
+        return table
+    return remeasure_impossible(
+        table, prompts.rows.path, key, prompts.rows.fingerprint, prompts.measure, workers, progress
+    )
+
+
+def _key(prompts: PromptTable, settings: dict[str, Any]) -> str:
+    return table_key({"manifest": prompts.rows.fingerprint, **settings})
+
+
+def _make(prompts: PromptTable, key: str, workers: int, progress: Progress) -> LengthTable:
+    rows = prompts.rows
+    return make_table(rows.path, key, rows.fingerprint, len(rows), prompts.measure, workers, progress)
 
 
 def find_table(manifest: Path, key: str, num_rows: int) -> LengthTable | None:

@@ -8,7 +8,10 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
+from kebyt5_xm.data.augmentation import Transformation
+from kebyt5_xm.data.augmentation.augmentation import Augmentation, Changes
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.layouts.layout import Layout
 from kebyt5_xm.data.media.bad_sample import BadSample
@@ -18,17 +21,12 @@ from kebyt5_xm.data.media.reference import Limits
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.sources.checks import check_texts
 from kebyt5_xm.data.sources.excerpt_columns import ExcerptColumns
-from kebyt5_xm.data.sources.lengths import (
-    LengthTable,
-    find_table,
-    make_table,
-    remeasure_impossible,
-    table_key,
-)
+from kebyt5_xm.data.sources.lengths import LengthTable, open_table, refresh_table
 from kebyt5_xm.data.sources.manifest import open_rows
 from kebyt5_xm.data.sources.prompts import PromptTable
 from kebyt5_xm.data.sources.source import Part, Selection, Source
 from kebyt5_xm.data.sources.template import Template
+from kebyt5_xm.data.sources.weights import Weight
 from kebyt5_xm.data.sources.words import Words
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.metrics import Metric, check_metrics
@@ -57,7 +55,8 @@ class Manifest(Source):
             are then always one of them.
         references: a column of the right answer, or of a list of right answers; the target by default.
         metrics: judge the generated answers to the held-out rows.
-        weight: share of this source's examples in the mixture, relative to the other sources.
+        weight: share of this source's examples in the mixture, relative to the other sources; or [step, weight]
+            pairs, with straight lines in between.
         epochs: the source ends after this many passes over its rows, and the other sources fill its share; null
             repeats it without end.
         validation: a held-out manifest with the same columns.
@@ -67,6 +66,8 @@ class Manifest(Source):
             answers, as published figures do; false to compute metrics without them.
         max_source_length: longest input in bytes, slots not counted; longer examples are skipped with a warning.
         max_target_length: longest target in bytes; longer examples are skipped with a warning.
+        augment: modality of the prompt, or column that it uses as text -> random changes of training examples, in
+            order: classes of `kebyt5_xm.data.augmentation` or, for images, of `torchvision.transforms.v2`.
         limits: the largest media that are opened.
         allow_remote: media may be URLs of the public internet, also in archives and caches (see docs/data.md).
         allow_outside: media may lie outside the manifest's folder; with allow_remote, any URL that fsspec opens.
@@ -83,7 +84,7 @@ class Manifest(Source):
         labels: list[str] | dict[str, str] | None = None,
         references: str | None = None,
         metrics: list[Metric] | None = None,
-        weight: float = 1.0,
+        weight: Weight = 1.0,
         epochs: int | None = None,
         validation: str | None = None,
         validation_format: Layout | None = None,
@@ -91,6 +92,7 @@ class Manifest(Source):
         count_left_out: bool = False,
         max_source_length: int = 1024,
         max_target_length: int = 1024,
+        augment: dict[str, list[Transformation | nn.Module]] | None = None,
         limits: Limits | None = None,
         allow_remote: bool = False,
         allow_outside: bool = False,
@@ -118,6 +120,8 @@ class Manifest(Source):
         )
         if self.training.target.modalities:
             raise UserError(f"the target {target!r} has a slot; only a prompt can, so take the colon out")
+        prompt_columns = self.training.prompt.text_columns
+        self.augmentation = Augmentation(augment, self.modalities, prompt_columns) if augment else None
         self.held_out = (
             replace(
                 self.training,
@@ -160,6 +164,8 @@ class Manifest(Source):
         prompt.check(rows.columns, interfaces)
         for template in (prompt, target):
             check_texts(template, rows, interfaces, self.modalities)
+        if self.augmentation is not None:
+            self.augmentation.check(interfaces)
         for prompts in self._tables():
             if prompts.excerpts is not None:
                 prompts.excerpts.check_recordings(prompt, lambda name: interfaces[name].media == "audio")
@@ -179,31 +185,25 @@ class Manifest(Source):
         num_rows = min(len(self.held_out), self.max_validation_examples)
         return [Part("", num_rows, 1.0, self.held_out.rows.fingerprint)]
 
-    def load(self, selection: Selection) -> list[Example]:
-        promised = self.lengths(selection)
-        return [
-            self._example(selection.held_out, int(row), tuple(lengths))
-            for row, lengths in zip(selection.row, promised.tolist(), strict=True)
-        ]
+    def changes(self, seed: int, index: int) -> Changes | None:
+        return None if self.augmentation is None else self.augmentation.changes(seed, index)
 
-    def _example(self, held_out: bool, row: int, promised: tuple[int, ...]) -> Example:
-        prompts = self._prompts(held_out)
+    def load(self, selection: Selection) -> list[Example]:
+        promised = self.lengths(selection).tolist()
+        return [self._example(selection, place, tuple(lengths)) for place, lengths in enumerate(promised)]
+
+    def _example(self, selection: Selection, place: int, promised: tuple[int, ...]) -> Example:
+        prompts, row = self._prompts(selection.held_out), int(selection.row[place])
+        changes = None if selection.held_out else self.changes(selection.seed, int(selection.index[place]))
         try:
-            example = prompts.example(row)
+            example = prompts.example(row, changes)
             found = len(example.input_ids), len(example.target_ids)
             if found != promised:
-                raise prompts.rows.error(row, self._changed(held_out, found, promised))
+                table = self._table(selection.held_out, 1.0 if changes is None else changes.speed)
+                raise prompts.rows.error(row, table.describe_change(found, promised))
         except BadSample as error:
             return prompts.skipped(row, error)
         return example
-
-    def _changed(self, held_out: bool, found: tuple[int, int], promised: tuple[int, ...]) -> str:
-        if not any(promised):
-            return "a file was added after the length table was made; the row is used from the next start on"
-        return (
-            f"{found[0]} positions and {found[1]} target ids, but {promised[0]} and {promised[1]} when the length "
-            f"table was made: a file has changed since; delete {self._table(held_out).path.name} and start again"
-        )
 
     def _prompts(self, held_out: bool) -> PromptTable:
         prompts = self.prompts(held_out)
@@ -213,54 +213,69 @@ class Manifest(Source):
     # -- lengths -----------------------------------------------------------------------------------
 
     def impossible(self, longest: int | None = None) -> tuple[int, int]:
-        table = self._table(False)
-        too_long = 0 if longest is None else int((table.lengths.max(axis=1) > longest).sum())
-        return table.num_bad + too_long, len(self.training)
+        tables = [self._table(False, speed) for speed in self._speeds]
+        return max(table.num_impossible(longest) for table in tables), len(self.training)
 
     def prepare(self, workers: int, progress: Progress) -> None:
-        for held_out, prompts in enumerate(self._tables()):
-            rows, key = prompts.rows, self._key(prompts)
-            table = find_table(rows.path, key, len(rows))
-            if table is None:
-                table = make_table(
-                    rows.path, key, rows.fingerprint, len(rows), prompts.measure, workers, progress
-                )
-            elif table.num_bad:
-                table = remeasure_impossible(
-                    table, rows.path, key, rows.fingerprint, prompts.measure, workers, progress
-                )
-            self._opened[bool(held_out)] = table
+        for held_out, speed in self._at():
+            prompts = self._measured(held_out, speed)
+            self._opened[held_out, speed] = refresh_table(prompts, self._settings(prompts), workers, progress)
 
     def lengths(self, selection: Selection) -> NDArray[np.int64]:
-        return self._table(selection.held_out).lengths[selection.row].astype(np.int64)
+        augmentation = None if selection.held_out else self.augmentation
+        if augmentation is None:
+            return self._table(selection.held_out).lengths[selection.row].astype(np.int64)
+        speeds = augmentation.draw_speeds(selection.seed, selection.index)
+        lengths = np.empty((len(selection), 2), dtype=np.int64)
+        for number, speed in enumerate(augmentation.speeds):
+            lengths[speeds == number] = self._table(False, speed).lengths[selection.row[speeds == number]]
+        if augmentation.changes_text:
+            for place in np.flatnonzero(lengths.any(axis=1)):
+                changes = augmentation.changes(selection.seed, int(selection.index[place]))
+                with suppress(BadSample):  # a row that changed since; `load` says so
+                    lengths[place, 0] += self.training.growth(int(selection.row[place]), changes)
+        return lengths
 
     @cached_property
-    def _opened(self) -> dict[bool, LengthTable]:
+    def _opened(self) -> dict[tuple[bool, float], LengthTable]:
         return {}
 
-    def _key(self, prompts: PromptTable) -> str:
-        settings = {
-            **self.settings_without_table(),
+    @property
+    def _speeds(self) -> tuple[float, ...]:
+        """The speeds at which recordings to train on are played."""
+        return (1.0,) if self.augmentation is None else self.augmentation.speeds
+
+    def _at(self) -> list[tuple[bool, float]]:
+        """Return (held out, speed) of every length table."""
+        return [(False, speed) for speed in self._speeds] + ([(True, 1.0)] if self.held_out else [])
+
+    def _measured(self, held_out: bool, speed: float) -> PromptTable:
+        prompts = self._prompts(held_out)
+        if held_out or self.augmentation is None:
+            return prompts
+        return replace(prompts, interfaces=self.augmentation.interfaces_at(speed, prompts.interfaces))
+
+    def _settings(self, prompts: PromptTable) -> dict[str, object]:
+        """Return every setting that decides the lengths of a table."""
+        return {
+            **self._settings_without_lengths(prompts),
             "limits": repr(prompts.limits),
             "allow": [prompts.allow_remote, prompts.allow_outside],
             **(prompts.excerpts.named() if prompts.excerpts else {}),
         }
-        return table_key({"manifest": prompts.rows.fingerprint, **settings})
 
-    def _table(self, held_out: bool) -> LengthTable:
-        if held_out not in self._opened:
-            prompts = self._prompts(held_out)
-            rows, key = prompts.rows, self._key(prompts)
-            self._opened[held_out] = find_table(rows.path, key, len(rows)) or make_table(
-                rows.path, key, rows.fingerprint, len(rows), prompts.measure, 1, lambda _: None
-            )
-        return self._opened[held_out]
+    def _table(self, held_out: bool, speed: float = 1.0) -> LengthTable:
+        if (held_out, speed) not in self._opened:
+            prompts = self._measured(held_out, speed)
+            self._opened[held_out, speed] = open_table(prompts, self._settings(prompts))
+        return self._opened[held_out, speed]
 
     def settings(self) -> dict[str, object]:
-        return {**self.settings_without_table(), "lengths": self._table(False).digest}
+        augment = {"augment": self.augmentation.settings()} if self.augmentation else {}
+        lengths = self._table(False, self._speeds[0]).digest
+        return {**self._settings_without_lengths(self.training), **augment, "lengths": lengths}
 
-    def settings_without_table(self) -> dict[str, object]:
-        prompts = self.training
+    def _settings_without_lengths(self, prompts: PromptTable) -> dict[str, object]:
         return {
             "prompt": prompts.prompt.text,
             "target": prompts.target.text,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.augmentation.augmentation import Changes
 from kebyt5_xm.data.inputs import END, Example, MediaItem
 from kebyt5_xm.data.media.bad_sample import BadSample, MediaError, Skip
 from kebyt5_xm.data.media.excerpt import Excerpt
@@ -143,10 +144,27 @@ class PromptTable:
 
     # -- examples ----------------------------------------------------------------------------------
 
-    def example(self, row: int) -> Example:
-        """Return the example of a row. Raises `BadSample` with the cause if it cannot be made."""
+    def example(self, row: int, changes: Changes | None = None) -> Example:
+        """Return the example of a row, changed by `changes`. Raises `BadSample` if it cannot be made."""
         target_ids = self._target_ids(row)
-        return replace(self.input(row, self.segments(row)), target_ids=target_ids)
+        if changes is None:
+            return replace(self.input(row, self.segments(row)), target_ids=target_ids)
+        change = changes.medium if changes.augmentation.changes_media else None
+        example = self.input(row, self.changed_segments(row, changes), change)
+        media = tuple(
+            replace(item, prepared=changes.prepared(slot, item.modality, item.prepared))
+            for slot, item in enumerate(example.media)
+        )
+        return replace(example, media=media, target_ids=target_ids)
+
+    def changed_segments(self, row: int, changes: Changes) -> list[Segment]:
+        """Return the prompt of a row with the texts of its columns changed, or unchanged ones if it gets too long."""
+        segments = self.segments(row, changes.text if changes.augmentation.changes_text else None)
+        return segments if _num_bytes(segments) <= self.max_source_length else self.segments(row)
+
+    def growth(self, row: int, changes: Changes) -> int:
+        """Return by how many bytes `changes` makes the prompt of a row longer. Raises `BadSample`."""
+        return _num_bytes(self.changed_segments(row, changes)) - _num_bytes(self.segments(row))
 
     def input(self, row: int, segments: Sequence[Segment], change: MediumChange | None = None) -> Example:
         """Return the example of these segments, without a target. Raises `BadSample` as `example` does.
@@ -172,10 +190,10 @@ class PromptTable:
         path, line = self.place(row)
         return Example.empty(Skip(line, error.path if isinstance(error, MediaError) else path, error.cause))
 
-    def example_or_skip(self, row: int) -> Example:
+    def example_or_skip(self, row: int, changes: Changes | None = None) -> Example:
         """Return the example of a row, or an empty one with the cause."""
         try:
-            return self.example(row)
+            return self.example(row, changes)
         except BadSample as error:
             return self.skipped(row, error)
 
@@ -229,7 +247,7 @@ class PromptTable:
 
     def _check_text(self, row: int, segments: Sequence[Segment]) -> int:
         """Return the bytes of text among `segments`; raise `RowError` if they are too many."""
-        num_text = sum(len(as_bytes(s)) for s in segments if not isinstance(s, MediaSegment))
+        num_text = _num_bytes(segments)
         if num_text > self.max_source_length:
             cause = f"input of {num_text} bytes, limit {self.max_source_length}"
             raise self.rows.error(row, cause)
@@ -254,6 +272,11 @@ class PromptTable:
             cause = f"target of {len(ids)} bytes, limit {self.max_target_length}"
             raise self.rows.error(row, cause)
         return np.concatenate([ids, END])
+
+
+def _num_bytes(segments: Sequence[Segment]) -> int:
+    """Return the bytes of text among `segments`."""
+    return sum(len(as_bytes(segment)) for segment in segments if not isinstance(segment, MediaSegment))
 
 
 def _is_missing(value: object) -> bool:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kebyt5_xm.data.augmentation.augmentation import Changes
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.pool import Progress
 from kebyt5_xm.data.sources.inspection import Findings, Inspection, findings_of, inspect_prompts
 from kebyt5_xm.data.sources.prompts import MediaReference, PromptTable
+from kebyt5_xm.data.sources.weights import Weight
 from kebyt5_xm.data.text.denoising import SpanDenoising
 from kebyt5_xm.errors import UserError, did_you_mean
 from kebyt5_xm.metrics import Metric
@@ -77,7 +79,8 @@ class Source(ABC):
     prompt, returns that table from `prompts`; the other defaults then use it.
 
     Attributes:
-        weight: share of the examples drawn from this source, relative to the other sources' weights.
+        weight: share of the examples drawn from this source, relative to the other sources' weights; or pairs
+            of a step and its weight (`kebyt5_xm.data.sources.weights`).
         is_text: True if the source trains the language by itself (span denoising): the forgetting meter follows its
             held-out loss, and the gate raises its weight.
         metrics: judge the generated answers to held-out examples; without metrics no answers are generated.
@@ -86,7 +89,7 @@ class Source(ABC):
         max_source_length, max_target_length: the source's own limits in bytes; None if it has none.
     """
 
-    weight: float = 1.0
+    weight: Weight = 1.0
     is_text: bool = False
     metrics: Sequence[Metric] = ()
     labels: Sequence[str] | None = None
@@ -171,10 +174,17 @@ class Source(ABC):
         """
         return None
 
+    def changes(self, seed: int, index: int) -> Changes | None:
+        """Return how training changes texts and media of example number `index` of a run; None for not at all.
+
+        `prompts(False).example(row, changes)` is then the example that `load` gives.
+        """
+        return None
+
     def first(self, num_rows: int, seed: int) -> list[Example]:
         """Return the examples of the first training rows, empty ones with their causes among them.
 
-        Length tables are neither made nor read.
+        Length tables are neither made nor read, and nothing is augmented.
         """
         num_rows = min(num_rows, self.parts()[0].num_rows)
         prompts = self.prompts(held_out=False)

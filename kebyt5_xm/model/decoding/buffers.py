@@ -78,8 +78,8 @@ class Buffers:
         self._padded[:, d_model] = (weights.epsilon * d_model) ** 0.5
         self.stream = self._padded[:, :d_model]
         """The residual stream [M, D], in the embedding's dtype."""
-        self._length = torch.empty(count, 1, device=cache.device)
-        self._divided = torch.empty(count, d_model, device=cache.device)
+        self._length = torch.empty(count, 1, device=cache.device, dtype=torch.float32)
+        self._divided = torch.empty(count, d_model, device=cache.device, dtype=torch.float32)
         self._half = self._divided if dtype == torch.float32 else self._divided.to(dtype)
 
         self.qkv = cache.new_empty(count, 3 * inner)

@@ -252,7 +252,7 @@ class ForgettingMeter(pl.Callback):
 
 
 def _check_can_raise(data: DataModule) -> None:
-    if data.cursor.text_share() == 1:
+    if data.cursor.is_only_text:
         raise UserError(
             "forgetting.action is raise_text, but every source is text already; expected a source that is not "
             "a denoising one, or warn or stop"

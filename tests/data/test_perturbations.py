@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
-from kebyt5_xm.evaluation.perturbations import Perturbation, make_generator
-from kebyt5_xm.evaluation.perturbations.keyboard import NEIGHBOURS, compose_syllables, split_syllable
-from kebyt5_xm.evaluation.perturbations.media import BandLimit, Blur, Jpeg, Noise
-from kebyt5_xm.evaluation.perturbations.text import ByteNoise, Jamo, MissingSpaces, Typos, find_look_alikes
+from kebyt5_xm.data.perturbations import Perturbation, make_generator
+from kebyt5_xm.data.perturbations.keyboard import NEIGHBOURS, compose_syllables, split_syllable
+from kebyt5_xm.data.perturbations.media import BandLimit, Blur, Jpeg, Noise
+from kebyt5_xm.data.perturbations.text import ByteNoise, Jamo, MissingSpaces, Typos, find_look_alikes
 from kebyt5_xm.evaluation.robustness import PERTURBATIONS
 
 TEXT = (

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kebyt5_xm.evaluation.perturbations import Perturbation
+from kebyt5_xm.data.perturbations import Perturbation
 
 if TYPE_CHECKING:
     from PIL.Image import Image

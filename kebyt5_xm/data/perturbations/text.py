@@ -4,8 +4,8 @@ import unicodedata
 
 import numpy as np
 
-from kebyt5_xm.evaluation.perturbations import Perturbation
-from kebyt5_xm.evaluation.perturbations.keyboard import (
+from kebyt5_xm.data.perturbations import Perturbation
+from kebyt5_xm.data.perturbations.keyboard import (
     NEIGHBOURS,
     compose_syllables,
     is_syllable,
