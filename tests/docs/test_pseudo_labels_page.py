@@ -17,8 +17,8 @@ README = (pages.ROOT / "README.md").read_text(encoding="utf-8")
 LEARNING: dict[str, Any] = {
     "model": {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}},
     "data": {"sources": {"captions": {"init_args": {"weight": 50.0}}}},
-    "checkpoint_every": 160,
-    "trainer": {"max_steps": 160, "val_check_interval": 160},
+    "checkpoint_every": 120,
+    "trainer": {"max_steps": 120, "val_check_interval": 120},
 }
 """Overrides for a run that answers right: the caption of all photos is the same."""
 
@@ -56,7 +56,7 @@ def test_every_command_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsy
     start = "python train.py fit -c configs/pretrain/small.yaml -c image.yaml --run_dir runs/photos"
     tiny = {
         **pages.TINY,
-        "checkpoint_every": 160,
+        "checkpoint_every": 120,
         "trainer": {**pages.TINY["trainer"], **LEARNING["trainer"]},
     }
     with monkeypatch.context() as patch:
