@@ -7,7 +7,7 @@ from pathlib import Path
 from kebyt5_xm.commands.generate.output import AnswerFile
 from kebyt5_xm.commands.generate.waiting import Row, answer_waiting, report_end
 from kebyt5_xm.commands.teach.manifest import ManifestInputs
-from kebyt5_xm.commands.teach.teachers import Teacher
+from kebyt5_xm.commands.teach.teacher import Teacher
 
 
 class Answered:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kebyt5_xm.commands.generate.output import model_digest
-from kebyt5_xm.commands.teach.teachers import Taught, no_media
+from kebyt5_xm.commands.teach.teacher import Taught, no_media
 from kebyt5_xm.errors import UserError, first_line
 
 GREEDY: dict[str, Any] = {
