@@ -79,7 +79,7 @@ class TransformersTeacher:
         try:
             config = AutoConfig.from_pretrained(name, **safe)
             auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            model = auto.from_pretrained(name, dtype=dtype or "auto", **safe)
+            model: Any = auto.from_pretrained(name, dtype=dtype or "auto", **safe)
             tokenizer = AutoTokenizer.from_pretrained(name, **safe)
         except Exception as error:  # each library beneath raises its own
             raise UserError(
