@@ -79,14 +79,15 @@ class TransformersTeacher:
         try:
             config = AutoConfig.from_pretrained(name, **safe)
             auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            model: Any = auto.from_pretrained(name, dtype=dtype or "auto", **safe)
+            model = auto.from_pretrained(name, dtype=dtype or "auto", **safe)
             tokenizer = AutoTokenizer.from_pretrained(name, **safe)
         except Exception as error:  # each library beneath raises its own
             raise UserError(
                 f"cannot load '{name}' as a text-to-text model of transformers ({first_line(error)[:300]}); expected "
                 "an encoder-decoder or a causal language model with its tokenizer and without code of its own"
             ) from error
-        return cls(name, model.to(device).eval(), tokenizer, max_new_tokens, chat)
+        model = model.to(device)  # pyright: ignore[reportArgumentType]
+        return cls(name, model.eval(), tokenizer, max_new_tokens, chat)
 
     def find_modality(self, name: str) -> str:
         raise no_media(self._name, name)
