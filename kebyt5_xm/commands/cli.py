@@ -46,6 +46,8 @@ COMMANDS = {
         "kebyt5_xm.commands.generate",
         "let a run or an export answer a prompt, with images and recordings",
     ),
+    "teach": ("kebyt5_xm.commands.teach", "let a model answer a manifest, as training data"),
+    "select": ("kebyt5_xm.commands.select", "keep the answers that are probably right"),
     "transcribe": (
         "kebyt5_xm.commands.transcribe",
         "write down recordings of any length, with times, as text or subtitles",

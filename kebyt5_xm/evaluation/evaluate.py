@@ -5,8 +5,9 @@ evaluation.json    date, checkpoint, step, hardware, seconds, generated_bytes_pe
                    malformed (share of the answers that are not UTF-8), repetition (share of those that end in one
                    phrase over and over), metrics with intervals; modality_use, robustness and baselines if measured
     bits_per_byte  of every held-out part
-predictions.jsonl  for every answer: source, row, path, line, prompt, references, prediction, probabilities, right;
-                   a byte that is not UTF-8 is a lone surrogate, \\udc80 to \\udcff
+predictions.jsonl  for every answer: source, row, path, line, prompt, references, prediction, probabilities, right,
+                   confidence, ended (see docs/pseudo_labels.md); a byte that is not UTF-8 is a lone surrogate,
+                   \\udc80 to \\udcff
 """
 
 import copy
@@ -89,7 +90,7 @@ class Evaluation:
     def run(self) -> tuple[list[JudgedPart], dict[str, float], float]:
         """Return the judged answers, the bits per byte of every held-out part, and the seconds of generation."""
         data, model = self.data, self.model
-        judging = Judging(data)
+        judging = Judging(data, with_confidence=True)
         tally = Tally(len(data.validation), model.device)
         seconds = 0.0
         total = sum(part.num_rows for part in data.validation.parts)
@@ -276,4 +277,6 @@ def predictions(evaluation: Evaluation, part: JudgedPart) -> Iterator[dict[str, 
             "prediction": written.escaped,
             "probabilities": dict(answer.probabilities) or None,
             "right": bool(ExactMatch().figure(answer)),
+            "confidence": written.confidence,
+            "ended": written.ended and not written.repeats,
         }

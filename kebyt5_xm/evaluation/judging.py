@@ -46,10 +46,15 @@ class JudgedPart:
 
 
 class Judging:
-    """Collects answers to held-out examples. A row counts once, even if several ranks answered it."""
+    """Collects answers to held-out examples. A row counts once, even if several ranks answered it.
 
-    def __init__(self, data: DataModule, world_size: int = 1) -> None:
+    `with_confidence` also measures the confidence of free texts, in one process alone.
+    """
+
+    def __init__(self, data: DataModule, world_size: int = 1, with_confidence: bool = False) -> None:
+        assert world_size == 1 or not with_confidence
         self.data = data
+        self.with_confidence = with_confidence
         self.world_size = world_size
         self._written: dict[tuple[int, int], Written] = {}
         self._answering: dict[int, Answering] = {}
@@ -61,7 +66,7 @@ class Judging:
             return None
         if number not in self._answering:  # called for every micro-batch
             length = self.data.validation.answer_length(number)
-            self._answering[number] = Answering(source.labels, length, self._everywhere)
+            self._answering[number] = Answering(source.labels, length, self._everywhere, self.with_confidence)
         return self._answering[number]
 
     def answer(self, model: CrossModalT5, number: int, batch: Batch, output: Outputs) -> None:

@@ -42,15 +42,23 @@ class BatchInputs(ABC):
 
 
 class TableInputs(BatchInputs):
-    """The rows of a table; the prompt names their columns, as in a recipe, and so do `excerpts`."""
+    """The rows of a table; the prompt names their columns, as in a recipe, and so do `excerpts`.
+
+    `escaped` says that the prompt is of a command line, with \\n for a new line.
+    """
 
     key = "row"
 
     def __init__(
-        self, path: str, prompt: str, allow_outside: bool, excerpts: ExcerptColumns | None = None
+        self,
+        path: str,
+        prompt: str,
+        allow_outside: bool,
+        excerpts: ExcerptColumns | None = None,
+        escaped: bool = True,
     ) -> None:
         self._rows = open_rows(path)
-        self._prompt = Template(unescape(prompt))
+        self._prompt = Template(unescape(prompt) if escaped else prompt)
         self._prompt.check(self._rows.columns, self._prompt.modalities)
         self._allow_outside = allow_outside
         self._excerpts = excerpts

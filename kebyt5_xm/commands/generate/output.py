@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import torch
+from torch import nn
 
 from kebyt5_xm.data.media.bad_sample import to_json_line
 from kebyt5_xm.durable import durable_file, sync
 from kebyt5_xm.errors import UserError
-from kebyt5_xm.model.network import CrossModalNetwork
 
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -39,7 +39,7 @@ class AnswerFile:
         """The keys of the inputs that have an answer; those with an error are tried again."""
 
     def __enter__(self) -> Self:
-        self._check_place()
+        self.check_place()
         self._settings_file = self._open_locked()
         try:
             self._check_settings()
@@ -66,9 +66,10 @@ class AnswerFile:
 
     @property
     def _settings_path(self) -> Path:
-        return self._path.with_name(f".{self._path.name}.settings.json")
+        return settings_path(self._path)
 
-    def _check_place(self) -> None:
+    def check_place(self) -> None:
+        """Raise `UserError` unless the file may be written, as far as can be said without the settings."""
         if self._path.is_dir() or not self._path.parent.is_dir():
             found = "a folder" if self._path.is_dir() else f"no folder {self._path.parent}"
             raise UserError(f"found {found} for --out {self._path}, expected a file in an existing folder")
@@ -146,7 +147,12 @@ class AnswerFile:
             return None
 
 
-def model_digest(model: CrossModalNetwork) -> str:
+def settings_path(path: Path) -> Path:
+    """Return the path of the settings of a file of answers."""
+    return path.with_name(f".{path.name}.settings.json")
+
+
+def model_digest(model: nn.Module) -> str:
     """Return a short hash of every tensor's name, shape and the sum of its bits; it tells checkpoints apart."""
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):

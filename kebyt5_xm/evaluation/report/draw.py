@@ -22,6 +22,7 @@ from kebyt5_xm.evaluation.report.scores import (
     list_uses,
     use_rows,
 )
+from kebyt5_xm.evaluation.report.selections import list_selections
 from kebyt5_xm.evaluation.report.text_ability import BASELINES, chart_text_change, text_rows
 from kebyt5_xm.model.runs.run import Run
 
@@ -61,6 +62,7 @@ def draw(
         METHODS=METHODS,
         method_headings=[heading(method) for method in METHODS],
         how_fitted=how_fitted,
+        selections=list_selections(record),
         examples=show_examples(record, MediaRenderer(media)),
         parts=record.text_parts,
         text_rows=text_rows,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kebyt5_xm.evaluation.report.difference import is_malformed
+from kebyt5_xm.evaluation.selection import Judged
 
 MAX_EXAMPLES = 300
 """Limit over all sources; each source gets an equal share at most."""
@@ -16,7 +17,7 @@ RIGHT_SHARE = 4
 
 @dataclass(frozen=True)
 class Prediction:
-    """A line of the file; `right` is None if the file does not say."""
+    """A line of the file; `right` and `confidence` are None if the file does not say."""
 
     source: str
     row: Any
@@ -27,6 +28,8 @@ class Prediction:
     prediction: str
     probabilities: dict[str, float] | None
     right: bool | None
+    confidence: float | None
+    ended: bool
 
     @property
     def is_right(self) -> bool:
@@ -36,12 +39,16 @@ class Prediction:
 
 @dataclass
 class SourcePredictions:
-    """The counts of a source, and the examples shown: the first wrong ones, then the first right ones."""
+    """The counts of a source, and the examples shown: the first wrong ones, then the first right ones.
+
+    `judged` has the confidence of every answer that the model ended itself.
+    """
 
     total: int = 0
     right: int = 0
     malformed: int = 0
     shown: list[Prediction] = field(default_factory=list)
+    judged: list[Judged] = field(default_factory=list)
 
 
 def read_predictions(
@@ -60,6 +67,8 @@ def read_predictions(
         answers = found.setdefault(prediction.source, SourcePredictions())
         answers.total += 1
         answers.right += prediction.is_right
+        if prediction.confidence is not None and prediction.ended:
+            answers.judged.append(Judged(prediction.confidence, prediction.is_right))
         words = label_sets.get(prediction.source)
         answers.malformed += is_malformed(prediction.prediction) or (
             words is not None and prediction.prediction not in words
@@ -95,4 +104,6 @@ def _prediction(row: dict[str, Any]) -> Prediction:
         prediction=str(row["prediction"]),
         probabilities={str(k): float(v) for k, v in probabilities.items()} if probabilities else None,
         right=row.get("right"),
+        confidence=None if row.get("confidence") is None else float(row["confidence"]),
+        ended=bool(row.get("ended", True)),
     )
