@@ -4,6 +4,7 @@ import ctypes
 import subprocess
 import sys
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,16 +60,19 @@ def number_words(number: int, language: str) -> str:
     return (digits[tens] if tens > 1 else "") + TEN[language] + (digits[ones] if ones else "")
 
 
-def write_speech(folder: Path, num_numbers: int = 100) -> Manifests:
+def write_speech(
+    folder: Path, num_numbers: int = 100, train_voices: Sequence[str] = TRAIN_VOICES
+) -> Manifests:
     """Write audio/LANGUAGE-VOICE-NN.wav (16 kHz, mono, 16 bit), train.jsonl and heldout.jsonl; return the manifests.
 
     Columns: audio, transcript (0 to `num_numbers` - 1 in words; Japanese in kana), language (ko, en, zh, ja),
-    voice, number, seconds. In training, six voices say every number; in the held-out part two others take turns.
-    Speed and pitch vary from clip to clip. The files are the same to the byte on one machine: espeak-ng runs in a
-    small process of its own (without torch), since it repeats itself only from the start of a process.
+    voice, number, seconds. In training, six voices say every number, or `train_voices`, variants of espeak-ng; in the
+    held-out part two others take turns. Speed and pitch vary from clip to clip. The files are the same to the byte on
+    one machine: espeak-ng runs in a small process of its own (without torch), since it repeats itself only from the
+    start of a process.
     Raises UserError if espeakng-loader is not installed.
     """
-    command = [sys.executable, "-m", "demo.speech", str(folder.resolve()), str(num_numbers)]
+    command = [sys.executable, "-m", "demo.speech", str(folder.resolve()), str(num_numbers), *train_voices]
     speaker = subprocess.run(
         command, cwd=Path(__file__).parents[1], capture_output=True, text=True, encoding="utf-8", check=False
     )
@@ -129,7 +133,7 @@ def _resample(samples: NDArray[np.int16], sample_rate: int) -> NDArray[np.int16]
     return np.rint(resampled).clip(-32768, 32767).astype(np.int16)
 
 
-def _speak_all(folder: Path, num_numbers: int) -> Manifests:
+def _speak_all(folder: Path, num_numbers: int, train_voices: Sequence[str]) -> Manifests:
     espeak = Espeak()
     (folder / "audio").mkdir(parents=True, exist_ok=True)
 
@@ -160,14 +164,14 @@ def _speak_all(folder: Path, num_numbers: int) -> Manifests:
     train, heldout = [], []
     for language in LANGUAGES:
         for number in range(num_numbers):
-            train.extend(speak(number, language, voice) for voice in TRAIN_VOICES)
+            train.extend(speak(number, language, voice) for voice in train_voices)
             heldout.append(speak(number, language, HELD_OUT_VOICES[number % len(HELD_OUT_VOICES)]))
     return write_manifests(folder, train, heldout)
 
 
 if __name__ == "__main__":
     try:
-        manifests = _speak_all(Path(sys.argv[1]), int(sys.argv[2]))
+        manifests = _speak_all(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
     except ModuleNotFoundError as error:
         sys.stderr.write(f"the demo's speech needs {error.name}; run: pip install 'kebyt5-xm[demo]'")
         sys.exit(2)

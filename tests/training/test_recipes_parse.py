@@ -95,9 +95,11 @@ TUNING = re.findall(
 @pytest.mark.parametrize("block", TUNING, ids=range(len(TUNING)))
 def test_blocks_of_the_page_on_tuning(parser: Any, block: str, tmp_path: Path) -> None:
     (tmp_path / "block.yaml").write_text(block, encoding="utf-8")
-    words = ["fit", "-c", "configs/pretrain/mini.yaml", "-c", str(tmp_path / "block.yaml")]
-    model = parse(parser, words, tmp_path)["model"]
-    assert model["lora"] or model["groups"] or model["modalities"]
+    words = ["fit", "-c", "configs/pretrain/mini.yaml"]
+    config, plain = (
+        parse(parser, [*words, *more], tmp_path) for more in (["-c", str(tmp_path / "block.yaml")], [])
+    )
+    assert any(config[key] != plain[key] for key in ("model", "ema"))
 
 
 @pytest.mark.parametrize("words", commands((ROOT / "docs" / "pretraining.md").read_text()), ids=" ".join)
