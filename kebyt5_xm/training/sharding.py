@@ -1,17 +1,19 @@
 """How the ranks share tensors: FSDP2, the strategy, and what each strategy shards."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy, Strategy
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from kebyt5_xm.data.batch import Batch
+from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.modality import Modality
 
 
 class FSDP2(ModelParallelStrategy):
@@ -84,3 +86,13 @@ def idle_calls(
     torch.distributed.all_reduce(max_calls, op=torch.distributed.ReduceOp.MAX)
     idle = (max_calls.clamp(min=1) - local_calls).tolist()
     return {name: times for name, times in zip(names, idle, strict=True) if times}
+
+
+def refuse_caches(modalities: Mapping[str, Modality], strategy: Strategy) -> None:
+    """Raise `UserError` for a modality with a feature cache under ZeRO 3."""
+    for name in (name for name, modality in modalities.items() if modality.cache is not None):
+        if getattr(strategy, "zero_stage_3", False):
+            raise UserError(
+                f"model.modalities.{name}.cache: ZeRO 3 shards the encoder, which then must run equally often on "
+                "all ranks; take the cache out, or use ZeRO 2, DDP or FSDP2"
+            )

@@ -31,7 +31,7 @@ from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.loggers import is_log_step
 from kebyt5_xm.training.optimization import Optimization, OptimizerFactory, ScheduleFactory
 from kebyt5_xm.training.resuming import restore_progress
-from kebyt5_xm.training.sharding import idle_calls, shard
+from kebyt5_xm.training.sharding import idle_calls, refuse_caches, shard
 from kebyt5_xm.training.side_losses import SideLosses
 from kebyt5_xm.training.smoothing import check_smoothing, smooth
 from kebyt5_xm.training.step_watch import StepWatch
@@ -90,18 +90,14 @@ class Task(pl.LightningModule):
     # -- building ----------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        if self.model is not None:
-            return
-        for name in (name for name, modality in self.modalities.items() if modality.cache is not None):
-            if getattr(self.trainer.strategy, "zero_stage_3", False):
-                raise UserError(
-                    f"model.modalities.{name}.cache: ZeRO 3 shards the encoder, which then must run equally often on "
-                    "all ranks; take the cache out, or use ZeRO 2, DDP or FSDP2"
-                )
-        self.builder.check()
+        is_new = self.model is None  # otherwise a run before this one has built it
+        if is_new:
+            refuse_caches(self.modalities, self.trainer.strategy)
+            self.builder.check()
         if stage == "fit":
             self.side_losses = SideLosses(self.builder, self._data)
-        self.model = self.builder.build()
+        if is_new:
+            self.model = self.builder.build()
 
     @property
     def backbone(self) -> Backbone:

@@ -70,7 +70,7 @@ def _examine(
 
     for name, interface in data.interfaces.items():
         yield from check_modality(name, model.modality(name), interface, model.byte_rms())
-    optimizes = True
+    optimizes = False
     if trains:
         finding = _optimization(task, model, max_steps)
         optimizes = finding.status == "ok"
