@@ -4,11 +4,13 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from numbers import Number
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import set_dumper, set_loader
+from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
 from kebyt5_xm.errors import UserError, did_you_mean
@@ -19,6 +21,17 @@ from kebyt5_xm.training.recipe_yaml import dump_values, load_option
 set_dumper("yaml", dump_values)
 # It also reads the key `no` as false.
 set_loader("yaml", load_option, (yaml.YAMLError,))
+
+
+def _read_number(value: Any) -> Number:
+    if not isinstance(value, Number):
+        raise TypeError(f"{value!r} is no number")
+    return value
+
+
+# torchvision's transforms take `int | Sequence[int]`, which is annotated as Number: jsonargparse reads it, but cannot
+# write it into RUN/config.yaml.
+register_type(Number, serializer=lambda value: value, deserializer=_read_number, type_check=isinstance)
 
 # Messages of jsonargparse 4.53 and argparse.
 _UNKNOWN = re.compile(

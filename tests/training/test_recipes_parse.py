@@ -102,6 +102,18 @@ def test_blocks_of_the_page_on_tuning(parser: Any, block: str, tmp_path: Path) -
     assert any(config[key] != plain[key] for key in ("model", "ema"))
 
 
+def test_a_number_of_torchvision_is_written_as_it_is_read(parser: Any, tmp_path: Path) -> None:
+    """Its transforms take `Number | Sequence`; RUN/config.yaml must have it too."""
+    affine = {"class_path": "torchvision.transforms.v2.RandomAffine", "init_args": {"degrees": 7}}
+    init_args = {"path": "a.jsonl", "prompt": "{a:image}", "target": "{b}", "augment": {"image": [affine]}}
+    source = {"class_path": "kebyt5_xm.data.Manifest", "init_args": init_args}
+    block = tmp_path / "block.yaml"
+    block.write_text(yaml.safe_dump({"data": {"sources": {"photos": source}}}), encoding="utf-8")
+    words = ["fit", "-c", "configs/pretrain/mini.yaml", "-c", str(block)]
+    config = parser.parse_args(training.merge_arguments(words, tmp_path))
+    assert "degrees: 7\n" in parser.dump(config)
+
+
 @pytest.mark.parametrize("words", commands((ROOT / "docs" / "pretraining.md").read_text()), ids=" ".join)
 def test_commands_of_the_page_on_pretraining(parser: Any, words: list[str], tmp_path: Path) -> None:
     parse(parser, words, tmp_path)
