@@ -1,7 +1,7 @@
 """How the ranks share tensors: FSDP2, the strategy, and what each strategy shards."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch.distributed.fsdp import fully_shard
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.modality import Modality
 
 
 class FSDP2(ModelParallelStrategy):
@@ -88,11 +87,10 @@ def idle_calls(
     return {name: times for name, times in zip(names, idle, strict=True) if times}
 
 
-def refuse_caches(modalities: Mapping[str, Modality], strategy: Strategy) -> None:
-    """Raise `UserError` for a modality with a feature cache under ZeRO 3."""
-    for name in (name for name, modality in modalities.items() if modality.cache is not None):
-        if getattr(strategy, "zero_stage_3", False):
-            raise UserError(
-                f"model.modalities.{name}.cache: ZeRO 3 shards the encoder, which then must run equally often on "
-                "all ranks; take the cache out, or use ZeRO 2, DDP or FSDP2"
-            )
+def refuse_caches(modalities: Sequence[str], strategy: Strategy) -> None:
+    """Raise `UserError` under ZeRO 3 for `modalities`, those with a feature cache."""
+    if getattr(strategy, "zero_stage_3", False):
+        raise UserError(
+            f"model.modalities.{modalities[0]}.cache: ZeRO 3 shards the encoder, which then must run equally often "
+            "on all ranks; take the cache out, or use ZeRO 2, DDP or FSDP2"
+        )

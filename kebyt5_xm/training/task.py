@@ -92,9 +92,10 @@ class Task(pl.LightningModule):
     def setup(self, stage: str) -> None:
         is_new = self.model is None  # otherwise a run before this one has built it
         if is_new:
-            refuse_caches(self.modalities, self.trainer.strategy)
+            if cached := [name for name, modality in self.modalities.items() if modality.cache is not None]:
+                refuse_caches(cached, self.trainer.strategy)
             self.builder.check()
-        if stage == "fit":
+        if stage == "fit" and self._connected_data is not None:
             self.side_losses = SideLosses(self.builder, self._data)
         if is_new:
             self.model = self.builder.build()
