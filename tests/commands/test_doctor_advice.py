@@ -112,14 +112,14 @@ def test_a_step_is_timed_with_its_own_micro_batches(
     task, data, _ = build_with_config(paths, False)
     data.connect(task.interfaces())
     model = task.builder.build()
-    now, forward = 0.0, step_time.forward
+    now, find_loss = 0.0, step_time.find_loss
 
-    def counted(model: Any, batch: Any) -> Any:
+    def counted(model: Any, batch: Any, ctc: Any) -> Any:
         nonlocal now
         now += batch.inputs.input_ids.numel()
-        return forward(model, batch)
+        return find_loss(model, batch, ctc)
 
-    monkeypatch.setattr(step_time, "forward", counted)
+    monkeypatch.setattr(step_time, "find_loss", counted)
     monkeypatch.setattr(step_time, "time", SimpleNamespace(perf_counter=lambda: now))
     optimizer = task.optimization.build(model, 7)[0]
     found = time_steps(model, data, optimizer, 7, Pass(1, 61, 13, 1e-3, 0, [], []))

@@ -34,11 +34,25 @@ class Pass:
     leaking: list[str]  # frozen, with a gradient
 
 
-def training_pass(model: CrossModalT5, batch: Batch, heads: Mapping[str, CTC] | None = None) -> Pass:
-    """Run one pass in training mode and fp32 on the CPU; gradients are cleared afterwards.
+def ctc_of_all_sources(heads: Mapping[str, CTC], num_parts: int = 1) -> CTCLoss:
+    """Return the loss of the model's CTC heads, which here learn the targets of all parts of the mixture."""
+    return CTCLoss(heads, dict.fromkeys(heads, frozenset(range(num_parts))), torch.device("cpu"))
 
-    `heads` are the model's CTC heads; here they learn the targets of all sources.
-    """
+
+def find_loss(model: CrossModalT5, batch: Batch, ctc: CTCLoss) -> Tensor:
+    """Return the sum of all losses that training takes of a batch, in nats."""
+    output = forward(model, batch, ctc.find(batch))
+    loss = token_losses(output.logits, batch.labels).sum()
+    drafted = draft_losses(output, batch)
+    if drafted is not None:
+        loss = loss + drafted[0].sum()
+    heard = ctc.add(output, step=0, factor=1.0)
+    return loss if heard is None else loss + heard
+
+
+def training_pass(model: CrossModalT5, batch: Batch, ctc: CTCLoss | None = None) -> Pass:
+    """Run one pass in training mode and fp32 on the CPU; gradients are cleared afterwards."""
+    ctc = ctc or ctc_of_all_sources({})
     model.train()
     parameters = dict(model.named_parameters())
     weights = {p.untyped_storage().data_ptr() for p in parameters.values()}
@@ -52,14 +66,7 @@ def training_pass(model: CrossModalT5, batch: Batch, heads: Mapping[str, CTC] | 
 
     started = time.perf_counter()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        ctc = CTCLoss(heads or {}, dict.fromkeys(heads or {}, frozenset({0})), batch.labels.device)
-        output = forward(model, batch, ctc.find(batch))
-        loss = token_losses(output.logits, batch.labels).sum()
-        drafted = draft_losses(output, batch)
-        if drafted is not None:
-            loss = loss + drafted[0].sum()
-        heard = ctc.add(output, step=0, factor=1.0)
-        loss = loss if heard is None else loss + heard
+        loss = find_loss(model, batch, ctc)
     if loss.requires_grad:
         loss.backward()
     seconds = time.perf_counter() - started

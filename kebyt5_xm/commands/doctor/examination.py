@@ -7,7 +7,7 @@ from typing import Any
 
 from kebyt5_xm.commands.doctor.advice import advise, list_advice, to_overlay
 from kebyt5_xm.commands.doctor.cache_advice import check_cache, sources_using
-from kebyt5_xm.commands.doctor.costs import check_gradients, training_pass
+from kebyt5_xm.commands.doctor.costs import check_gradients, ctc_of_all_sources, training_pass
 from kebyt5_xm.commands.doctor.ctc import check_ctc
 from kebyt5_xm.commands.doctor.estimates import estimates
 from kebyt5_xm.commands.doctor.findings import Finding
@@ -88,7 +88,7 @@ def _examine(
     batch = batch_of(together, data)
     try:
         yield from check_samples(model, data, together)
-        done = training_pass(model, batch, task.builder.ctc)
+        done = training_pass(model, batch, ctc_of_all_sources(task.builder.ctc))
     except UserError as error:
         yield Finding("model: real samples", "FAILED", str(error), "change the modality that it names")
         return
@@ -114,7 +114,7 @@ def _examine(
     if not optimizes:  # the estimate includes the optimizer's state
         return
     optimizer = task.optimization.build(model, max_steps)[0]
-    found = time_steps(model, data, optimizer, max_steps, done)
+    found = time_steps(model, data, optimizer, max_steps, done, task.builder.ctc)
     yield from estimates(model, done, batch, task.optimization.optimizer, found, max_steps)
 
 

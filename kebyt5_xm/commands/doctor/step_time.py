@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -10,17 +10,16 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from kebyt5_xm.commands.doctor.costs import Pass, training_pass
-from kebyt5_xm.commands.doctor.samples import forward
+from kebyt5_xm.commands.doctor.costs import Pass, ctc_of_all_sources, find_loss, training_pass
 from kebyt5_xm.data.batch import Batch
 from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.loading.loader import Loader
 from kebyt5_xm.data.loading.micro_batches import Order, TrainingMicroBatches, TrainingOrders
 from kebyt5_xm.data.order.steps import MicroBatch
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.ctc import CTC
 from kebyt5_xm.model.flops import examples_flops
-from kebyt5_xm.model.network import token_losses
-from kebyt5_xm.training.draft_loss import draft_losses
+from kebyt5_xm.training.ctc_loss import CTCLoss
 
 TIMED_SECONDS, TIMED_STEPS = 15.0, 12
 """Steps are timed until one of these is reached, and at least one."""
@@ -72,7 +71,12 @@ class _Parts:
 
 
 def time_steps(
-    model: CrossModalT5, data: DataModule, optimizer: Optimizer, max_steps: int, done: Pass
+    model: CrossModalT5,
+    data: DataModule,
+    optimizer: Optimizer,
+    max_steps: int,
+    done: Pass,
+    heads: Mapping[str, CTC] | None = None,
 ) -> StepTime:
     """Train the model on the first steps of the run, and return what a step takes. The model changes.
 
@@ -80,6 +84,7 @@ def time_steps(
         data: connected.
         max_steps: steps of the run.
         done: a pass over a few examples; if a step would take too long, its time is scaled from this pass.
+        heads: the model's CTC heads.
     """
     first = data.steps.batch(0)
     lengths = [
@@ -92,15 +97,18 @@ def time_steps(
     expected = examples_flops(config, lengths, 1.0) / sizes * done.seconds
     if expected > LONGEST_SECONDS:
         return _scaled(data, done, expected, first.micro_batches, lengths)
+    ctc = ctc_of_all_sources(heads or {}, len(data.training.parts))
     model.train()
     timed: list[_Parts] = []
     kept, spent = None, 0.0
     for step in _steps(data, max_steps):
         if kept is None:  # also warms up: memory, kernels
-            kept = training_pass(model, max(step.batches, key=lambda batch: batch.inputs.input_ids.numel()))
-            _train(model, step.batches, optimizer)
+            kept = training_pass(
+                model, max(step.batches, key=lambda batch: batch.inputs.input_ids.numel()), ctc
+            )
+            _train(model, step.batches, optimizer, ctc)
         started = time.perf_counter()
-        _train(model, step.batches, optimizer)
+        _train(model, step.batches, optimizer, ctc)
         step.training = time.perf_counter() - started
         step.batches.clear()
         timed.append(step)
@@ -152,14 +160,10 @@ def _steps(data: DataModule, max_steps: int) -> Iterator[_Parts]:
         yield _Parts(loading=loader.seconds_waited, batches=batches)
 
 
-def _train(model: CrossModalT5, batches: list[Batch], optimizer: Optimizer) -> None:
+def _train(model: CrossModalT5, batches: list[Batch], optimizer: Optimizer, ctc: CTCLoss) -> None:
     """Do one optimizer step."""
     for batch in batches:
-        output = forward(model, batch)
-        loss = token_losses(output.logits, batch.labels).sum() / batch.progress.num_targets
-        drafted = draft_losses(output, batch)
-        if drafted is not None:
-            loss = loss + drafted[0].sum() / batch.progress.num_targets
+        loss = find_loss(model, batch, ctc) / batch.progress.num_targets
         if loss.requires_grad:
             loss.backward()
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
