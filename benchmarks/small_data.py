@@ -7,7 +7,8 @@
 A class of the digits is a digit, and an example is an image with its captions in four languages; a class of the
 numbers is a number, and an example is one voice in one language. Nothing is searched: `kebyt5-xm doctor --write` sets
 optimizer, rates, batch and steps, and training examples are augmented as in the demo's recipes. Baselines are those
-of `kebyt5-xm report`, on the same rows. Held-out images and voices are the demo's.
+of `kebyt5-xm report`, on the same rows. Held-out images and voices are the demo's. Runs that have ended are kept in
+runs/small_data/: remove the folder to measure again.
 """
 
 import argparse
@@ -36,6 +37,8 @@ VOICES = (
 )
 """espeak-ng's variants to train on: 16, so that a number has 64 examples in four languages."""
 METRIC = "exact_match"
+RESULT = "small_data.json"
+"""What a run that has ended leaves in its folder: a measurement that was stopped goes on where it was."""
 Rows = list[dict[str, Any]]
 
 
@@ -79,17 +82,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(arguments)
     with exit_on_user_error():
-        figures: dict[str, Any] = {}
-        for task in options.tasks:
-            for examples in options.examples:
-                found = [measure(task, examples, seed) for seed in range(options.seeds)]
-                figures[f"{task}_{examples}"] = summarize(found)
-                write_report("small_data", figures)
+        for seed in range(options.seeds):
+            for task in options.tasks:
+                for examples in options.examples:
+                    measure(task, examples, seed)
+                    write_report("small_data", collect())
 
 
-def measure(task: str, examples: int, seed: int) -> dict[str, float]:
-    """Train once and return the model's score, the baselines' by method, and the run's steps and seconds."""
+def collect() -> dict[str, Any]:
+    """Return the figures of all runs that have ended, by task and examples of a class."""
+    figures = {}
+    for task in TASKS:
+        for folder in sorted(FOLDER.glob(f"{task}-*-0"), key=lambda folder: int(folder.name.split("-")[1])):
+            name = folder.name.removesuffix("-0")
+            found = [json.loads(path.read_text()) for path in sorted(FOLDER.glob(f"{name}-*/{RESULT}"))]
+            if found:
+                figures[name.replace("-", "_")] = summarize(found)
+    return figures
+
+
+def measure(task: str, examples: int, seed: int) -> None:
+    """Train once, unless it was done before; write the model's score, the baselines', the steps and the seconds."""
     run = FOLDER / f"{task}-{examples}-{seed}"
+    if (run / RESULT).is_file():
+        return
     shutil.rmtree(run, ignore_errors=True)
     overlay = write_overlay(task, examples, seed, run)
     recipes = [str(RECIPES / "text.yaml"), str(RECIPES / TASKS[task].recipe), str(overlay)]
@@ -101,12 +117,13 @@ def measure(task: str, examples: int, seed: int) -> dict[str, float]:
     evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     source = evaluation["sources"][TASKS[task].source]
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    return {
+    result = {
         "model": source["metrics"][METRIC]["value"],
         **{b["method"]: b["metrics"][METRIC]["value"] for b in source["baselines"]["measured"]},
         "steps": results["steps"],
         "train_seconds": results["train_seconds"],
     }
+    (run / RESULT).write_text(json.dumps(result), encoding="utf-8")
 
 
 def write_overlay(task: str, examples: int, seed: int, run: Path) -> Path:
