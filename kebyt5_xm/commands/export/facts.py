@@ -10,6 +10,7 @@ from kebyt5_xm.commands.export.sources import SourceFacts, describe_data, list_s
 from kebyt5_xm.commands.export.usage import foreign_packages
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.evaluation_file import EvaluationFile
+from kebyt5_xm.model.delete_gate_files import run_gate
 from kebyt5_xm.model.origin import Origin
 from kebyt5_xm.model.runs.run import Run
 
@@ -69,7 +70,7 @@ class ModalityFacts:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Everything that a card says. `step` is that of the exported checkpoint."""
+    """Everything that a card says. `step` is that of the exported checkpoint, `gate_layer` that of a delete gate."""
 
     name: str
     origin: Origin
@@ -92,6 +93,7 @@ class RunFacts:
     validation: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     power: Power | None = None
     lora_apart: bool = False
+    gate_layer: int | None = None
     packages: list[str] = field(default_factory=list)
 
     @property
@@ -185,6 +187,7 @@ def collect(
         validation={part: values for part, values in validation.items() if part != "all"},
         power=power,
         lora_apart=lora_apart,
+        gate_layer=(run_gate(run) or {}).get("layer"),
         packages=_packages(modalities, cross_modal),
     )
 
@@ -247,6 +250,7 @@ def _settings(run: Run) -> list[tuple[str, Any]]:
             for name, modality in (model.get("modalities") or {}).items()
             if modality.get("ctc")
         },
+        **{f"delete_gate.{key}": value for key, value in (model.get("delete_gate") or {}).items()},
         "draft heads": (model.get("draft_heads") or {}).get("count"),
         **_block("optimizer", model.get("optimizer")),
         **_block("schedule", model.get("schedule")),

@@ -24,7 +24,8 @@ def attention(
 ) -> Tensor:
     """Return what `reference.attention` returns.
 
-    `bias` is the table [H, 2M + 1], or `spread_bias` of it, which layers share. `dropout` is the rate of the weights.
+    `bias` is the table [H, 2M + 1], or `spread_bias` of it, which layers share, or the bias [B, H, L, L] of positions
+    of which each row's segment is at its beginning. `dropout` is the rate of the weights.
     """
     queries, keys = query.shape[2], key.shape[2]
     if pattern.query_segments is None and pattern.key_segments is None:
@@ -64,8 +65,8 @@ def _attend_spans(
         parts = query_parts[number], key_parts[number], value_parts[number]
         narrowed = bias
         if bias is not None and bias.ndim == 4:
-            length = stop - start
-            narrowed = bias[:, :, :length, :length]
+            length, row = stop - start, spans[number].row if len(bias) > 1 else 0
+            narrowed = bias[row : row + 1, :, :length, :length]
         output = _attend(*parts, narrowed, spans[number].narrow(pattern), dropout)
         outputs.append(output[0].transpose(0, 1))
         end = stop
