@@ -31,7 +31,9 @@ class Controller:
     """Sets the weight of a gate's loss so that the share of deleted positions approaches `rate`.
 
     With the error e = rate - share of a step, p <- gamma p + (1 - gamma) e and i <- i + e; the weight is
-    max(0, k_p p + k_i i).
+    k_p p + k_i i. Unlike MrT5's it may be negative, which rewards keeping: the share sees the gate's first steps only
+    when many positions cross the threshold, and the model's own loss alone does not bring them back
+    (docs/experiments.md).
     """
 
     def __init__(self, rate: float) -> None:
@@ -41,7 +43,7 @@ class Controller:
     @property
     def weight(self) -> float:
         """The weight of the loss in the next step."""
-        return max(0.0, PROPORTIONAL * self._mean_error + INTEGRAL * self._sum_of_errors)
+        return PROPORTIONAL * self._mean_error + INTEGRAL * self._sum_of_errors
 
     def update(self, share: float) -> None:
         """Take the share of deleted positions in a step."""

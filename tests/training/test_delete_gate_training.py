@@ -18,11 +18,13 @@ from kebyt5_xm.data.order.steps import Budget
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.delete_gate import DeleteGate
+from kebyt5_xm.model.delete_gate import SCALE, DeleteGate, DeleteGateModule
 from kebyt5_xm.model.delete_gate_files import check_start
 from kebyt5_xm.model.runs.run import Run, model_tensors
+from kebyt5_xm.optimizers import RMSScaledAdamW
 from kebyt5_xm.training.building import ModelBuilder
 from kebyt5_xm.training.gate_control import Controller, check_batches, check_gate
+from kebyt5_xm.training.groups import Group, make_optimizer_groups, scale_rates
 
 SHAPE = {"d_model": 29, "d_ff": 37, "num_heads": 3, "num_layers": 3, "num_decoder_layers": 2, "d_kv": 7}
 GATE = {"layer": 1, "rate": 0.4, "hard_from": 5}
@@ -83,7 +85,39 @@ def test_a_controller_continues_from_its_state() -> None:
     assert second.weight == whole.weight > 0
     for _ in range(99):
         whole.update(1.0)
-    assert whole.weight == 0.0  # never negative
+    assert whole.weight < -0.3  # keeping is rewarded
+
+
+def test_a_gate_comes_back_after_all_was_deleted() -> None:
+    """A weight of at least 0 cannot do it: a saturated gate has hardly any gradient from the model's loss."""
+    torch.manual_seed(0)
+    gate = DeleteGateModule(1, 31)
+    gate.bias.data.fill_(3.0)
+    states = torch.randn(5, 53, 31)
+    controller, optimizer = Controller(0.3), RMSScaledAdamW(gate.parameters(), lr=0.005)
+    for _ in range(400):
+        values = gate(states)
+        optimizer.zero_grad()
+        (controller.weight * (SCALE * values).mean()).backward()
+        optimizer.step()
+        controller.update(float((values > 0.5).float().mean()))
+    assert float((gate(states) > 0.5).float().mean()) == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_gate_learns_at_a_tenth_of_the_rate() -> None:
+    parameter = torch.nn.Parameter
+    named = [
+        ("backbone.shared.weight", parameter(torch.ones(2))),
+        ("delete_gate.weight", parameter(torch.ones(3))),
+    ]
+    optimizer = torch.optim.AdamW(make_optimizer_groups({}, named), lr=0.01)
+    scale_rates(optimizer)
+    assert {g["name"]: g["lr"] for g in optimizer.param_groups} == {"default": 0.01, "delete_gate": 0.001}
+    given = make_optimizer_groups({"gate": Group("delete_gate.*", lr=0.02)}, named)
+    assert [(g["name"], g.get("lr"), len(g["params"])) for g in given] == [
+        ("default", None, 1),
+        ("gate", 0.02, 1),
+    ]
 
 
 @pytest.mark.parametrize(
