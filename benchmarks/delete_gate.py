@@ -4,10 +4,10 @@
     python -m benchmarks.delete_gate
 
 The demo's text model, with 4 encoder layers instead of 2, is trained from scratch by the demo's recipe for `STEPS`
-steps: without a gate, and with gates after layer 1. Then bits per byte and the share of deleted positions are measured
-on held-out text, and on one thread and one batch the seconds of a training step, of encoding, and of encoding and
-writing. A second model, with random weights and more layers, shows the speed alone where layers after the gate do most
-of the work.
+steps: without a gate, and with gates after layer 1. Then bits per byte and the share of deleted positions are
+measured on held-out text, and on one thread and one batch the seconds of a training step, of encoding, and of
+encoding and writing. A second model, with random weights and more layers, shows the speed alone where layers after
+the gate do most of the work.
 """
 
 import os
@@ -94,7 +94,8 @@ def train(folder: Path) -> None:
         command = [sys.executable, "train.py", "fit", "-c", str(RECIPE), "-c", str(path)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         runs.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL))
-    if any([run.wait() for run in runs]):
+    codes = [run.wait() for run in runs]
+    if any(codes):
         raise UserError("a training run failed; its error is above")
 
 

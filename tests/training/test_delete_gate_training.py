@@ -95,13 +95,16 @@ def test_a_gate_comes_back_after_all_was_deleted() -> None:
     gate.bias.data.fill_(3.0)
     states = torch.randn(5, 53, 31)
     controller, optimizer = Controller(0.3), RMSScaledAdamW(gate.parameters(), lr=0.005)
-    for _ in range(400):
+    shares = []
+    for _ in range(250):
         values = gate(states)
         optimizer.zero_grad()
         (controller.weight * (SCALE * values).mean()).backward()
         optimizer.step()
-        controller.update(float((values > 0.5).float().mean()))
-    assert float((gate(states) > 0.5).float().mean()) == pytest.approx(0.3, abs=0.1)
+        shares.append(float((values > 0.5).float().mean()))
+        controller.update(shares[-1])
+    assert shares[0] > 0.95
+    assert 0.3 < shares[-1] < 0.5
 
 
 def test_a_gate_learns_at_a_tenth_of_the_rate() -> None:

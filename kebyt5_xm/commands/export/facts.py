@@ -10,7 +10,6 @@ from kebyt5_xm.commands.export.sources import SourceFacts, describe_data, list_s
 from kebyt5_xm.commands.export.usage import foreign_packages
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.evaluation_file import EvaluationFile
-from kebyt5_xm.model.delete_gate_files import run_gate
 from kebyt5_xm.model.origin import Origin
 from kebyt5_xm.model.runs.run import Run
 
@@ -165,6 +164,7 @@ def collect(
     validated_step, validation = run.validation(step)
     batch = (run.config.get("data") or {}).get("global_batch_size") or results.get("global_batch_size")
     modalities = list_modalities(cross_modal) if cross_modal is not None else []
+    gate = None if cross_modal is None else cross_modal.config.delete_gate
     return RunFacts(
         name=name,
         origin=origin,
@@ -187,7 +187,7 @@ def collect(
         validation={part: values for part, values in validation.items() if part != "all"},
         power=power,
         lora_apart=lora_apart,
-        gate_layer=(run_gate(run) or {}).get("layer"),
+        gate_layer=gate["layer"] if gate else None,
         packages=_packages(modalities, cross_modal),
     )
 
