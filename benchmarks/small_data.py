@@ -136,7 +136,7 @@ def write_overlay(task: str, examples: int, seed: int, run: Path) -> Path:
         "seed_everything": seed,
         "report": True,
         "model": model,
-        "data": {"sources": sources},
+        "data": {"global_batch_size": None, "sources": sources},  # both recipes have a budget
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "overlay.yaml"

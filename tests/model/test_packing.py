@@ -13,7 +13,7 @@ from kebyt5_xm.data.inputs import Example, MediaItem
 from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.evaluation.tally import Tally
-from kebyt5_xm.model.attention import sdpa, spans, teacher_forcing
+from kebyt5_xm.model.attention import span_groups, spans, teacher_forcing
 from kebyt5_xm.model.attention.spans import Span
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config, SlotBias
@@ -159,7 +159,7 @@ def test_spans_from_the_host_are_those_of_the_segments(rows: np.ndarray | None, 
     losses(built, given)  # finds the spans from the segments
     patterns: list[list[Span] | None] = []
     monkeypatch.setattr(
-        sdpa, "find_spans", lambda *args: patterns.append(spans.find_spans(*args)) or patterns[-1]
+        span_groups, "find_spans", lambda *args: patterns.append(spans.find_spans(*args)) or patterns[-1]
     )
     losses(built, given)
     assert [list(one) for one in patterns if one is not None]

@@ -1,4 +1,4 @@
-"""Attention by torch's `scaled_dot_product_attention`: no mask where rows are full, otherwise span by span.
+"""Attention by torch's `scaled_dot_product_attention`: no mask where rows are full, otherwise by spans.
 
 Letters in shapes: B rows, H heads, T queries, S keys, L positions, d width of a head, M the bias table's largest
 distance.
@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from kebyt5_xm.model.attention.biased import BiasedAttention
 from kebyt5_xm.model.attention.pattern import Pattern, spread
-from kebyt5_xm.model.attention.spans import Span, find_spans
+from kebyt5_xm.model.attention.span_groups import SpanGroups, group_spans
 
 _biases: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 """The table of a stack -> its bias pair by pair and without a gradient; gone with the table, after the step."""
@@ -30,10 +30,10 @@ def attention(
     queries, keys = query.shape[2], key.shape[2]
     if pattern.query_segments is None and pattern.key_segments is None:
         return _attend(query, key, value, bias, pattern, dropout)
-    spans = find_spans(pattern, len(query), queries, keys)
-    if spans is None:
+    groups = group_spans(pattern, len(query), queries, keys, query.device)
+    if groups is None:
         return _attend_masked(query, key, value, bias, pattern, dropout)
-    return _attend_spans(query, key, value, bias, pattern, dropout, spans)
+    return _attend_spans(query, key, value, bias, pattern, dropout, groups)
 
 
 def spread_bias(table: Tensor, length: int, dtype: torch.dtype) -> Tensor:
@@ -48,41 +48,19 @@ def _attend_spans(
     bias: Tensor | None,
     pattern: Pattern,
     dropout: float,
-    spans: list[Span],
+    groups: SpanGroups,
 ) -> Tensor:
-    """Return [B, H, T, d], computed span by span: zero outside of all."""
-    num_rows, heads, queries, width = query.shape
-    keys = key.shape[2]
-    query_bounds = [(span.row * queries + span.start, span.row * queries + span.stop) for span in spans]
-    key_bounds = [(span.row * keys + span.key_start, span.row * keys + span.key_stop) for span in spans]
-    query_parts, key_parts, value_parts = (
-        _split(tensor, bounds)
-        for tensor, bounds in ((query, query_bounds), (key, key_bounds), (value, key_bounds))
-    )
-    outputs, end = [], 0
-    for number, (start, stop) in enumerate(query_bounds):
-        outputs.append(query.new_zeros(start - end, heads, width))
-        parts = query_parts[number], key_parts[number], value_parts[number]
-        narrowed = bias
+    """Return [B, H, T, d], computed for all spans of a size together: zero outside of all."""
+    outputs = []
+    for spans, parts in zip(groups.groups, groups.split(query, key, value, pattern), strict=True):
+        queries, keys, values, within = parts
+        length, narrowed = queries.shape[2], bias
         if bias is not None and bias.ndim == 4:
-            length, row = stop - start, spans[number].row if len(bias) > 1 else 0
-            narrowed = bias[row : row + 1, :, :length, :length]
-        output = _attend(*parts, narrowed, spans[number].narrow(pattern), dropout)
-        outputs.append(output[0].transpose(0, 1))
-        end = stop
-    outputs.append(query.new_zeros(num_rows * queries - end, heads, width))
-    return torch.cat(outputs).view(num_rows, queries, heads, width).transpose(1, 2)
-
-
-def _split(tensor: Tensor, bounds: list[tuple[int, int]]) -> list[Tensor]:
-    """Return the parts [1, H, n, d] of `tensor` [B, H, L, d] within `bounds`, which count positions over all rows."""
-    sizes, end = [], 0
-    for start, stop in bounds:
-        sizes += [start - end, stop - start]
-        end = stop
-    positions = tensor.transpose(1, 2).flatten(0, 1)
-    parts = positions.split([*sizes, len(positions) - end])
-    return [part.transpose(0, 1)[None] for part in parts[1::2]]
+            narrowed = bias[:, :, :length, :length]
+            if len(bias) > 1:  # of each row its own
+                narrowed = torch.stack([narrowed[span.row] for span in spans])
+        outputs.append(_attend(queries, keys, values, narrowed, within, dropout))
+    return groups.join(outputs, len(query))
 
 
 def _attend(

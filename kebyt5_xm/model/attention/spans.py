@@ -1,6 +1,6 @@
 """The spans of a pattern: runs of queries that see all keys of one run, and no others.
 
-Packed and padded rows are computed span by span, so nothing hidden is computed and no mask exists.
+Packed and padded rows are computed by spans, so nothing hidden is computed and no mask exists (`span_groups`).
 Letters in shapes: B rows, T queries, S keys.
 """
 
@@ -23,21 +23,6 @@ class Span(NamedTuple):
     stop: int
     key_start: int
     key_stop: int
-
-    def narrow(self, pattern: Pattern) -> Pattern:
-        """Return the pattern within the span, without segments."""
-
-        def cut(tensor: Tensor | None, start: int, stop: int) -> Tensor | None:
-            return None if tensor is None else tensor[self.row : self.row + 1, start:stop]
-
-        return Pattern(
-            causal=pattern.causal,
-            query_positions=cut(pattern.query_positions, self.start, self.stop),
-            key_positions=cut(pattern.key_positions, self.key_start, self.key_stop),
-            key_scores=cut(pattern.key_scores, self.key_start, self.key_stop),
-            query_slots=cut(pattern.query_slots, self.start, self.stop),
-            key_slots=cut(pattern.key_slots, self.key_start, self.key_stop),
-        )
 
 
 _found: WeakKeyDictionary[Pattern, list[Span] | None] = WeakKeyDictionary()
