@@ -32,6 +32,7 @@ from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.decoding.opening import encode, open_decoder
 from kebyt5_xm.model.delete_gate import GatedStates
 from kebyt5_xm.model.network import teacher_force, token_losses
+from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.model.t5 import saved_config
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +64,9 @@ def main() -> None:
         folder = Path(name)
         train(folder)
         models = {arm: CrossModalT5.from_pretrained(folder / arm) for arm in GATES}
+        shares = {arm: shares_in_training(folder / arm) for arm, gate in GATES.items() if gate}
     figures: dict[str, Any] = {"steps": STEPS, "encoder_layers": LAYERS, "examples_per_language": EXAMPLES}
+    figures["deleted_in_training"] = shares
     data = held_out()
     figures |= {arm: measure_text(model, data) for arm, model in models.items()}
     batch = next(iter(data.validation_loader(0))).to("cpu")
@@ -87,7 +90,12 @@ def train(folder: Path) -> None:
             "forgetting": None,
             "model": {"backbone": {"shape": {**shape, "num_layers": LAYERS}}, "delete_gate": gate},
             "data": {"sources": {"text": {"init_args": {"max_validation_examples": 8}}}},
-            "trainer": {"max_steps": STEPS, "val_check_interval": STEPS, "enable_progress_bar": False},
+            "trainer": {
+                "max_steps": STEPS,
+                "val_check_interval": STEPS,
+                "enable_progress_bar": False,
+                "log_every_n_steps": 10,
+            },
         }
         path = folder / f"{arm}.yaml"
         path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
@@ -97,6 +105,12 @@ def train(folder: Path) -> None:
     codes = [run.wait() for run in runs]
     if any(codes):
         raise UserError("a training run failed; its error is above")
+
+
+def shares_in_training(run: Path) -> dict[str, float]:
+    """Return the share that was deleted in about every 30th step."""
+    rows = [row for row in Run(run).metrics() if row["metric"] == "train/deleted"]
+    return {f"step_{row['step']}": row["value"] for row in rows[1::3]}
 
 
 def held_out() -> DataModule:

@@ -44,7 +44,8 @@ def encode_gated(
     for block in blocks[: gate.layer]:
         hidden, bias, _ = block(hidden, None, bias, patterns=patterns)
     assert bias is not None
-    kept, closed = decide(gate(hidden), mask)
+    # Detached: the layers before the gate learn faster than it does, and would open and close it as well.
+    kept, closed = decide(gate(hidden.detach()), mask)
     if gate.training and torch.is_grad_enabled() and not gate.is_hard:
         positions, found = None, scores(closed, mask)
         patterns = encoder_patterns(mask, None, slots, extents, encoder_mask.split(found)[1])

@@ -189,6 +189,17 @@ def test_hard_deletion_in_training_gives_the_gate_a_gradient() -> None:
     torch.testing.assert_close(hard, logits(model, ROWS), rtol=1e-4, atol=1e-4)
 
 
+def test_the_values_of_a_gate_teach_its_own_weights_alone() -> None:
+    model = gated_model()
+    model.train()
+    output = model.encode(**model.processor(ROWS))
+    assert isinstance(output, GatedStates)
+    assert output.gate is not None
+    output.gate.sum().backward()
+    taught = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert taught == {"delete_gate.norm", "delete_gate.weight", "delete_gate.bias"}
+
+
 def test_saved_and_loaded_it_gives_the_same_logits(tmp_path: Path) -> None:
     model = gated_model()
     model.save_pretrained(tmp_path)
