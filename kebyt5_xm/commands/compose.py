@@ -93,9 +93,13 @@ def compose(backbone: str, adapters: dict[str, Path], trusted_modules: Sequence[
     from kebyt5_xm.model.backbone import Backbone
     from kebyt5_xm.model.configuration import CrossModalT5Config
     from kebyt5_xm.model.cross_modal import CrossModalT5
+    from kebyt5_xm.model.delete_gate_files import refuse_gate, saved_gate
+    from kebyt5_xm.model.pretrained import open_pretrained
     from kebyt5_xm.model.specs import build_modalities
     from kebyt5_xm.model.t5 import saved_config
 
+    gate = saved_gate(open_pretrained(backbone))
+    refuse_gate(gate, f"the model of '{backbone}'", "train the adapters together with it, in one run")
     contents = {name: read_content(folder) for name, folder in adapters.items()}
     t5 = Backbone(weights=backbone).build()
     specs = {n: {key: content[key] for key in ("encoder", "adapter")} for n, content in contents.items()}

@@ -15,7 +15,7 @@ from kebyt5_xm.durable import durable_file
 from kebyt5_xm.evaluation.answering import Answering, Written
 from kebyt5_xm.metrics import Answer, Metric
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.network import Outputs
+from kebyt5_xm.model.outputs import Outputs
 
 NO_ANSWER = "\ufffd"
 """The answer to an example that cannot be made. By the contract of metrics, no answer is worse."""

@@ -23,6 +23,7 @@ from kebyt5_xm.model.decoding.arguments import (
 from kebyt5_xm.model.decoding.scoring import score_ids
 from kebyt5_xm.model.decoding.utf8 import Utf8LogitsProcessor
 from kebyt5_xm.model.decoding.writing import WrittenRow
+from kebyt5_xm.model.delete_gate import states_and_mask
 from kebyt5_xm.model.hypothesis import Hypothesis
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.processor import Processed
@@ -72,9 +73,7 @@ class Answering:
                 "greedy or sampled: give none but temperature, top_k, top_p, max_new_tokens and generator"
             )
         with torch.no_grad():
-            states = model.encode(**inputs).last_hidden_state
-        assert states is not None
-        self._states = states
+            self._states, self._mask = states_and_mask(model.encode(**inputs), inputs["attention_mask"])
 
     def answers(self) -> list[Any]:
         """Return the answer to each input: a text or `Hypothesis`; for n > 1 without `choose` a list, best first."""
@@ -110,8 +109,7 @@ class Answering:
         ).to(self._states.device)
         if not ids.shape[1]:
             return [Hypothesis.of(row, ()) for row in rows]
-        mask = self._inputs["attention_mask"]
-        found = score_ids(self._model, self._states, mask, ids, self._options.n)
+        found = score_ids(self._model, self._states, self._mask, ids, self._options.n)
         return [Hypothesis.of(row, values) for row, values in zip(rows, found.tolist(), strict=True)]
 
     def _rows(self) -> list[WrittenRow]:
@@ -132,14 +130,11 @@ class Answering:
 
     def _blocks(self, unfinished: set[int]) -> Iterator[Tensor]:
         assert self._generation is not None
-        mask, ids = self._inputs["attention_mask"], self._inputs["input_ids"]
-        return self._generation.blocks(
-            self._model, self._states, mask, ids, unfinished, self._options.valid_utf8
-        )
+        ids, valid_utf8 = self._inputs["input_ids"], self._options.valid_utf8
+        return self._generation.blocks(self._model, self._states, self._mask, ids, unfinished, valid_utf8)
 
     def _by_beams(self, generation: Generation) -> Tensor:
-        mask, valid_utf8 = self._inputs["attention_mask"], self._options.valid_utf8
-        return generation(self._model, self._states, mask, valid_utf8=valid_utf8)
+        return generation(self._model, self._states, self._mask, valid_utf8=self._options.valid_utf8)
 
     def _by_transformers(self) -> Tensor:
         arguments = self._arguments

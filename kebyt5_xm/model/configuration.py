@@ -17,6 +17,9 @@ SlotBias = Literal["shared", "zero"]
 CONFIG_KEYS = ("backbone", "modalities", "slot_bias", "denoising", "byte_rms")
 """Keys of config.json that are arguments of CrossModalT5Config."""
 
+GATE = "delete_gate"
+"""Its key, which is there if the model has a delete gate."""
+
 
 def check_modality_names(names: Iterable[str]) -> None:
     """Raise `UserError` for a name that cannot be a modality's.
@@ -56,6 +59,19 @@ def check_fields(content: Mapping[str, Any], where: str) -> None:
         )
     check_modality_names(parts)
     check_config(content["backbone"], where)
+    _check_gate(content, where)
+
+
+def _check_gate(content: Mapping[str, Any], where: str) -> None:
+    gate = content.get(GATE)
+    if gate is None:
+        return
+    layer = gate.get("layer") if isinstance(gate, dict) else None
+    num_layers = content["backbone"].get("num_layers", 0)
+    if isinstance(layer, bool) or not isinstance(layer, int) or not 1 <= layer < num_layers:
+        raise UserError(
+            f"{where} says {GATE}: {str(gate)[:80]!r}; expected a layer from 1 to below num_layers, {num_layers}"
+        )
 
 
 def _is_positive(value: Any) -> bool:
@@ -71,6 +87,7 @@ class CrossModalT5Config(PreTrainedConfig):
         slot_bias: relative position bias of slots, `shared` with text or `zero`.
         denoising: the settings of span denoising that the backbone was trained with, including its sentinels.
         byte_rms: root mean square of the byte embeddings; the scale of slot vectors is measured against it.
+        delete_gate: {layer: encoder layers before the gate}, None without a gate (`kebyt5_xm.model.delete_gate`).
 
     `kebyt5_xm` has the origin of the weights, as an export records it: `started_from`, `licence` and more.
     """
@@ -84,6 +101,7 @@ class CrossModalT5Config(PreTrainedConfig):
         slot_bias: SlotBias = "shared",
         denoising: dict[str, Any] | None = None,
         byte_rms: float = 1.0,
+        delete_gate: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.backbone = backbone or {}
@@ -91,6 +109,7 @@ class CrossModalT5Config(PreTrainedConfig):
         self.slot_bias = slot_bias
         self.denoising = denoising or {}
         self.byte_rms = byte_rms
+        self.delete_gate = delete_gate
         about = kwargs.pop(ABOUT, None)
         self.kebyt5_xm: dict[str, Any] = about if isinstance(about, dict) else {}
         kwargs = {"is_encoder_decoder": True, "pad_token_id": 0, "eos_token_id": 1, **kwargs}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kebyt5_xm.errors import UserError
+from kebyt5_xm.model import encoder_mask
 from kebyt5_xm.model.decoding.int8 import Int8Decoder
 from kebyt5_xm.model.network import CrossModalNetwork
 
@@ -29,8 +30,8 @@ def cross_attention(
     """Return the weights [B, L, H, T, S], fp32, with which each id was written; they add up to 1 over S.
 
     It is one pass of the decoder, whatever search wrote the ids. `states` [B, S, D] are the encoder's,
-    `attention_mask` [B, S] marks the valid ones, `ids` [B, T] have no start id. Raises `UserError` for a decoder in
-    int8, whose layers are one compiled product each.
+    `attention_mask` [B, S] is their mask (`kebyt5_xm.model.encoder_mask`), `ids` [B, T] have no start id. Raises
+    `UserError` for a decoder in int8, whose layers are one compiled product each.
     """
     weights: list[Tensor] = []
 
@@ -96,5 +97,5 @@ def _weights(attention: Any, hidden: Tensor, states: Tensor, mask: Tensor | None
     )
     products = queries @ keys.transpose(-1, -2)
     if mask is not None:
-        products = products.masked_fill(~mask.bool()[:, None, None], float("-inf"))
+        products = products + encoder_mask.additive(mask, products.dtype)
     return products.softmax(-1)

@@ -8,6 +8,7 @@ import torch
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.answer_arguments import search_arguments
 from kebyt5_xm.model.answering import Answering, AnswerOptions
+from kebyt5_xm.model.delete_gate import states_and_mask
 from kebyt5_xm.model.infilling import Filled, Gaps
 from kebyt5_xm.model.labels import LabelScorer
 from kebyt5_xm.model.processor import Processed, Segments
@@ -136,9 +137,8 @@ class CrossModalT5(SavedModel):
         scorer = LabelScorer(labels)
         with torch.no_grad():
             inputs = self._inputs(segments)
-            states = self.encode(**inputs).last_hidden_state
-            assert states is not None
-            rows = scorer.log_probabilities(self, states, inputs["attention_mask"]).exp().tolist()
+            states, mask = states_and_mask(self.encode(**inputs), inputs["attention_mask"])
+            rows = scorer.log_probabilities(self, states, mask).exp().tolist()
         probabilities = [dict(zip(scorer.labels, row, strict=True)) for row in rows]
         return probabilities if self._is_batch(segments) else probabilities[0]
 

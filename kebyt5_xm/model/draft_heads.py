@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.errors import UserError
@@ -104,14 +103,6 @@ class DraftHeadsModule(nn.Module):
                 f"the draft heads of '{name}' are for width {self.weight.shape[2]} and {self.weight.shape[1]} ids, "
                 f"the model has {d_model} and {vocab_size}; use both as they were exported"
             )
-
-
-@dataclass
-class DraftedOutput(Seq2SeqLMOutput):
-    """transformers' output, with the logits [C, B, T, V] of draft heads and those of CTC heads."""
-
-    draft_logits: Tensor | None = None
-    ctc_logits: dict[str, Tensor] | None = None
 
 
 def draft_labels(labels: Tensor, segments: Tensor | None, count: int) -> Tensor:

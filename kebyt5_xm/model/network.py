@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +20,17 @@ from kebyt5_xm.data.batch import IGNORE_INDEX
 from kebyt5_xm.data.inputs import Inputs, MediaGroup, Packing
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError, did_you_mean
+from kebyt5_xm.model import encoder_mask
 from kebyt5_xm.model.attention.interface import refuse_eager, takes_patterns
 from kebyt5_xm.model.attention.teacher_forcing import decode, encoder_patterns
 from kebyt5_xm.model.configuration import CrossModalT5Config, check_modality_names
 from kebyt5_xm.model.ctc import CTCHeads
-from kebyt5_xm.model.draft_heads import DraftedOutput, DraftHeadsModule
+from kebyt5_xm.model.delete_gate import GatedStates
+from kebyt5_xm.model.draft_heads import DraftHeadsModule
+from kebyt5_xm.model.gated_encoder import encode_gated, make_gate
 from kebyt5_xm.model.generation_encoder import CrossModalEncoder
 from kebyt5_xm.model.modality_module import ModalityModule
+from kebyt5_xm.model.outputs import Outputs, TeacherForced
 from kebyt5_xm.model.specs import build_modalities
 from kebyt5_xm.model.splice import Unchecked, slot_positions, splice
 from kebyt5_xm.model.t5 import EMBEDDING_ALIASES, t5, t5_config
@@ -71,6 +75,9 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         )
         self.draft_heads = draft_heads
         self.ctc_heads = ctc_heads
+        self.delete_gate = (
+            None if config.delete_gate is None else make_gate(self.backbone, **config.delete_gate)
+        )
         self.generation_config = self.backbone.generation_config
         self.scale_ratios: dict[str, Tensor] = {}
         self.unchecked: Unchecked | None = None  # set where training must not wait for a GPU
@@ -93,12 +100,11 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         `attention_mask` [B, S] marks the valid ids, None for all; `packing`, of packed rows, takes its place.
         `extents` (see `Inputs`) tell the same on the host, so that nothing waits for the device.
         `idle_modalities` is how many more times each modality's encoder runs, on its dummy, so that it runs equally
-        often on every rank.
+        often on every rank. With a delete gate the result is `GatedStates`, whose rows may be shorter.
         """
         embedded = self.backbone.shared(input_ids)
         unchecked = self.unchecked if torch.is_grad_enabled() else None
-        media = media or []
-        idle = idle_modalities or {}
+        media, idle = media or [], idle_modalities or {}
         for name in {**dict.fromkeys(group.modality for group in media), **idle}:
             self.modality(name)  # raises for an unknown name
         for name in self.modalities:  # the same order on every rank, since sharded weights are gathered here
@@ -115,6 +121,12 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         slots = None
         if self.config.slot_bias == "zero":
             slots = slot_positions(input_ids.shape, media, input_ids.device)
+        if (gate := self.delete_gate) is not None:
+            if packing is not None:
+                raise UserError(
+                    "found packed rows, expected one example in each: a delete gate knows no packing"
+                )
+            return encode_gated(self.backbone, gate, embedded, attention_mask, slots, extents)
         patterns = encoder_patterns(attention_mask, packing, slots, extents)
         return self.backbone.encoder(inputs_embeds=embedded, patterns=patterns)
 
@@ -165,29 +177,42 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         """Return transformers' Seq2SeqLMOutput: logits [B, T, V], the loss if `labels` [B, T] are given.
 
         Pass `input_ids` [B, S] and `media`, or the `encoder_outputs` of an earlier call, with `attention_mask`
-        [B, S] in either case. If rows hold several examples each, pass their `packing` instead of the mask and
-        `decoder_input_ids` from `packing.shift_right`; there is no loss then. `extents` are those of `Inputs`.
-        The Trainer of transformers passes `num_items_in_batch`, the number of target ids in all micro-batches of a
-        step, by which the loss is then divided. `ctc_positions` are those of `CTCHeads.forward`. The other arguments
-        are T5's.
+        [B, S] in either case (of a delete gate's states: `encoder_mask`). If rows hold several examples each, pass
+        their `packing` instead of the mask and `decoder_input_ids` from `packing.shift_right`; there is no loss
+        then. `extents` are those of `Inputs`. transformers' Trainer passes `num_items_in_batch`, the target ids of a
+        whole step, by which the loss is then divided. `ctc_positions` are those of `CTCHeads.forward`. The other
+        arguments are T5's.
         """
         if packing is not None:
             refuse_eager(self.backbone, "packing")
         if encoder_outputs is None:
             assert input_ids is not None
             encoder_outputs = self.encode(input_ids, attention_mask, media, idle_modalities, packing, extents)
+        scores = None
+        if self.delete_gate is not None:
+            if isinstance(encoder_outputs, GatedStates):
+                attention_mask = encoder_outputs.mask
+                extents = extents if encoder_outputs.positions is None else None  # they are of all positions
+            attention_mask, scores = encoder_mask.split(attention_mask)
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.shift_right(labels)
         if packing is not None or self._is_teacher_forced(labels, decoder_attention_mask, kwargs):
             assert decoder_input_ids is not None
             states = encoder_outputs[0]
-            logits, final = decode(self.backbone, states, decoder_input_ids, attention_mask, packing, extents)
-            output = DraftedOutput(logits=logits, encoder_last_hidden_state=states)
+            logits, final = decode(
+                self.backbone, states, decoder_input_ids, attention_mask, packing, extents, scores
+            )
+            output = TeacherForced(logits=logits, encoder_last_hidden_state=states)
+            if isinstance(encoder_outputs, GatedStates):
+                output["encoder_mask"], output["gate"] = encoder_outputs.mask, encoder_outputs.gate
             if self.draft_heads is not None and self.training:
                 output["draft_logits"] = self.draft_heads(final.detach(), decoder_input_ids)
             if self.ctc_heads is not None and ctc_positions is not None:
                 output["ctc_logits"] = self.ctc_heads(states, ctc_positions)
         else:
+            if scores is not None:
+                scores = encoder_mask.join(attention_mask, scores)
+                attention_mask = encoder_mask.additive(scores, encoder_outputs[0].dtype)
             output = self.backbone(
                 attention_mask=attention_mask,
                 encoder_outputs=encoder_outputs,
@@ -239,19 +264,6 @@ class CrossModalNetwork(PreTrainedModel, GenerationMixin):
         raise UserError("the vocabulary is fixed to bytes and cannot be resized; slots need no tokens")
 
 
-class Outputs(NamedTuple):
-    """Outputs of one call: logits [B, T, V], the encoder's states [B, S, D] and their mask [B, S].
-
-    `draft_logits` [C, B, T, V] are those of C draft heads, in training mode; `ctc_logits` are those of CTC heads.
-    """
-
-    logits: Tensor
-    states: Tensor
-    mask: Tensor | None
-    draft_logits: Tensor | None = None
-    ctc_logits: dict[str, Tensor] | None = None
-
-
 def teacher_force(
     model: CrossModalNetwork,
     inputs: Inputs,
@@ -272,8 +284,7 @@ def teacher_force(
         ctc_positions=ctc_positions,
         use_cache=False,
     )
-    others = output.get("draft_logits"), output.get("ctc_logits")
-    return Outputs(output.logits, output.encoder_last_hidden_state, mask, *others)
+    return Outputs.of(output, mask)
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:

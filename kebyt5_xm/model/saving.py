@@ -20,8 +20,9 @@ from transformers import GenerationConfig
 from kebyt5_xm.encoder import Encoder
 from kebyt5_xm.errors import UserError, first_line
 from kebyt5_xm.model.backbone import Backbone
-from kebyt5_xm.model.configuration import CONFIG_KEYS, CrossModalT5Config, check_fields
+from kebyt5_xm.model.configuration import CONFIG_KEYS, GATE, CrossModalT5Config, check_fields
 from kebyt5_xm.model.ctc import PREFIX as CTC_PREFIX
+from kebyt5_xm.model.delete_gate_files import run_gate
 from kebyt5_xm.model.draft_heads import FILE, PREFIX, DraftHeadsModule
 from kebyt5_xm.model.draft_heads_files import KEY as HEADS_KEY
 from kebyt5_xm.model.draft_heads_files import about_heads, heads_of, saved_heads, tensors_under
@@ -93,6 +94,7 @@ def save(
         "slot_bias": config.slot_bias,
         "denoising": config.denoising,
         "byte_rms": model.byte_rms(),
+        **({} if config.delete_gate is None else {GATE: config.delete_gate}),
         ABOUT: {key: value for key, value in about.items() if key != HEADS_KEY}
         | about_heads(model.draft_heads),
     }
@@ -164,6 +166,7 @@ def load_run(cls: type[Model], run: Run, trusted_modules: Sequence[str] = ()) ->
             },
             slot_bias=recipe.get("slot_bias") or "shared",
             denoising=run_denoising(run, trusted_modules),
+            delete_gate=run_gate(run),
             kebyt5_xm=backbone.get(ABOUT),
         )
         tensors = model_tensors(checkpoint)
@@ -196,7 +199,7 @@ def _load_saved(
 ) -> Model:
     content = read_config(source)
     if config is None:
-        fields: Any = {key: content[key] for key in CONFIG_KEYS}
+        fields: Any = {key: content.get(key) for key in (*CONFIG_KEYS, GATE)}
         config = CrossModalT5Config(**fields, kebyt5_xm=content.get(ABOUT))
     else:
         _check_given(config)

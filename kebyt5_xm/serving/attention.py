@@ -14,6 +14,7 @@ from kebyt5_xm.adapters.slot_grid import SlotGrid
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.model.cross_attention import has_cross_attention, mean_cross_attention
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.delete_gate import input_weights, states_and_mask
 from kebyt5_xm.model.hypothesis import Hypothesis
 from kebyt5_xm.vocabulary import BYTE_OFFSET
 
@@ -51,12 +52,13 @@ def slot_attention(
     if not media or not all(answer.ids for answer in answers) or not has_cross_attention(model):
         return [[] for _ in answers]
     inputs = model.processor.collate([example]).to(model.device)
-    states = model.encode(**inputs).last_hidden_state
-    assert states is not None
+    encoded = model.encode(**inputs)
+    states, mask = states_and_mask(encoded, inputs["attention_mask"])
     found = []
     for answer in answers:  # one after another: n answers at once would need n times the memory
         ids = torch.tensor([answer.ids], device=model.device)
-        weights = mean_cross_attention(model, states, inputs["attention_mask"], ids)[0].cpu()  # [T, S]
+        weights = mean_cross_attention(model, states, mask, ids)
+        weights = input_weights(encoded, weights)[0].cpu()  # [T, S]
         found.append([_describe(medium, weights, answer) for medium in media])
     return found
 

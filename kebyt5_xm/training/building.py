@@ -2,6 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from transformers import T5ForConditionalGeneration
 
@@ -14,12 +15,17 @@ from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import CrossModalT5Config, SlotBias
 from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.model.ctc import CTC, PREFIX, CTCHead, CTCHeads
+from kebyt5_xm.model.delete_gate import DeleteGate
+from kebyt5_xm.model.delete_gate_files import check_start, gate_tensors
 from kebyt5_xm.model.draft_heads import DraftHeads, DraftHeadsModule
 from kebyt5_xm.model.lora import LoRA, part_of
 from kebyt5_xm.model.modality import Modality, cache_folder, interface
+from kebyt5_xm.model.pretrained import open_pretrained
 from kebyt5_xm.model.t5 import without_weights
+from kebyt5_xm.model.tensor_files import load_tensors
 from kebyt5_xm.training import groups as parameter_groups
 from kebyt5_xm.training.ctc_check import check_model
+from kebyt5_xm.training.gate_control import check_gate
 from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.resuming import resume_backbone
 from kebyt5_xm.training.training_choice import TrainingChoice, decide
@@ -40,6 +46,7 @@ class ModelBuilder:
         groups: dict[str, Group],
         lora: dict[str, LoRA],
         draft_heads: DraftHeads | None = None,
+        delete_gate: DeleteGate | None = None,
     ) -> None:
         self.backbone = backbone
         self.modalities = modalities
@@ -47,8 +54,9 @@ class ModelBuilder:
         self.groups = groups
         self.lora = lora
         self.draft_heads = draft_heads
+        self.delete_gate = delete_gate
         self._caches: dict[str, FeatureCache] = {}
-        self._is_resumed = False
+        self._is_resumed = self._gate_is_given = False
 
     def resume(self, recorded: Path) -> None:
         """Build the model without its starting weights, which a checkpoint replaces. `recorded` is RUN/backbone."""
@@ -59,6 +67,10 @@ class ModelBuilder:
         """Return the model with its weights, in training mode. Raises `UserError` if they cannot be loaded."""
         model = self._compose(self.backbone.build())
         model.calibrate()
+        if self._gate_is_given and model.delete_gate is not None:
+            assert self.backbone.weights is not None
+            tensors = gate_tensors(open_pretrained(self.backbone.weights))
+            load_tensors(model.delete_gate, tensors, self.backbone.weights)
         for name, modality in self.modalities.items():
             if modality.weights is not None and not self._is_resumed:
                 load_adapter(model, name, modality.weights)
@@ -72,6 +84,10 @@ class ModelBuilder:
 
         Raises `UserError` for a pattern without effect, choices that contradict each other, and if nothing trains.
         """
+        if self.delete_gate is not None:
+            check_gate(self.delete_gate, self.backbone, self.ctc)
+        if not self._is_resumed:
+            self._gate_is_given = check_start(self.backbone.weights, self._gate_config)
         for name, modality in self.modalities.items():
             if modality.dropout is not None:
                 modality.dropout.check(f"model.modalities.{name}.dropout")
@@ -137,8 +153,14 @@ class ModelBuilder:
                 raise UserError(f"model.modalities.{name}.cache: {error}") from error
         return self._caches[name]
 
+    @property
+    def _gate_config(self) -> dict[str, Any] | None:
+        return None if self.delete_gate is None else self.delete_gate.config()
+
     def _compose(self, backbone: T5ForConditionalGeneration) -> CrossModalT5:
-        config = CrossModalT5Config(backbone.config.to_dict(), slot_bias=self.slot_bias)
+        config = CrossModalT5Config(
+            backbone.config.to_dict(), slot_bias=self.slot_bias, delete_gate=self._gate_config
+        )
         modules = {}
         for name, modality in self.modalities.items():
             encoder = self._encoders[name]

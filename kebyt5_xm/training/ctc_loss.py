@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch
 from kebyt5_xm.model.ctc import BLANK, CTC
-from kebyt5_xm.model.network import Outputs
+from kebyt5_xm.model.outputs import Outputs
 from kebyt5_xm.vocabulary import BYTE_OFFSET
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from kebyt5_xm.data.batch import IGNORE_INDEX, Batch
 from kebyt5_xm.model.draft_heads import draft_labels
-from kebyt5_xm.model.network import Outputs, token_losses
+from kebyt5_xm.model.network import token_losses
+from kebyt5_xm.model.outputs import Outputs
 
 
 def draft_losses(output: Outputs, batch: Batch) -> tuple[Tensor, Tensor] | None:

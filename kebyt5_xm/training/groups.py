@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kebyt5_xm.errors import UserError, did_you_mean
-from kebyt5_xm.model.draft_heads import PREFIX
+from kebyt5_xm.model import delete_gate, draft_heads
 from kebyt5_xm.training.layer_decay import find_places
 
 
@@ -52,6 +52,16 @@ DEFAULT = "default"
 DRAFT_HEADS = "draft_heads"
 """The group of draft heads that match no pattern: their gradients are apart from the model's norm."""
 
+DELETE_GATE = "delete_gate"
+"""The group of a delete gate whose parameters match no pattern."""
+
+DELETE_GATE_SCALE = 0.1
+"""Factor of a gate's learning rate. Few steps at the model's own rate move a gate from one end to the other, before
+the controller of its loss can see it (docs/experiments.md). Our own choice."""
+
+_OWN_GROUPS = {draft_heads.PREFIX: DRAFT_HEADS, delete_gate.PREFIX: DELETE_GATE}
+"""Prefix of parameter names -> the group of those that match no pattern; the others are in `default`."""
+
 _SCALE = "scale"
 """Key of an optimizer group for the factor of its learning rate, until `scale_rates` applies it."""
 
@@ -59,12 +69,13 @@ _SCALE = "scale"
 def assign(groups: dict[str, Group], parameters: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
     """Return group name -> parameter names, for (name, trainable) pairs; the last match wins.
 
-    Parameters that match no pattern are in the group `default`. Raises `UserError` for a pattern that matches no
-    parameter, and for one that matches only frozen parameters unless its group freezes them.
+    Parameters that match no pattern are in the group `default`, or in their part's own. Raises `UserError` for a
+    pattern that matches no parameter, and for one that matches only frozen parameters unless its group freezes them.
     """
     parameters = list(parameters)
-    assigned: dict[str, list[str]] = {DEFAULT: [], **{name: [] for name in groups}, DRAFT_HEADS: []}
-    for name in (DEFAULT, DRAFT_HEADS):
+    assigned: dict[str, list[str]] = {DEFAULT: [], **{name: [] for name in groups}}
+    assigned |= {name: [] for name in _OWN_GROUPS.values()}
+    for name in (DEFAULT, *_OWN_GROUPS.values()):
         if name in groups:
             raise UserError(f"model.groups has a group '{name}'; that name is taken, choose another")
     for name, group in groups.items():
@@ -86,8 +97,10 @@ def assign(groups: dict[str, Group], parameters: Iterable[tuple[str, bool]]) -> 
             matches = [
                 name for name, g in groups.items() if not g.frozen and fnmatchcase(parameter, g.pattern)
             ]
-            default = DRAFT_HEADS if parameter.startswith(PREFIX) else DEFAULT
-            assigned[matches[-1] if matches else default].append(parameter)
+            own = next(
+                (group for prefix, group in _OWN_GROUPS.items() if parameter.startswith(prefix)), DEFAULT
+            )
+            assigned[matches[-1] if matches else own].append(parameter)
     return {name: names for name, names in assigned.items() if names}
 
 
@@ -104,7 +117,7 @@ def split_by_layer(
     for name, members in assign(groups, parameters).items():
         decay = groups[name].layer_decay if name in groups else None
         if decay is None:
-            found.append((name, name, 1.0, members))
+            found.append((name, name, DELETE_GATE_SCALE if name == DELETE_GATE else 1.0, members))
             continue
         place_of = find_places([parameter for parameter, _ in parameters])
         if not any(place_of[member] for member in members):
@@ -138,7 +151,7 @@ def make_optimizer_groups(groups: dict[str, Group], named: Iterable[tuple[str, T
 
 
 def scale_rates(optimizer: Optimizer) -> None:
-    """Apply the layer decays to the learning rates, which may be defaults that only the optimizer knows."""
+    """Apply layer decays and a gate's factor to the rates, which may be defaults that only the optimizer knows."""
     for group in optimizer.param_groups:
         group["lr"] *= group.pop(_SCALE, 1.0)
 

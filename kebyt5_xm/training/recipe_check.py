@@ -38,6 +38,7 @@ BLOCKS: dict[tuple[str, ...], str] = {
     ("model", "modalities", "*", "ctc"): "kebyt5_xm.model.ctc.CTC",
     ("model", "modalities", "*", "dropout"): "kebyt5_xm.model.slot_dropout.SlotDropout",
     ("model", "groups", "*"): "kebyt5_xm.training.groups.Group",
+    ("model", "delete_gate"): "kebyt5_xm.model.delete_gate.DeleteGate",
     ("model", "draft_heads"): "kebyt5_xm.model.draft_heads.DraftHeads",
     ("model", "lora", "*"): "kebyt5_xm.model.lora.LoRA",
     ("data",): "kebyt5_xm.data.datamodule.DataModule",

@@ -265,3 +265,12 @@ def resume_backbone(backbone: Backbone, folder: Path) -> Backbone:
     if backbone.weights is None or not (folder / "config.json").is_file():
         return backbone
     return ResumedBackbone(**vars(backbone), folder=str(folder))
+
+
+def other_model_error(error: RuntimeError) -> UserError:
+    """Return the error to raise if PyTorch finds that a checkpoint's tensors are of another model."""
+    differences = " ".join(line.strip() for line in str(error).splitlines()[1:])
+    return UserError(
+        f"the checkpoint is of another model than the recipe's: {differences[:300]}; continue it with its own recipe "
+        "(-c RUN/config.yaml), or start from its weights with model.backbone.weights"
+    )

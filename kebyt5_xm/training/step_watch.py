@@ -77,3 +77,11 @@ class StepWatch:
     def bad_rows(self) -> list[list[int]]:
         """Return, for each micro-batch of the step on this rank, the rows whose loss is not finite."""
         return [torch.nonzero(~torch.isfinite(losses)).flatten().tolist() for losses in self._losses]
+
+
+def fill_gradients(optimizer: Optimizer) -> None:
+    """Give a gradient of zero to every weight without one."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)

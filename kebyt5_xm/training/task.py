@@ -18,10 +18,12 @@ from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.model.backbone import Backbone
 from kebyt5_xm.model.configuration import SlotBias
 from kebyt5_xm.model.cross_modal import CrossModalT5
+from kebyt5_xm.model.delete_gate import DeleteGate
 from kebyt5_xm.model.draft_heads import DraftHeads
 from kebyt5_xm.model.lora import LoRA
 from kebyt5_xm.model.modality import Modality
-from kebyt5_xm.model.network import Outputs, teacher_force, token_losses
+from kebyt5_xm.model.network import teacher_force, token_losses
+from kebyt5_xm.model.outputs import Outputs
 from kebyt5_xm.model.splice import Unchecked
 from kebyt5_xm.optimizers import RMSScaledAdamW
 from kebyt5_xm.training import groups as parameter_groups
@@ -30,11 +32,11 @@ from kebyt5_xm.training.building import ModelBuilder
 from kebyt5_xm.training.groups import Group
 from kebyt5_xm.training.loggers import is_log_step
 from kebyt5_xm.training.optimization import Optimization, OptimizerFactory, ScheduleFactory
-from kebyt5_xm.training.resuming import restore_progress
+from kebyt5_xm.training.resuming import other_model_error, restore_progress
 from kebyt5_xm.training.sharding import idle_calls, refuse_caches, shard
 from kebyt5_xm.training.side_losses import SideLosses
 from kebyt5_xm.training.smoothing import check_smoothing, smooth
-from kebyt5_xm.training.step_watch import StepWatch
+from kebyt5_xm.training.step_watch import StepWatch, fill_gradients
 from kebyt5_xm.training.validation import ValidationScores
 
 BYTE_RMS = "byte_rms"
@@ -55,6 +57,7 @@ class Task(pl.LightningModule):
             defaults; the last match wins.
         lora: name -> pattern, rank and alpha of low-rank updates; the rest of the part they go into is then frozen.
         draft_heads: heads that guess further bytes, so that answers are written faster; none by default.
+        delete_gate: a gate that shortens the encoder's sequence after an early layer; none by default.
         label_smoothing: share of every label that is spread over bytes and the end, in the training loss alone.
     """
 
@@ -68,13 +71,14 @@ class Task(pl.LightningModule):
         groups: dict[str, Group] | None = None,
         lora: dict[str, LoRA] | None = None,
         draft_heads: DraftHeads | None = None,
+        delete_gate: DeleteGate | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         check_smoothing(label_smoothing)
         self.label_smoothing = label_smoothing
         self.builder = ModelBuilder(
-            backbone, modalities or {}, slot_bias, groups or {}, lora or {}, draft_heads
+            backbone, modalities or {}, slot_bias, groups or {}, lora or {}, draft_heads, delete_gate
         )
         self.optimization = Optimization(optimizer or RMSScaledAdamW, schedule, groups or {})
         self.model: CrossModalT5 | None = None
@@ -96,7 +100,7 @@ class Task(pl.LightningModule):
                 refuse_caches(cached, self.trainer.strategy)
             self.builder.check()
         if stage == "fit" and self._connected_data is not None:
-            self.side_losses = SideLosses(self.builder, self._data)
+            self.side_losses = SideLosses(self.builder, self._data, self.trainer.strategy)
         if is_new:
             self.model = self.builder.build()
 
@@ -150,7 +154,7 @@ class Task(pl.LightningModule):
             self._model.unchecked = Unchecked() if self.device.type == "cuda" else None
             self._padding: dict[str, list[tuple[int, int]]] = {}
             self.tally = Tally(len(self._data.training.parts), self.device)
-            self.side_losses.begin(self.device)
+            self.side_losses.begin(self._model, batch.progress.step)
             self.watch.begin()
             self.step_start = self._data.cursor.next_index
         self._position = batch.progress.next_step, batch.progress.next_index
@@ -164,12 +168,8 @@ class Task(pl.LightningModule):
         zeros, so this makes the results independent of the number of ranks.
         """
         # DeepSpeed's flat buffers hold a gradient for every weight.
-        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
-            return
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
+        if not isinstance(self.trainer.strategy, DeepSpeedStrategy):
+            fill_gradients(optimizer)
 
     def configure_gradient_clipping(
         self,
@@ -198,6 +198,7 @@ class Task(pl.LightningModule):
         if not self.watch.is_finite and self._model.unchecked is not None:
             self._model.unchecked.check()
         # Here, not at the batch's end: callbacks that save a checkpoint run before the module's own hook.
+        self.side_losses.end(self.trainer.strategy, self.watch.is_finite)
         self._data.cursor.advance(*self._position)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -275,14 +276,11 @@ class Task(pl.LightningModule):
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
-            differences = " ".join(line.strip() for line in str(error).splitlines()[1:])
-            raise UserError(
-                f"the checkpoint is of another model than the recipe's: {differences[:300]}; continue it with its "
-                "own recipe (-c RUN/config.yaml), or start from its weights with model.backbone.weights"
-            ) from error
+            raise other_model_error(error) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.optimization.save(checkpoint)
+        self.side_losses.save(checkpoint)
         checkpoint[BYTE_RMS] = self._model.byte_rms()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -292,5 +290,6 @@ class Task(pl.LightningModule):
         if self.trainer.state.fn != "fit":
             return
         take_raw_weights(checkpoint)
+        self.side_losses.load(checkpoint)
         self.optimization.load(checkpoint, self.trainer)
         restore_progress(checkpoint, self.trainer.accumulate_grad_batches)

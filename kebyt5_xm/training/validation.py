@@ -11,7 +11,8 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.evaluation.judging import Judging, write_answers
 from kebyt5_xm.evaluation.tally import Tally
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.network import Outputs, token_losses
+from kebyt5_xm.model.network import token_losses
+from kebyt5_xm.model.outputs import Outputs
 
 
 class ValidationScores:

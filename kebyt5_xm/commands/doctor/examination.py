@@ -22,6 +22,7 @@ from kebyt5_xm.model.cross_modal import CrossModalT5
 from kebyt5_xm.training import trainer_options
 from kebyt5_xm.training.callbacks.checkpoints import check_monitor
 from kebyt5_xm.training.from_recipes import build_with_config
+from kebyt5_xm.training.gate_control import check_batches
 from kebyt5_xm.training.task import Task
 
 
@@ -51,6 +52,7 @@ def _examine(
     trains = False
     try:
         task.builder.check()
+        check_batches(task.builder.delete_gate, data.budget)
     except UserError as error:
         yield Finding(
             "what trains", "FAILED", str(error), "change model.groups, model.lora, or what is frozen"

@@ -14,7 +14,8 @@ from kebyt5_xm.data.datamodule import DataModule
 from kebyt5_xm.data.inputs import Example
 from kebyt5_xm.data.sources.source import Source
 from kebyt5_xm.model.cross_modal import CrossModalT5
-from kebyt5_xm.model.network import Outputs, teacher_force
+from kebyt5_xm.model.network import teacher_force
+from kebyt5_xm.model.outputs import Outputs
 
 ROWS = 16
 """Examples of each source whose lengths are checked."""

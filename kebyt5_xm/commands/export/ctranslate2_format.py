@@ -23,6 +23,7 @@ from typing import Any, Literal
 from kebyt5_xm.commands.export.output_folder import atomic_folder, check_output_folder
 from kebyt5_xm.commands.export.usage import ANSWER, EXAMPLE_ANSWER, restoring_code
 from kebyt5_xm.errors import UserError, first_line
+from kebyt5_xm.model.delete_gate_files import refuse_gate, run_gate
 from kebyt5_xm.model.origin import copy_terms
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.weight_files import ABOUT
@@ -74,6 +75,7 @@ def check_convertible(run: Run, lora_apart: bool) -> None:
             f"found a run with modalities ({', '.join(modalities)}), expected a text model: CTranslate2 reads text "
             "alone; export it with --format transformers"
         )
+    refuse_gate(run_gate(run), f"the model of '{run.path}'", "export it with --format transformers")
     if lora_apart:
         raise UserError(
             "found --lora apart with --format ctranslate2, expected --lora merged: its format has no LoRA"

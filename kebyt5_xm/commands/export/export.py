@@ -1,8 +1,8 @@
 """`kebyt5-xm export`: a run as a folder to keep, publish and start from.
 
-A text-only run gives a plain T5 that transformers loads by itself. A run with modalities gives a `CrossModalT5`, and
-each of its adapters separately. LoRA updates are merged into the weights; for a text-only run, `--lora apart` writes
-them to OUT/lora, as peft loads them.
+A text-only run gives a plain T5 that transformers loads by itself. A run with modalities or a delete gate gives a
+`CrossModalT5`, and each of its adapters separately. LoRA updates are merged into the weights; for a plain T5,
+`--lora apart` writes them to OUT/lora, as peft loads them.
 
     OUT/config.json  OUT/model.safetensors  OUT/processor_config.json  OUT/adapters/NAME/
 
@@ -24,6 +24,7 @@ from kebyt5_xm.errors import UserError
 from kebyt5_xm.model import lora_folder
 from kebyt5_xm.model import origin as origins
 from kebyt5_xm.model.backbone import Backbone, backbone_hash
+from kebyt5_xm.model.delete_gate_files import refuse_gate, run_gate
 from kebyt5_xm.model.draft_heads import FILE
 from kebyt5_xm.model.draft_heads_files import about_heads, run_heads
 from kebyt5_xm.model.finite import refuse_non_finite
@@ -160,9 +161,12 @@ def export_run(
     recorded = RunBackbone(run).config
     origin = Origin.read(recorded)
     denoising = run_denoising(run, trusted_modules) or origin.denoising
+    gate = run_gate(run)
+    if lora_apart:
+        refuse_gate(gate, f"the model of '{run.path}'", "export it with --lora merged")
     updates = lora_folder.read(run) if lora_apart else None
     heads = cross_modal = None
-    if (run.config.get("model") or {}).get("modalities"):
+    if gate is not None or (run.config.get("model") or {}).get("modalities"):
         from kebyt5_xm.model.cross_modal import CrossModalT5
         from kebyt5_xm.model.saving import load_run
 

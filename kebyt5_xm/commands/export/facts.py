@@ -69,7 +69,7 @@ class ModalityFacts:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Everything that a card says. `step` is that of the exported checkpoint."""
+    """Everything that a card says. `step` is that of the exported checkpoint, `gate_layer` that of a delete gate."""
 
     name: str
     origin: Origin
@@ -92,6 +92,7 @@ class RunFacts:
     validation: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     power: Power | None = None
     lora_apart: bool = False
+    gate_layer: int | None = None
     packages: list[str] = field(default_factory=list)
 
     @property
@@ -163,6 +164,7 @@ def collect(
     validated_step, validation = run.validation(step)
     batch = (run.config.get("data") or {}).get("global_batch_size") or results.get("global_batch_size")
     modalities = list_modalities(cross_modal) if cross_modal is not None else []
+    gate = None if cross_modal is None else cross_modal.config.delete_gate
     return RunFacts(
         name=name,
         origin=origin,
@@ -185,6 +187,7 @@ def collect(
         validation={part: values for part, values in validation.items() if part != "all"},
         power=power,
         lora_apart=lora_apart,
+        gate_layer=gate["layer"] if gate else None,
         packages=_packages(modalities, cross_modal),
     )
 
@@ -247,6 +250,7 @@ def _settings(run: Run) -> list[tuple[str, Any]]:
             for name, modality in (model.get("modalities") or {}).items()
             if modality.get("ctc")
         },
+        **{f"delete_gate.{key}": value for key, value in (model.get("delete_gate") or {}).items()},
         "draft heads": (model.get("draft_heads") or {}).get("count"),
         **_block("optimizer", model.get("optimizer")),
         **_block("schedule", model.get("schedule")),

@@ -38,6 +38,8 @@ def run_metadata(facts: RunFacts) -> dict[str, Any]:
     media = [modality.media for modality in facts.modalities]
     tag = pipeline_tag(media)
     content: dict[str, Any] = base_metadata(facts.origin, media)
+    if facts.gate_layer is not None:  # no plain T5
+        content["library_name"] = LIBRARY
     if languages := [code for code in facts.languages if re.fullmatch(r"[a-z]{2,3}", code)]:
         content["language"] = languages
     if datasets := list(dict.fromkeys(name for source in facts.sources for name in source.datasets)):

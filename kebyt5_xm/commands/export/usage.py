@@ -80,6 +80,13 @@ LOAD_CROSS_MODAL = """from kebyt5_xm.model import CrossModalT5
 model = CrossModalT5.from_pretrained("."TRUST)  # this folder, or the hub id under which it was published
 """
 
+FILL = """
+from kebyt5_xm.model.infilling import Gaps
+
+print(model.fill(Gaps(["대한민국의 수도는 ", "이고, 한강이 ", "."])).text)
+"""
+"""Restores removed spans with a text model that is no plain T5."""
+
 EXAMPLE_FILES = {"image": "a.png", "audio": "b.wav", "array": "c.npy"}
 """Kind of media -> the file that stands for one."""
 
@@ -112,6 +119,11 @@ def cross_modal_code(model: "CrossModalT5", sources: Sequence[SourceFacts]) -> s
     kinds = {name: model.modality(name).encoder.media for name in model.modalities}
     foreign = foreign_packages(model.config.modalities)
     code = LOAD_CROSS_MODAL.replace("TRUST", f", trusted_modules={foreign}" if foreign else "")
+    if not kinds:  # a text model with a delete gate
+        prompts = [source for source in sources if source.prompt is not None]
+        for source in prompts:
+            code += f"\n# {source.name}\n{_variables(source)}print(model.answer([{_segments(source, {})}]))\n"
+        return code if prompts else code + FILL
     examples = [source for source in sources if source.modalities and set(source.modalities) <= kinds.keys()]
     if not examples:
         segments = ", ".join(

@@ -20,6 +20,7 @@ from kebyt5_xm.data.datamodule import check_steps
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.training import trainer_options
 from kebyt5_xm.training.from_recipes import build_with_config
+from kebyt5_xm.training.gate_control import check_batches
 from kebyt5_xm.training.library_messages import silence
 from kebyt5_xm.training.optimization import MAX_RATE
 
@@ -81,6 +82,7 @@ def tune(paths: list[str], minutes: float, out: Path | None, trusted_modules: Se
         check_target(out / OVERLAY)
     trainer_options.check(recipe["trainer"])
     task.builder.check()
+    check_batches(task.builder.delete_gate, data.budget)
     data.prepare(task.interfaces())
     data.connect(task.interfaces())
     check_steps(data, recipe["trainer"]["max_steps"], recipe["trainer"]["accumulate_grad_batches"], 1)

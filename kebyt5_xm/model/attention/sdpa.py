@@ -24,7 +24,8 @@ def attention(
 ) -> Tensor:
     """Return what `reference.attention` returns.
 
-    `bias` is the table [H, 2M + 1], or `spread_bias` of it, which layers share. `dropout` is the rate of the weights.
+    `bias` is the table [H, 2M + 1], or `spread_bias` of it, which layers share, or the bias [B, H, L, L] of positions
+    of which each row's segment is at its beginning. `dropout` is the rate of the weights.
     """
     queries, keys = query.shape[2], key.shape[2]
     if pattern.query_segments is None and pattern.key_segments is None:
@@ -51,9 +52,13 @@ def _attend_spans(
 ) -> Tensor:
     """Return [B, H, T, d], computed for all spans of a size together: zero outside of all."""
     outputs = []
-    for queries, keys, values, within in groups.split(query, key, value, pattern):
-        length = queries.shape[2]
-        narrowed = bias[:, :, :length, :length] if bias is not None and bias.ndim == 4 else bias
+    for spans, parts in zip(groups.groups, groups.split(query, key, value, pattern), strict=True):
+        queries, keys, values, within = parts
+        length, narrowed = queries.shape[2], bias
+        if bias is not None and bias.ndim == 4:
+            narrowed = bias[:, :, :length, :length]
+            if len(bias) > 1:  # of each row its own
+                narrowed = torch.stack([narrowed[span.row] for span in spans])
         outputs.append(_attend(queries, keys, values, narrowed, within, dropout))
     return groups.join(outputs, len(query))
 

@@ -18,14 +18,25 @@ Extents = NDArray[np.int64] | None
 
 
 def encoder_patterns(
-    mask: Tensor | None, packing: Packing | None, slots: Tensor | None, extents: Extents
+    mask: Tensor | None,
+    packing: Packing | None,
+    slots: Tensor | None,
+    extents: Extents,
+    scores: Tensor | None = None,
 ) -> Patterns:
     """Return the patterns of the encoder.
 
     `mask` [B, S] marks valid positions, None for all; `packing` takes its place. At `slots` [B, S] there is no bias.
+    `scores` [B, S] are added to the attention scores of every query.
     """
     segments = packing.segments if packing is not None else None if mask is None else mask.long()
-    own = Pattern(query_segments=segments, key_segments=segments, query_slots=slots, key_slots=slots)
+    own = Pattern(
+        query_segments=segments,
+        key_segments=segments,
+        key_scores=scores,
+        query_slots=slots,
+        key_slots=slots,
+    )
     if extents is not None:
         set_spans(own, (Span(row, start, stop, start, stop) for row, start, stop, _, _ in extents.tolist()))
     return Patterns(own)
@@ -38,21 +49,24 @@ def decode(
     mask: Tensor | None,
     packing: Packing | None,
     extents: Extents,
+    scores: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the logits [B, T, V] and the decoder's final states [B, T, D].
 
-    `states` [B, S, D] are the encoder's, with its mask or packing.
+    `states` [B, S, D] are the encoder's, with its mask or packing. `scores` [B, S] are added to the attention scores
+    of every query.
     """
     examples = [] if extents is None else extents.tolist()
     if packing is None:
         own = Pattern(causal=True)
-        cross = Pattern(key_segments=None if mask is None else mask.long())
+        cross = Pattern(key_segments=None if mask is None else mask.long(), key_scores=scores)
         length = decoder_input_ids.shape[1]
         set_spans(cross, (Span(row, 0, length, start, stop) for row, start, stop, _, _ in examples))
     else:
         segments = packing.target_segments
         own = Pattern(causal=True, query_segments=segments, key_segments=segments)
-        cross = Pattern(query_segments=packing.cross_segments, key_segments=packing.segments)
+        segments = packing.cross_segments
+        cross = Pattern(query_segments=segments, key_segments=packing.segments, key_scores=scores)
         set_spans(own, (Span(row, start, stop, start, stop) for row, _, _, start, stop in examples))
         set_spans(cross, (Span(row, start, stop, first, last) for row, first, last, start, stop in examples))
     output = backbone.decoder(

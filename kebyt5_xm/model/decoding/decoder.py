@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
+from kebyt5_xm.model import encoder_mask
 from kebyt5_xm.model.decoding.packed import LabelPacking
 from kebyt5_xm.model.network import CrossModalNetwork
 
@@ -87,9 +88,11 @@ class ModuleDecoder:
 
     def packed_logits(self, ids: Tensor, segments: Tensor) -> Tensor:
         states = self._states
-        valid = torch.ones(states.shape[:2], device=states.device) if self._mask is None else self._mask
+        valid = encoder_mask.split(self._mask)[0]
+        valid = torch.ones(states.shape[:2], device=states.device) if valid is None else valid
         return self._model(
             encoder_outputs=BaseModelOutput(states),  # pyright: ignore[reportArgumentType]
+            attention_mask=self._mask,
             decoder_input_ids=ids,
             packing=LabelPacking(valid.long(), segments.expand(len(ids), -1)),
         ).logits

@@ -15,6 +15,7 @@ V the vocabulary, L layers.
 import torch
 from torch import Tensor
 
+from kebyt5_xm.model import encoder_mask
 from kebyt5_xm.model.decoding.buffers import Buffers, KeysAndValues
 from kebyt5_xm.model.decoding.weights import DecoderWeights, Matrix
 
@@ -27,7 +28,7 @@ class FastDecoder:
 
     Args:
         states: the encoder's, [R, S, D].
-        attention_mask: [R, S], nonzero at the valid states; None if all are.
+        attention_mask: [R, S], as `kebyt5_xm.model.encoder_mask` says; None if all states are valid.
         copies: decoder rows of each encoder row.
         capacity: ids that a row will probably hold; more make the cache grow.
     """
@@ -43,10 +44,10 @@ class FastDecoder:
         with torch.inference_mode(), torch.autocast(states.device.type, enabled=False):
             cross = [_cross_keys(weights, layer.cross_kv, states) for layer in weights.layers]
             cross_bias = None
-            if attention_mask is not None and not attention_mask.all():
-                lowest = torch.finfo(weights.dtype).min
-                cross_bias = torch.zeros(attention_mask.shape, dtype=weights.dtype, device=states.device)
-                cross_bias = cross_bias.masked_fill_(attention_mask == 0, lowest)[:, None, None]
+            if attention_mask is not None and (
+                attention_mask.is_floating_point() or not attention_mask.all()
+            ):
+                cross_bias = encoder_mask.additive(attention_mask, weights.dtype)
         self._start(weights, cross, cross_bias, len(states), copies, capacity)
 
     def _start(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kebyt5_xm.encoder import AudioHeader
 from kebyt5_xm.model.cross_attention import cross_attention
 from kebyt5_xm.model.decoding.int8 import Int8Decoder
+from kebyt5_xm.model.delete_gate import input_weights, states_and_mask
 from kebyt5_xm.model.hypothesis import Hypothesis
 from kebyt5_xm.model.network import CrossModalNetwork
 from kebyt5_xm.model.processor import CrossModalProcessor, Processed
@@ -51,19 +52,19 @@ def _attention(
     }
     if isinstance(model.backbone.decoder, Int8Decoder):
         return [(slots[row][0], None) for row in range(len(answers))]
-    mask = inputs["attention_mask"]
     with torch.no_grad():
-        states = model.encode(**inputs).last_hidden_state
-    assert states is not None
+        encoded = model.encode(**inputs)
+    states, mask = states_and_mask(encoded, inputs["attention_mask"])
     ids = [torch.tensor([byte + BYTE_OFFSET for byte in answer.raw], dtype=torch.long) for answer in answers]
     found = []
     for row, answer_ids in enumerate(ids):  # one by one: all heads of all rows together would be large
         modality, start, count = slots[row]
         weights = np.zeros((0, count), dtype=np.float32)
         if len(answer_ids):
-            heads = cross_attention(
-                model, states[row : row + 1], mask[row : row + 1], answer_ids[None].to(states.device)
-            )[0, ..., start : start + count]
+            own = slice(row, row + 1)
+            own_mask = None if mask is None else mask[own]
+            heads = cross_attention(model, states[own], own_mask, answer_ids[None].to(states.device))
+            heads = input_weights(encoded, heads, own)[0, ..., start : start + count]
             heads = heads / heads.sum(-1, keepdim=True).clamp(min=1e-9)
             weights = heads.mean(dim=(0, 1)).cpu().numpy()
         found.append((modality, weights))
