@@ -54,7 +54,13 @@ RULES: dict[str, Rule] = {
 
 
 def train(
-    config: T5Config, chunks: NDArray[np.uint8], objective: SpanDenoising, batch: int, steps: int, rule: Rule, seed: int
+    config: T5Config,
+    chunks: NDArray[np.uint8],
+    objective: SpanDenoising,
+    batch: int,
+    steps: int,
+    rule: Rule,
+    seed: int,
 ) -> T5ForConditionalGeneration:
     """Train for `steps` steps of `batch` of the chunks [n, chunk_length]; return the model."""
     set_seed(seed)
