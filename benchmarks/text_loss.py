@@ -12,10 +12,12 @@ documents, with as many examples in a step and as many bytes in all. Ours are
 
 The Trainer's are `benchmarks.text_loss_peer.RULES`. All of them, and the recipe, first train for a third of the steps
 (`short`); the best two of the Trainer's, and ours, then train in full, and the best of each side with more seeds. So
-the Trainer's rate is searched on the very figures that are reported, ours is not. The figure is bits per byte of the removed spans of the recipe's held-out
-examples, from the saved model by our own evaluation; the Trainer's models are also evaluated as they are in memory,
-by transformers' own code, and both must agree. Finished runs are kept in runs/text_loss/ and not repeated. The
-Trainer needs accelerate, which `pip install 'kebyt5-xm[finetune]'` brings.
+the Trainer's rate is searched on the very figures that are reported, ours is not.
+
+The figure is bits per byte of the removed spans of the recipe's held-out examples, from the saved model by our own
+evaluation. The Trainer's models are also evaluated as they are in memory, by transformers' own code, and both must
+agree. Finished runs are kept in runs/text_loss/ and not repeated. The Trainer needs accelerate, which
+`pip install 'kebyt5-xm[finetune]'` brings.
 """
 
 import argparse
