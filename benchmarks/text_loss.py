@@ -24,7 +24,7 @@ import argparse
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -89,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             measured[name] += [
                 measure(name, seed, options.recipe, options.folder) for seed in range(1, options.seeds)
             ]
-        write_report("text_loss", {"short": short, **summarize(measured)})
+        write_report(
+            "text_loss", {**summarize(measured), "short": short, "not_measured": missing(measured, short)}
+        )
 
 
 def shorten(recipe: Path, folder: Path) -> Path:
@@ -204,6 +206,12 @@ def _best_of_both(measured: dict[str, list[Figures]]) -> list[str]:
     """Return the best of ours and the best of the Trainer's, at the first seed."""
     sides = ([n for n in measured if n in OURS], [n for n in measured if n not in OURS])
     return [min(side, key=lambda name: measured[name][0][ALL]) for side in sides if side]
+
+
+def missing(*stages: Mapping[str, object]) -> list[str]:
+    """Return the contestants that no stage has measured."""
+    contestants = (*OURS, *text_loss_peer.RULES)
+    return [name for name in contestants if not any(name in stage for stage in stages)]
 
 
 def summarize(measured: dict[str, list[Figures]]) -> dict[str, Any]:
