@@ -101,4 +101,4 @@ def demo_batch_size() -> int:
 
 def demo_objective() -> SpanDenoising:
     arguments = dict(demo()["data"]["sources"]["text"]["init_args"])
-    return SpanDenoising(inputs_length=arguments["inputs_length"])
+    return SpanDenoising(inputs_length=arguments["inputs_length"], noise_density=arguments["noise_density"])

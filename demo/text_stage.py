@@ -12,7 +12,7 @@ from demo.folder import DATA, EXPORTS, FOLDER, RECIPES
 from demo.restore import Gap, cut_gaps, restore
 from demo.text import CorpusFiles, write_corpora
 from kebyt5_xm.commands import cli
-from kebyt5_xm.data.text.denoising import SpanDenoising
+from kebyt5_xm.data.sources.denoise import Denoising
 from kebyt5_xm.model.runs.checkpoint_reading import checkpoint_step
 from kebyt5_xm.model.runs.run import Run
 from kebyt5_xm.training import cli as training
@@ -121,7 +121,7 @@ def figures(corpora: dict[str, CorpusFiles]) -> dict[str, Any]:
         }
     return {
         **{key: results[key] for key in ("steps", "global_batch_size", "parameters")},
-        "chunk_bytes": SpanDenoising(inputs_length=source["inputs_length"]).chunk_length,
+        "chunk_bytes": Denoising.denoising(source).chunk_length,
         **{key: results[key] for key in ("bytes_per_second", "hardware")},
         "step": step,
         "bits_per_byte_before": before["all"]["bits_per_byte"],
