@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kebyt5_xm.errors import UserError
 
@@ -59,8 +60,10 @@ def resample(waveform: NDArray[np.float32], sample_rate: int, target_rate: int) 
     samples = torch.from_numpy(np.array(waveform, dtype=np.float32))
     if sample_rate == target_rate:
         return samples
-    _check_rates(sample_rate, target_rate)
-    return _resampler(sample_rate, target_rate)(samples)
+    length = resampled_length(len(samples), sample_rate, target_rate)
+    resampled = _resampler(sample_rate, target_rate)(samples)
+    # torchaudio computes the length in float32, which is off by a sample for some recordings of minutes.
+    return functional.pad(resampled, (0, max(0, length - len(resampled))))[:length]
 
 
 def conv_length(length: Length, stack: Sequence[Convolution]) -> Length:

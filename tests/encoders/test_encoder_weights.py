@@ -326,6 +326,12 @@ def test_resampled_length_is_torchaudios(rate):
         assert len(resample(waveform, rate, 16000)) == resampled_length(samples, rate, 16000)
 
 
+def test_resampled_length_is_exact_for_minutes():
+    """torchaudio, which computes it in float32, has 3,265,306 samples."""
+    resampled = resample(np.zeros(9_000_000, dtype=np.float32), 44100, 16000)
+    assert len(resampled) == resampled_length(9_000_000, 44100, 16000) == 3_265_307
+
+
 def test_aspect_ratio_is_kept_within_the_area():
     preprocessor = PatchEncoder(image_size=64, patch_size=8, keep_aspect_ratio=True).preprocessor()
     for width, height, rows, columns in (

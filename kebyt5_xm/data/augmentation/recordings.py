@@ -1,5 +1,7 @@
 """Changes of recordings: speed, loudness, and the sound of a room."""
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -124,7 +126,15 @@ def resample(waveform: NDArray[np.float32], rate: int, new_rate: int) -> NDArray
     """Return the samples at `new_rate`, which `rate` samples become so many."""
     if rate == new_rate:
         return waveform
-    return torchaudio_functional("Speed and Noise").resample(_tensor(waveform), rate, new_rate).numpy()
+    return _resampler(rate, new_rate)(_tensor(waveform)).numpy()
+
+
+@lru_cache(maxsize=64)
+def _resampler(rate: int, new_rate: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    torchaudio_functional("Speed and Noise")  # refuses if torchaudio is missing
+    from torchaudio.transforms import Resample
+
+    return Resample(rate, new_rate)  # has its kernel from the start: half of the time of a short recording
 
 
 def torchaudio_functional(owner: str) -> Any:
