@@ -8,7 +8,7 @@ import shutil
 import time
 
 from demo import console, requirements
-from demo.__main__ import set_environment
+from demo.__main__ import THREADS, set_environment
 from demo.folder import DATA, EXPORTS, FOLDER, RECIPES
 from kebyt5_xm.errors import UserError, exit_on_user_error
 
@@ -22,7 +22,7 @@ REQUIRED = (FOLDER / "joint" / "config.yaml", EXPORTS / "joint" / "adapters")
 def run(*options: str) -> None:
     """Write the names, fine-tune and write the report; `options` are added to the command line of `train.py`."""
     start = time.perf_counter()
-    set_environment()
+    set_environment(THREADS["joint"])
     requirements.check()
     if missing := [path for path in REQUIRED if not path.exists()]:
         raise UserError(f"found no {missing[0]}, expected the files of `make demo`; run `make demo` first")
