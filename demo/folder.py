@@ -29,9 +29,10 @@ def make_empty() -> None:
         raise UserError(
             f"'{FOLDER}' exists and was not made by the demo (it has no {MARKER.name}); move it elsewhere"
         )
-    if FOLDER.exists():
-        shutil.rmtree(FOLDER)
-    FOLDER.mkdir(parents=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for path in FOLDER.iterdir():
+        if path != MARKER:  # it stays to the end, so that a removal that was stopped can be repeated
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     MARKER.write_text("`python -m demo` made this folder and deletes it when it is started again.\n")
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -40,6 +41,17 @@ def test_only_its_own_folder_is_deleted():
     with pytest.raises(UserError, match="was not made by the demo"):
         folder.make_empty()
     assert Path("elsewhere/thesis.txt").read_text() == "mine"
+
+
+def test_a_removal_that_was_stopped_can_be_repeated(monkeypatch: pytest.MonkeyPatch):
+    folder.make_empty()
+    (folder.FOLDER / "data").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.shutil, "rmtree", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            folder.make_empty()
+    folder.make_empty()
+    assert [path.name for path in folder.FOLDER.iterdir()] == [folder.MARKER.name]
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch):
