@@ -11,7 +11,7 @@ documents, with as many examples in a step and as many bytes in all. Ours are
 - `doctor`: the recipe under what `kebyt5-xm doctor --write` recommends, at the recipe's bytes.
 
 The Trainer's are `benchmarks.text_loss_peer.RULES`. All of them, and the recipe, first train for a third of the steps
-(`short`); the best two of the Trainer's, and ours, then train in full, and the best of each side with more seeds. So
+(`short`); the best three of the Trainer's, and ours, then train in full, and the best of each side with more seeds. So
 the Trainer's rate is searched on the very figures that are reported, ours is not.
 
 The figure is bits per byte of the removed spans of the recipe's held-out examples, from the saved model by our own
@@ -51,7 +51,7 @@ FOLDER = Path("runs/text_loss")
 OURS = ("recipe", "doctor")
 SHORT = 3
 """A short run has the recipe's steps divided by this."""
-FINALISTS = 2
+FINALISTS = 3
 """Of the Trainer's rules, trained in full."""
 SOURCE = "text"
 """The recipe's source."""
