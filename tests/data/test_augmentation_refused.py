@@ -18,6 +18,8 @@ from kebyt5_xm.data.media.interface import MediaInterface
 from kebyt5_xm.errors import UserError
 from kebyt5_xm.model.modality import interface
 
+INFINITE = float("inf")
+
 
 class Longer(Transformation):
     kind = "audio"
@@ -143,14 +145,26 @@ def test_cached_features_are_of_plain_media(folder: Path, interfaces: dict[str, 
     [
         (lambda f: Gain(probability=0.0), "Gain has the probability 0.0, expected more than 0 and at most 1"),
         (lambda f: Crop(probability=1.5), "Crop has the probability 1.5"),
-        (lambda f: Crop(scale=(0.5, 1.2)), r"Crop has scale \[0.5, 1.2\], expected shares of at most 1"),
-        (lambda f: Crop(ratio=(0.0, 1.0)), r"Crop has ratio \[0.0, 1.0\], expected more than 0"),
+        (lambda f: Crop(scale=(0.5, 1.2)), r"Crop has scale \[0.5, 1.2\], .* to 1; correct it"),
+        (lambda f: Crop(ratio=(0.0, 1.0)), r"Crop has ratio \[0.0, 1.0\], .* from 0.001 to 1000"),
+        (lambda f: Crop(ratio=(1.0, INFINITE)), r"Crop has ratio \[1.0, inf\]"),
         (lambda f: Gain((3, -3)), r"Gain has decibels \[3, -3\], expected \[least, most\]"),
-        (lambda f: Room(seconds=(0.0, 0.5)), r"Room has seconds \[0.0, 0.5\], .* at least 0.01"),
+        (lambda f: Room(seconds=(0.0, 0.5)), r"Room has seconds \[0.0, 0.5\], .* from 0.01 to 100"),
+        (lambda f: Room(seconds=(0.1, INFINITE)), r"Room has seconds \[0.1, inf\]"),
+        (
+            lambda f: Room(direct_db=(-1e5, 0.0)),
+            r"Room has direct_db \[-100000.0, 0.0\], .* from -200 to 200",
+        ),
+        (lambda f: Gain((0.0, INFINITE)), r"Gain has decibels \[0.0, inf\]"),
+        (lambda f: Gain((0.0, 1000.0)), "from -200 to 200"),
+        (lambda f: Noise(str(f / "speech.jsonl"), "recording", (-INFINITE, 0.0)), r"snr_db \[-inf, 0.0\]"),
+        (lambda f: Speed((float("nan"),)), r"Speed has the factors \[nan\]"),
+        (lambda f: Speed((INFINITE,)), r"Speed has the factors \[inf\]"),
         (lambda f: Speed(()), r"Speed has the factors \[\], expected a list of speeds"),
         (lambda f: Speed((0.9, 3.0)), "from 0.5 to 2"),
         (lambda f: Speed((0.905,)), "in hundredths"),
         (lambda f: SpecAugment(time_masks=-1), "SpecAugment has time_masks -1, expected 0 or more"),
+        (lambda f: SpecAugment(time_masks=0, frequency_width=0), "SpecAugment .* takes nothing out"),
         (lambda f: SpecAugment(time_share=0.0), "time_share 0.0, expected more than 0 and at most 1"),
         (
             lambda f: Perturb("typos", 2.0),

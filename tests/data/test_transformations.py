@@ -72,6 +72,13 @@ def test_noise_has_the_power_asked_for(noises: str) -> None:
     assert noise.apply(silence, generator()) is silence
 
 
+def test_noise_reaches_a_recording_shorter_than_a_sample_of_it(noises: str) -> None:
+    noise, click = Noise(noises, probability=1.0), np.full(1, 0.3, dtype=np.float32)
+    for seed in range(29):  # 1 / 44100 s falls between two samples of a noise at 16 kHz
+        changed, rate = noise.apply((click, 44100), generator(seed))
+        assert (len(changed), rate) == (1, 44100)
+
+
 def test_a_room_adds_a_tail_that_falls_by_60_db_in_its_time() -> None:
     click = np.zeros(RATE, dtype=np.float32)
     click[1000] = 1.0

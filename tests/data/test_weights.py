@@ -169,6 +169,7 @@ def test_the_description_names_the_weights() -> None:
     ("weights", "epochs", "message"),
     [
         ([0.0, 1.0], None, "'a' has weight 0"),
+        ([float("inf"), 1.0], None, "'a' has weight inf"),
         ([[], 1.0], None, "'a' has an empty list"),
         ([[(5, 1.0), (3, 2.0)], 1.0], None, "expected steps from 0 on, in rising order"),
         ([[(-1, 1.0)], 1.0], None, "expected steps from 0 on"),

@@ -91,6 +91,17 @@ def test_values_out_of_range_are_refused(settings: dict, message: str) -> None:
         Averaging(Ema(**settings))
 
 
+@pytest.mark.parametrize(("every", "start", "first"), [(1, 7, 8), (9, 0, 9), (3, 6, 9)])
+def test_a_run_without_an_update_is_refused(every: int, start: int, first: int) -> None:
+    ema = Ema(every_n_steps=every, start_step=start)
+    with pytest.raises(
+        UserError, match=rf"change first at step {first}, .* trainer\.max_steps, {first - 1};"
+    ):
+        ema.check_steps(first - 1)
+    ema.check_steps(first)
+    ema.check_steps(-1)
+
+
 @pytest.mark.slow
 def test_training_goes_on_with_the_raw_weights(folder: Path) -> None:
     fit(folder, recipe(folder, "plain", ema=None))

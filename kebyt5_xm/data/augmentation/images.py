@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+MIN_SCALE, MAX_RATIO = 1e-6, 1000.0
+"""Less of an image, or a part that is longer, is less than a pixel of any ordinary image."""
+
+
 class Crop(Transformation):
     """A random part of the image, scaled up to the size of the whole: torchvision's RandomResizedCrop.
 
@@ -35,12 +39,8 @@ class Crop(Transformation):
         probability: float = 1.0,
     ) -> None:
         super().__init__(probability)
-        for name, values in (("scale", scale), ("ratio", ratio)):
-            check_range(self, name, values)
-            if not values[0] > 0:
-                raise UserError(f"Crop has {name} {list(values)}, expected more than 0; correct it")
-        if scale[1] > 1:
-            raise UserError(f"Crop has scale {list(scale)}, expected shares of at most 1; correct it")
+        check_range(self, "scale", scale, MIN_SCALE, 1)
+        check_range(self, "ratio", ratio, 1 / MAX_RATIO, MAX_RATIO)
         self.scale, self.ratio = scale, ratio
 
     def apply(self, item: "Image", generator: np.random.Generator) -> "Image":

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kebyt5_xm.data.augmentation.recordings import Recording, resample, torchaudio_functional
+from kebyt5_xm.data.augmentation.recordings import MAX_DECIBELS, Recording, resample, torchaudio_functional
 from kebyt5_xm.data.augmentation.transformation import Transformation, check_range
 from kebyt5_xm.data.media.bad_sample import BadSample
 from kebyt5_xm.data.media.excerpt import Excerpt
@@ -37,7 +37,7 @@ class Noise(Transformation):
         probability: float = 0.5,
     ) -> None:
         super().__init__(probability)
-        check_range(self, "snr_db", snr_db)
+        check_range(self, "snr_db", snr_db, -MAX_DECIBELS, MAX_DECIBELS)
         path = Path(manifest).expanduser()
         if not path.is_file():
             raise UserError(f"found no manifest of noises at {path}, expected JSON lines; correct `manifest`")
@@ -81,6 +81,7 @@ class Noise(Transformation):
         """Return `seconds` of a noise, from a share `start` of what is left of it; all of a shorter one."""
         readable = self._readable(row)
         header = read_audio_header(readable)
+        seconds = max(seconds, 2 / header.sample_rate)  # a sample at least, wherever the stretch begins
         spare = header.num_samples / header.sample_rate - seconds
         return open_audio(readable if spare <= 0 else Excerpt(readable, round(start * spare, 3), seconds))
 

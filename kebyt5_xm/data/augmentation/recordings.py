@@ -14,6 +14,10 @@ from kebyt5_xm.errors import UserError
 Recording = tuple[NDArray[np.float32], int]
 """Mono samples [samples], and the sample rate in Hz."""
 
+MAX_DECIBELS = 200.0
+"""Of any gain or ratio, either way. float32 holds the power of a recording that is changed so much."""
+MAX_ROOM_SECONDS = 100.0
+"""Beyond any hall (our choice); the response of a room is held in memory."""
 FALL_DECIBELS = 60.0
 """A room's reverberation time is the time in which its sound falls by so much (RT60)."""
 
@@ -32,10 +36,7 @@ class Speed(Transformation):
 
     def __init__(self, factors: tuple[float, ...] = (0.9, 1.0, 1.1)) -> None:
         super().__init__()
-        hundredths = [round(100 * factor) for factor in factors]
-        if not factors or any(
-            not 50 <= n <= 200 or abs(100 * f - n) > 1e-6 for n, f in zip(hundredths, factors, strict=True)
-        ):
+        if not factors or any(not 0.5 <= f <= 2 or abs(100 * f - round(100 * f)) > 1e-6 for f in factors):
             raise UserError(
                 f"Speed has the factors {list(factors)}, expected a list of speeds from 0.5 to 2 in hundredths, such "
                 "as [0.9, 1.0, 1.1]; correct it"
@@ -74,7 +75,7 @@ class Gain(Transformation):
 
     def __init__(self, decibels: tuple[float, float] = (-10.0, 6.0), probability: float = 1.0) -> None:
         super().__init__(probability)
-        check_range(self, "decibels", decibels)
+        check_range(self, "decibels", decibels, -MAX_DECIBELS, MAX_DECIBELS)
         self.decibels = decibels
 
     def apply(self, item: Recording, generator: np.random.Generator) -> Recording:
@@ -102,8 +103,8 @@ class Room(Transformation):
         probability: float = 0.5,
     ) -> None:
         super().__init__(probability)
-        check_range(self, "seconds", seconds, 0.01)
-        check_range(self, "direct_db", direct_db)
+        check_range(self, "seconds", seconds, 0.01, MAX_ROOM_SECONDS)
+        check_range(self, "direct_db", direct_db, -MAX_DECIBELS, MAX_DECIBELS)
         self.seconds, self.direct_db = seconds, direct_db
 
     def apply(self, item: Recording, generator: np.random.Generator) -> Recording:

@@ -42,6 +42,12 @@ class SpecAugment(Transformation):
         for name, value in (counts | widths).items():
             if value < 0:
                 raise UserError(f"SpecAugment has {name} {value}, expected 0 or more; correct it")
+        if not time_masks * time_width and not frequency_masks * frequency_width:
+            raise UserError(
+                f"SpecAugment has time_masks {time_masks} of width {time_width} and frequency_masks "
+                f"{frequency_masks} of width {frequency_width}, which takes nothing out; raise one of each pair, or "
+                "take SpecAugment out"
+            )
         if not 0 < time_share <= 1:
             raise UserError(f"SpecAugment has time_share {time_share}, expected more than 0 and at most 1")
         self.time_masks, self.time_width, self.time_share = time_masks, time_width, time_share

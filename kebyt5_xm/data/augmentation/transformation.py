@@ -42,13 +42,13 @@ class Transformation(ABC):
         """
 
 
-def check_range(owner: object, name: str, values: tuple[float, float], lowest: float | None = None) -> None:
-    """Raise `UserError` unless `values` is (least, most), of at least `lowest`."""
+def check_range(owner: object, name: str, values: tuple[float, float], lowest: float, highest: float) -> None:
+    """Raise `UserError` unless `values` is (least, most), from `lowest` to `highest`."""
     least, most = values
-    if not least <= most or (lowest is not None and least < lowest):
-        at_least = "" if lowest is None else f" of at least {lowest:g}"
+    if not lowest <= least <= most <= highest:
         raise UserError(
-            f"{type(owner).__name__} has {name} {list(values)}, expected [least, most]{at_least}; correct it"
+            f"{type(owner).__name__} has {name} {list(values)}, expected [least, most] from {lowest:g} to "
+            f"{highest:g}; correct it"
         )
 
 

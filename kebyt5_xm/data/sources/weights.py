@@ -37,8 +37,10 @@ def check_weights(names: Sequence[str], weights: Sequence[Weight], limited: Sequ
     """
     for name, weight in zip(names, weights, strict=True):
         if isinstance(weight, int | float):
-            if not weight > 0:
-                raise UserError(f"'{name}' has weight {weight}; expected more than 0 (or leave it out)")
+            if not 0 < weight < float("inf"):
+                raise UserError(
+                    f"'{name}' has weight {weight}; expected a finite number more than 0 (or leave it out)"
+                )
             continue
         found = f"'{name}' has the weight {describe(weight)}"
         if not weight:

@@ -47,6 +47,19 @@ class Ema:
         if self.start_step < 0:
             raise UserError(f"ema.start_step is {self.start_step}; expected at least 0")
 
+    def check_steps(self, max_steps: int) -> None:
+        """Raise `UserError` if a run of so many optimizer steps (-1: any number) ends before the first update.
+
+        Without an update its checkpoints would hold the raw weights, or those of `start_step`.
+        """
+        first = (self.start_step // self.every_n_steps + 1) * self.every_n_steps
+        if 0 <= max_steps < first:
+            raise UserError(
+                f"ema has start_step {self.start_step} and every_n_steps {self.every_n_steps}, so the averages "
+                f"change first at step {first}, expected at most trainer.max_steps, {max_steps}; lower them, or take "
+                "ema out"
+            )
+
     def decay_at(self, update: int) -> float:
         """Return the decay of the `update`-th update, counted from 1.
 
@@ -78,7 +91,9 @@ class Averaging(pl.Callback):
         self._raw: dict[str, Tensor] = {}  # while the model has the averages
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse strategies before weights are loaded."""
+        """Refuse strategies, and runs that end before the first update, before weights are loaded."""
+        if stage == "fit":
+            self.settings.check_steps(trainer.max_steps)
         if is_sharding(trainer.strategy):
             raise UserError(
                 f"ema averages whole weights, but {type(trainer.strategy).__name__} shards or flattens them; use one "
