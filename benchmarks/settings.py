@@ -30,7 +30,7 @@ from kebyt5_xm.training import cli as training
 FOLDER = Path("runs/settings")
 RESULT = "settings.json"
 """What a run that has ended leaves in its folder."""
-TEXT_STEPS, MEDIA_STEPS = 300, 400
+TEXT_STEPS, MEDIA_STEPS = 200, 400
 EXAMPLES = 16
 """Of each class, in the tables of media."""
 Overlay = Mapping[str, Any]

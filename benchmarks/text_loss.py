@@ -11,8 +11,8 @@ documents, with as many examples in a step and as many bytes in all. Ours are
 - `doctor`: the recipe under what `kebyt5-xm doctor --write` recommends, at the recipe's bytes.
 
 The Trainer's are `benchmarks.text_loss_peer.RULES`. All of them, and the recipe, first train for a third of the steps
-(`short`); the best three of the Trainer's, and ours, then train in full, and the best of each side with more seeds. So
-the Trainer's rate is searched on the very figures that are reported, ours is not.
+(`short`); the best three of the Trainer's, and ours, then train in full, and the best of each side with more seeds.
+So the Trainer's rate is searched on the very figures that are reported, ours is not.
 
 The figure is bits per byte of the removed spans of the recipe's held-out examples, from the saved model by our own
 evaluation. The Trainer's models are also evaluated as they are in memory, by transformers' own code, and both must

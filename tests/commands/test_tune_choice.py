@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from kebyt5_xm.commands.tune.choice import MAX_RUNS, best_rate, climb, first_rate, has_diverged, to_points
+from kebyt5_xm.commands.tune.trials import weigh
 
 RATES = [1e-4 * 10 ** (n / 20) for n in range(81)]  # to 1.0, 20 a decade
 LOSSES = [3.0 + (math.log10(rate) + 1) ** 2 + 0.3 * (-1) ** n for n, rate in enumerate(RATES)]
@@ -67,3 +68,10 @@ def test_the_search_ends_where_the_loss_falls_for_ever() -> None:
 
 def test_of_equal_losses_the_lower_rate_is_taken() -> None:
     assert best_rate({0.01: 1.001, 0.02: 1.0, 0.005: 1.01}) == 0.01
+
+
+def test_sources_judge_by_what_was_trained_on_them() -> None:
+    """A text that the model knows, and a task that it learns: the size of their held-out sets does not matter."""
+    assert weigh({"text": 2.0, "digits": 1.0}, {"text": 100, "digits": 300}) == 1.25
+    assert weigh({"digits": 1.0}, {"text": 100, "digits": 300}) == 1.0
+    assert weigh({"other": 3.0}, {"text": 100}) == 3.0

@@ -6,6 +6,7 @@ the last micro-batch alone, and rewinds by a checkpoint, which a task of ours ti
 
 import math
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -181,12 +182,17 @@ class RangeTest(_Scaled):
 
 
 class Outcome(_Scaled):
-    """Trains with a factor on the rates; `loss` is of held-out examples, or of the last steps if there are none."""
+    """Trains with a factor on the rates; `loss` is of held-out examples, or of the last steps if there are none.
+
+    Attributes:
+        targets: source -> target ids that it has trained on.
+    """
 
     def __init__(self, trials: Trials, factor: float) -> None:
         super().__init__(trials)
         self.factor = factor
         self.loss = math.nan
+        self.targets: Counter[str] = Counter()
         self._losses: list[float] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -198,6 +204,9 @@ class Outcome(_Scaled):
 
     def record(self, trainer: pl.Trainer, loss: float) -> None:
         self._losses.append(loss)
+        names, parts = self.trials.data.training.names, self.trials.task.tally.totals()[0]
+        for name, part in zip(names, parts, strict=True):
+            self.targets[source_of(name)] += int(part.targets)
         if not math.isfinite(loss):
             trainer.should_stop = True
 
@@ -206,12 +215,13 @@ class Outcome(_Scaled):
         self.loss = sum(last) / max(1, len(last))
         if self.trials.data.validation.parts and math.isfinite(self.loss) and not self.trials.is_stopped():
             with trainer.strategy.precision_plugin.forward_context():
-                self.loss = held_out_loss(self.trials.task, self.trials.data)
+                losses = held_out_losses(self.trials.task, self.trials.data)
+            self.loss = weigh(losses, self.targets)
 
 
 @torch.no_grad()
-def held_out_loss(task: Task, data: DataModule) -> float:
-    """Return the mean loss of a target id over the first held-out examples of every part, in nats."""
+def held_out_losses(task: Task, data: DataModule) -> dict[str, float]:
+    """Return, by source, the mean loss of a target id over the first held-out examples of its parts, in nats."""
     model = task.model
     assert model is not None
     model.eval()
@@ -224,4 +234,25 @@ def held_out_loss(task: Task, data: DataModule) -> float:
             output = teacher_force(model, batch.inputs, batch.labels, {})
             tally.add(batch, token_losses(output.logits, batch.labels))
     model.train()
-    return tally.totals()[1].loss
+    nats: defaultdict[str, float] = defaultdict(float)
+    targets: defaultdict[str, float] = defaultdict(float)
+    for name, total in zip(data.validation.names, tally.totals()[0], strict=True):
+        nats[source_of(name)] += total.nats
+        targets[source_of(name)] += total.targets
+    return {source: nats[source] / targets[source] for source in nats if targets[source]}
+
+
+def weigh(losses: Mapping[str, float], targets: Mapping[str, float]) -> float:
+    """Return the mean of the sources' losses, each by its share of the target ids that were trained on.
+
+    Held-out sets are of any size: those of a text that a model knows already would outweigh what it is to learn.
+    """
+    weights = {source: targets.get(source, 0) for source in losses}
+    if not any(weights.values()):  # held out are other sources than those trained on
+        weights = dict.fromkeys(losses, 1)
+    return sum(losses[source] * weight for source, weight in weights.items()) / sum(weights.values())
+
+
+def source_of(part: str) -> str:
+    """Return the source of a part that is named as in logs: `text` of `text/ko`."""
+    return part.partition("/")[0]
