@@ -6,8 +6,9 @@
 
 A class of the digits is a digit, and an example is an image with its captions in four languages; a class of the
 numbers is a number, and an example is one voice in one language. Nothing is searched: `kebyt5-xm doctor --write` sets
-optimizer, rates, batch and steps. Images are augmented as in the demo's recipe, recordings by more speeds. Baselines are those of `kebyt5-xm report`, on the same rows. Held-out images and voices are the demo's. Runs that have
-ended are kept in runs/small_data/: remove the folder to measure again.
+optimizer, rates, batch and steps. Images are augmented as in the demo's recipe, recordings by more speeds. Baselines
+are those of `kebyt5-xm report`, on the same rows. Held-out images and voices are the demo's. Runs that have ended are
+kept in runs/small_data/: remove the folder to measure again.
 """
 
 import argparse
