@@ -5,9 +5,9 @@
     python -m benchmarks.settings --only digits --seeds 1
 
 Tables: `text`, pretraining from random weights at three sizes, by optimizer and rate; `digits`, 16 images of each
-digit, and `numbers`, 16 recordings of each number, both laid over the demo's text model, by augmentation,
-regularisation, averaging, schedule and optimizer. `plain` is the recipe without any of them. A figure is the mean of
-seeds with their standard deviation, at the last step. Only settings of one table compare.
+digit, by augmentation, regularisation, averaging, schedule and optimizer; `numbers`, 16 recordings of each number, by
+augmentation. Both start from the demo's text model; `plain` is the recipe without any of them. A figure is the mean
+of seeds with their standard deviation, at the last step. Only settings of one table compare.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from benchmarks.small_data import METRIC, TASKS, write_overlay
 from demo.folder import RECIPES
 from kebyt5_xm.errors import exit_on_user_error
 from kebyt5_xm.training import cli as training
+from kebyt5_xm.training.recipes import Recipe, overlay
 
 FOLDER = Path("runs/settings")
 RESULT = "settings.json"
@@ -33,7 +34,6 @@ RESULT = "settings.json"
 TEXT_STEPS, MEDIA_STEPS = 200, 400
 EXAMPLES = 16
 """Of each class, in the tables of media."""
-Overlay = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Table:
 
     recipes: tuple[str, ...]
     figure: str
-    variants: Mapping[str, Overlay]
+    variants: Mapping[str, Recipe]
 
 
-def optimizer(name: str, rate: float, of_modalities: float | None = None) -> Overlay:
+def optimizer(name: str, rate: float, of_modalities: float | None = None) -> Recipe:
     """Return the overlay of an optimizer, of which no argument but the rate is set."""
     arguments = {"lr": rate, **({"weight_decay": 0.0} if "Scaled" in name else {})}
     model: dict[str, Any] = {"optimizer": {"class_path": name, "init_args": arguments}}
@@ -68,64 +68,53 @@ OPTIMIZERS = {
 }
 
 
-def modality(name: str, recipe: str) -> dict[str, Overlay]:
-    """Return the variants of a modality whose recipe has the augmentation that `augmented` measures."""
-    source = TASKS[name].source
-    kind = next(iter(augmentation(recipe, source)))
-    without: Overlay = {"data": {"sources": {source: {"init_args": {"augment": None}}}}}
-    variants: dict[str, Overlay] = {
-        "plain": {},
-        "ema": {"ema": {"decay": 0.99}},
-        "label_smoothing_0.1": {"model": {"label_smoothing": 0.1}},
-        "backbone_dropout_0.1": {"model": {"backbone": {"dropout": 0.1}}},
-        "slot_dropout_0.1": {"model": {"modalities": {kind: {"dropout": {"slots": 0.1}}}}},
-        "warmup_stable_decay": {
-            "model": {
-                "schedule": {
-                    "class_path": "kebyt5_xm.schedules.WarmupStableDecay",
-                    "init_args": {"warmup_steps": 20},
-                }
+def without_augmentation(source: str) -> Recipe:
+    """Return the overlay that takes the augmentation of a source out."""
+    return {"data": {"sources": {source: {"init_args": {"augment": None}}}}}
+
+
+ON_DIGITS: Mapping[str, Recipe] = {
+    "plain": {},
+    "ema": {"ema": {"decay": 0.99}},
+    "label_smoothing_0.1": {"model": {"label_smoothing": 0.1}},
+    "backbone_dropout_0.1": {"model": {"backbone": {"dropout": 0.1}}},
+    "slot_dropout_0.1": {"model": {"modalities": {"image": {"dropout": {"slots": 0.1}}}}},
+    "warmup_stable_decay": {
+        "model": {
+            "schedule": {
+                "class_path": "kebyt5_xm.schedules.WarmupStableDecay",
+                "init_args": {"warmup_steps": 20},  # the recipe's
             }
-        },
-        "adamw_1e-3": optimizer("torch.optim.AdamW", 1e-3, 1e-3),
-        "adamw_3e-4": optimizer("torch.optim.AdamW", 3e-4, 3e-4),
-    }
-    return {"augmented": {}, **{variant: merged(without, overlay) for variant, overlay in variants.items()}}
-
-
-def augmentation(recipe: str, source: str) -> Mapping[str, Any]:
-    """Return a recipe's `augment` of a source."""
-    return yaml.safe_load((RECIPES / recipe).read_text())["data"]["sources"][source]["init_args"]["augment"]
-
-
-def merged(below: Overlay, above: Overlay) -> dict[str, Any]:
-    """Return `above` laid over `below`, mapping by mapping, as recipes are."""
-    both = {**below, **above}
-    for key in below.keys() & above.keys():
-        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
-            both[key] = merged(below[key], above[key])
-    return both
-
+        }
+    },
+    "adamw_1e-3": optimizer("torch.optim.AdamW", 1e-3, 1e-3),
+    "adamw_3e-4": optimizer("torch.optim.AdamW", 3e-4, 3e-4),
+}
+"""What is laid over the recipe without augmentation."""
 
 TABLES = {
     "text": Table(
         ("text.yaml",),
         "bits_per_byte",
         {
-            f"{size}_{name}": merged({"model": {"backbone": {"shape": shape}}}, overlay)
+            f"{size}_{name}": overlay({"model": {"backbone": {"shape": shape}}}, settings)
             for size, shape in SHAPES.items()
-            for name, overlay in OPTIMIZERS.items()
+            for name, settings in OPTIMIZERS.items()
         },
     ),
-    "digits": Table(("text.yaml", "image.yaml"), METRIC, modality("digits", "image.yaml")),
-    "numbers": Table(
-        ("text.yaml", "speech.yaml"),
+    "digits": Table(
+        ("text.yaml", "image.yaml"),
         METRIC,
         {
-            name: overlay
-            for name, overlay in modality("numbers", "speech.yaml").items()
-            if name in ("augmented", "plain")
+            "augmented": {},
+            **{name: overlay(without_augmentation("digits"), one) for name, one in ON_DIGITS.items()},
         },
+    ),
+    # image.yaml for its rates; `write_overlay` takes its source and modality out
+    "numbers": Table(
+        ("text.yaml", "image.yaml", "speech.yaml"),
+        METRIC,
+        {"augmented": {}, "plain": without_augmentation("speech")},
     ),
 }
 
@@ -152,7 +141,7 @@ def measure(table: str, variant: str, seed: int) -> None:
     shutil.rmtree(run, ignore_errors=True)
     found = TABLES[table]
     steps = TEXT_STEPS if table == "text" else MEDIA_STEPS
-    overlay = merged(
+    settings = overlay(
         {
             "run_dir": str(run),
             "seed_everything": seed,
@@ -165,10 +154,9 @@ def measure(table: str, variant: str, seed: int) -> None:
     recipes = [RECIPES / name for name in found.recipes]
     if table != "text":
         recipes.append(write_overlay(table, EXAMPLES, seed, run))
-        overlay = merged({"model": {"schedule": {"init_args": {"warmup_steps": 20}}}}, overlay)
     path = FOLDER / "overlays" / f"{run.name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     training.main(["fit", *(word for recipe in (*recipes, path) for word in ("-c", str(recipe)))])
     (run / RESULT).write_text(json.dumps(figure_of(run, table)), encoding="utf-8")
 

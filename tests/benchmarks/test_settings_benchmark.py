@@ -28,14 +28,6 @@ def test_every_variant_names_keys_of_the_recipe():
         assert overlay["model"]["backbone"].keys() <= text["model"]["backbone"].keys(), name
 
 
-def test_mappings_are_merged_and_other_values_replaced():
-    assert settings.merged({"a": {"b": 1, "c": [1]}, "d": 2}, {"a": {"c": [2]}, "e": 3}) == {
-        "a": {"b": 1, "c": [2]},
-        "d": 2,
-        "e": 3,
-    }
-
-
 def test_figures_have_mean_deviation_and_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(settings, "FOLDER", tmp_path)
     for name, figure in {"digits-plain-0": 0.8, "digits-plain-1": 0.9, "digits-ema-0": 0.7}.items():
