@@ -16,6 +16,16 @@ from kebyt5_xm.training.callbacks.forgetting import Forgetting
 from kebyt5_xm.training.parser import Parser
 from kebyt5_xm.training.task import Task
 
+NEED_A_VALUE = (
+    "run_dir",
+    "checkpoint_every",
+    "max_bad_steps",
+    "monitor",
+    "report",
+    "profile",
+)
+"""Top-level keys of a recipe that may not be null, beside those that have a check of their own."""
+
 
 class RecipeCLI(LightningCLI):
     """LightningCLI with the options of a recipe. It builds model and data; subclasses run something with them.
@@ -106,10 +116,18 @@ class RecipeCLI(LightningCLI):
             help="Consecutive steps with a loss or gradient that is not finite, until the run stops. Such steps "
             "change no weight.",
         )
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments(
+            "seed_everything", "data.seed", compute_fn=lambda seed: int(seed or 0)
+        )  # null is refused later
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse. Raise `UserError` for a null, which jsonargparse takes for any type, where a value is needed."""
         self.config = parser.parse_args(args)
+        for key in NEED_A_VALUE:
+            if self.config[self.config["subcommand"]][key] is None:
+                raise UserError(
+                    f"{key} is null, expected a value; give one, or take the key out for its default"
+                )
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would read a whole checkpoint for hyperparameters, which the recipe has."""

@@ -14,11 +14,10 @@ DATA: Any = SimpleNamespace(validation=SimpleNamespace(names=["text/ko"]), sourc
 @pytest.mark.parametrize(
     ("monitor", "message"),
     [
-        (None, "monitor is null, expected one of val/bits_per_byte, .*; take it out"),
         ("val/bits_per_byt", "which no validation of this run logs; .* did you mean 'val/bits_per_byte'"),
     ],
 )
-def test_a_monitor_that_nothing_logs_is_refused(monitor: str | None, message: str, tmp_path: Any) -> None:
+def test_a_monitor_that_nothing_logs_is_refused(monitor: str, message: str, tmp_path: Any) -> None:
     Best(tmp_path, monitor, DATA)  # says nothing yet: `setup` does, before weights are loaded
     with pytest.raises(UserError, match=message):
         check_monitor(monitor, DATA)

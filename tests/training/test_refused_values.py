@@ -7,6 +7,9 @@ import pytest
 import tiny_run
 from processes import train
 
+from kebyt5_xm.errors import UserError
+from kebyt5_xm.training.from_recipes import build_with_config
+from kebyt5_xm.training.recipe_cli import NEED_A_VALUE
 from kebyt5_xm.training.recipes import overlay
 
 CASES: list[tuple[dict[str, Any], str]] = [
@@ -25,6 +28,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("refused")
     tiny_run.write_stores(folder)
     return folder
+
+
+@pytest.mark.parametrize("key", NEED_A_VALUE)
+def test_null_is_no_value(key: str, tmp_path: Path) -> None:
+    path = tiny_run.write_recipe(tmp_path, "run", {**tiny_run.recipe(tmp_path, "run"), key: None})
+    with pytest.raises(UserError, match=f"{key} is null, expected a value; give one, or take the key out"):
+        build_with_config([path], False)
+
+
+def test_null_is_no_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tiny_run.write_recipe(
+        tmp_path, "run", {**tiny_run.recipe(tmp_path, "run"), "seed_everything": None}
+    )
+    with pytest.raises(SystemExit, match="2"):
+        build_with_config([path], False)
+    assert "seed_everything: expected bool or int, found None" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -67,8 +67,8 @@ class Newest(pl.Callback):
 class Best(ModelCheckpoint):
     """Keeps FOLDER/best.ckpt, the best by `monitor`: the lowest, or the highest of a metric that should be high."""
 
-    def __init__(self, folder: Path, monitor: str | None, data: DataModule) -> None:
-        chosen = _metrics_by_name(data).get(monitor or "")
+    def __init__(self, folder: Path, monitor: str, data: DataModule) -> None:
+        chosen = _metrics_by_name(data).get(monitor)
         mode = "max" if chosen is not None and chosen.higher_is_better else "min"
         self.data = data
         super().__init__(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
@@ -91,20 +91,17 @@ class Best(ModelCheckpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Raise `UserError` for a monitor that no validation logs, before weights are loaded."""
         super().setup(trainer, pl_module, stage)
+        assert self.monitor is not None
         check_monitor(self.monitor, self.data)
 
 
-def check_monitor(monitor: str | None, data: DataModule) -> None:
+def check_monitor(monitor: str, data: DataModule) -> None:
     """Raise `UserError` for a `monitor` that no validation of the connected `data` logs."""
     parts = ["", *(f"/{name}" for name in data.validation.names)]
     known = [
         *_metrics_by_name(data),
         *(f"val/{metric}{part}" for metric in ("bits_per_byte", "loss") for part in parts),
     ]
-    if monitor is None:  # `monitor: null`
-        raise UserError(
-            f"monitor is null, expected one of {', '.join(known)}; take it out for val/bits_per_byte"
-        )
     if monitor not in known:
         raise UserError(
             f"monitor is '{monitor}', which no validation of this run logs; expected one of {', '.join(known)}"
