@@ -37,7 +37,7 @@ from kebyt5_xm.model.t5 import saved_config
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "configs" / "demo" / "text.yaml"
-STEPS = 400
+STEPS = 250
 LAYERS = 4
 SEED = 0
 EXAMPLES = 50
